@@ -1,0 +1,87 @@
+/* The vtable between the library and a backend. */
+#ifndef RWI_BACKEND_H
+#define RWI_BACKEND_H
+
+#include <ropewalk/context.h>
+
+#include "kernels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum rwi_op {
+#define RW_OP(op) RWI_OP_##op,
+#include "ops.def"
+#undef RW_OP
+    RWI_NUM_OPS
+} rwi_op;
+
+/* What a library and its modules compare: a number of this file's own, raised when its functions
+ * change, and the size of every operation's params, so that a module which was built from others is
+ * not loaded. */
+enum {
+    RWI_BACKEND_ABI = 1 * 1000000
+#define RW_OP(op) +(RWI_OP_##op + 1) * (int)sizeof(rw_##op##_params)
+#include "ops.def"
+#undef RW_OP
+};
+
+typedef struct rwi_backend rwi_backend;
+
+/* What every backend's device starts with; the backend appends its own state. */
+typedef struct rwi_device {
+    const rwi_backend *backend;
+    rw_message error; /* the sentence of the last call that failed */
+    char name[128];   /* the device's own name */
+    char platform[16];
+    int index;
+    int num_threads; /* CPU backend */
+} rwi_device;
+
+/* The first id out of range since the last synchronize. */
+typedef struct rwi_fault {
+    bool raised;
+    int32_t op; /* rwi_op */
+    int64_t token;
+    int64_t id;
+} rwi_fault;
+
+typedef struct rwi_open_options {
+    int index;
+    int num_threads; /* 0: every core allowed */
+    rw_cpu_isa isa;  /* DEFAULT: the best */
+} rwi_open_options;
+
+/* Every function that returns a status puts a sentence into device->error (open and device_count:
+ * into `message`) when it fails. */
+struct rwi_backend {
+    uint32_t abi;
+    const char *name; /* "cpu", "hip" */
+    bool emulated;    /* no real device: never chosen by auto */
+
+    rw_status (*device_count)(int *count, char platform[16], rw_message *message);
+    rw_status (*open)(const rwi_open_options *options, rwi_device **device, rw_message *message);
+    void (*close)(rwi_device *device);
+
+    rw_status (*alloc)(rwi_device *device, size_t bytes, void **pointer);
+    rw_status (*free)(rwi_device *device, void *pointer);
+    rw_status (*copy)(rwi_device *device, const rw_copy_args *args);
+    rw_status (*synchronize)(rwi_device *device, rwi_fault *fault);
+    rw_status (*set_stream)(rwi_device *device, void *stream);
+
+    /* The operations: asynchronous on a GPU. Params are valid: the entry points checked them. */
+#define RW_OP(op) rw_status (*op)(rwi_device * device, const rw_##op##_params *params);
+#include "ops.def"
+#undef RW_OP
+};
+
+extern const rwi_backend rwi_cpu_backend;
+
+/* The one symbol of a backend module; returns NULL where `abi` is not the module's own. */
+RW_API const rwi_backend *rw_backend_entry(uint32_t abi);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,59 @@
+/* A GPU as the HIP backend holds it: its stream and its record of the first fault. */
+#ifndef RWI_HIP_DEVICE_H
+#define RWI_HIP_DEVICE_H
+
+#include <hip/hip_fp16.h>
+#include <hip/hip_runtime.h>
+
+#include "backend.h"
+
+/* The first fault since the last synchronize, in device memory, all zero where there is none. */
+typedef struct rwi_fault_record {
+    uint32_t lock;
+    uint64_t launch;
+    int64_t token;
+} rwi_fault_record;
+
+/* Where a kernel reports faults: see rwi_fault_raise() in kernels/launch.h. */
+struct rwi_fault_sink {
+    rwi_fault_record *record;
+    rwi_fault *report; /* pinned host memory: what synchronize reads */
+    uint64_t launch;   /* number of this launch on its device, from 1 */
+    int32_t op;
+};
+
+typedef struct rwi_hip_device {
+    rwi_device base;
+    hipStream_t stream; /* the caller's; NULL: the device's default stream */
+    uint64_t launches;
+    rwi_fault_record *record;
+    rwi_fault *report;           /* pinned host memory */
+    rwi_fault *report_on_device; /* the same memory as kernels address it */
+} rwi_hip_device;
+
+/* RW_OK for hipSuccess; else the status, and in device->error "<what> failed: <HIP's text>". */
+rw_status rwi_hip_status(rwi_device *device, hipError_t error, const char *what);
+
+/* RW_UNSUPPORTED, and the sentence. */
+rw_status rwi_hip_unsupported_dtype(rwi_device *device, rw_dtype dtype);
+
+/* Makes a device the thread's current one, where status is RW_OK, and gives the caller's back at
+ * the end of the scope. */
+struct rwi_device_scope {
+    rw_status status;
+    int before;
+    bool changed;
+
+    explicit rwi_device_scope(rwi_device *device);
+    ~rwi_device_scope();
+    rwi_device_scope(const rwi_device_scope &) = delete;
+    rwi_device_scope &operator=(const rwi_device_scope &) = delete;
+};
+
+/* The entries of kernels/<family>.hip. */
+#define RW_OP(op)                                                                                  \
+    extern "C" rw_status rwi_hip_##op(rwi_device *device, const rw_##op##_params *params);
+#include "ops.def"
+#undef RW_OP
+
+#endif

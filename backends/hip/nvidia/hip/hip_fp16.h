@@ -1,0 +1,7 @@
+/* HIP's half conversions on HIP's NVIDIA platform: CUDA has them under the same names. */
+#ifndef RWI_NVIDIA_HIP_FP16_H
+#define RWI_NVIDIA_HIP_FP16_H
+
+#include <cuda_fp16.h>
+
+#endif

@@ -1,0 +1,49 @@
+# What the scripts in this folder share; sourced, not run.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+jobs=$(nproc)
+
+packages_to_build=(build-essential cmake ninja-build pkg-config libjansson-dev libpng-dev)
+packages_to_test=(libcmocka-dev libbenchmark-dev clang-format)
+packages_for_amd=(hipcc libamdhip64-dev rocm-device-libs)
+packages_for_young_amd=(clang-19 lld-19 llvm-19 clang-tools-19)
+
+installed() {
+    dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'
+}
+
+# Installs the packages that are missing, as root or with sudo; returns 1 where that fails.
+install_packages() {
+    local missing=() name as_root=()
+    for name; do
+        installed "$name" || missing+=("$name")
+    done
+    [ ${#missing[@]} -eq 0 ] && return 0
+    command -v apt-get >/dev/null || {
+        echo "ropewalk: apt-get is not here; install by hand: ${missing[*]}" >&2
+        return 1
+    }
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+    echo "installing ${missing[*]}"
+    "${as_root[@]}" apt-get update -qq &&
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# configure FOLDER [CMake options]: a Release build in build/FOLDER unless the options say otherwise.
+configure() {
+    local folder=build/$1
+    shift
+    cmake -S . -B "$folder" -G Ninja "$@" >"$folder.log" 2>&1 || {
+        cat "$folder.log"
+        return 1
+    }
+    grep -- '-- HIP:' "$folder.log" || true
+}
+
+build() {
+    cmake --build "build/$1" -j "$jobs" -- --quiet
+}
+mkdir -p build

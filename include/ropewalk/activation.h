@@ -1,0 +1,64 @@
+/* The gated activation of feed-forward layers: SwiGLU, Shazeer, arXiv:2002.05202. */
+#ifndef ROPEWALK_ACTIVATION_H
+#define ROPEWALK_ACTIVATION_H
+
+#include <ropewalk/context.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Where gate and up lie in a packed row of 2 * hidden. For hidden = 4 (g: gate, u: up):
+ *   RW_SWIGLU_GATE_FIRST              [gggguuuu]   Phi-3, vLLM
+ *   RW_SWIGLU_UP_FIRST                [uuuugggg]
+ *   RW_SWIGLU_INTERLEAVED             [gugugugu]   gpt-oss
+ *   RW_SWIGLU_INTERLEAVED_UP_FIRST    [ugugugug]
+ */
+typedef enum rw_swiglu_packing {
+    RW_SWIGLU_GATE_FIRST = 0,
+    RW_SWIGLU_UP_FIRST,
+    RW_SWIGLU_INTERLEAVED,
+    RW_SWIGLU_INTERLEAVED_UP_FIRST
+} rw_swiglu_packing;
+
+/* Either gate and up, or packed. All tensors have rank 1 to 4, one dtype, f32, f16 or bf16, and
+ * any strides but 1 on the last axis.
+ *
+ * gate, up   [..., hidden] both
+ * packed     [..., 2 * hidden], laid out as `packing` says
+ * out        [..., hidden]; absent: gate in place (not for packed). It may be the view of gate or
+ * of up, also within a row that is packed in halves, but no other memory of theirs. limit      if
+ * not 0: gate is clamped to at most limit and up to [-limit, limit], before anything else; positive
+ * alpha      factor of the gate within the sigmoid [1], positive
+ * up_offset  added to up, after the clamp
+ *
+ * gpt-oss is limit 7, alpha 1.702, up_offset 1, RW_SWIGLU_INTERLEAVED:
+ * transformers:src/transformers/models/gpt_oss/modeling_gpt_oss.py.
+ */
+typedef struct rw_swiglu_args {
+    rw_tensor gate;
+    rw_tensor up;
+    rw_tensor packed;
+    rw_swiglu_packing packing;
+    rw_tensor out;
+    float limit;
+    float alpha;
+    float up_offset;
+} rw_swiglu_args;
+
+/* Gates every element:
+ *
+ *   out = gate / (1 + exp(-alpha * gate)) * (up + up_offset)
+ *
+ * in f32, rounded once, and without overflow on the way: a large negative gate gives its tiny value
+ * or -0. A gate of -Inf is -Inf * 0, NaN; NaN passes the clamp.
+ *
+ * Stream-ordered: allocates nothing, moves nothing between host and device. Returns RW_OK,
+ * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.
+ */
+RW_API rw_status rw_swiglu(rw_context *context, const rw_swiglu_args *args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

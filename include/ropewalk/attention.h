@@ -1,0 +1,91 @@
+/* Attention whose scores are never stored.
+ *
+ * Tensors of this header are logically [batch, heads, seq, head_dim], whatever their order in
+ * memory: rw_tensor_transpose(t, 1, 2) turns BSHD storage into it. LSE is the natural logarithm of
+ * the sum of the exponentials of a query's scores, -inf where it sees no key.
+ */
+#ifndef ROPEWALK_ATTENTION_H
+#define ROPEWALK_ATTENTION_H
+
+#include <ropewalk/softmax.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* q        f32, f16 or bf16 [batch, heads, seq_q, head_dim]
+ * k        q's dtype [batch, kv_heads, seq_k, head_dim]; kv_heads divides heads (GQA, MQA): head h
+ *          reads k and v of head h / (heads / kv_heads)
+ * v        q's dtype [batch, kv_heads, seq_k, v_dim]
+ * out      f32, f16 or bf16 [batch, heads, seq_q, v_dim]; overlaps no input
+ * lse      f32 [batch, heads, seq_q]; may be absent
+ * scale    0: 1 / sqrt(head_dim)
+ * softcap, mask, pattern, alibi, sinks as in rw_softmax(), whose x has the shape
+ *          [batch, heads, seq_q, seq_k]. T5's bias is a mask.
+ *
+ * head_dim and v_dim are multiples of 8 from 8 to 256; any strides. A contiguous KV cache is k and
+ * v with pattern->key_end, packed sequences are a batch of 1 with pattern->cu_seqlens.
+ */
+typedef struct rw_attention_args {
+    rw_tensor q;
+    rw_tensor k;
+    rw_tensor v;
+    rw_tensor out;
+    rw_tensor lse;
+    double scale;
+    double softcap;
+    rw_tensor mask;
+    const rw_pattern *pattern;
+    const rw_alibi *alibi;
+    rw_tensor sinks;
+} rw_attention_args;
+
+/* Attention (Dao et al., arXiv:2205.14135, for what is kept of the scores):
+ *
+ *   out[b, h, i, :] = sum over j of softmax(q k^T * scale, ...)[b, h, i, j] * v[b, h', j, :]
+ *   lse[b, h, i]    = ln(sum over j of exp(s_j) + exp(sink))
+ *
+ * A query without a visible key gives 0, and -inf (with a sink: the sink). Keys that the pattern
+ * hides may be anything, NaN too: they show in no query that does not see them. A key whose weight
+ * is 0 in f32 contributes nothing. Tiles that the pattern hides as a whole are skipped.
+ *
+ * Arithmetic is f32. Stream-ordered: allocates nothing, moves nothing between host and device.
+ * Returns RW_OK, RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR; what the pattern's tensors
+ * hold is checked as in rw_pattern.
+ */
+RW_API rw_status rw_attention(rw_context *context, const rw_attention_args *args);
+
+/* Attention over some of the keys. */
+typedef struct rw_attention_part {
+    rw_tensor out; /* [batch, heads, seq_q, head_dim] */
+    rw_tensor lse; /* f32 [batch, heads, seq_q] */
+} rw_attention_part;
+
+/* a, b    out: f32, f16 or bf16, the same for both
+ * merged  its out: f32, f16 or bf16; may be that of a or b, the very same views
+ */
+typedef struct rw_attention_merge_args {
+    rw_attention_part a;
+    rw_attention_part b;
+    rw_attention_part merged;
+} rw_attention_merge_args;
+
+/* Merges attention over two disjoint sets of keys (splits of a long cache, shards of other devices)
+ * into attention over both:
+ *
+ *   m = max(lse_a, lse_b)    w_x = exp(lse_x - m)
+ *   out = (w_a * out_a + w_b * out_b) / (w_a + w_b)
+ *   lse = m + ln(w_a + w_b)
+ *
+ * A part without keys (lse = -inf) leaves the other bit for bit (merged.out of its dtype), and its
+ * out is not read; two of them give 0 and -inf. Associative and commutative up to rounding.
+ *
+ * Stream-ordered: allocates nothing, moves nothing between host and device. Returns RW_OK,
+ * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.
+ */
+RW_API rw_status rw_attention_merge(rw_context *context, const rw_attention_merge_args *args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

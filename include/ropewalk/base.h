@@ -1,0 +1,92 @@
+/* Version, status, dtype and tensor: the words that every other header uses. */
+#ifndef ROPEWALK_BASE_H
+#define ROPEWALK_BASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define RW_API __attribute__((visibility("default")))
+#else
+#define RW_API
+#endif
+
+#define RW_VERSION_MAJOR 0
+#define RW_VERSION_MINOR 1
+#define RW_VERSION_PATCH 0
+
+/* The version of the library that is running, e.g. "0.1.0". */
+RW_API const char *rw_version(void);
+
+/* What every fallible function returns. RW_OK is 0; anything else comes with a sentence. */
+typedef enum rw_status {
+    RW_OK = 0,
+    RW_INVALID_ARGUMENT,    /* an argument breaks the contract; nothing was written */
+    RW_OUT_OF_RANGE,        /* a position id lies outside the table; its token was left untouched */
+    RW_UNSUPPORTED,         /* the backend lacks this operation or this dtype */
+    RW_OUT_OF_MEMORY,       /* host or device memory ran out */
+    RW_BACKEND_UNAVAILABLE, /* the backend that was asked for cannot be had on this host */
+    RW_DEVICE_ERROR         /* the device's runtime reported an error */
+} rw_status;
+
+/* The status's name, e.g. "RW_OUT_OF_RANGE"; "unknown status" for any other number. */
+RW_API const char *rw_status_name(rw_status status);
+
+/* One sentence for a person: which operation, which argument, its value, what was expected. */
+typedef struct rw_message {
+    char text[256];
+} rw_message;
+
+/* Element types. Data: f32, f16, bf16. Ids and offsets: i32, i64. Packed formats: u8. */
+typedef enum rw_dtype {
+    RW_F32 = 0, /* IEEE 754 binary32 */
+    RW_F16,     /* IEEE 754 binary16 */
+    RW_BF16,    /* the upper 16 bits of binary32 */
+    RW_I32,
+    RW_I64,
+    RW_U8
+} rw_dtype;
+
+/* "f32", "f16", ...; "unknown dtype" for any other number. */
+RW_API const char *rw_dtype_name(rw_dtype dtype);
+
+/* Bytes an element; 0 for an unknown dtype. */
+RW_API size_t rw_dtype_size(rw_dtype dtype);
+
+#define RW_MAX_RANK 4
+
+/* A view of memory that the caller owns.
+ *
+ * data    the first element, aligned to its dtype, in memory of the context's device; may be NULL
+ *         where an axis is 0 long
+ * rank    number of axes; 0 means "no tensor": a zeroed struct is an absent argument
+ * shape   elements along each axis, in the logical order that the operation fixes
+ * stride  elements (not bytes) between neighbours along each axis: any, also negative, but the last
+ *         axis of f32, f16, bf16 and u8 tensors has stride 1 where it is longer than 1
+ *
+ * BSHD, BHSD, SBHD and packed THD are all strides of one logical order: lay out with
+ * rw_tensor_contiguous() in memory order, then rw_tensor_transpose() to logical order.
+ */
+typedef struct rw_tensor {
+    void *data;
+    rw_dtype dtype;
+    int32_t rank;
+    int64_t shape[RW_MAX_RANK];
+    int64_t stride[RW_MAX_RANK];
+} rw_tensor;
+
+/* A row-major view over `data`; `shape` has `rank` entries, at most RW_MAX_RANK. */
+RW_API rw_tensor rw_tensor_contiguous(void *data, rw_dtype dtype, int rank, const int64_t *shape);
+
+/* The same memory with two axes exchanged, e.g. (1, 2) turns BHSD storage into a BSHD view. */
+RW_API rw_tensor rw_tensor_transpose(rw_tensor tensor, int axis_a, int axis_b);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,218 @@
+/* Attention patterns: which keys a query sees, as data that one predicate reads everywhere.
+ *
+ * Query number i counts as the position p = i + seq_k - seq_q, so that the last query meets the
+ * last key (RW_ALIGN_BOTTOM_RIGHT), or as p = i (RW_ALIGN_TOP_LEFT). It sees key j where
+ *
+ *   padding(j) AND document(p, j) AND bit(i, j)
+ *   AND ( j < prefix  OR  ( causal(p, j) AND ( window(p, j) OR global(p, j) ) ) )
+ *
+ * A part that is not given is true; a prefix that is not given is 0 long, and globals make a
+ * difference only where there is a window.
+ *
+ *   padding    key_begin[b] <= j < key_end[b]
+ *   document   cu_seqlens[n] <= p, j < cu_seqlens[n + 1] for one n
+ *   bit        the bit (i, j) of `bits` is set, mask(i, j) is not -inf, function(i, j) is true
+ *   causal     j <= p
+ *   window     p - left <= j <= p + right
+ *   global     p or j is a global position
+ */
+#ifndef ROPEWALK_PATTERN_H
+#define ROPEWALK_PATTERN_H
+
+#include <ropewalk/context.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum rw_alignment {
+    RW_ALIGN_BOTTOM_RIGHT = 0, /* the last query meets the last key */
+    RW_ALIGN_TOP_LEFT          /* the first query meets the first key */
+} rw_alignment;
+
+/* One side of the window; zeroed it is open. */
+typedef struct rw_window_side {
+    bool given;
+    int64_t keys; /* from 0 on; 0: no key on this side of the query's own */
+} rw_window_side;
+
+/* One pair: query i and key j of sequence b. */
+typedef struct rw_pattern_pair {
+    int64_t b;
+    int64_t i;
+    int64_t j;
+} rw_pattern_pair;
+
+/* Zero means absent, so that a zeroed pattern lets every query see every key.
+ *
+ * The lengths come with the operation; seq_q and seq_k are below 2^31. Tensors lie in the memory of
+ * the context's device (for the questions at the end, which need no context: of the host):
+ *
+ * prefix      i32 or i64 [batch], from 0 on; may pass the end. Absent: prefix_length everywhere
+ * globals     u8 [ceil(seq_k / 8)]: bit j % 8 of byte j / 8 is set where j is a global position
+ *             (rw_pattern_globals() makes them of a list)
+ * cu_seqlens  i32 or i64 [documents + 1] or [batch, documents + 1], from 0, not decreasing, to
+ *             seq_k. A query whose p lies outside of [0, seq_k) is in no document
+ * key_begin   i32 or i64 [batch]; absent: 0
+ * key_end     i32 or i64 [batch], key_begin <= key_end <= seq_k; absent: seq_k
+ * bits        u8 [seq_q, ceil(seq_k / 8)] or [batch, seq_q, ceil(seq_k / 8)], lowest bit first; an
+ *             axis of 1 but the last serves all
+ * mask        f32, f16 or bf16 [seq_q, seq_k] or [batch, seq_q, seq_k]: hidden where -inf, whatever
+ *             else stands there; an axis of 1 but the last serves all. A mask that shall be added
+ *             belongs into the operation's own argument
+ * function    the caller's; must be safe to call from several threads. CPU only: on another backend
+ *             rw_pattern_bake() it into `bits` first
+ *
+ * Values on the device that make no sense (a negative prefix, key_end before key_begin, cu_seqlens
+ * that do not cover p) leave the rows of that query untouched, and the next rw_synchronize()
+ * returns RW_OUT_OF_RANGE with the token b * seq_q + i and the value.
+ */
+typedef struct rw_pattern {
+    bool causal;
+    rw_alignment alignment;
+    rw_window_side left;
+    rw_window_side right;
+    int64_t prefix_length;
+    rw_tensor prefix;
+    rw_tensor globals;
+    rw_tensor cu_seqlens;
+    rw_tensor key_begin;
+    rw_tensor key_end;
+    rw_tensor bits;
+    rw_tensor mask;
+    bool (*function)(void *user, const rw_pattern_pair *pair);
+    void *function_user;
+} rw_pattern;
+
+/* ---- on the device --------------------------------------------------------------------------
+ *
+ * Stream-ordered: allocate nothing, move nothing between host and device. Return RW_OK,
+ * RW_INVALID_ARGUMENT, RW_UNSUPPORTED (a dtype; a function on another backend than the CPU) or
+ * RW_DEVICE_ERROR.
+ */
+
+/* out[b, i, j] = 0 where query i of sequence b sees key j, else -inf.
+ *
+ * out  f32, f16 or bf16 [seq_q, seq_k] or [batch, seq_q, seq_k], any strides
+ */
+RW_API rw_status rw_pattern_fill(rw_context *context, const rw_pattern *pattern,
+                                 const rw_tensor *out);
+
+/* Bit j % 8 of out[b, i, j / 8] = 1 where query i of sequence b sees key j, else 0; the bits behind
+ * seq_k are 0.
+ *
+ * out    u8 [seq_q, ceil(seq_k / 8)] or [batch, seq_q, ceil(seq_k / 8)], any strides
+ * seq_k  which the shape of `out` does not tell
+ */
+RW_API rw_status rw_pattern_fill_bits(rw_context *context, const rw_pattern *pattern, int64_t seq_k,
+                                      const rw_tensor *out);
+
+/* The ids that belong to a pattern (the table of the GLM handler), for the position pos = s +
+ * offset or, with cu_seqlens, its place in its document, while G still counts from 0:
+ *
+ *   RW_PATTERN_IDS_SEQUENTIAL    pos                              causal, bidirectional
+ *   RW_PATTERN_IDS_LOCAL         pos - w where pos >= w, else 0   a local window w
+ *   RW_PATTERN_IDS_GLOBAL_LOCAL  pos where it is in G, else pos mod w
+ *   RW_PATTERN_IDS_CUSTOM        table[b, pos], or function(b, pos)
+ */
+typedef enum rw_pattern_ids {
+    RW_PATTERN_IDS_SEQUENTIAL = 0,
+    RW_PATTERN_IDS_LOCAL,
+    RW_PATTERN_IDS_GLOBAL_LOCAL,
+    RW_PATTERN_IDS_CUSTOM
+} rw_pattern_ids;
+
+/* out         i32 or i64 [seq] or [batch, seq], any strides
+ * window      w: from 0 on for LOCAL, from 1 on for GLOBAL_LOCAL, else unused
+ * globals     GLOBAL_LOCAL: u8, a bit for each position, as in rw_pattern; a position behind the
+ *             last bit is no global one
+ * cu_seqlens  i32 or i64 [documents + 1] or [batch, documents + 1]; absent: one document. They
+ *             must cover s + offset; a token in no document is untouched and reported
+ * table       CUSTOM: i32 or i64 [positions] or [batch, positions]; a token whose pos lies outside
+ *             is untouched and reported
+ * function    CUSTOM, in place of the table: the caller's, as in rw_pattern; CPU only
+ */
+typedef struct rw_pattern_positions_args {
+    rw_tensor out;
+    rw_pattern_ids ids;
+    int64_t window;
+    int64_t offset;
+    rw_tensor globals;
+    rw_tensor cu_seqlens;
+    rw_tensor table;
+    int64_t (*function)(void *user, int64_t b, int64_t pos);
+    void *function_user;
+} rw_pattern_positions_args;
+
+RW_API rw_status rw_pattern_positions(rw_context *context, const rw_pattern_positions_args *args);
+
+/* ---- on the host: no context, synchronous, a sentence in `message` (may be NULL) on failure -----
+ *
+ * Return RW_OK, RW_INVALID_ARGUMENT or RW_OUT_OF_RANGE (what a kernel would report).
+ */
+
+/* The lengths that a pattern is asked for. */
+typedef struct rw_pattern_shape {
+    int64_t batch;
+    int64_t seq_q;
+    int64_t seq_k;
+} rw_pattern_shape;
+
+/* Whether query pair->i sees key pair->j. */
+typedef struct rw_pattern_question {
+    rw_pattern_shape shape;
+    rw_pattern_pair pair;
+} rw_pattern_question;
+
+RW_API rw_status rw_pattern_visible(const rw_pattern *pattern, const rw_pattern_question *question,
+                                    bool *visible, rw_message *message);
+
+/* Which of the pairs of a rectangle see each other. RW_TILE_ALL and RW_TILE_NONE are certain;
+ * RW_TILE_SOME also stands where finding out would mean to look at every pair (bits, a mask, a
+ * function, or a document that ends inside). An empty rectangle is RW_TILE_NONE. */
+typedef enum rw_tile {
+    RW_TILE_NONE = 0,
+    RW_TILE_SOME,
+    RW_TILE_ALL
+} rw_tile;
+
+/* Queries [i_begin, i_end) x keys [j_begin, j_end) of sequence b. */
+typedef struct rw_pattern_rectangle {
+    rw_pattern_shape shape;
+    int64_t b;
+    int64_t i_begin;
+    int64_t i_end;
+    int64_t j_begin;
+    int64_t j_end;
+} rw_pattern_rectangle;
+
+RW_API rw_status rw_pattern_ask_tile(const rw_pattern *pattern,
+                                     const rw_pattern_rectangle *rectangle, rw_tile *tile,
+                                     rw_message *message);
+
+/* Bakes a pattern, the caller's function and all, into a bitmask in host memory, to be copied to
+ * another backend: rw_pattern_fill_bits() on the host.
+ *
+ * bits  u8 [shape.batch, seq_q, ceil(seq_k / 8)], contiguous, the caller's
+ */
+RW_API rw_status rw_pattern_bake(const rw_pattern *pattern, const rw_pattern_shape *shape,
+                                 uint8_t *bits, rw_message *message);
+
+/* Global positions as bits for rw_pattern.globals.
+ *
+ * positions  [count], in any order, also twice; each within [0, seq_k)
+ * bits       u8 [ceil(seq_k / 8)], the caller's
+ */
+typedef struct rw_pattern_globals_list {
+    const int64_t *positions;
+    int64_t count;
+    int64_t seq_k;
+} rw_pattern_globals_list;
+
+RW_API rw_status rw_pattern_globals(const rw_pattern_globals_list *list, uint8_t *bits,
+                                    rw_message *message);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,106 @@
+/* Position ids, made on the device.
+ *
+ * Every generator writes `out`, i32 or i64, any strides; inputs are i32 or i64, each its own, in
+ * device memory. Stream-ordered: allocates nothing, moves nothing between host and device. Returns
+ * RW_OK, RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR. An input value that makes no sense
+ * (a negative length, an id that i32 cannot hold) leaves its tokens untouched, and the next
+ * rw_synchronize() returns RW_OUT_OF_RANGE with the token and the value.
+ */
+#ifndef ROPEWALK_POSITIONS_H
+#define ROPEWALK_POSITIONS_H
+
+#include <ropewalk/context.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* out[b, s] = s + offset + offsets[b]
+ *
+ * out      [batch, seq]
+ * offsets  [batch], or absent
+ */
+typedef struct rw_positions_sequential_args {
+    rw_tensor out;
+    rw_tensor offsets;
+    int64_t offset;
+} rw_positions_sequential_args;
+
+RW_API rw_status rw_positions_sequential(rw_context *context,
+                                         const rw_positions_sequential_args *args);
+
+/* Rows whose padding stands on the left; ids restart after it:
+ * out[b, s] = s - padding[b] where s >= padding[b], else padding_id
+ *
+ * out      [batch, seq]
+ * padding  [batch], 0 <= padding[b]
+ */
+typedef struct rw_positions_left_padded_args {
+    rw_tensor out;
+    rw_tensor padding;
+    int64_t padding_id;
+} rw_positions_left_padded_args;
+
+RW_API rw_status rw_positions_left_padded(rw_context *context,
+                                          const rw_positions_left_padded_args *args);
+
+/* Documents packed in one row; ids restart in each:
+ * out[t] = t - cu_seqlens[n] for cu_seqlens[n] <= t < cu_seqlens[n + 1]
+ *
+ * out         [tokens]
+ * cu_seqlens  [documents + 1], from 0, not decreasing, to tokens; a token in no document is
+ *             untouched and reported
+ */
+typedef struct rw_positions_packed_args {
+    rw_tensor out;
+    rw_tensor cu_seqlens;
+} rw_positions_packed_args;
+
+RW_API rw_status rw_positions_packed(rw_context *context, const rw_positions_packed_args *args);
+
+/* M-RoPE ids of text, images and videos (Qwen2-VL, Qwen2.5-VL):
+ * transformers:src/transformers/models/qwen2_vl/modeling_qwen2_vl.py, get_rope_index.
+ *
+ * A sequence is a list of segments. With `start` the next free id, the token number n of
+ *   a text of t tokens (h = w = 0)  has t, h, w ids start + n, three times;
+ *   a grid of t x h x w tokens      has start + trunc((n / (h*w)) * step),
+ *                                       start + (n / w) % h and start + n % w;
+ * the next segment starts at the largest id so far plus 1. Tokens behind the last segment go on as
+ * text. rope_delta[b] = largest id + 1 - number of tokens in the segments: what decode adds to
+ * the token's index.
+ *
+ * out         [3, batch, seq]
+ * segments    [batch, num_segments, 3]: t, h, w after spatial merging; an all-zero row is empty
+ * steps       f32 [batch, num_segments]: ids between frames (second_per_grid_t *
+ *             tokens_per_second), 0 to 65536; absent: 1
+ * rope_delta  i32 or i64 [batch], receives; may be absent; reported as token batch * seq + b
+ */
+typedef struct rw_positions_mrope_args {
+    rw_tensor out;
+    rw_tensor segments;
+    rw_tensor steps;
+    rw_tensor rope_delta;
+} rw_positions_mrope_args;
+
+RW_API rw_status rw_positions_mrope(rw_context *context, const rw_positions_mrope_args *args);
+
+/* GLM's two ids a token (GLM-130B, ChatGLM-6B), for a context of c tokens that holds the mask at m:
+ *   out[0, b, s] = s        for s < c, else m          the position
+ *   out[1, b, s] = 0        for s < c, else s - c + 1  the position in the block that is generated
+ *
+ * out             [2, batch, seq]
+ * context_length  [batch]: c, the index of the start-of-piece token, 0 <= c
+ * mask_position   [batch]: m, 0 <= m
+ */
+typedef struct rw_positions_glm_args {
+    rw_tensor out;
+    rw_tensor context_length;
+    rw_tensor mask_position;
+} rw_positions_glm_args;
+
+RW_API rw_status rw_positions_glm(rw_context *context, const rw_positions_glm_args *args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

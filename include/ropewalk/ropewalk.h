@@ -1,0 +1,23 @@
+/* ropewalk: positions laid into attention, the same on GPUs (HIP) and CPUs (OpenMP).
+ *
+ * Read the headers in this order; each stands alone and compiles as C11 and as C++17.
+ */
+#ifndef ROPEWALK_ROPEWALK_H
+#define ROPEWALK_ROPEWALK_H
+
+#include <ropewalk/base.h>       /* version, status, dtype, tensor */
+#include <ropewalk/context.h>    /* backend choice, memory, streams, errors */
+#include <ropewalk/positions.h>  /* position ids */
+#include <ropewalk/rope.h>       /* rotary position embedding */
+#include <ropewalk/embedding.h>  /* learned and sinusoidal position embeddings */
+#include <ropewalk/pattern.h>    /* attention patterns and masks */
+#include <ropewalk/bias.h>       /* ALiBi and T5 */
+#include <ropewalk/softmax.h>    /* scale, mask and softmax of scores */
+#include <ropewalk/scores.h>     /* the products around the softmax, statistics */
+#include <ropewalk/kv.h>         /* the KV cache */
+#include <ropewalk/attention.h>  /* attention */
+#include <ropewalk/norm.h>       /* RMSNorm */
+#include <ropewalk/activation.h> /* SwiGLU */
+#include <ropewalk/mx.h>         /* microscaling formats */
+
+#endif

@@ -1,0 +1,74 @@
+/* Attention scores step by step: the two products around the softmax, and what scores look like.
+ * For pipelines that want the scores themselves; rw_attention() never stores them.
+ *
+ * Stream-ordered: allocate nothing, move nothing between host and device. Return RW_OK,
+ * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.
+ */
+#ifndef ROPEWALK_SCORES_H
+#define ROPEWALK_SCORES_H
+
+#include <ropewalk/context.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* out[b, h, i, j] = scale * sum over c of q[b, h, i, c] * k[b, h / (heads / kv_heads), j, c]
+ *
+ * q      f32, f16 or bf16 [batch, heads, seq_q, head_dim]
+ * k      q's dtype [batch, kv_heads, seq_k, head_dim]; kv_heads divides heads
+ * out    f32, f16 or bf16 [batch, heads, seq_q, seq_k]; overlaps neither
+ * scale  0: 1
+ *
+ * Any strides (rw_tensor_transpose() turns BSHD storage into this order), any lengths. Sums are
+ * f32.
+ */
+typedef struct rw_qk_matmul_args {
+    rw_tensor q;
+    rw_tensor k;
+    rw_tensor out;
+    double scale;
+} rw_qk_matmul_args;
+
+RW_API rw_status rw_qk_matmul(rw_context *context, const rw_qk_matmul_args *args);
+
+/* out[b, h, i, c] = sum over j of weights[b, h, i, j] * v[b, h / (heads / kv_heads), j, c]
+ *
+ * weights  f32, or v's dtype [batch, heads, seq_q, seq_k]
+ * v        f32, f16 or bf16 [batch, kv_heads, seq_k, head_dim]; kv_heads divides heads
+ * out      f32, f16 or bf16 [batch, heads, seq_q, head_dim]; overlaps neither
+ *
+ * Any strides, any lengths. Sums are f32.
+ */
+typedef struct rw_weighted_matmul_args {
+    rw_tensor weights;
+    rw_tensor v;
+    rw_tensor out;
+} rw_weighted_matmul_args;
+
+RW_API rw_status rw_weighted_matmul(rw_context *context, const rw_weighted_matmul_args *args);
+
+/* What the scores of every head look like, so that a wrong head shows.
+ *
+ * scores           f32, f16 or bf16 [batch, heads, seq_q, seq_k], any strides
+ * min, max, mean   f32 [batch, heads], of the finite scores; NaN where there are none
+ * num_nan, num_inf i32 or i64 [batch, heads]; a count that does not fit is not written, and the
+ * next rw_synchronize() reports the token b * heads + h with the count
+ *
+ * Each of the five may be absent. Deterministic.
+ */
+typedef struct rw_score_statistics_args {
+    rw_tensor scores;
+    rw_tensor min;
+    rw_tensor max;
+    rw_tensor mean;
+    rw_tensor num_nan;
+    rw_tensor num_inf;
+} rw_score_statistics_args;
+
+RW_API rw_status rw_score_statistics(rw_context *context, const rw_score_statistics_args *args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,93 @@
+/* Position embeddings that are added to the hidden states, on the CPU; the twin of embed.hip. */
+#include "block_cpu.h"
+#include "embed_kernel.h"
+
+/* One token's rows of x and out. */
+typedef struct token_rows {
+    const void *x;
+    void *out;
+    int64_t id;
+} token_rows;
+
+/* False where the token's id is out of range, which is reported. */
+static bool find_token(const rwi_embed_rows *rows, int64_t max_positions, int64_t item,
+                       rwi_fault_sink *sink, token_rows *found) {
+    int64_t b, s;
+    rwi_split_index(item, rows->batch, &s, &b);
+    found->id = rwi_token_id(&rows->ids, 0, b, s);
+    if (found->id < 0 || found->id >= max_positions) {
+        rwi_cpu_fault_raise(sink, b * rows->seq + s, found->id);
+        return false;
+    }
+    found->x = rwi_element(rows->dtype, rows->in, b * rows->in_stride[0] + s * rows->in_stride[1]);
+    found->out =
+        rwi_element(rows->dtype, rows->out, b * rows->out_stride[0] + s * rows->out_stride[1]);
+    return true;
+}
+
+/* Adds `embedding` to the columns [first, first + count) of a token, a block of them at most. */
+static void add_block(rw_dtype dtype, const token_rows *rows, int64_t first, int64_t count,
+                      const float *embedding) {
+    float buffer[RWI_CPU_BLOCK];
+    void *out = rwi_element(dtype, rows->out, first);
+    const float *x = rwi_cpu_read(dtype, rwi_element(dtype, rows->x, first), count, buffer);
+    float *sum = rwi_cpu_target(dtype, out, false, buffer);
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        sum[i] = x[i] + embedding[i];
+    rwi_cpu_write(dtype, out, count, false, sum);
+}
+
+void RWI_CPU_KERNEL(embed_learned)(const rw_embed_learned_params *p, int64_t begin, int64_t end,
+                                   rwi_fault_sink *sink) {
+    token_rows rows;
+    float buffer[RWI_CPU_BLOCK];
+    for (int64_t item = begin; item < end; item++) {
+        if (!find_token(&p->rows, p->max_positions, item, sink, &rows))
+            continue;
+        for (int64_t first = 0; first < p->rows.hidden; first += RWI_CPU_BLOCK) {
+            int64_t count = rwi_min(RWI_CPU_BLOCK, p->rows.hidden - first);
+            const void *entry =
+                rwi_element(p->table_dtype, p->table, rows.id * p->table_stride + first);
+            add_block(p->rows.dtype, &rows, first, count,
+                      rwi_cpu_read(p->table_dtype, entry, count, buffer));
+        }
+    }
+}
+
+/* The embedding of a position in the columns [first, first + count): first is even. */
+static void fill_waves(const rw_embed_sinusoidal_params *p, int64_t id, int64_t first,
+                       int64_t count, float *wave) {
+    int64_t n = p->rows.hidden / 2;
+    if (p->concatenated) {
+        int64_t sines = rwi_min(count, rwi_max(0, n - first));
+#pragma omp simd
+        for (int64_t i = 0; i < sines; i++)
+            wave[i] = rwi_angle_at(&p->angles, id, first + i, n).sin;
+#pragma omp simd
+        for (int64_t i = sines; i < count; i++)
+            wave[i] = rwi_angle_at(&p->angles, id, first + i - n, n).cos;
+        return;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < count / 2; i++) {
+        rwi_cos_sin turn = rwi_angle_at(&p->angles, id, first / 2 + i, n);
+        wave[2 * i] = turn.sin;
+        wave[2 * i + 1] = turn.cos;
+    }
+}
+
+void RWI_CPU_KERNEL(embed_sinusoidal)(const rw_embed_sinusoidal_params *p, int64_t begin,
+                                      int64_t end, rwi_fault_sink *sink) {
+    token_rows rows;
+    float wave[RWI_CPU_BLOCK];
+    for (int64_t item = begin; item < end; item++) {
+        if (!find_token(&p->rows, p->max_positions, item, sink, &rows))
+            continue;
+        for (int64_t first = 0; first < p->rows.hidden; first += RWI_CPU_BLOCK) {
+            int64_t count = rwi_min(RWI_CPU_BLOCK, p->rows.hidden - first);
+            fill_waves(p, rows.id, first, count, wave);
+            add_block(p->rows.dtype, &rows, first, count, wave);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+/* The KV cache on the CPU; the twin of kv.hip. An item is a token. */
+#include "kv_kernel.h"
+#include "rope_pairs_cpu.h"
+
+static void copy_heads(const rw_kv_append_params *p, int side, int64_t b, int64_t s,
+                       rwi_kv_place place) {
+    const rwi_kv_side *kv = &p->sides[side];
+    const void *in = rwi_kv_source(p, side, b, s);
+    void *out = rwi_kv_target(p, side, place);
+    size_t bytes = (size_t)kv->width * rwi_dtype_size(p->dtype);
+    for (int64_t head = 0; head < p->heads; head++)
+        memcpy(rwi_element(p->dtype, out, head * kv->cache_stride[1]),
+               rwi_element(p->dtype, in, head * kv->in_stride[2]), bytes);
+}
+
+void RWI_CPU_KERNEL(kv_append)(const rw_kv_append_params *p, int64_t begin, int64_t end,
+                               rwi_fault_sink *sink) {
+    for (int64_t token = begin; token < end; token++) {
+        int64_t b, s, bad;
+        rwi_kv_place place;
+        rwi_split_index(token, p->seq, &b, &s);
+        if (!kv_append_find(p, b, s, &place, &bad)) {
+            rwi_cpu_fault_raise(sink, token, bad);
+            continue;
+        }
+        copy_heads(p, 0, b, s, place);
+        copy_heads(p, 1, b, s, place);
+    }
+}
+
+/* The heads of q or k of one token. */
+typedef struct token_heads {
+    const char *in;
+    char *out;
+    int64_t heads;
+    int64_t in_stride;
+    int64_t out_stride;
+} token_heads;
+
+/* What the columns of a chunk are multiplied by where heads are normalised, laid out as its pairs.
+ */
+RWI_INLINE void load_weights(const rw_rope_append_params *p, int which, bool interleaved,
+                             int64_t first, int64_t count, rwi_rope_pairs *weights) {
+    rw_dtype dtype = p->norm_dtype[which];
+    int64_t column = rwi_rope_first_column(&p->rope, interleaved, first);
+    rwi_rope_load_pairs(dtype, interleaved, rwi_element(dtype, p->norm_weight[which], column),
+                        count, p->rope.num_frequencies, weights);
+}
+
+RWI_INLINE float head_factor(const rw_rope_append_params *p, rw_dtype dtype, const char *in) {
+    double sum = 0.0;
+    for (int64_t first = 0; first < p->rope.head_dim; first += RWI_ROPE_CHUNK) {
+        float x[RWI_ROPE_CHUNK];
+        int64_t count = rwi_min(RWI_ROPE_CHUNK, p->rope.head_dim - first);
+        rwi_load_many(dtype, rwi_element(dtype, in, first), count, x);
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < count; i++)
+            sum += (double)x[i] * (double)x[i];
+    }
+    return rope_append_factor(p, sum);
+}
+
+/* The columns [begin, end) of a head, outside of the rotary window. */
+static void finish_rest(const rw_rope_append_params *p, int which, float factor, const char *in,
+                        char *out, int64_t begin, int64_t end) {
+    rw_dtype dtype = p->rope.dtype;
+    size_t size = rwi_dtype_size(dtype);
+    if (!p->norm_weight[which] && in != out)
+        memcpy(out + (size_t)begin * size, in + (size_t)begin * size, (size_t)(end - begin) * size);
+    for (int64_t column = begin; p->norm_weight[which] && column < end; column++) {
+        float weight = rwi_load(p->norm_dtype[which], p->norm_weight[which], column);
+        float x = rwi_load(dtype, in, column);
+        rwi_store(dtype, out, column, rope_append_norm(p, x, factor, weight));
+    }
+}
+
+/* A chunk of a token: its turns and, where heads are normalised, its weights. */
+typedef struct chunk {
+    int64_t first;
+    int64_t count;
+    rwi_rope_turns turns;
+    rwi_rope_pairs weights;
+} chunk;
+
+RWI_INLINE void turn_chunk(const rw_rope_append_params *p, rw_dtype dtype, bool interleaved,
+                           const chunk *c, bool normed, float factor, const char *in, char *out) {
+    rwi_rope_pairs pairs;
+    int64_t apart = p->rope.num_frequencies;
+    int64_t column = rwi_rope_first_column(&p->rope, interleaved, c->first);
+    rwi_rope_load_pairs(dtype, interleaved, rwi_element(dtype, in, column), c->count, apart,
+                        &pairs);
+    for (int64_t run = 0; normed && run < 2; run++) {
+        int64_t at = run * (interleaved ? c->count : RWI_ROPE_CHUNK);
+#pragma omp simd
+        for (int64_t i = at; i < at + c->count; i++)
+            pairs.x[i] = rope_append_norm(p, pairs.x[i], factor, c->weights.x[i]);
+    }
+    rwi_rope_rotate_pairs(interleaved, &c->turns, c->count, &pairs);
+    rwi_rope_store_pairs(dtype, interleaved, rwi_element(dtype, out, column), c->count, apart,
+                         &pairs);
+}
+
+/* All chunks of a head before the next head: in place, its factor is that of what stood there. A
+ * head of one chunk, as nearly all are, finds its turns and weights as the head before left them.
+ */
+RWI_INLINE void turn_heads(const rw_rope_append_params *p, rw_dtype dtype, bool interleaved,
+                           int which, const int64_t *ids, const token_heads *heads) {
+    const rw_rope_params *rope = &p->rope;
+    bool normed = p->norm_weight[which];
+    chunk c;
+    for (int64_t head = 0; head < heads->heads; head++) {
+        const char *in = rwi_element(dtype, heads->in, head * heads->in_stride);
+        char *out = rwi_element(dtype, heads->out, head * heads->out_stride);
+        float factor = normed ? head_factor(p, dtype, in) : 1.0f;
+        for (int64_t first = 0; first < rope->num_frequencies; first += RWI_ROPE_CHUNK) {
+            c.first = first;
+            c.count = rwi_min(RWI_ROPE_CHUNK, rope->num_frequencies - first);
+            bool ready = head > 0 && rope->num_frequencies <= RWI_ROPE_CHUNK;
+            if (!ready)
+                rwi_rope_compute_turns(rope, ids, first, c.count, &c.turns);
+            if (!ready && normed)
+                load_weights(p, which, interleaved, first, c.count, &c.weights);
+            turn_chunk(p, dtype, interleaved, &c, normed, factor, in, out);
+        }
+        finish_rest(p, which, factor, in, out, 0, rope->start);
+        finish_rest(p, which, factor, in, out, rope->start + 2 * rope->num_frequencies,
+                    rope->head_dim);
+    }
+}
+
+RWI_INLINE void append_token(const rw_rope_append_params *p, rw_dtype dtype, bool interleaved,
+                             int64_t b, int64_t s, const int64_t *ids, rwi_kv_place place) {
+    const rwi_rope_heads *q = &p->rope.heads[0];
+    const rwi_kv_side *k = &p->kv.sides[0];
+    token_heads q_heads = {rwi_element(dtype, q->in, b * q->in_stride[0] + s * q->in_stride[1]),
+                           rwi_element(dtype, q->out, b * q->out_stride[0] + s * q->out_stride[1]),
+                           q->heads, q->in_stride[2], q->out_stride[2]};
+    token_heads k_heads = {rwi_kv_source(&p->kv, 0, b, s), rwi_kv_target(&p->kv, 0, place),
+                           p->kv.heads, k->in_stride[2], k->cache_stride[1]};
+    turn_heads(p, dtype, interleaved, 0, ids, &q_heads);
+    turn_heads(p, dtype, interleaved, 1, ids, &k_heads);
+    copy_heads(&p->kv, 1, b, s, place);
+}
+
+RWI_INLINE void append_tokens(const rw_rope_append_params *p, rw_dtype dtype, int64_t begin,
+                              int64_t end, rwi_fault_sink *sink) {
+    for (int64_t token = begin; token < end; token++) {
+        int64_t b, s, bad;
+        int64_t ids[RWI_ROPE_MAX_AXES];
+        rwi_kv_place place;
+        rwi_split_index(token, p->rope.seq, &b, &s);
+        rope_find_ids(&p->rope, b, s, ids);
+        if (!rope_append_find(p, b, s, ids, &place, &bad))
+            rwi_cpu_fault_raise(sink, token, bad);
+        else if (p->rope.interleaved)
+            append_token(p, dtype, true, b, s, ids, place);
+        else
+            append_token(p, dtype, false, b, s, ids, place);
+    }
+}
+
+void RWI_CPU_KERNEL(rope_append)(const rw_rope_append_params *p, int64_t begin, int64_t end,
+                                 rwi_fault_sink *sink) {
+    switch (p->rope.dtype) {
+    case RW_F32:
+        append_tokens(p, RW_F32, begin, end, sink);
+        return;
+    case RW_F16:
+        append_tokens(p, RW_F16, begin, end, sink);
+        return;
+    case RW_BF16:
+        append_tokens(p, RW_BF16, begin, end, sink);
+        return;
+    case RW_I32:
+    case RW_I64:
+    case RW_U8:
+        return;
+    }
+}

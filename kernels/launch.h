@@ -1,0 +1,228 @@
+/* What .hip files share: launches, dispatch over dtypes, 16-byte accesses, faults.
+ *
+ * A .hip file holds the kernels of one family, and one entry for each operation:
+ *
+ *   #include "launch.h"
+ *   #include "thing_kernel.h"
+ *
+ *   template <rw_dtype D, int VEC>
+ *   static __global__ void __launch_bounds__(RWI_BLOCK)
+ *   thing_kernel(rw_thing_params p, rwi_fault_sink sink) {
+ *       const int64_t item = rwi_item();
+ *       if (item >= thing_work(&p).items)
+ *           return;
+ *       float x[VEC];
+ *       rwi_load_vector<D>(p.in, item * VEC, x);
+ *       ...
+ *       rwi_store_vector<D>(p.out, item * VEC, x);
+ *   }
+ *
+ *   extern "C" rw_status rwi_hip_thing(rwi_device *device, const rw_thing_params *p) {
+ *       const rwi_launch_shape shape = rwi_launch_items(RWI_OP_thing, thing_work(p).items);
+ *       return rwi_dispatch_float(device, p->dtype, [&](auto dtype) {
+ *           constexpr rw_dtype D = dtype.value;
+ *           return rwi_launch(device, shape, thing_kernel<D, rwi_vector_length<D>>, *p);
+ *       });
+ *   }
+ *
+ * Every kernel takes its parameters and a fault sink, by value. Kernels make no assumption about
+ * the wave: it is 32 or 64 lanes and does not run in lockstep.
+ */
+#ifndef RWI_LAUNCH_H
+#define RWI_LAUNCH_H
+
+#include "hip/hip_device.h"
+
+#include "dtype.h"
+
+/* Threads of a block, where a kernel has no reason for another number. */
+#define RWI_BLOCK 256
+
+/* ---- faults ---- */
+
+/* Reports that token `token` (b * seq + s) has the id `id`, which makes no sense. What is kept is
+ * the first launch that reports and in it the lowest token, however the threads run; all threads
+ * that report one token must report the same id.
+ *
+ * The launches of a stream run one after another, so that a record of another launch is an earlier
+ * one. The critical section lies inside the loop's body, so that a wave in lockstep whose lanes
+ * contend for the lock makes progress. */
+__device__ inline void rwi_fault_raise(const rwi_fault_sink &sink, int64_t token, int64_t id) {
+    volatile rwi_fault_record *record = sink.record;
+    volatile rwi_fault *report = sink.report;
+    bool done = false;
+    while (!done) {
+        if (record->launch != 0 && (record->launch != sink.launch || record->token <= token))
+            return;
+        if (atomicCAS(&sink.record->lock, 0u, 1u) != 0u)
+            continue;
+        __threadfence();
+        if (record->launch == 0 || (record->launch == sink.launch && token < record->token)) {
+            report->op = sink.op;
+            report->token = token;
+            report->id = id;
+            report->raised = true;
+            record->token = token;
+            __threadfence();
+            record->launch = sink.launch;
+        }
+        __threadfence_system();
+        atomicExch(&sink.record->lock, 0u);
+        done = true;
+    }
+}
+
+/* ---- launches ---- */
+
+typedef struct rwi_launch_shape {
+    rwi_op op;
+    dim3 grid;
+    dim3 block;
+    size_t shared_bytes; /* of HIP_DYNAMIC_SHARED */
+} rwi_launch_shape;
+
+/* One block a row (a token, say): kernels return where rwi_block_row() is past the last. */
+static inline rwi_launch_shape rwi_launch_rows(rwi_op op, int64_t rows, dim3 block) {
+    const int64_t most_blocks = 1 << 22; /* along x, so that x counts fewer than 2^32 threads */
+    rwi_launch_shape shape = {op, dim3(1), block, 0};
+    shape.grid.x = (uint32_t)rwi_min(rows, most_blocks);
+    shape.grid.y = (uint32_t)rwi_ceil_div(rows, most_blocks);
+    return shape;
+}
+
+__device__ inline int64_t rwi_block_row() {
+    return (int64_t)blockIdx.y * gridDim.x + blockIdx.x;
+}
+
+/* One thread an item: kernels return where rwi_item() is past the last. */
+static inline rwi_launch_shape rwi_launch_items(rwi_op op, int64_t items) {
+    return rwi_launch_rows(op, rwi_ceil_div(items, RWI_BLOCK), dim3(RWI_BLOCK));
+}
+
+__device__ inline int64_t rwi_item() {
+    return rwi_block_row() * RWI_BLOCK + threadIdx.x;
+}
+
+/* Launches kernel(params, sink) on the device's stream. Shapes past the limits of a grid (2^31 - 1
+ * blocks along x, 65535 along y and z, 2^32 threads in all) are the runtime's error, not clipped.
+ */
+template <typename Params>
+static inline rw_status rwi_launch(rwi_device *device, const rwi_launch_shape &shape,
+                                   void (*kernel)(Params, rwi_fault_sink), const Params &params) {
+    rwi_hip_device *hip = (rwi_hip_device *)device;
+    if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0)
+        return RW_OK;
+    const rwi_device_scope scope(device);
+    if (scope.status != RW_OK)
+        return scope.status;
+    const rwi_fault_sink sink = {hip->record, hip->report_on_device, ++hip->launches, shape.op};
+    hipLaunchKernelGGL(kernel, shape.grid, shape.block, shape.shared_bytes, hip->stream, params,
+                       sink);
+    return rwi_hip_status(device, hipGetLastError(), "a kernel launch");
+}
+
+/* ---- dtypes as template arguments ---- */
+
+template <rw_dtype D> struct rwi_dtype_constant { static constexpr rw_dtype value = D; };
+
+/* Returns body(rwi_dtype_constant<dtype>()) for a float dtype. */
+template <typename Body>
+static inline rw_status rwi_dispatch_float(rwi_device *device, rw_dtype dtype, Body body) {
+    switch (dtype) {
+    case RW_F32:
+        return body(rwi_dtype_constant<RW_F32>());
+    case RW_F16:
+        return body(rwi_dtype_constant<RW_F16>());
+    case RW_BF16:
+        return body(rwi_dtype_constant<RW_BF16>());
+    case RW_I32:
+    case RW_I64:
+    case RW_U8:
+        break;
+    }
+    return rwi_hip_unsupported_dtype(device, dtype);
+}
+
+/* ---- 16-byte accesses ---- */
+
+/* Elements in 16 bytes. */
+template <rw_dtype D> inline constexpr int rwi_vector_length = D == RW_F32 ? 4 : 8;
+
+/* Whether rows that start at `data`, `num_strides` strides apart (in elements), can be read in
+ * vectors: every row starts on 16 bytes and holds a whole number of vectors. An absent tensor can.
+ */
+typedef struct rwi_rows {
+    const void *data;
+    const int64_t *stride;
+    int num_strides;
+    int64_t columns;
+} rwi_rows;
+
+static inline bool rwi_rows_are_vectors(rw_dtype dtype, const rwi_rows &rows) {
+    const int64_t length = 16 / (int64_t)rwi_dtype_size(dtype);
+    if ((uintptr_t)rows.data % 16 != 0 || rows.columns % length != 0)
+        return false;
+    for (int i = 0; i < rows.num_strides; i++)
+        if (rows.stride[i] % length != 0)
+            return false;
+    return true;
+}
+
+/* How a float dtype lies in memory. */
+template <rw_dtype D> struct rwi_storage { typedef uint16_t type; };
+template <> struct rwi_storage<RW_F32> { typedef float type; };
+
+/* Elements i .. i + VEC - 1 of an array of D, as f32. Where VEC is rwi_vector_length<D>, element i
+ * lies on 16 bytes and one access moves them all; else they move one by one. */
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_load_vector(const void *data, int64_t i, float (&x)[VEC]) {
+    if constexpr (VEC != rwi_vector_length<D>) {
+        for (int n = 0; n < VEC; n++)
+            x[n] = rwi_load(D, data, i + n);
+    } else {
+        const uint4 chunk = *(const uint4 *)rwi_element(D, data, i);
+        const uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+        typename rwi_storage<D>::type elements[VEC];
+        memcpy(elements, words, sizeof words);
+#pragma unroll
+        for (int n = 0; n < VEC; n++)
+            x[n] = rwi_load(D, elements, n);
+    }
+}
+
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_store_vector(void *data, int64_t i, const float (&x)[VEC]) {
+    if constexpr (VEC != rwi_vector_length<D>) {
+        for (int n = 0; n < VEC; n++)
+            rwi_store(D, data, i + n, x[n]);
+    } else {
+        typename rwi_storage<D>::type elements[VEC];
+#pragma unroll
+        for (int n = 0; n < VEC; n++)
+            rwi_store(D, elements, n, x[n]);
+        uint32_t words[4];
+        memcpy(words, elements, sizeof words);
+        *(uint4 *)rwi_element(D, data, i) = make_uint4(words[0], words[1], words[2], words[3]);
+    }
+}
+
+/* Element i, bit for bit. */
+template <rw_dtype D>
+__device__ inline void rwi_copy_element(const void *in, void *out, int64_t i) {
+    if constexpr (rwi_vector_length<D> == 4)
+        ((uint32_t *)out)[i] = ((const uint32_t *)in)[i];
+    else
+        ((uint16_t *)out)[i] = ((const uint16_t *)in)[i];
+}
+
+/* Elements i .. i + VEC - 1, bit for bit; one access where VEC is rwi_vector_length<D>. */
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_copy_vector(const void *in, void *out, int64_t i) {
+    if constexpr (VEC == rwi_vector_length<D>)
+        *(uint4 *)rwi_element(D, out, i) = *(const uint4 *)rwi_element(D, in, i);
+    else
+        for (int n = 0; n < VEC; n++)
+            rwi_copy_element<D>(in, out, i + n);
+}
+
+#endif

@@ -1,0 +1,154 @@
+/* Rotary position embedding on a GPU; the twin of rope_cpu.c. A block takes a token: a thread holds
+ * the turns of its pairs and rotates these pairs of several heads of q and k. */
+#include "rope_pairs.h"
+
+/* The most threads along x, each with a vector of pairs. */
+#define MAX_COLUMNS 64
+
+/* The turns of the frequencies [first, first + PAIRS). */
+template <int PAIRS>
+__device__ static inline void compute_turns(const rw_rope_params &p, const int64_t *ids,
+                                            int64_t first, rwi_cos_sin (&turns)[PAIRS]) {
+    constexpr int VEC = PAIRS % 4 == 0 ? 4 : 1;
+    const int64_t n = p.num_frequencies;
+    if (VEC == 1 || p.axis || p.from.rows) {
+#pragma unroll
+        for (int i = 0; i < PAIRS; i++)
+            turns[i] = rope_turn(&p, rope_position(&p, ids, first + i), first + i);
+        return;
+    }
+    const float *coarse = rwi_angles_coarse_row(&p.to, ids[0], n) + first;
+    const float *fine = rwi_angles_fine_row(&p.to, ids[0], n) + first;
+#pragma unroll
+    for (int v = 0; v < PAIRS; v += VEC) {
+        float cos_a[VEC], sin_a[VEC], cos_b[VEC], sin_b[VEC];
+        rwi_load_vector<RW_F32>(coarse, v, cos_a);
+        rwi_load_vector<RW_F32>(coarse, v + n, sin_a);
+        rwi_load_vector<RW_F32>(fine, v, cos_b);
+        rwi_load_vector<RW_F32>(fine, v + n, sin_b);
+#pragma unroll
+        for (int i = 0; i < VEC; i++)
+            turns[v + i] =
+                rope_scaled(&p, rwi_angle_add({cos_a[i], sin_a[i]}, {cos_b[i], sin_b[i]}));
+    }
+}
+
+/* PAIRS pairs of one head from pair i on. */
+template <rw_dtype D, int PAIRS, bool INTERLEAVED>
+__device__ static inline void rotate_pairs(const void *in, void *out, int64_t i, int64_t apart,
+                                           const rwi_cos_sin (&turns)[PAIRS]) {
+    float x1[PAIRS], x2[PAIRS];
+    rwi_rope_load_pairs<D, PAIRS, INTERLEAVED>(in, i, apart, x1, x2);
+    rwi_rope_rotate_pairs(x1, x2, turns);
+    rwi_rope_store_pairs<D, PAIRS, INTERLEAVED>(out, i, apart, x1, x2);
+}
+
+/* The heads of q or k of one token. */
+struct token_heads {
+    const void *in;
+    void *out;
+    int64_t in_stride;
+    int64_t out_stride;
+    int32_t heads;
+};
+
+template <rw_dtype D>
+__device__ static inline token_heads find_heads(const rwi_rope_heads &heads, int64_t b, int64_t s) {
+    return {rwi_element(D, heads.in, b * heads.in_stride[0] + s * heads.in_stride[1]),
+            rwi_element(D, heads.out, b * heads.out_stride[0] + s * heads.out_stride[1]),
+            heads.in_stride[2], heads.out_stride[2], heads.heads};
+}
+
+/* Calls body(in, out) for the heads of this thread's row, those of q before those of k. */
+template <rw_dtype D, typename Body>
+__device__ static inline void for_each_head(const token_heads &q, const token_heads &k,
+                                            const Body &body) {
+#pragma unroll 1
+    for (int64_t head = threadIdx.y; head < (int64_t)q.heads + k.heads; head += blockDim.y) {
+        const bool is_q = head < q.heads;
+        const int64_t h = is_q ? head : head - q.heads;
+        body(rwi_element(D, is_q ? q.in : k.in, h * (is_q ? q.in_stride : k.in_stride)),
+             rwi_element(D, is_q ? q.out : k.out, h * (is_q ? q.out_stride : k.out_stride)));
+    }
+}
+
+/* The columns of one head outside of the rotary window. */
+template <rw_dtype D>
+__device__ static inline void copy_rest(const rw_rope_params &p, const void *in, void *out) {
+    const int64_t end = p.start + 2 * p.num_frequencies;
+#pragma unroll 1
+    for (int64_t i = threadIdx.x; i < p.head_dim; i += blockDim.x)
+        if (i < p.start || i >= end)
+            rwi_copy_element<D>(in, out, i);
+}
+
+template <rw_dtype D, int PAIRS, bool INTERLEAVED>
+static __global__ void __launch_bounds__(RWI_BLOCK)
+    rope_kernel(rw_rope_params p, rwi_fault_sink sink) {
+    const int64_t token = rwi_block_row();
+    if (token >= p.batch * p.seq)
+        return;
+    int64_t b, s, bad;
+    rwi_split_index(token, p.seq, &b, &s);
+    const token_heads q = find_heads<D>(p.heads[0], b, s), k = find_heads<D>(p.heads[1], b, s);
+    int64_t ids[RWI_ROPE_MAX_AXES];
+    rope_find_ids(&p, b, s, ids);
+    if (!rope_ids_valid(&p, ids, &bad)) {
+        if (blockIdx.z == 0 && threadIdx.x == 0 && threadIdx.y == 0)
+            rwi_fault_raise(sink, token, bad);
+        return;
+    }
+    const int64_t first = ((int64_t)blockIdx.z * blockDim.x + threadIdx.x) * PAIRS;
+    const bool has_pairs = first < p.num_frequencies;
+    rwi_cos_sin turns[PAIRS];
+    compute_turns(p, ids, has_pairs ? first : 0, turns);
+    for_each_head<D>(q, k, [&](const void *in, void *out) {
+        if (in != out && blockIdx.z == 0)
+            copy_rest<D>(p, in, out);
+        if (has_pairs)
+            rotate_pairs<D, PAIRS, INTERLEAVED>(rwi_element(D, in, p.start),
+                                                rwi_element(D, out, p.start), first,
+                                                p.num_frequencies, turns);
+    });
+}
+
+/* Whether every head's window can be read in vectors. */
+static bool has_vectors(const rw_rope_params &p) {
+    for (const rwi_rope_heads &heads : p.heads) {
+        const bool vectors = rwi_rope_window_has_vectors(p, {heads.in, heads.in_stride, 3, 0}) &&
+                             rwi_rope_window_has_vectors(p, {heads.out, heads.out_stride, 3, 0});
+        if (heads.heads > 0 && !vectors)
+            return false;
+    }
+    return true;
+}
+
+/* Threads along x share a head, threads along y take heads: as many as work in equal rounds. */
+static rwi_launch_shape launch_shape(const rw_rope_params &p, int pairs) {
+    const int64_t columns = rwi_ceil_div(p.num_frequencies, pairs);
+    const int64_t x = rwi_min(columns, MAX_COLUMNS);
+    const int64_t rounds = rwi_ceil_div(rope_num_heads(&p), RWI_BLOCK / x);
+    const int64_t y = rwi_ceil_div(rope_num_heads(&p), rounds);
+    rwi_launch_shape shape =
+        rwi_launch_rows(RWI_OP_rope, rope_work(&p).items, dim3((uint32_t)x, (uint32_t)y));
+    shape.grid.z = (uint32_t)rwi_ceil_div(columns, x);
+    return shape;
+}
+
+template <rw_dtype D, int PAIRS, bool INTERLEAVED>
+static rw_status launch_rope(rwi_device *device, const rw_rope_params &p) {
+    return rwi_launch(device, launch_shape(p, PAIRS), rope_kernel<D, PAIRS, INTERLEAVED>, p);
+}
+
+extern "C" rw_status rwi_hip_rope(rwi_device *device, const rw_rope_params *p) {
+    return rwi_dispatch_float(device, p->dtype, [&](auto dtype) {
+        constexpr rw_dtype D = dtype.value;
+        constexpr int VEC = rwi_vector_length<D>;
+        const bool vectors = has_vectors(*p);
+        if (p->interleaved)
+            return vectors ? launch_rope<D, VEC / 2, true>(device, *p)
+                           : launch_rope<D, 1, true>(device, *p);
+        return vectors ? launch_rope<D, VEC, false>(device, *p)
+                       : launch_rope<D, 1, false>(device, *p);
+    });
+}

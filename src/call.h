@@ -1,0 +1,43 @@
+/* What every entry point does first and last: name itself, check its tensors, say what is wrong. */
+#ifndef RWI_CALL_H
+#define RWI_CALL_H
+
+#include <ropewalk/context.h>
+
+#include "backend.h"
+
+struct rw_context {
+    rwi_device *device;
+    const rwi_backend *backend;
+    rw_message error;
+    rw_transfers transfers;
+};
+
+/* One call of a public function. */
+typedef struct rwi_call {
+    rw_context *context;
+    const char *name; /* "rw_rope_apply" */
+} rwi_call;
+
+/* Puts "name: <sentence>" into the context and returns `status`. */
+rw_status rwi_fail(const rwi_call *call, rw_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Writes a sentence into `message`, which may be NULL, and returns `status`. */
+rw_status rwi_message_set(rw_message *message, rw_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Hands on what a backend function returned, with its sentence. */
+rw_status rwi_finish(const rwi_call *call, rw_status status);
+
+/* Fails where the context is NULL; `call->name` is not told then, for want of a place. */
+rw_status rwi_check_context(const rwi_call *call);
+
+/* An object that was created on one device is used on that device. */
+rw_status rwi_check_owner(const rwi_call *call, const char *name, const rwi_backend *backend,
+                          int device_index);
+
+/* Copies to the device and counts the bytes. */
+rw_status rwi_upload(const rwi_call *call, void *destination, const void *source, size_t bytes);
+
+#endif

@@ -1,0 +1,154 @@
+#include "array.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "io_error.h"
+
+/* "[2, 8, 17, 64]", cut where it is long. */
+typedef struct shape_text {
+    char text[96];
+} shape_text;
+
+static shape_text print_shape(const int64_t *shape, size_t rank) {
+    shape_text result = {"["};
+    size_t used = 1;
+    for (size_t i = 0; i < rank && i < RWI_SAFETENSORS_MAX_RANK; i++) {
+        int n = snprintf(result.text + used, sizeof result.text - used, "%s%lld", i ? ", " : "",
+                         (long long)shape[i]);
+        if (n < 0 || (size_t)n >= sizeof result.text - used - 2)
+            break;
+        used += (size_t)n;
+    }
+    result.text[used] = ']';
+    result.text[used + 1] = '\0';
+    return result;
+}
+
+static bool is_allowed(const rwi_safetensor *tensor, cli_array_kind kind) {
+    if (!tensor->supported)
+        return false;
+    switch (kind) {
+    case CLI_ARRAY_FLOATS:
+        break;
+    case CLI_ARRAY_IDS:
+        return tensor->dtype == RW_I32 || tensor->dtype == RW_I64;
+    case CLI_ARRAY_BYTES:
+        return tensor->dtype == RW_U8;
+    }
+    return tensor->dtype == RW_F32 || tensor->dtype == RW_F16 || tensor->dtype == RW_BF16;
+}
+
+static rw_status check_tensor(const cli_source *source, const cli_array_rule *rule,
+                              const rwi_safetensor *tensor) {
+    static const char *const expected_dtypes[] = {[CLI_ARRAY_FLOATS] = "F32, F16 or BF16",
+                                                  [CLI_ARRAY_IDS] = "I32 or I64",
+                                                  [CLI_ARRAY_BYTES] = "U8"};
+    if (!is_allowed(tensor, rule->kind))
+        return rwi_io_fail(source->message, RW_INVALID_ARGUMENT,
+                           "%.100s: %s has dtype %s, expected %s", source->path, rule->name,
+                           tensor->dtype_name, expected_dtypes[rule->kind]);
+    if (tensor->rank >= (size_t)rule->min_rank && tensor->rank <= (size_t)rule->max_rank)
+        return RW_OK;
+    shape_text shape = print_shape(tensor->shape, tensor->rank);
+    char expected[24];
+    snprintf(expected, sizeof expected, rule->min_rank == rule->max_rank ? "%d" : "%d to %d",
+             rule->min_rank, rule->max_rank);
+    return rwi_io_fail(source->message, RW_INVALID_ARGUMENT,
+                       "%.100s: %s has shape %s, expected %s axes", source->path, rule->name,
+                       shape.text, expected);
+}
+
+rw_status cli_array_read(const cli_source *source, const cli_array_rule *rule, cli_array *array) {
+    *array = (cli_array){.name = rule->name};
+    const rwi_safetensor *tensor = rwi_safetensors_find(&source->file, rule->name);
+    if (!tensor && !rule->required)
+        return RW_OK;
+    if (!tensor)
+        return rwi_io_fail(source->message, RW_INVALID_ARGUMENT, "%.140s has no tensor \"%s\"",
+                           source->path, rule->name);
+    rw_status status = check_tensor(source, rule, tensor);
+    if (status != RW_OK)
+        return status;
+    array->dtype = tensor->dtype;
+    array->rank = (int)tensor->rank;
+    for (int axis = 0; axis < array->rank; axis++)
+        array->shape[axis] = tensor->shape[axis];
+    array->bytes = (size_t)tensor->bytes;
+    array->data = malloc(array->bytes + 1);
+    if (!array->data)
+        return rwi_io_fail(source->message, RW_OUT_OF_MEMORY, "no memory for the %zu bytes of %s",
+                           array->bytes, rule->name);
+    status = rwi_safetensors_read(&source->file, tensor, array->data, source->message);
+    if (status != RW_OK)
+        cli_array_free(array);
+    return status;
+}
+
+rw_status cli_array_like(const cli_array *array, cli_array *copy, rw_message *message) {
+    *copy = *array;
+    if (!array->data)
+        return RW_OK;
+    copy->data = malloc(array->bytes + 1);
+    if (copy->data)
+        return RW_OK;
+    return rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory for the %zu bytes of %s", array->bytes,
+                       array->name);
+}
+
+void cli_array_free(cli_array *array) {
+    free(array->data);
+    array->data = NULL;
+}
+
+int64_t cli_array_id(const cli_array *array, int64_t i) {
+    return array->dtype == RW_I64 ? ((const int64_t *)array->data)[i]
+                                  : ((const int32_t *)array->data)[i];
+}
+
+int64_t cli_array_count(const cli_array *array) {
+    return array->data ? (int64_t)(array->bytes / rw_dtype_size(array->dtype)) : 0;
+}
+
+rw_status cli_array_upload(rw_context *context, const cli_array *array, rw_tensor *tensor) {
+    *tensor = (rw_tensor){0};
+    if (!array->data)
+        return RW_OK;
+    void *memory = NULL;
+    rw_status status = rw_alloc(context, array->bytes, &memory);
+    if (status != RW_OK)
+        return status;
+    *tensor = rw_tensor_contiguous(memory, array->dtype, array->rank, array->shape);
+    rw_copy_args copy = {memory, array->data, array->bytes, RW_COPY_HOST_TO_DEVICE};
+    status = rw_copy(context, &copy);
+    if (status != RW_OK) {
+        rw_free(context, memory);
+        tensor->data = NULL;
+    }
+    return status;
+}
+
+rw_status cli_array_download(rw_context *context, const rw_tensor *tensor, cli_array *array) {
+    if (!array->data)
+        return RW_OK;
+    rw_copy_args copy = {array->data, tensor->data, array->bytes, RW_COPY_DEVICE_TO_HOST};
+    return rw_copy(context, &copy);
+}
+
+rw_status cli_arrays_write(const char *path, const cli_array *const *arrays, size_t count,
+                           rw_message *message) {
+    rwi_safetensors_item items[4];
+    rwi_safetensors_items list = {items, 0};
+    for (size_t i = 0; i < count && list.count < sizeof items / sizeof items[0]; i++) {
+        if (!arrays[i]->data)
+            continue;
+        items[list.count++] = (rwi_safetensors_item){
+            .name = arrays[i]->name,
+            .dtype = arrays[i]->dtype,
+            .rank = (size_t)arrays[i]->rank,
+            .shape = arrays[i]->shape,
+            .data = arrays[i]->data,
+        };
+    }
+    return rwi_safetensors_write(path, &list, message);
+}

@@ -1,0 +1,65 @@
+/* Tensors on the host, between a safetensors file and a device. */
+#ifndef CLI_ARRAY_H
+#define CLI_ARRAY_H
+
+#include <ropewalk/ropewalk.h>
+
+#include "safetensors.h"
+
+/* Row-major. data is NULL where the file has no such tensor; else free it. */
+typedef struct cli_array {
+    const char *name;
+    rw_dtype dtype;
+    int rank;
+    int64_t shape[RW_MAX_RANK];
+    size_t bytes;
+    void *data;
+} cli_array;
+
+typedef enum cli_array_kind {
+    CLI_ARRAY_FLOATS, /* F32, F16 or BF16 */
+    CLI_ARRAY_IDS,    /* I32 or I64 */
+    CLI_ARRAY_BYTES   /* U8 */
+} cli_array_kind;
+
+/* What a tensor must be. */
+typedef struct cli_array_rule {
+    const char *name;
+    int min_rank;
+    int max_rank;
+    cli_array_kind kind;
+    bool required;
+} cli_array_rule;
+
+/* A file that is being read, and the sentence of what went wrong. */
+typedef struct cli_source {
+    const char *path;
+    rwi_safetensors file;
+    rw_message *message;
+} cli_source;
+
+/* Reads one tensor. */
+rw_status cli_array_read(const cli_source *source, const cli_array_rule *rule, cli_array *array);
+
+/* A copy of dtype and shape with memory of its own; none for an absent array. */
+rw_status cli_array_like(const cli_array *array, cli_array *copy, rw_message *message);
+
+void cli_array_free(cli_array *array);
+
+/* Id `i` of an array of ids. */
+int64_t cli_array_id(const cli_array *array, int64_t i);
+
+int64_t cli_array_count(const cli_array *array);
+
+/* Allocates on the context's device, copies there; "no tensor" for an absent array. On failure
+ * tensor->data is NULL. Release with rw_free(). */
+rw_status cli_array_upload(rw_context *context, const cli_array *array, rw_tensor *tensor);
+
+/* Copies back. Nothing for an absent array. */
+rw_status cli_array_download(rw_context *context, const rw_tensor *tensor, cli_array *array);
+
+/* Writes those arrays that are not absent. */
+rw_status cli_arrays_write(const char *path, const cli_array *const *arrays, size_t count,
+                           rw_message *message);
+
+#endif

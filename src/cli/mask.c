@@ -1,0 +1,270 @@
+/* ropewalk mask: an attention pattern as a mask, as position ids and as a picture. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "array.h"
+#include "cli.h"
+#include "drawing.h"
+#include "io_error.h"
+#include "pattern_spec.h"
+
+/* What a pattern is made of, on the host. */
+typedef struct parts {
+    cli_array globals;    /* bits */
+    cli_array documents;  /* cu_seqlens over the keys */
+    cli_array id_cuts;    /* cu_seqlens over the tokens that get ids */
+    cli_array bits, mask; /* custom */
+    cli_array table;      /* custom ids */
+} parts;
+
+/* What is written. */
+typedef struct results {
+    cli_array mask;
+    cli_array positions;
+} results;
+
+static rw_status make_array(cli_array *array, rw_message *message) {
+    size_t count = 1;
+    bool too_large = false;
+    for (int axis = 0; axis < array->rank; axis++)
+        too_large |= __builtin_mul_overflow(count, (size_t)array->shape[axis], &count);
+    too_large |= __builtin_mul_overflow(count, rw_dtype_size(array->dtype), &array->bytes);
+    array->data = too_large || array->bytes > SIZE_MAX / 2 ? NULL : calloc(1, array->bytes + 1);
+    if (array->data)
+        return RW_OK;
+    return rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory for %s [%lld, %lld]", array->name,
+                       (long long)array->shape[0], (long long)array->shape[1]);
+}
+
+/* The first position of each document that begins before `end`, and `end`. */
+static rw_status make_cuts(const cli_numbers *documents, int64_t end, cli_array *cuts,
+                           rw_message *message) {
+    int64_t count = 0;
+    while (count < documents->count && documents->values[count] < end)
+        count++;
+    if (count == 0)
+        return RW_OK;
+    *cuts = (cli_array){.name = "documents", .dtype = RW_I64, .rank = 1, .shape = {count + 1}};
+    rw_status status = make_array(cuts, message);
+    if (status != RW_OK)
+        return status;
+    memcpy(cuts->data, documents->values, (size_t)count * sizeof(int64_t));
+    ((int64_t *)cuts->data)[count] = end;
+    return RW_OK;
+}
+
+/* Bits or a mask, and ids. */
+static rw_status read_custom(const cli_pattern_spec *spec, parts *in, rw_message *message) {
+    static const cli_array_rule bits = {"bits", 2, 2, CLI_ARRAY_BYTES, false};
+    static const cli_array_rule mask = {"mask", 2, 2, CLI_ARRAY_FLOATS, false};
+    static const cli_array_rule positions = {"positions", 1, 1, CLI_ARRAY_IDS, false};
+    cli_source source = {.path = spec->custom, .message = message};
+    rw_status status = rwi_safetensors_open(spec->custom, &source.file, message);
+    if (status != RW_OK)
+        return status;
+    status = cli_array_read(&source, &bits, &in->bits);
+    if (status == RW_OK)
+        status = cli_array_read(&source, &mask, &in->mask);
+    if (status == RW_OK)
+        status = cli_array_read(&source, &positions, &in->table);
+    if (status == RW_OK && !in->bits.data && !in->mask.data)
+        status = rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                             "%.140s has no tensor \"bits\" or \"mask\"", spec->custom);
+    rwi_safetensors_close(&source.file);
+    return status;
+}
+
+static rw_status make_parts(const cli_pattern_spec *spec, const cli_options *options, parts *in,
+                            rw_message *message) {
+    rw_status status = RW_OK;
+    if (spec->globals.values) {
+        rw_pattern_globals_list list = {spec->globals.values, spec->globals.count, options->seq_k};
+        in->globals = (cli_array){
+            .name = "globals", .dtype = RW_U8, .rank = 1, .shape = {(options->seq_k + 7) / 8}};
+        status = make_array(&in->globals, message);
+        if (status == RW_OK)
+            status = rw_pattern_globals(&list, in->globals.data, message);
+    }
+    if (status == RW_OK)
+        status = make_cuts(&spec->documents, options->seq_k, &in->documents, message);
+    if (status == RW_OK)
+        status = make_cuts(&spec->documents, options->seq_q, &in->id_cuts, message);
+    if (status == RW_OK && spec->custom)
+        status = read_custom(spec, in, message);
+    return status;
+}
+
+static rw_status make_results(const cli_options *options, results *out, rw_message *message) {
+    out->mask = (cli_array){
+        .name = "mask", .dtype = RW_F32, .rank = 2, .shape = {options->seq_q, options->seq_k}};
+    out->positions =
+        (cli_array){.name = "positions", .dtype = RW_I64, .rank = 1, .shape = {options->seq_q}};
+    rw_status status = make_array(&out->mask, message);
+    return status == RW_OK ? make_array(&out->positions, message) : status;
+}
+
+static void free_all(parts *in, results *out) {
+    cli_array *const arrays[] = {&in->globals, &in->documents, &in->id_cuts, &in->bits,
+                                 &in->mask,    &in->table,     &out->mask,   &out->positions};
+    for (size_t n = 0; n < sizeof arrays / sizeof *arrays; n++)
+        cli_array_free(arrays[n]);
+}
+
+/* The pattern table's ids are those of a lone window, with or without globals. */
+static rw_pattern_ids ids_of(const cli_pattern_spec *spec, const parts *in) {
+    if (in->table.data)
+        return RW_PATTERN_IDS_CUSTOM;
+    if (!spec->has_window || spec->causal || spec->has_prefix || spec->custom)
+        return RW_PATTERN_IDS_SEQUENTIAL;
+    return spec->globals.values ? RW_PATTERN_IDS_GLOBAL_LOCAL : RW_PATTERN_IDS_LOCAL;
+}
+
+/* The arguments of both operations, on the device. */
+typedef struct bound {
+    rw_pattern pattern;
+    rw_pattern_positions_args ids;
+    rw_tensor mask;
+} bound;
+
+static rw_status upload(rw_context *context, const cli_pattern_spec *spec, const parts *in,
+                        const results *out, bound *to) {
+    to->pattern = (rw_pattern){
+        .causal = spec->causal,
+        .left = {spec->has_window, spec->window},
+        .right = {spec->has_window, spec->window},
+        .prefix_length = spec->has_prefix ? spec->prefix : 0,
+    };
+    to->ids = (rw_pattern_positions_args){.ids = ids_of(spec, in), .window = spec->window};
+    const struct {
+        const cli_array *array;
+        rw_tensor *tensor;
+    } uploads[] = {
+        {&in->globals, &to->pattern.globals}, {&in->documents, &to->pattern.cu_seqlens},
+        {&in->bits, &to->pattern.bits},       {&in->mask, &to->pattern.mask},
+        {&in->table, &to->ids.table},         {&in->id_cuts, &to->ids.cu_seqlens},
+        {&out->positions, &to->ids.out},      {&out->mask, &to->mask},
+    };
+    rw_status status = RW_OK;
+    for (size_t n = 0; n < sizeof uploads / sizeof *uploads && status == RW_OK; n++)
+        status = cli_array_upload(context, uploads[n].array, uploads[n].tensor);
+    to->ids.globals = to->pattern.globals;
+    return status;
+}
+
+static void release(rw_context *context, bound *to) {
+    rw_tensor *const tensors[] = {
+        &to->pattern.globals, &to->pattern.cu_seqlens, &to->pattern.bits, &to->pattern.mask,
+        &to->ids.table,       &to->ids.cu_seqlens,     &to->ids.out,      &to->mask};
+    for (size_t n = 0; n < sizeof tensors / sizeof *tensors; n++)
+        rw_free(context, tensors[n]->data);
+}
+
+/* A table gives one id a token, not one a place in a document. */
+static rw_status fill(rw_context *context, bound *to, results *out) {
+    if (to->ids.ids == RW_PATTERN_IDS_CUSTOM)
+        to->ids.cu_seqlens.rank = 0;
+    rw_status status = rw_pattern_fill(context, &to->pattern, &to->mask);
+    if (status == RW_OK)
+        status = rw_pattern_positions(context, &to->ids);
+    if (status == RW_OK)
+        status = rw_synchronize(context);
+    if (status == RW_OK)
+        status = cli_array_download(context, &to->mask, &out->mask);
+    if (status == RW_OK)
+        status = cli_array_download(context, &to->ids.out, &out->positions);
+    return status;
+}
+
+static rw_status fill_on(const cli_options *options, const cli_pattern_spec *spec, const parts *in,
+                         results *out, char on[64], rw_message *message) {
+    rw_context_options where = cli_context_options(options);
+    rw_context *context;
+    bound to = {.mask = {0}};
+    rw_status status = rw_context_create(&where, &context, message);
+    if (status != RW_OK)
+        return status;
+    rw_context_info info = rw_context_get_info(context);
+    snprintf(on, 64, "%s", cli_label(&info).text);
+    status = upload(context, spec, in, out, &to);
+    if (status == RW_OK)
+        status = fill(context, &to, out);
+    if (status != RW_OK)
+        rwi_io_fail(message, status, "%s", rw_last_error(context));
+    release(context, &to);
+    rw_context_destroy(context);
+    return status;
+}
+
+static int64_t count_seen(const cli_picture *picture) {
+    int64_t seen = 0;
+    for (int64_t n = 0; n < picture->seq_q * picture->seq_k; n++)
+        seen += picture->mask[n] == 0.0f;
+    return seen;
+}
+
+/* The picture and a line about it, or JSON. */
+static int show(const cli_options *options, const cli_picture *picture, const char *on) {
+    long long seen = (long long)count_seen(picture);
+    long long cells = (long long)(picture->seq_q * picture->seq_k);
+    if (options->json) {
+        json_t *report =
+            json_pack("{s:s, s:I, s:I, s:I, s:s, s:s?, s:s?}", "pattern", options->pattern, "seq_q",
+                      (json_int_t)picture->seq_q, "seq_k", (json_int_t)picture->seq_k, "visible",
+                      (json_int_t)seen, "on", on, "output", options->output, "png", options->png);
+        return cli_print_json(report);
+    }
+    cli_draw(picture);
+    printf("%s: %lld queries (rows) x %lld keys (columns), %lld of %lld pairs visible\n",
+           options->pattern, (long long)picture->seq_q, (long long)picture->seq_k, seen, cells);
+    return CLI_OK;
+}
+
+static int run_spec(const cli_options *options, const cli_pattern_spec *spec) {
+    parts in = {.globals = {0}};
+    results out = {.mask = {0}};
+    rw_message message = {""};
+    char on[64] = "";
+    rw_status status = make_parts(spec, options, &in, &message);
+    if (status == RW_OK)
+        status = make_results(options, &out, &message);
+    if (status == RW_OK)
+        status = fill_on(options, spec, &in, &out, on, &message);
+    const cli_picture picture = {out.mask.data, options->seq_q, options->seq_k};
+    const cli_array *const output[] = {&out.mask, &out.positions};
+    if (status == RW_OK && options->png)
+        status = cli_write_png(options->png, &picture, &message);
+    if (status == RW_OK && options->output)
+        status = cli_arrays_write(options->output, output, 2, &message);
+    int exit_status =
+        status == RW_OK ? show(options, &picture, on) : cli_fail(CLI_FAILED, "%s", message.text);
+    free_all(&in, &out);
+    return exit_status;
+}
+
+static int run(const cli_options *given) {
+    cli_options options = *given;
+    cli_pattern_spec spec;
+    rw_message message;
+    int exit_status;
+    if (!(options.given & CLI_OPTION_SEQ_K))
+        options.seq_k = options.seq_q;
+    if (!cli_pattern_parse(options.pattern, &spec, &message) ||
+        !cli_pattern_fits(&spec, options.seq_k, &message))
+        exit_status = cli_fail(CLI_USAGE, "%s", message.text);
+    else
+        exit_status = run_spec(&options, &spec);
+    cli_pattern_release(&spec);
+    return exit_status;
+}
+
+const cli_command cli_mask = {
+    .name = "mask",
+    .summary = "Show which keys an attention pattern lets each query see",
+    .required = CLI_OPTION_PATTERN | CLI_OPTION_SEQ_Q,
+    .options = CLI_OPTION_SEQ_K | CLI_OPTION_OUTPUT | CLI_OPTION_PNG | CLI_OPTION_BACKEND |
+               CLI_OPTION_JSON,
+    .operands = "",
+    .details = cli_pattern_help,
+    .run = run,
+};

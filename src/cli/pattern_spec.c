@@ -1,0 +1,155 @@
+#include "pattern_spec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io_error.h"
+
+const char cli_pattern_help[] =
+    "SPEC is a comma list of\n"
+    "  causal             a query sees the keys up to its own\n"
+    "  bidirectional      a query sees every key\n"
+    "  window=W           W keys on each side of the query's own; with causal, before it\n"
+    "  prefix=P           the first P keys are seen by all\n"
+    "  global=A:B:...     with a window: these positions see all and are seen by all\n"
+    "  documents=0:A:...  the first position of each document; nothing is seen across\n"
+    "  custom=FILE        a safetensors file with bits, U8 [seq-q, ceil(seq-k / 8)], lowest bit\n"
+    "                     first, or mask, F32, F16 or BF16 [seq-q, seq-k], hidden where -inf;\n"
+    "                     positions, I32 or I64 [seq-q], if any, are the ids\n";
+
+static bool fail(rw_message *message, const char *part, const char *expected) {
+    rwi_io_fail(message, RW_INVALID_ARGUMENT, "--pattern has the part \"%.80s\", expected %s", part,
+                expected);
+    return false;
+}
+
+/* A number from 0 on; `end` receives what follows it. */
+static bool read_number(const char *text, int64_t *value, const char **end) {
+    char *rest;
+    if (*text < '0' || *text > '9')
+        return false;
+    errno = 0;
+    *value = strtoll(text, &rest, 10);
+    *end = rest;
+    return errno == 0;
+}
+
+static bool parse_number(const char *text, int64_t *value) {
+    const char *end;
+    return read_number(text, value, &end) && *end == '\0';
+}
+
+static bool parse_numbers(const char *text, cli_numbers *numbers) {
+    numbers->values = malloc((strlen(text) + 1) * sizeof *numbers->values);
+    while (numbers->values) {
+        const char *end;
+        if (!read_number(text, &numbers->values[numbers->count++], &end))
+            return false;
+        if (*end == '\0')
+            return true;
+        if (*end != ':')
+            return false;
+        text = end + 1;
+    }
+    return false;
+}
+
+/* One part; false where it is none or was there before. `value` is what follows '=', or NULL. */
+static bool set_part(cli_pattern_spec *spec, const char *name, const char *value,
+                     const char **expected) {
+    bool number = strcmp(name, "window") == 0 || strcmp(name, "prefix") == 0;
+    bool numbers = strcmp(name, "global") == 0 || strcmp(name, "documents") == 0;
+    *expected = number    ? "one number from 0 on, once"
+                : numbers ? "numbers from 0 on, separated by colons, once"
+                          : "no value, once";
+    if (strcmp(name, "causal") == 0) {
+        bool again = spec->causal;
+        spec->causal = true;
+        return !value && !again;
+    }
+    if (strcmp(name, "bidirectional") == 0) {
+        bool again = spec->bidirectional;
+        spec->bidirectional = true;
+        return !value && !again;
+    }
+    if (number) {
+        bool window = *name == 'w';
+        bool *given = window ? &spec->has_window : &spec->has_prefix;
+        bool again = *given;
+        *given = true;
+        return value && !again && parse_number(value, window ? &spec->window : &spec->prefix);
+    }
+    if (numbers) {
+        cli_numbers *list = *name == 'g' ? &spec->globals : &spec->documents;
+        return value && !list->values && parse_numbers(value, list);
+    }
+    if (strcmp(name, "custom") == 0) {
+        *expected = "the name of a file, once";
+        return value && *value && !spec->custom && (spec->custom = strdup(value));
+    }
+    *expected = "causal, bidirectional, window=W, prefix=P, global=A:B:..., documents=0:A:... or "
+                "custom=FILE";
+    return false;
+}
+
+bool cli_pattern_parse(const char *text, cli_pattern_spec *spec, rw_message *message) {
+    *spec = (cli_pattern_spec){0};
+    char *copy = strdup(text);
+    bool good = copy != NULL;
+    for (char *part = copy, *next; good && part; part = next) {
+        char whole[96];
+        const char *expected;
+        next = strchr(part, ',');
+        if (next)
+            *next++ = '\0';
+        strncpy(whole, part, sizeof whole - 1);
+        whole[sizeof whole - 1] = '\0';
+        char *value = strchr(part, '=');
+        if (value)
+            *value++ = '\0';
+        if (!set_part(spec, part, value, &expected))
+            good = fail(message, whole, expected);
+    }
+    if (!copy)
+        rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory for --pattern");
+    free(copy);
+    if (good && spec->causal && spec->bidirectional)
+        good = fail(message, "bidirectional", "not both causal and bidirectional");
+    return good;
+}
+
+/* A global position needs a key, a document another first position than 0 and those before. */
+bool cli_pattern_fits(const cli_pattern_spec *spec, int64_t seq_k, rw_message *message) {
+    for (int64_t n = 0; n < spec->globals.count; n++)
+        if (spec->globals.values[n] >= seq_k) {
+            rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                        "--pattern has the global position %lld, expected one of the %lld keys",
+                        (long long)spec->globals.values[n], (long long)seq_k);
+            return false;
+        }
+    for (int64_t n = 0; n < spec->documents.count; n++) {
+        int64_t begin = spec->documents.values[n];
+        bool follows = n == 0 ? begin == 0 : begin > spec->documents.values[n - 1];
+        if (!follows || begin >= seq_k) {
+            rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                        "--pattern has a document at %lld, expected the first at 0, each behind "
+                        "the one before and below the %lld keys",
+                        (long long)begin, (long long)seq_k);
+            return false;
+        }
+    }
+    if (spec->globals.values && spec->has_window && spec->window == 0) {
+        rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                    "--pattern has window=0 beside global positions, expected 1 or more");
+        return false;
+    }
+    return true;
+}
+
+void cli_pattern_release(cli_pattern_spec *spec) {
+    free(spec->globals.values);
+    free(spec->documents.values);
+    free(spec->custom);
+    *spec = (cli_pattern_spec){0};
+}

@@ -1,0 +1,37 @@
+/* Patterns as the command line has them: "causal,window=128", "global=0:5,window=3", ... */
+#ifndef CLI_PATTERN_SPEC_H
+#define CLI_PATTERN_SPEC_H
+
+#include <ropewalk/ropewalk.h>
+
+/* Numbers separated by colons. */
+typedef struct cli_numbers {
+    int64_t *values; /* NULL: not given */
+    int64_t count;
+} cli_numbers;
+
+typedef struct cli_pattern_spec {
+    bool causal;
+    bool bidirectional;
+    bool has_window;
+    int64_t window; /* keys on each side */
+    bool has_prefix;
+    int64_t prefix;
+    cli_numbers globals;
+    cli_numbers documents; /* the first position of each */
+    char *custom;          /* a file; NULL: none */
+} cli_pattern_spec;
+
+/* What --help tells about it. */
+extern const char cli_pattern_help[];
+
+/* Reads a text; false, with a sentence, where it is malformed or contradicts itself. Release the
+ * result in either case. */
+bool cli_pattern_parse(const char *text, cli_pattern_spec *spec, rw_message *message);
+
+/* Whether it makes sense for so many keys; false, with a sentence, where not. */
+bool cli_pattern_fits(const cli_pattern_spec *spec, int64_t seq_k, rw_message *message);
+
+void cli_pattern_release(cli_pattern_spec *spec);
+
+#endif

@@ -1,0 +1,13 @@
+/* The KV cache as an argument of operations. */
+#ifndef RWI_KV_CACHE_H
+#define RWI_KV_CACHE_H
+
+#include <ropewalk/kv.h>
+
+#include "tensor.h"
+
+/* Checks the shapes of a cache that serves `batch` sequences and describes its pages. */
+rw_status rwi_check_kv_cache(const rwi_call *call, const rw_kv_cache *cache, int64_t batch,
+                             rwi_kv_pages *pages);
+
+#endif

@@ -1,0 +1,133 @@
+/* RMSNorm: the entry point. */
+#include <ropewalk/norm.h>
+
+#include "row_views.h"
+#include "tensor.h"
+
+/* The tensors of a call, with what is absent resolved. */
+typedef struct norm_tensors {
+    rwi_argument x;
+    rwi_argument weight;
+    rwi_argument residual;
+    rwi_argument sum; /* absent where the residual is */
+    rwi_argument out;
+} norm_tensors;
+
+/* A tensor with the shape and the dtype of x. */
+static rw_status check_like_x(const rwi_call *call, rwi_argument argument, rwi_argument x) {
+    rw_status status = rwi_check_tensor(call, argument, (rwi_tensor_rule){1, 4, RWI_FLOATS});
+    if (status == RW_OK)
+        status = rwi_check_same_shape(call, argument, x);
+    if (status == RW_OK)
+        status = rwi_check_same_dtype(call, argument, x);
+    return status;
+}
+
+/* Writing `output` leaves the weight alone, and x and the residual too unless it is one of them. */
+static rw_status check_written(const rwi_call *call, rwi_argument output,
+                               const norm_tensors *tensors) {
+    rw_status status = rwi_check_output(call, output);
+    if (status == RW_OK)
+        status = rwi_check_apart(call, output, tensors->x, true);
+    if (status == RW_OK)
+        status = rwi_check_apart(call, output, tensors->residual, true);
+    if (status == RW_OK)
+        status = rwi_check_apart(call, output, tensors->weight, false);
+    return status;
+}
+
+static rw_status check_tensors(const rwi_call *call, const norm_tensors *tensors) {
+    rwi_argument x = tensors->x;
+    rw_status status = rwi_check_tensor(call, x, (rwi_tensor_rule){1, 4, RWI_FLOATS});
+    if (status == RW_OK)
+        status = check_like_x(call, tensors->out, x);
+    if (status == RW_OK && !rwi_absent(tensors->weight.tensor)) {
+        status = rwi_check_tensor(call, tensors->weight, (rwi_tensor_rule){1, 1, RWI_FLOATS});
+        if (status == RW_OK)
+            status =
+                rwi_check_length(call, tensors->weight, 0, x.tensor->shape[x.tensor->rank - 1]);
+    }
+    if (status == RW_OK && !rwi_absent(tensors->residual.tensor)) {
+        status = check_like_x(call, tensors->residual, x);
+        if (status == RW_OK)
+            status = check_like_x(call, tensors->sum, x);
+        if (status == RW_OK)
+            status = check_written(call, tensors->sum, tensors);
+        if (status == RW_OK)
+            status = rwi_check_apart(call, tensors->out, tensors->sum, false);
+    }
+    return status == RW_OK ? check_written(call, tensors->out, tensors) : status;
+}
+
+static rw_status check_fields(const rwi_call *call, const rw_rms_norm_args *args) {
+    if (!(args->eps >= 0.0f) || !isfinite(args->eps))
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "eps is %g, expected a number from 0",
+                        (double)args->eps);
+    if (!isfinite(args->weight_offset))
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "weight_offset is %g, expected a number",
+                        (double)args->weight_offset);
+    if (args->weight_offset != 0.0f && rwi_absent(&args->weight))
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "weight_offset is %g, but weight is absent, expected both or neither",
+                        (double)args->weight_offset);
+    if ((unsigned)args->cast > RW_NORM_CAST_AFTER_WEIGHT)
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "cast is %d, expected one of rw_norm_cast",
+                        (int)args->cast);
+    if (rwi_absent(&args->residual) && !rwi_absent(&args->residual_out))
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "residual_out is given, but residual is absent");
+    return RW_OK;
+}
+
+static rw_rms_norm_params describe(const rw_rms_norm_args *args, const norm_tensors *tensors) {
+    const rw_tensor *x = tensors->x.tensor;
+    bool has_residual = !rwi_absent(tensors->residual.tensor);
+    rw_rms_norm_params params = {
+        .x = x->data,
+        .weight = rwi_absent(tensors->weight.tensor) ? NULL : tensors->weight.tensor->data,
+        .out = tensors->out.tensor->data,
+        .dtype = x->dtype,
+        .weight_dtype = tensors->weight.tensor->dtype,
+        .hidden = x->shape[x->rank - 1],
+        .per_column = 1.0 / (double)x->shape[x->rank - 1],
+        .eps = args->eps,
+        .weight_offset = args->weight_offset,
+        .cast_before_weight = args->cast == RW_NORM_CAST_BEFORE_WEIGHT,
+    };
+    rwi_row_view views[4] = {{x, params.x_stride},
+                             {tensors->out.tensor, params.out_stride},
+                             {tensors->residual.tensor, params.residual_stride},
+                             {tensors->sum.tensor, params.sum_stride}};
+    params.rows = rwi_rows_describe(views, has_residual ? 4 : 2, x->rank - 1);
+    if (has_residual) {
+        params.residual = tensors->residual.tensor->data;
+        params.sum = tensors->sum.tensor->data;
+    }
+    return params;
+}
+
+rw_status rw_rms_norm(rw_context *context, const rw_rms_norm_args *args) {
+    rwi_call call = {context, "rw_rms_norm"};
+    rw_status status = rwi_check_context(&call);
+    if (status != RW_OK)
+        return status;
+    if (!args)
+        return rwi_fail(&call, RW_INVALID_ARGUMENT, "args is NULL");
+    norm_tensors tensors = {
+        .x = {"x", &args->x},
+        .weight = {"weight", &args->weight},
+        .residual = {"residual", &args->residual},
+        .sum = {"residual_out", &args->residual_out},
+        .out = {"out", &args->out},
+    };
+    if (rwi_absent(&args->out))
+        tensors.out = tensors.x;
+    if (rwi_absent(&args->residual_out))
+        tensors.sum = tensors.residual;
+    status = check_fields(&call, args);
+    if (status == RW_OK)
+        status = check_tensors(&call, &tensors);
+    if (status != RW_OK || rwi_empty(&args->x))
+        return status;
+    rw_rms_norm_params params = describe(args, &tensors);
+    return rwi_finish(&call, context->backend->rms_norm(context->device, &params));
+}

@@ -1,0 +1,181 @@
+/* Patterns: the checks, and the view that kernels get. */
+#include "pattern_describe.h"
+
+static const int64_t too_long = (int64_t)1 << 31;
+
+rw_status rwi_check_pattern_shape(const rwi_call *call, const rw_pattern_shape *shape) {
+    const int64_t lengths[] = {shape->batch, shape->seq_q, shape->seq_k};
+    static const char *const names[] = {"batch", "seq_q", "seq_k"};
+    for (int i = 0; i < 3; i++)
+        if (lengths[i] < 0 || (i > 0 && lengths[i] >= too_long))
+            return rwi_fail(call, RW_INVALID_ARGUMENT, "%s is %lld, expected 0 to 2^31 - 1",
+                            names[i], (long long)lengths[i]);
+    return RW_OK;
+}
+
+rw_status rwi_check_alignment(const rwi_call *call, rw_alignment alignment,
+                              const rw_pattern_shape *shape, int64_t *shift) {
+    if ((unsigned)alignment > RW_ALIGN_TOP_LEFT)
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "alignment is %d, expected one of rw_alignment",
+                        (int)alignment);
+    *shift = alignment == RW_ALIGN_TOP_LEFT ? 0 : shape->seq_k - shape->seq_q;
+    return RW_OK;
+}
+
+static rw_status check_side(const rwi_call *call, const char *name, const rw_window_side *side,
+                            int64_t *keys) {
+    *keys = side->given ? rwi_min(side->keys, RWI_OPEN) : RWI_OPEN;
+    if (!side->given || side->keys >= 0)
+        return RW_OK;
+    return rwi_fail(call, RW_INVALID_ARGUMENT, "pattern.%s.keys is %lld, expected 0 or more", name,
+                    (long long)side->keys);
+}
+
+/* [batch] ids, or absent. */
+static rw_status check_lengths(const rwi_call *call, rwi_argument lengths, int64_t batch,
+                               rwi_ids *ids) {
+    if (rwi_absent(lengths.tensor))
+        return RW_OK;
+    rw_status status = rwi_check_tensor(call, lengths, (rwi_tensor_rule){1, 1, RWI_IDS});
+    if (status == RW_OK)
+        status = rwi_check_length(call, lengths, 0, batch);
+    if (status == RW_OK)
+        *ids = rwi_ids_vector_view(lengths.tensor);
+    return status;
+}
+
+rw_status rwi_describe_documents(const rwi_call *call, const rw_tensor *cu_seqlens, int64_t batch,
+                                 rwi_documents *documents) {
+    rwi_argument argument = {"cu_seqlens", cu_seqlens};
+    if (rwi_absent(cu_seqlens))
+        return RW_OK;
+    rw_status status = rwi_check_tensor(call, argument, (rwi_tensor_rule){1, 2, RWI_IDS});
+    if (status == RW_OK && cu_seqlens->rank == 2)
+        status = rwi_check_length(call, argument, 0, batch);
+    if (status != RW_OK)
+        return status;
+    int64_t length = cu_seqlens->shape[cu_seqlens->rank - 1];
+    if (length < 2)
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "cu_seqlens has %lld values a row, expected documents + 1, 2 or more",
+                        (long long)length);
+    *documents = (rwi_documents){rwi_ids_view(cu_seqlens), length - 1};
+    return RW_OK;
+}
+
+/* [seq_q, columns] or [batch, seq_q, columns], where an axis of 1 but the last serves all. */
+static rw_status check_cells(const rwi_call *call, rwi_argument cells, unsigned dtypes,
+                             const int64_t *lengths, int64_t stride[2]) {
+    rw_status status = rwi_check_tensor(call, cells, (rwi_tensor_rule){2, 3, dtypes});
+    for (int axis = 0; status == RW_OK && axis < cells.tensor->rank; axis++) {
+        int place = axis + 3 - cells.tensor->rank;
+        bool serves_all = place < 2 && cells.tensor->shape[axis] == 1;
+        if (!serves_all)
+            status = rwi_check_length(call, cells, axis, lengths[place]);
+        if (place < 2)
+            stride[place] = serves_all ? 0 : cells.tensor->stride[axis];
+    }
+    return status;
+}
+
+rw_status rwi_check_function(const rwi_call *call, bool given, const char *advice) {
+    const rwi_backend *backend = call->context->backend;
+    if (!given || !backend || backend == &rwi_cpu_backend)
+        return RW_OK;
+    return rwi_fail(call, RW_UNSUPPORTED, "a function cannot be called from the backend %s: %s",
+                    backend->name, advice);
+}
+
+/* The parts that differ from key to key. */
+static rw_status describe_cells(const rwi_call *call, const rw_pattern *pattern,
+                                const rw_pattern_shape *shape, rwi_pattern *described) {
+    int64_t bytes = rwi_ceil_div(shape->seq_k, 8);
+    const int64_t bits_lengths[] = {shape->batch, shape->seq_q, bytes};
+    const int64_t mask_lengths[] = {shape->batch, shape->seq_q, shape->seq_k};
+    rwi_argument globals = {"pattern.globals", &pattern->globals};
+    rwi_argument bits = {"pattern.bits", &pattern->bits};
+    rwi_argument mask = {"pattern.mask", &pattern->mask};
+    rw_status status = RW_OK;
+    if (!rwi_absent(globals.tensor)) {
+        status = rwi_check_tensor(call, globals, (rwi_tensor_rule){1, 1, RWI_BYTES});
+        if (status == RW_OK)
+            status = rwi_check_length(call, globals, 0, bytes);
+        bool window = pattern->left.given || pattern->right.given;
+        described->globals = window ? pattern->globals.data : NULL;
+    }
+    if (status == RW_OK && !rwi_absent(bits.tensor)) {
+        status = check_cells(call, bits, RWI_BYTES, bits_lengths, described->bits_stride);
+        described->bits = pattern->bits.data;
+    }
+    if (status == RW_OK && !rwi_absent(mask.tensor)) {
+        status = check_cells(call, mask, RWI_FLOATS, mask_lengths, described->mask_stride);
+        described->mask = pattern->mask.data;
+        described->mask_dtype = pattern->mask.dtype;
+    }
+    described->function = pattern->function;
+    described->function_user = pattern->function_user;
+    if (status == RW_OK)
+        status = rwi_check_function(call, pattern->function != NULL,
+                                    "bake the pattern into bits by rw_pattern_bake()");
+    return status;
+}
+
+rw_status rwi_describe_pattern(const rwi_call *call, const rw_pattern *pattern,
+                               const rw_pattern_shape *shape, rwi_pattern *described) {
+    static const rw_pattern everything;
+    if (!pattern)
+        pattern = &everything;
+    *described = (rwi_pattern){
+        .seq_k = (int32_t)shape->seq_k,
+        .causal = pattern->causal,
+        .prefix_length = pattern->prefix_length,
+    };
+    int64_t shift = 0;
+    rw_status status = rwi_check_alignment(call, pattern->alignment, shape, &shift);
+    described->shift = (int32_t)shift;
+    if (status == RW_OK)
+        status = check_side(call, "left", &pattern->left, &described->left);
+    if (status == RW_OK)
+        status = check_side(call, "right", &pattern->right, &described->right);
+    if (status == RW_OK && pattern->prefix_length < 0)
+        status =
+            rwi_fail(call, RW_INVALID_ARGUMENT, "pattern.prefix_length is %lld, expected 0 or more",
+                     (long long)pattern->prefix_length);
+    if (status == RW_OK && pattern->prefix_length > 0 && !rwi_absent(&pattern->prefix))
+        status = rwi_fail(call, RW_INVALID_ARGUMENT,
+                          "pattern.prefix_length is %lld and pattern.prefix is given too, expected "
+                          "one of them",
+                          (long long)pattern->prefix_length);
+    if (status == RW_OK)
+        status = check_lengths(call, (rwi_argument){"pattern.prefix", &pattern->prefix},
+                               shape->batch, &described->prefix);
+    if (status == RW_OK)
+        status = check_lengths(call, (rwi_argument){"pattern.key_begin", &pattern->key_begin},
+                               shape->batch, &described->key_begin);
+    if (status == RW_OK)
+        status = check_lengths(call, (rwi_argument){"pattern.key_end", &pattern->key_end},
+                               shape->batch, &described->key_end);
+    if (status == RW_OK)
+        status =
+            rwi_describe_documents(call, &pattern->cu_seqlens, shape->batch, &described->documents);
+    return status == RW_OK ? describe_cells(call, pattern, shape, described) : status;
+}
+
+rw_status rwi_check_apart_from_pattern(const rwi_call *call, rwi_argument output,
+                                       const rw_pattern *pattern) {
+    if (!pattern)
+        return RW_OK;
+    const rwi_argument inputs[] = {
+        {"pattern.prefix", &pattern->prefix},
+        {"pattern.globals", &pattern->globals},
+        {"pattern.cu_seqlens", &pattern->cu_seqlens},
+        {"pattern.key_begin", &pattern->key_begin},
+        {"pattern.key_end", &pattern->key_end},
+        {"pattern.bits", &pattern->bits},
+        {"pattern.mask", &pattern->mask},
+    };
+    rw_status status = RW_OK;
+    for (size_t n = 0; n < sizeof inputs / sizeof *inputs && status == RW_OK; n++)
+        status = rwi_check_apart(call, output, inputs[n], false);
+    return status;
+}

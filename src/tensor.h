@@ -1,0 +1,77 @@
+/* Checks on tensors, shared by every entry point. */
+#ifndef RWI_TENSOR_H
+#define RWI_TENSOR_H
+
+#include "call.h"
+
+/* Sets of dtypes, as bits 1 << dtype. */
+#define RWI_DTYPE_BIT(dtype) (1u << (dtype))
+#define RWI_FLOATS (RWI_DTYPE_BIT(RW_F32) | RWI_DTYPE_BIT(RW_F16) | RWI_DTYPE_BIT(RW_BF16))
+#define RWI_IDS (RWI_DTYPE_BIT(RW_I32) | RWI_DTYPE_BIT(RW_I64))
+#define RWI_BYTES RWI_DTYPE_BIT(RW_U8)
+
+/* A tensor of a call, under the name that messages give it. */
+typedef struct rwi_argument {
+    const char *name;
+    const rw_tensor *tensor;
+} rwi_argument;
+
+static inline bool rwi_absent(const rw_tensor *tensor) {
+    return tensor->rank == 0;
+}
+
+bool rwi_empty(const rw_tensor *tensor);
+
+/* Rank in [min_rank, max_rank], a dtype of the set, no negative length, no overflow, a pointer that
+ * is there and aligned, unit stride on the last axis of anything but ids. */
+typedef struct rwi_tensor_rule {
+    int min_rank;
+    int max_rank;
+    unsigned dtypes;
+} rwi_tensor_rule;
+
+rw_status rwi_check_tensor(const rwi_call *call, rwi_argument argument, rwi_tensor_rule rule);
+
+/* `argument` has the rank and lengths of `like`. */
+rw_status rwi_check_same_shape(const rwi_call *call, rwi_argument argument, rwi_argument like);
+
+rw_status rwi_check_same_dtype(const rwi_call *call, rwi_argument argument, rwi_argument like);
+
+/* One axis has a given length. */
+rw_status rwi_check_length(const rwi_call *call, rwi_argument argument, int axis, int64_t length);
+
+/* No two elements of an output share memory. */
+rw_status rwi_check_output(const rwi_call *call, rwi_argument output);
+
+/* Writing `output` does not touch `other`: they share no element. Where `in_place` is allowed the
+ * very same view is fine too. */
+rw_status rwi_check_apart(const rwi_call *call, rwi_argument output, rwi_argument other,
+                          bool in_place);
+
+/* Inserts an axis of length 1 at the front. */
+rw_tensor rwi_with_leading_axis(rw_tensor tensor);
+
+/* A kernel's view of ids with axes [i, j, k]: the last axes of `tensor`, right-aligned, with stride
+ * 0 along axes that it lacks or that are 1 long. */
+rwi_ids rwi_ids_view(const rw_tensor *tensor);
+
+/* The same of a tensor with one axis, as axis i. */
+rwi_ids rwi_ids_vector_view(const rw_tensor *tensor);
+
+/* The ids of tokens, checked: `positions` [seq], [batch, seq] or [num_axes, batch, seq] (with
+ * `packed`: [num_axes, seq] too), `offsets` [batch], each may be absent. A batch axis of 1 serves
+ * every row. */
+typedef struct rwi_id_arguments {
+    const rw_tensor *positions;
+    const rw_tensor *offsets;
+    int64_t offset;
+    int64_t batch;
+    int64_t seq;
+    int num_axes;
+    bool packed;
+} rwi_id_arguments;
+
+rw_status rwi_check_token_ids(const rwi_call *call, const rwi_id_arguments *arguments,
+                              rwi_token_ids *ids);
+
+#endif

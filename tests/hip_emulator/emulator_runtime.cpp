@@ -1,0 +1,299 @@
+/* The runtime calls: device memory is the heap, streams do nothing, errors keep until asked for. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "emulator_state.h"
+
+#define ALIGNMENT ((size_t)256)
+#define MAX_GRID_YZ 65535u
+
+/* More than this the device does not have, whatever the host's allocator would say to it. */
+#define DEVICE_BYTES ((size_t)64 << 30)
+
+/* The last call that failed, a thread; and what a kernel did, until a synchronizing call. */
+static thread_local hipError_t last_error;
+static hipError_t kernel_error;
+
+static hipError_t fail(hipError_t error) {
+    last_error = error;
+    return error;
+}
+
+bool hip_emulator_read_settings(hip_emulator_settings *settings) {
+    const char *wave = getenv("ROPEWALK_EMULATED_WAVE");
+    const char *order = getenv("ROPEWALK_EMULATED_ORDER");
+    *settings = {32, HIP_EMULATOR_FORWARD};
+    if (wave && strcmp(wave, "64") == 0) {
+        settings->wave = 64;
+    } else if (wave && strcmp(wave, "32") != 0) {
+        fprintf(stderr, "hip emulator: ROPEWALK_EMULATED_WAVE is \"%s\", expected 32 or 64\n",
+                wave);
+        return false;
+    }
+    if (order && strcmp(order, "reverse") == 0) {
+        settings->order = HIP_EMULATOR_REVERSE;
+    } else if (order && strcmp(order, "shuffle") == 0) {
+        settings->order = HIP_EMULATOR_SHUFFLE;
+    } else if (order && strcmp(order, "forward") != 0) {
+        fprintf(stderr,
+                "hip emulator: ROPEWALK_EMULATED_ORDER is \"%s\", expected forward, reverse or "
+                "shuffle\n",
+                order);
+        return false;
+    }
+    return true;
+}
+
+/* ---- devices and errors ---- */
+
+hipError_t hipGetDeviceCount(int *count) {
+    hip_emulator_settings settings;
+    *count = 0;
+    if (!hip_emulator_read_settings(&settings))
+        return fail(hipErrorInvalidValue);
+    *count = 1;
+    return hipSuccess;
+}
+
+hipError_t hipGetDevice(int *device) {
+    *device = 0;
+    return hipSuccess;
+}
+
+hipError_t hipSetDevice(int device) {
+    return device == 0 ? hipSuccess : fail(hipErrorInvalidDevice);
+}
+
+hipError_t hipGetDeviceProperties(hipDeviceProp_t *properties, int device) {
+    hip_emulator_settings settings;
+    if (device != 0)
+        return fail(hipErrorInvalidDevice);
+    if (!hip_emulator_read_settings(&settings))
+        return fail(hipErrorInvalidValue);
+    *properties = {};
+    snprintf(properties->name, sizeof properties->name, "HIP on the CPU, waves of %d",
+             settings.wave);
+    snprintf(properties->gcnArchName, sizeof properties->gcnArchName, "emulated");
+    properties->totalGlobalMem = DEVICE_BYTES;
+    properties->sharedMemPerBlock = HIP_EMULATOR_MAX_SHARED;
+    properties->warpSize = settings.wave;
+    properties->maxThreadsPerBlock = HIP_EMULATOR_MAX_THREADS;
+    properties->multiProcessorCount = 1;
+    return hipSuccess;
+}
+
+hipError_t hipDeviceSynchronize(void) {
+    const hipError_t error = __atomic_exchange_n(&kernel_error, hipSuccess, __ATOMIC_ACQ_REL);
+    return error == hipSuccess ? hipSuccess : fail(error);
+}
+
+hipError_t hipPeekAtLastError(void) {
+    return last_error;
+}
+
+hipError_t hipGetLastError(void) {
+    const hipError_t error = last_error;
+    last_error = hipSuccess;
+    return error;
+}
+
+const char *hipGetErrorName(hipError_t error) {
+    switch (error) {
+    case hipSuccess:
+        return "hipSuccess";
+    case hipErrorInvalidValue:
+        return "hipErrorInvalidValue";
+    case hipErrorOutOfMemory:
+        return "hipErrorOutOfMemory";
+    case hipErrorInvalidConfiguration:
+        return "hipErrorInvalidConfiguration";
+    case hipErrorNoDevice:
+        return "hipErrorNoDevice";
+    case hipErrorInvalidDevice:
+        return "hipErrorInvalidDevice";
+    case hipErrorAssert:
+        return "hipErrorAssert";
+    case hipErrorNotSupported:
+        return "hipErrorNotSupported";
+    }
+    return "unknown error";
+}
+
+const char *hipGetErrorString(hipError_t error) {
+    return error == hipErrorAssert ? "a kernel broke a rule; stderr says which"
+                                   : hipGetErrorName(error);
+}
+
+/* ---- memory ---- */
+
+hipError_t hipMalloc(void **pointer, size_t bytes) {
+    *pointer = nullptr;
+    if (bytes == 0)
+        return hipSuccess;
+    if (bytes > DEVICE_BYTES || posix_memalign(pointer, ALIGNMENT, bytes) != 0) {
+        *pointer = nullptr;
+        return fail(hipErrorOutOfMemory);
+    }
+    memset(*pointer, 0xFF, bytes);
+    return hipSuccess;
+}
+
+hipError_t hipFree(void *pointer) {
+    free(pointer);
+    return hipSuccess;
+}
+
+hipError_t hipHostMalloc(void **pointer, size_t bytes, unsigned) {
+    return hipMalloc(pointer, bytes);
+}
+
+hipError_t hipHostGetDevicePointer(void **pointer, void *host, unsigned) {
+    *pointer = host;
+    return hipSuccess;
+}
+
+hipError_t hipHostFree(void *pointer) {
+    return hipFree(pointer);
+}
+
+hipError_t hipMemcpyAsync(void *to, const void *from, size_t bytes, hipMemcpyKind, hipStream_t) {
+    if (bytes > 0)
+        memmove(to, from, bytes);
+    return hipSuccess;
+}
+
+hipError_t hipMemcpy(void *to, const void *from, size_t bytes, hipMemcpyKind kind) {
+    hipMemcpyAsync(to, from, bytes, kind, nullptr);
+    return hipDeviceSynchronize();
+}
+
+hipError_t hipMemsetAsync(void *pointer, int value, size_t bytes, hipStream_t) {
+    if (bytes > 0)
+        memset(pointer, value, bytes);
+    return hipSuccess;
+}
+
+hipError_t hipMemset(void *pointer, int value, size_t bytes) {
+    return hipMemsetAsync(pointer, value, bytes, nullptr);
+}
+
+/* ---- streams and events ---- */
+
+struct hip_emulator_stream {
+    unsigned flags;
+};
+
+struct hip_emulator_event {
+    timespec time;
+};
+
+hipError_t hipStreamCreateWithFlags(hipStream_t *stream, unsigned flags) {
+    *stream = (hipStream_t)malloc(sizeof **stream);
+    if (!*stream)
+        return fail(hipErrorOutOfMemory);
+    (*stream)->flags = flags;
+    return hipSuccess;
+}
+
+hipError_t hipStreamCreate(hipStream_t *stream) {
+    return hipStreamCreateWithFlags(stream, hipStreamDefault);
+}
+
+hipError_t hipStreamDestroy(hipStream_t stream) {
+    free(stream);
+    return hipSuccess;
+}
+
+hipError_t hipStreamSynchronize(hipStream_t) {
+    return hipDeviceSynchronize();
+}
+
+hipError_t hipStreamWaitEvent(hipStream_t, hipEvent_t, unsigned) {
+    return hipSuccess;
+}
+
+hipError_t hipEventCreateWithFlags(hipEvent_t *event, unsigned) {
+    *event = (hipEvent_t)calloc(1, sizeof **event);
+    return *event ? hipSuccess : fail(hipErrorOutOfMemory);
+}
+
+hipError_t hipEventCreate(hipEvent_t *event) {
+    return hipEventCreateWithFlags(event, hipEventDefault);
+}
+
+hipError_t hipEventDestroy(hipEvent_t event) {
+    free(event);
+    return hipSuccess;
+}
+
+hipError_t hipEventRecord(hipEvent_t event, hipStream_t) {
+    clock_gettime(CLOCK_MONOTONIC, &event->time);
+    return hipSuccess;
+}
+
+hipError_t hipEventSynchronize(hipEvent_t) {
+    return hipDeviceSynchronize();
+}
+
+hipError_t hipEventElapsedTime(float *milliseconds, hipEvent_t start, hipEvent_t stop) {
+    *milliseconds = (float)((double)(stop->time.tv_sec - start->time.tv_sec) * 1e3 +
+                            (double)(stop->time.tv_nsec - start->time.tv_nsec) * 1e-6);
+    return hipSuccess;
+}
+
+/* ---- graphs ---- */
+
+hipError_t hipStreamBeginCapture(hipStream_t, hipStreamCaptureMode) {
+    return fail(hipErrorNotSupported);
+}
+
+hipError_t hipStreamEndCapture(hipStream_t, hipGraph_t *) {
+    return fail(hipErrorNotSupported);
+}
+
+hipError_t hipGraphInstantiate(hipGraphExec_t *, hipGraph_t, hipGraphNode_t *, char *, size_t) {
+    return fail(hipErrorNotSupported);
+}
+
+hipError_t hipGraphLaunch(hipGraphExec_t, hipStream_t) {
+    return fail(hipErrorNotSupported);
+}
+
+hipError_t hipGraphExecDestroy(hipGraphExec_t) {
+    return fail(hipErrorNotSupported);
+}
+
+hipError_t hipGraphDestroy(hipGraph_t) {
+    return fail(hipErrorNotSupported);
+}
+
+/* ---- launches ---- */
+
+static bool shape_is_valid(const hip_emulator_launch &launch) {
+    const dim3 &grid = launch.grid, &block = launch.block;
+    if (grid.x < 1 || grid.y < 1 || grid.z < 1 || block.x < 1 || block.y < 1 || block.z < 1)
+        return false;
+    if (grid.x > INT32_MAX || grid.y > MAX_GRID_YZ || grid.z > MAX_GRID_YZ)
+        return false;
+    if (block.x > HIP_EMULATOR_MAX_THREADS || block.y > HIP_EMULATOR_MAX_THREADS ||
+        block.z > HIP_EMULATOR_MAX_THREADS)
+        return false;
+    return (uint64_t)block.x * block.y * block.z <= HIP_EMULATOR_MAX_THREADS &&
+           launch.shared_bytes <= HIP_EMULATOR_MAX_SHARED;
+}
+
+void hip_emulator_run(const hip_emulator_launch &launch) {
+    if (!shape_is_valid(launch)) {
+        fail(hipErrorInvalidConfiguration);
+        return;
+    }
+    /* Nothing runs on a device that has failed. */
+    if (__atomic_load_n(&kernel_error, __ATOMIC_ACQUIRE) != hipSuccess)
+        return;
+    const hipError_t error = hip_emulator_run_launch(launch);
+    if (error == hipErrorAssert)
+        __atomic_store_n(&kernel_error, error, __ATOMIC_RELEASE);
+    else if (error != hipSuccess)
+        fail(error);
+}

@@ -1,0 +1,27 @@
+/* Between the emulator's runtime and its blocks. */
+#ifndef HIP_EMULATOR_STATE_H
+#define HIP_EMULATOR_STATE_H
+
+#include "hip/hip_runtime.h"
+
+#define HIP_EMULATOR_MAX_THREADS 1024
+#define HIP_EMULATOR_MAX_SHARED ((size_t)64 * 1024)
+
+enum hip_emulator_order {
+    HIP_EMULATOR_FORWARD,
+    HIP_EMULATOR_REVERSE,
+    HIP_EMULATOR_SHUFFLE
+};
+
+struct hip_emulator_settings {
+    int wave;
+    hip_emulator_order order;
+};
+
+/* From the environment; false, and a line on stderr, where a value is unknown. */
+bool hip_emulator_read_settings(hip_emulator_settings *settings);
+
+/* Runs a grid whose shape is valid. hipErrorAssert: a line on stderr says what went wrong. */
+hipError_t hip_emulator_run_launch(const hip_emulator_launch &launch);
+
+#endif

@@ -1,0 +1,558 @@
+/* The emulator: what it computes, and that each of its checks fires. */
+#include <hip/hip_fp16.h>
+#include <hip/hip_runtime.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+extern "C" {
+#include <cmocka.h>
+}
+
+#define BLOCK 256
+
+/* ---- helpers ---- */
+
+/* Everything that was printed to stderr since. */
+struct capture {
+    FILE *file;
+    int kept;
+};
+
+static capture capture_stderr(void) {
+    fflush(stderr);
+    const capture capture = {tmpfile(), dup(STDERR_FILENO)};
+    assert_non_null(capture.file);
+    assert_true(dup2(fileno(capture.file), STDERR_FILENO) >= 0);
+    return capture;
+}
+
+struct output {
+    char text[2048];
+};
+
+static output release_stderr(const capture &capture) {
+    fflush(stderr);
+    dup2(capture.kept, STDERR_FILENO);
+    close(capture.kept);
+    output output = {};
+    rewind(capture.file);
+    assert_int_equal(ferror(capture.file), 0);
+    fread(output.text, 1, sizeof output.text - 1, capture.file);
+    fclose(capture.file);
+    return output;
+}
+
+static void assert_contains(const char *text, const char *part) {
+    if (!strstr(text, part))
+        fail_msg("\"%s\" does not contain \"%s\"", text, part);
+}
+
+template <typename T> struct device_array {
+    T *data;
+    explicit device_array(size_t count) : data(nullptr) {
+        assert_int_equal(hipMalloc(&data, count * sizeof(T)), hipSuccess);
+    }
+    ~device_array() {
+        hipFree(data);
+    }
+};
+
+/* Launches one block, expects it to fail with a line that holds both parts, and expects the next
+ * launch to run. */
+template <typename... Parameters, typename... Arguments>
+static void assert_launch_fails(const char *name, void (*kernel)(Parameters...), int block,
+                                const char *part, Arguments... arguments) {
+    const capture capture = capture_stderr();
+    hip_emulator_launch_kernel(name, kernel, dim3(1), dim3((unsigned)block), 0, nullptr,
+                               arguments...);
+    const hipError_t launched = hipGetLastError();
+    const hipError_t synchronized = hipStreamSynchronize(nullptr);
+    const output output = release_stderr(capture);
+    assert_int_equal(launched, hipSuccess);
+    assert_int_equal(synchronized, hipErrorAssert);
+    assert_contains(output.text, name);
+    assert_contains(output.text, "test_hip_emulator.cpp:");
+    assert_contains(output.text, part);
+    assert_int_equal(hipStreamSynchronize(nullptr), hipSuccess);
+    assert_int_equal(hipGetLastError(), hipErrorAssert);
+}
+
+/* ---- results ---- */
+
+static __device__ float reduce_block(float value) {
+    __shared__ float partial[64];
+    for (int distance = warpSize / 2; distance > 0; distance /= 2)
+        value += __shfl_down(value, (unsigned)distance);
+    if (threadIdx.x % (unsigned)warpSize == 0)
+        partial[threadIdx.x / (unsigned)warpSize] = value;
+    __syncthreads();
+    float sum = 0.0f;
+    for (unsigned i = 0; i < blockDim.x / (unsigned)warpSize; i++)
+        sum += partial[i];
+    __syncthreads();
+    return sum;
+}
+
+static __global__ void sum_kernel(const float *in, float *out) {
+    const float sum = reduce_block(in[blockIdx.x * blockDim.x + threadIdx.x]);
+    if (threadIdx.x == 0)
+        out[blockIdx.x] = sum;
+}
+
+static void test_block_reduction(void **) {
+    const int blocks = 7;
+    device_array<float> in(blocks * BLOCK), out(blocks);
+    for (int i = 0; i < blocks * BLOCK; i++)
+        in.data[i] = (float)(i % 97);
+    hipLaunchKernelGGL(sum_kernel, dim3(blocks), dim3(BLOCK), 0, nullptr, in.data, out.data);
+    assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    for (int block = 0; block < blocks; block++) {
+        float expected = 0.0f;
+        for (int i = 0; i < BLOCK; i++)
+            expected += in.data[block * BLOCK + i];
+        assert_true(out.data[block] == expected);
+    }
+}
+
+static __global__ void index_kernel(int *seen) {
+    const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    const unsigned thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
+    atomicAdd(&seen[block * blockDim.x * blockDim.y * blockDim.z + thread], 1);
+}
+
+static void test_every_thread_runs_once(void **) {
+    const dim3 grid(3, 2, 2), block(5, 3, 2);
+    const int threads = 3 * 2 * 2 * 5 * 3 * 2;
+    device_array<int> seen(threads);
+    for (int i = 0; i < threads; i++)
+        seen.data[i] = 0;
+    hipLaunchKernelGGL(index_kernel, grid, block, 0, nullptr, seen.data);
+    assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    for (int i = 0; i < threads; i++)
+        assert_int_equal(seen.data[i], 1);
+}
+
+/* Threads that finish between the barriers of others would be an error; here all take part, and
+ * half of them write only after two. */
+static __global__ void rotate_kernel(int *out) {
+    HIP_DYNAMIC_SHARED(int, tile)
+    tile[threadIdx.x] = (int)threadIdx.x;
+    __syncthreads();
+    const int next = tile[(threadIdx.x + 1) % blockDim.x];
+    __syncthreads();
+    tile[threadIdx.x] = next;
+    __syncthreads();
+    out[threadIdx.x] = tile[(threadIdx.x + 1) % blockDim.x];
+}
+
+static void test_dynamic_shared_memory(void **) {
+    device_array<int> out(BLOCK);
+    hipLaunchKernelGGL(rotate_kernel, dim3(1), dim3(BLOCK), BLOCK * sizeof(int), nullptr, out.data);
+    assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    for (int i = 0; i < BLOCK; i++)
+        assert_int_equal(out.data[i], (i + 2) % BLOCK);
+}
+
+struct wave_result {
+    int shfl, up, down, exchanged, any, all, lane;
+    unsigned long long ballot, active;
+};
+
+static __global__ void wave_kernel(wave_result *out, int width) {
+    wave_result *r = &out[threadIdx.x];
+    const int value = 1000 + (int)threadIdx.x;
+    r->lane = (int)__lane_id();
+    r->shfl = __shfl(value, 3, width);
+    r->up = __shfl_up(value, 2u, width);
+    r->down = __shfl_down(value, 2u, width);
+    r->exchanged = __shfl_xor(value, 5, width);
+    r->ballot = __ballot(threadIdx.x % 3 == 0);
+    r->any = __any(threadIdx.x == 1);
+    r->all = __all(threadIdx.x < 40);
+    r->active = 0;
+    if (threadIdx.x % 2 == 0)
+        r->active = __activemask();
+}
+
+static void test_wave_operations(void **) {
+    const int wave = warpSize, width = 8;
+    device_array<wave_result> out(BLOCK);
+    hipLaunchKernelGGL(wave_kernel, dim3(1), dim3(BLOCK), 0, nullptr, out.data, width);
+    assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    for (int i = 0; i < BLOCK; i++) {
+        const wave_result &r = out.data[i];
+        const int first = i / width * width, first_of_wave = i / wave * wave;
+        unsigned long long ballot = 0, even = 0;
+        bool all = true;
+        for (int lane = 0; lane < wave; lane++) {
+            ballot |= (unsigned long long)((first_of_wave + lane) % 3 == 0) << lane;
+            even |= (unsigned long long)(lane % 2 == 0) << lane;
+            all = all && first_of_wave + lane < 40;
+        }
+        assert_int_equal(r.lane, i % wave);
+        assert_int_equal(r.shfl, 1000 + first + 3);
+        assert_int_equal(r.up, 1000 + (i - 2 < first ? i : i - 2));
+        assert_int_equal(r.down, 1000 + (i + 2 >= first + width ? i : i + 2));
+        assert_int_equal(r.exchanged, 1000 + (i ^ 5));
+        assert_true(r.ballot == ballot);
+        assert_int_equal(r.any, first_of_wave == 0);
+        assert_int_equal(r.all, all);
+        assert_true(r.active == (i % 2 == 0 ? even : 0));
+    }
+}
+
+static __global__ void wave_size_kernel(int *out) {
+    const int sum = __popcll(__ballot(1));
+    if (threadIdx.x == 0)
+        *out = sum;
+}
+
+static void test_wave_size(void **) {
+    const char *asked = getenv("ROPEWALK_EMULATED_WAVE");
+    const int expected = asked ? atoi(asked) : 32;
+    device_array<int> out(1);
+    hipLaunchKernelGGL(wave_size_kernel, dim3(1), dim3(BLOCK), 0, nullptr, out.data);
+    assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    assert_int_equal(*out.data, expected);
+    assert_int_equal(warpSize, expected);
+    hipDeviceProp_t properties;
+    assert_int_equal(hipGetDeviceProperties(&properties, 0), hipSuccess);
+    assert_int_equal(properties.warpSize, expected);
+}
+
+static __global__ void atomics_kernel(unsigned *sum, int *low, unsigned long long *high,
+                                      float *total, unsigned *lock) {
+    atomicAdd(sum, 1u);
+    atomicMin(low, -(int)threadIdx.x);
+    atomicMax(high, (unsigned long long)threadIdx.x << 40);
+    atomicAdd(total, 0.5f);
+    bool done = false;
+    while (!done) {
+        if (atomicCAS(lock, 0u, 1u) == 0u) {
+            __threadfence();
+            atomicExch(lock, 0u);
+            done = true;
+        }
+    }
+}
+
+static void test_atomics(void **) {
+    device_array<unsigned> words(2);
+    device_array<int> low(1);
+    device_array<unsigned long long> high(1);
+    device_array<float> total(1);
+    words.data[0] = words.data[1] = 0;
+    *low.data = 0;
+    *high.data = 0;
+    *total.data = 0.0f;
+    hipLaunchKernelGGL(atomics_kernel, dim3(2), dim3(BLOCK), 0, nullptr, words.data, low.data,
+                       high.data, total.data, words.data + 1);
+    assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    assert_int_equal(words.data[0], 2 * BLOCK);
+    assert_int_equal(*low.data, -(BLOCK - 1));
+    assert_true(*high.data == (unsigned long long)(BLOCK - 1) << 40);
+    assert_true(*total.data == (float)BLOCK);
+}
+
+/* Against a search for the nearest half, ties to the even one: no bit of the code under test. */
+static double half_value(unsigned bits) {
+    const int exponent = (int)(bits >> 10 & 31), mantissa = (int)(bits & 1023);
+    const double magnitude =
+        exponent == 0 ? ldexp(mantissa, -24) : ldexp(1024 + mantissa, exponent - 25);
+    return bits & 0x8000u ? -magnitude : magnitude;
+}
+
+static void test_half_conversions(void **) {
+    for (unsigned bits = 0; bits < 0x10000u; bits++) {
+        const float value = __half2float(__ushort_as_half((unsigned short)bits));
+        const unsigned back = __half_as_ushort(__float2half_rn(value));
+        if ((bits & 0x7FFFu) > 0x7C00u) {
+            assert_true(isnan(value));
+            assert_true((back & 0x7FFFu) > 0x7C00u);
+        } else {
+            assert_int_equal(back, bits);
+            if ((bits & 0x7FFFu) == 0x7C00u)
+                assert_true(isinf(value) && signbit(value) == (bits > 0x8000u));
+            else
+                assert_true((double)value == half_value(bits) &&
+                            signbit(value) == (bits >= 0x8000u));
+        }
+    }
+    for (unsigned bits = 0; bits < 0x7BFFu; bits++) {
+        const double low = half_value(bits), high = half_value(bits + 1);
+        const float middle = (float)((low + high) / 2);
+        const unsigned even = bits % 2 == 0 ? bits : bits + 1;
+        assert_int_equal(__half_as_ushort(__float2half_rn(middle)), even);
+        assert_int_equal(__half_as_ushort(__float2half_rn(nextafterf(middle, 0.0f))), bits);
+        assert_int_equal(__half_as_ushort(__float2half_rn(nextafterf(middle, 1e9f))), bits + 1);
+    }
+    assert_int_equal(__half_as_ushort(__float2half_rn(65519.996f)), 0x7BFF);
+    assert_int_equal(__half_as_ushort(__float2half_rn(65520.0f)), 0x7C00);
+    assert_int_equal(__half_as_ushort(__float2half_rn(-1e30f)), 0xFC00);
+}
+
+/* ---- checks ---- */
+
+static __global__ void divergent_barrier_kernel(void) {
+    if (threadIdx.x < 100)
+        __syncthreads();
+    else
+        __syncthreads();
+}
+
+static void test_divergent_barrier(void **) {
+    assert_launch_fails("divergent_barrier_kernel", divergent_barrier_kernel, BLOCK,
+                        "thread 100 waits for __syncthreads");
+}
+
+static __global__ void exited_kernel(void) {
+    if (threadIdx.x >= 77)
+        return;
+    __syncthreads();
+}
+
+static void test_exited_thread_at_barrier(void **) {
+    assert_launch_fails("exited_kernel", exited_kernel, BLOCK, "thread 77 has exited");
+}
+
+static __global__ void partial_wave_kernel(int *out) {
+    out[threadIdx.x] = __shfl_down((int)threadIdx.x, 1u);
+}
+
+static void test_shuffle_outside_the_block(void **) {
+    device_array<int> out(BLOCK);
+    assert_launch_fails("partial_wave_kernel", partial_wave_kernel, 20, "reads the absent lane 20",
+                        out.data);
+}
+
+static __global__ void exited_lane_kernel(int *out) {
+    if (threadIdx.x == 4)
+        return;
+    out[threadIdx.x] = __shfl((int)threadIdx.x, 4);
+}
+
+static void test_shuffle_of_exited_lane(void **) {
+    device_array<int> out(BLOCK);
+    assert_launch_fails("exited_lane_kernel", exited_lane_kernel, BLOCK, "reads the absent lane 4",
+                        out.data);
+}
+
+static __global__ void inactive_lane_kernel(int *out) {
+    int value = (int)threadIdx.x;
+    if (threadIdx.x % 2 == 0)
+        value = __shfl_xor(value, 1);
+    __syncthreads();
+    out[threadIdx.x] = value;
+}
+
+static void test_shuffle_of_inactive_lane(void **) {
+    device_array<int> out(BLOCK);
+    assert_launch_fails("inactive_lane_kernel", inactive_lane_kernel, BLOCK,
+                        "thread 1 waits for __syncthreads", out.data);
+}
+
+static __global__ void divergent_vote_kernel(int *out) {
+    out[threadIdx.x] = threadIdx.x < 8 ? __any(1) : __all(1);
+}
+
+static void test_divergent_vote(void **) {
+    device_array<int> out(BLOCK);
+    assert_launch_fails("divergent_vote_kernel", divergent_vote_kernel, BLOCK,
+                        "is not reached by every thread of the wave", out.data);
+}
+
+static __global__ void bad_width_kernel(int *out) {
+    out[threadIdx.x] = __shfl_down((int)threadIdx.x, 1u, 12);
+}
+
+static void test_shuffle_width(void **) {
+    device_array<int> out(BLOCK);
+    assert_launch_fails("bad_width_kernel", bad_width_kernel, BLOCK, "power of two", out.data);
+}
+
+/* Nothing runs after a failure until somebody has asked for it. */
+static void test_failure_is_sticky(void **) {
+    device_array<int> out(1);
+    *out.data = -1;
+    const capture capture = capture_stderr();
+    hipLaunchKernelGGL(exited_kernel, dim3(1), dim3(BLOCK), 0, nullptr);
+    hipLaunchKernelGGL(wave_size_kernel, dim3(1), dim3(BLOCK), 0, nullptr, out.data);
+    release_stderr(capture);
+    assert_int_equal(*out.data, -1);
+    assert_int_equal(hipDeviceSynchronize(), hipErrorAssert);
+    hipLaunchKernelGGL(wave_size_kernel, dim3(1), dim3(BLOCK), 0, nullptr, out.data);
+    assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    assert_int_equal(*out.data, warpSize);
+    assert_int_equal(hipGetLastError(), hipErrorAssert);
+}
+
+/* The last steps of a tree without barriers, as if a wave ran in lockstep. */
+static __global__ void lockstep_kernel(int *out) {
+    HIP_DYNAMIC_SHARED(int, tile)
+    tile[threadIdx.x] = 1;
+    __syncthreads();
+    for (unsigned distance = 16; distance > 0; distance /= 2)
+        if (threadIdx.x < distance)
+            tile[threadIdx.x] += tile[threadIdx.x + distance];
+    __syncthreads();
+    if (threadIdx.x == 0)
+        *out = tile[0];
+}
+
+/* A neighbour's value, read without waiting for the neighbour to write it. */
+static __global__ void no_barrier_kernel(int *out, int step) {
+    HIP_DYNAMIC_SHARED(int, tile)
+    tile[threadIdx.x] = (int)threadIdx.x;
+    out[threadIdx.x] = tile[(threadIdx.x + (unsigned)step) % blockDim.x];
+}
+
+static bool no_barrier_is_right(const char *order, int step) {
+    device_array<int> out(BLOCK);
+    setenv("ROPEWALK_EMULATED_ORDER", order, 1);
+    hipLaunchKernelGGL(no_barrier_kernel, dim3(1), dim3(BLOCK), BLOCK * sizeof(int), nullptr,
+                       out.data, step);
+    assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    bool right = true;
+    for (int i = step; i < BLOCK - step; i++)
+        right = right && out.data[i] == (i + step + BLOCK) % BLOCK;
+    return right;
+}
+
+static void test_order_shows_missing_barrier(void **) {
+    const char *before = getenv("ROPEWALK_EMULATED_ORDER");
+    char *kept = before ? strdup(before) : nullptr;
+    assert_false(no_barrier_is_right("forward", 1));
+    assert_true(no_barrier_is_right("reverse", 1));
+    assert_false(no_barrier_is_right("shuffle", 1));
+
+    device_array<int> out(1);
+    const char *const orders[] = {"forward", "reverse", "shuffle"};
+    int wrong = 0;
+    for (const char *order : orders) {
+        setenv("ROPEWALK_EMULATED_ORDER", order, 1);
+        hipLaunchKernelGGL(lockstep_kernel, dim3(1), dim3(32), 32 * sizeof(int), nullptr, out.data);
+        assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+        wrong += *out.data != 32;
+    }
+    assert_true(wrong > 0);
+    if (kept)
+        setenv("ROPEWALK_EMULATED_ORDER", kept, 1);
+    else
+        unsetenv("ROPEWALK_EMULATED_ORDER");
+    free(kept);
+}
+
+static __global__ void unwritten_kernel(float *out) {
+    HIP_DYNAMIC_SHARED(float, tile)
+    __shared__ float fixed[4];
+    out[0] = tile[0];
+    out[1] = fixed[0];
+    tile[0] = fixed[0] = 1.0f;
+}
+
+static void test_shared_memory_starts_as_nan(void **) {
+    device_array<float> out(2);
+    for (int launch = 0; launch < 2; launch++) {
+        out.data[0] = out.data[1] = 0.0f;
+        hipLaunchKernelGGL(unwritten_kernel, dim3(1), dim3(1), sizeof(float), nullptr, out.data);
+        assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+        assert_true(isnan(out.data[0]));
+#if !defined(__SANITIZE_ADDRESS__)
+#if defined(__has_feature)
+#if !__has_feature(address_sanitizer)
+        assert_true(isnan(out.data[1]));
+#endif
+#else
+        assert_true(isnan(out.data[1]));
+#endif
+#endif
+    }
+}
+
+static void test_too_much_memory(void **) {
+    const size_t sizes[] = {SIZE_MAX, (size_t)1 << 60, ((size_t)64 << 30) + 1};
+    for (size_t bytes : sizes) {
+        void *pointer = &pointer;
+        assert_int_equal(hipMalloc(&pointer, bytes), hipErrorOutOfMemory);
+        assert_null(pointer);
+        assert_int_equal(hipGetLastError(), hipErrorOutOfMemory);
+    }
+}
+
+static void test_invalid_shapes(void **) {
+    device_array<int> out(1);
+    const dim3 grids[] = {dim3(0), dim3(1, 65536), dim3(1), dim3(1)};
+    const dim3 blocks[] = {dim3(1), dim3(1), dim3(1025), dim3(64, 32)};
+    for (int i = 0; i < 4; i++) {
+        hipLaunchKernelGGL(wave_size_kernel, grids[i], blocks[i], 0, nullptr, out.data);
+        assert_int_equal(hipGetLastError(), hipErrorInvalidConfiguration);
+        assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    }
+    hipLaunchKernelGGL(wave_size_kernel, dim3(1), dim3(1), 65537, nullptr, out.data);
+    assert_int_equal(hipGetLastError(), hipErrorInvalidConfiguration);
+}
+
+static void test_unknown_settings(void **) {
+    const char *const names[] = {"ROPEWALK_EMULATED_WAVE", "ROPEWALK_EMULATED_ORDER"};
+    for (const char *name : names) {
+        const char *before = getenv(name);
+        char *kept = before ? strdup(before) : nullptr;
+        setenv(name, "48", 1);
+        int count = -1;
+        const capture capture = capture_stderr();
+        assert_int_equal(hipGetDeviceCount(&count), hipErrorInvalidValue);
+        const output output = release_stderr(capture);
+        assert_int_equal(count, 0);
+        assert_contains(output.text, name);
+        assert_contains(output.text, "\"48\", expected");
+        if (kept)
+            setenv(name, kept, 1);
+        else
+            unsetenv(name);
+        free(kept);
+        assert_int_equal(hipGetLastError(), hipErrorInvalidValue);
+    }
+}
+
+static void test_graphs_are_refused(void **) {
+    hipStream_t stream;
+    assert_int_equal(hipStreamCreate(&stream), hipSuccess);
+    assert_int_equal(hipStreamBeginCapture(stream, hipStreamCaptureModeGlobal),
+                     hipErrorNotSupported);
+    assert_int_equal(hipStreamDestroy(stream), hipSuccess);
+    assert_int_equal(hipGetLastError(), hipErrorNotSupported);
+}
+
+int main(void) {
+    int count;
+    if (hipGetDeviceCount(&count) != hipSuccess)
+        return 1;
+    const CMUnitTest tests[] = {
+        cmocka_unit_test(test_wave_size),
+        cmocka_unit_test(test_block_reduction),
+        cmocka_unit_test(test_every_thread_runs_once),
+        cmocka_unit_test(test_dynamic_shared_memory),
+        cmocka_unit_test(test_wave_operations),
+        cmocka_unit_test(test_atomics),
+        cmocka_unit_test(test_half_conversions),
+        cmocka_unit_test(test_divergent_barrier),
+        cmocka_unit_test(test_exited_thread_at_barrier),
+        cmocka_unit_test(test_shuffle_outside_the_block),
+        cmocka_unit_test(test_shuffle_of_exited_lane),
+        cmocka_unit_test(test_shuffle_of_inactive_lane),
+        cmocka_unit_test(test_divergent_vote),
+        cmocka_unit_test(test_shuffle_width),
+        cmocka_unit_test(test_failure_is_sticky),
+        cmocka_unit_test(test_order_shows_missing_barrier),
+        cmocka_unit_test(test_shared_memory_starts_as_nan),
+        cmocka_unit_test(test_too_much_memory),
+        cmocka_unit_test(test_invalid_shapes),
+        cmocka_unit_test(test_unknown_settings),
+        cmocka_unit_test(test_graphs_are_refused),
+    };
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}

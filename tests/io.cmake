@@ -1,0 +1,26 @@
+# Files and the program: config.json, safetensors, `ropewalk` from its command line.
+function(ropewalk_add_io_test name)
+  ropewalk_add_test(${name} ropewalk-io)
+  target_sources(${name} PRIVATE io_support.c)
+  target_compile_definitions(${name} PRIVATE _GNU_SOURCE _FILE_OFFSET_BITS=64
+                             RWT_DATA="${CMAKE_CURRENT_SOURCE_DIR}" ${ARGN})
+endfunction()
+
+ropewalk_add_io_test(test_safetensors)
+ropewalk_register(test_safetensors io cpu)
+
+ropewalk_add_io_test(test_model_config)
+ropewalk_register(test_model_config io cpu)
+
+if(ROPEWALK_CLI)
+  ropewalk_add_io_test(test_cli RWT_PROGRAM="$<TARGET_FILE:ropewalk-program>")
+  target_sources(test_cli PRIVATE ${PROJECT_SOURCE_DIR}/src/cli/array_compare.c)
+  target_include_directories(test_cli PRIVATE ${PROJECT_SOURCE_DIR}/src/cli
+                             ${PROJECT_SOURCE_DIR}/kernels)
+  add_dependencies(test_cli ropewalk-program)
+  ropewalk_register_backends(test_cli)
+
+  ropewalk_add_io_test(test_cli_dequantize RWT_PROGRAM="$<TARGET_FILE:ropewalk-program>")
+  add_dependencies(test_cli_dequantize ropewalk-program)
+  ropewalk_register_backends(test_cli_dequantize)
+endif()

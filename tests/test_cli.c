@@ -1,0 +1,611 @@
+/* The program `ropewalk`, run as a user runs it: results, exit statuses, what it leaves behind. */
+#include "program_support.h"
+
+#include <jansson.h>
+
+#include "array_compare.h"
+
+/* ---- rotate ------------------------------------------------------------------------------------
+ */
+
+static const char llama[] = "{\"model_type\":\"llama\",\"head_dim\":64,"
+                            "\"max_position_embeddings\":8192}";
+static const char glm[] = "{\"model_type\":\"glm\",\"head_dim\":64,"
+                          "\"max_position_embeddings\":8192}";
+static const char qwen2_vl[] =
+    "{\"model_type\":\"qwen2_vl\",\"head_dim\":64,\"max_position_embeddings\":8192,"
+    "\"rope_theta\":10000.0,\"rope_scaling\":{\"type\":\"mrope\",\"mrope_section\":[8,12,12]}}";
+
+static void check_golden(const char *config, const char *name) {
+    const char *golden = rwt_path(RWT_DATA "/golden", name);
+    write_text("c.json", config);
+    assert_ran(RUN("rotate", "--config", "c.json", "--input", golden, "--output", "o.safetensors"));
+    static const char *const pairs[][2] = {{"q", "qo"}, {"k", "ko"}};
+    for (int i = 0; i < 2; i++) {
+        held expected = read_tensor(golden, pairs[i][1]);
+        assert_output(pairs[i][0], &expected, 6e-5);
+        free(expected.data);
+    }
+    /* and back, over the output itself */
+    assert_ran(RUN("rotate", "--config", "c.json", "--input", golden, "--output", "p.safetensors"));
+    held positions = read_tensor(golden, "positions"), q = read_tensor(in("p.safetensors"), "q"),
+         k = read_tensor(in("p.safetensors"), "k");
+    WRITE("o.safetensors", &q, &k, &positions);
+    assert_ran(RUN("rotate", "--config", "c.json", "--input", "o.safetensors", "--output",
+                   "o.safetensors", "--inverse"));
+    held original = read_tensor(golden, "q");
+    assert_output("q", &original, 2e-6);
+    free(original.data);
+    free(positions.data);
+    free(q.data);
+    free(k.data);
+}
+
+static void test_golden(void **state) {
+    (void)state;
+    check_golden(llama, "rope_llama_half.safetensors");
+    check_golden(glm, "rope_glm_interleaved_half.safetensors");
+    check_golden(qwen2_vl, "rope_qwen2vl_8_12_12.safetensors");
+}
+
+/* The rotation of element (b, h, s, i) by hand, half-split over all 64 columns. */
+static double rotated(const held *x, const int64_t at[4], double position) {
+    int64_t i = at[3] % 32;
+    const int64_t *n = x->shape;
+    int64_t row = ((at[0] * n[1] + at[1]) * n[2] + at[2]) * n[3];
+    double angle = position * pow(10000, -2.0 * (double)i / 64);
+    double x1 = rwt_load(x->dtype, x->data, row + i),
+           x2 = rwt_load(x->dtype, x->data, row + i + 32);
+    return at[3] < 32 ? x1 * cos(angle) - x2 * sin(angle) : x2 * cos(angle) + x1 * sin(angle);
+}
+
+/* Every dtype, q without k, no positions, an offset. */
+static void test_dtypes_and_offset(void **state) {
+    (void)state;
+    static const int64_t shape[] = {2, 3, 5, 64};
+    static const rw_dtype dtypes[] = {RW_F32, RW_F16, RW_BF16};
+    write_text("c.json", llama);
+    for (int d = 0; d < 3; d++) {
+        held q = make("q", dtypes[d], 4, shape);
+        held expected = make("q", dtypes[d], 4, shape);
+        for (int64_t e = 0; e < count_of(&q); e++) {
+            int64_t at[4] = {e / 960, e / 320 % 3, e / 64 % 5, e % 64};
+            rwt_store(dtypes[d], expected.data, e, rotated(&q, at, (double)at[2] + 1000));
+        }
+        WRITE("i.safetensors", &q);
+        assert_ran(RUN("rotate", "--config=c.json", "--input=i.safetensors",
+                       "--output=o.safetensors", "--offset=1000"));
+        assert_output("q", &expected,
+                      dtypes[d] == RW_F32 ? 2e-6 : 4 * rwt_dtype_epsilon(dtypes[d]));
+        free(q.data);
+        free(expected.data);
+    }
+}
+
+/* bshd is bhsd with two axes exchanged; i32 ids are as good as i64 ones. */
+static void test_layout(void **state) {
+    (void)state;
+    static const int64_t bhsd[] = {2, 3, 5, 64}, bshd[] = {2, 5, 3, 64}, ids[] = {5};
+    write_text("c.json", llama);
+    held k = make("k", RW_F32, 4, bhsd), swapped = make("k", RW_F32, 4, bshd);
+    held wide = make("positions", RW_I64, 1, ids), narrow = make("positions", RW_I32, 1, ids);
+    const float *from = k.data;
+    for (int64_t row = 0; row < 30; row++) {
+        int64_t b = row / 15, h = row / 5 % 3, s = row % 5;
+        memcpy((float *)swapped.data + ((b * 5 + s) * 3 + h) * 64, from + row * 64, 256);
+    }
+    WRITE("i.safetensors", &k, &wide);
+    assert_ran(RUN("rotate", "--config", "c.json", "--input", "i.safetensors", "--output",
+                   "o.safetensors", "--layout", "bhsd"));
+    held expected = read_tensor(in("o.safetensors"), "k");
+    WRITE("i.safetensors", &swapped, &narrow);
+    assert_ran(RUN("rotate", "--config", "c.json", "--input", "i.safetensors", "--output",
+                   "o.safetensors", "--layout", "bshd"));
+    held got = read_tensor(in("o.safetensors"), "k");
+    for (int64_t row = 0; row < 30; row++) {
+        int64_t b = row / 15, h = row / 5 % 3, s = row % 5;
+        assert_memory_equal((float *)got.data + ((b * 5 + s) * 3 + h) * 64,
+                            (float *)expected.data + row * 64, 256);
+    }
+    free(got.data);
+    free(expected.data);
+    free(k.data);
+    free(swapped.data);
+    free(wide.data);
+    free(narrow.data);
+}
+
+/* --pairing wins over the model_type. */
+static void test_pairing(void **state) {
+    (void)state;
+    const char *golden = RWT_DATA "/golden/rope_glm_interleaved_half.safetensors";
+    write_text("c.json", "{\"head_dim\":64,\"partial_rotary_factor\":0.5}");
+    assert_ran(RUN("rotate", "--config", "c.json", "--input", golden, "--output", "o.safetensors",
+                   "--pairing", "interleaved"));
+    held expected = read_tensor(golden, "qo");
+    assert_output("q", &expected, 6e-5);
+    free(expected.data);
+}
+
+/* longrope takes its long factors where the largest id says so, dynamic grows without end. */
+static void test_lengths(void **state) {
+    (void)state;
+    static const int64_t shape[] = {1, 1, 2, 4}, ids[] = {2};
+    static const struct {
+        const char *config;
+        int64_t last;
+        double slowest; /* the second frequency */
+    } rows[] = {
+        {"{\"head_dim\":4,\"max_position_embeddings\":64,\"original_max_position_embeddings\":8,"
+         "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1],\"long_factor\":[1,2],"
+         "\"attention_factor\":1}}",
+         7, 0.01},
+        {"{\"head_dim\":4,\"max_position_embeddings\":64,\"original_max_position_embeddings\":8,"
+         "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1],\"long_factor\":[1,2],"
+         "\"attention_factor\":1}}",
+         8, 0.005},
+        {"{\"head_dim\":4,\"max_position_embeddings\":64,\"rope_scaling\":{\"type\":\"dynamic\","
+         "\"factor\":2}}",
+         63, 0.01},
+        {"{\"head_dim\":4,\"max_position_embeddings\":64,\"rope_scaling\":{\"type\":\"dynamic\","
+         "\"factor\":2}}",
+         127, 0.01 / 3},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        held q = make("q", RW_F32, 4, shape), positions = make("positions", RW_I64, 1, ids);
+        static const float values[8] = {0, 1, 0, 0, 0, 1, 0, 0};
+        memcpy(q.data, values, sizeof values);
+        ((int64_t *)positions.data)[1] = rows[i].last;
+        write_text("c.json", rows[i].config);
+        WRITE("i.safetensors", &q, &positions);
+        assert_ran(RUN("rotate", "--config", "c.json", "--input", "i.safetensors", "--output",
+                       "o.safetensors"));
+        ((float *)q.data)[5] = (float)cos((double)rows[i].last * rows[i].slowest);
+        ((float *)q.data)[7] = (float)sin((double)rows[i].last * rows[i].slowest);
+        assert_output("q", &q, 1e-6);
+        free(q.data);
+        free(positions.data);
+    }
+}
+
+/* Nothing to rotate is nothing wrong. */
+static void test_empty(void **state) {
+    (void)state;
+    static const int64_t shape[] = {2, 3, 0, 64};
+    held q = make("q", RW_F32, 4, shape);
+    write_text("c.json", llama);
+    WRITE("i.safetensors", &q);
+    assert_ran(RUN("rotate", "--config", "c.json", "--input", "i.safetensors", "--output",
+                   "o.safetensors", "--check"));
+    assert_output("q", &q, 0);
+    free(q.data);
+}
+
+/* What --check holds two results to. */
+static void test_difference(void **state) {
+    (void)state;
+    float a[6] = {1, 2, 4, 0, 0, 8}, b[6] = {1, 2, 4, 0, 0, 8};
+    cli_array x = {"q", RW_F32, 2, {2, 3}, sizeof a, a}, y = {"q", RW_F32, 2, {2, 3}, sizeof b, b};
+    cli_difference same = cli_array_compare(&x, &y);
+    assert_true(same.absolute == 0 && same.relative == 0 && same.agrees);
+    b[0] = 1 + 4 * 0x1p-23f * 4; /* 4 units of the largest value in its row */
+    assert_true(cli_array_compare(&x, &y).agrees);
+    b[0] = 1 + 5 * 0x1p-23f * 4;
+    cli_difference apart = cli_array_compare(&x, &y);
+    assert_true(apart.absolute == 20 * 0x1p-23 && apart.relative == 5 * 0x1p-23 && !apart.agrees);
+    b[0] = NAN;
+    assert_false(cli_array_compare(&x, &y).agrees);
+    a[0] = NAN;
+    assert_true(cli_array_compare(&x, &y).agrees);
+    b[0] = INFINITY;
+    assert_false(cli_array_compare(&x, &y).agrees);
+    a[0] = -INFINITY;
+    assert_false(cli_array_compare(&x, &y).agrees);
+    a[0] = INFINITY;
+    assert_true(cli_array_compare(&x, &y).agrees);
+    static const int64_t shape[] = {1, 4};
+    held p = make("p", RW_BF16, 2, shape), q = make("p", RW_BF16, 2, shape);
+    cli_array u = {"p", RW_BF16, 2, {1, 4}, 8, p.data}, v = {"p", RW_BF16, 2, {1, 4}, 8, q.data};
+    for (int i = 0; i < 4; i++) {
+        rwt_store(RW_BF16, p.data, i, 1);
+        rwt_store(RW_BF16, q.data, i, 1 + 4 * 0x1p-7);
+    }
+    assert_true(cli_array_compare(&u, &v).agrees);
+    rwt_store(RW_BF16, q.data, 3, 1 + 5 * 0x1p-7);
+    assert_false(cli_array_compare(&u, &v).agrees);
+    free(p.data);
+    free(q.data);
+}
+
+static void test_check(void **state) {
+    (void)state;
+    const char *golden = RWT_DATA "/golden/rope_llama_half.safetensors";
+    write_text("c.json", llama);
+    assert_ran(RUN("rotate", "--config", "c.json", "--input", golden, "--output", "o.safetensors",
+                   "--check", "--json", "--backend", "cpu"));
+    json_t *report = json_load_file(in("out"), 0, NULL);
+    assert_non_null(report);
+    json_t *checks = json_object_get(report, "check"), *check;
+    size_t i;
+    assert_true(json_is_array(checks));
+    json_array_foreach(checks, i, check) {
+        assert_true(json_is_true(json_object_get(check, "agrees")));
+        assert_true(json_real_value(json_object_get(check, "max_abs_diff")) < 1e-5);
+    }
+    json_decref(report);
+}
+
+/* Each wrong input, and a word that its sentence must have. */
+static void test_rotate_refuses(void **state) {
+    (void)state;
+    static const int64_t heads[] = {1, 2, 3, 64}, narrow[] = {1, 2, 3, 32}, flat[] = {3, 64};
+    static const int64_t three[] = {3}, four[] = {4}, axes[] = {3, 1, 3};
+    held q = make("q", RW_F32, 4, heads), k = make("k", RW_F32, 4, heads);
+    held other = make("v", RW_F32, 4, heads), thin = make("q", RW_F32, 4, narrow);
+    held low = make("q", RW_F32, 2, flat), ints = make("q", RW_I32, 4, heads);
+    held half = make("k", RW_F16, 4, heads), floats = make("positions", RW_F32, 1, three);
+    held ids = make("positions", RW_I64, 1, three), more = make("positions", RW_I64, 1, four);
+    held grid = make("positions", RW_I64, 3, axes);
+    const struct {
+        const held *tensors[3];
+        int64_t last; /* of ids */
+        const char *word;
+    } rows[] = {
+        {{&other}, 0, "\"q\""},
+        {{&thin}, 0, "64"},
+        {{&low}, 0, "[3, 64]"},
+        {{&ints}, 0, "I32"},
+        {{&q, &half}, 0, "f16"},
+        {{&q, &floats}, 0, "F32"},
+        {{&q, &more}, 0, "positions"},
+        {{&q, &grid}, 0, "positions"},
+        {{&q, &ids}, -1, "-1"},
+        {{&q, &k, &ids}, 8192, "8192"},
+        {{&q, &ids}, INT64_MAX, "9223372036854775807"},
+        {{&q, &ids}, INT64_MIN, "-9223372036854775808"},
+    };
+    write_text("c.json", llama);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        size_t count = rows[i].tensors[2] ? 3 : rows[i].tensors[1] ? 2 : 1;
+        ((int64_t *)ids.data)[2] = rows[i].last;
+        write_tensors("i.safetensors", rows[i].tensors, count);
+        assert_refused(RUN("rotate", "--config", "c.json", "--input", "i.safetensors", "--output",
+                           "o.safetensors"),
+                       1, rows[i].word);
+    }
+    /* an id that only the offset pushes out, and one that it pulls in */
+    ((int64_t *)ids.data)[2] = 8190;
+    WRITE("i.safetensors", &q, &ids);
+    assert_refused(RUN("rotate", "--config", "c.json", "--input", "i.safetensors", "--output",
+                       "o.safetensors", "--offset", "2"),
+                   1, "8192");
+    assert_refused(RUN("rotate", "--config", "c.json", "--input", "i.safetensors", "--output",
+                       "o.safetensors", "--offset", "-1"),
+                   1, "-1");
+    assert_ran(RUN("rotate", "--config", "c.json", "--input", "i.safetensors", "--output",
+                   "o.safetensors", "--offset", "1"));
+    const held *const all[] = {&q,    &k,      &other, &thin, &low, &ints,
+                               &half, &floats, &ids,   &more, &grid};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        free(all[i]->data);
+}
+
+/* Broken files, and outputs that cannot be. */
+static void test_files(void **state) {
+    (void)state;
+    static const int64_t shape[] = {1, 2, 3, 64};
+    held q = make("q", RW_F32, 4, shape);
+    write_text("c.json", llama);
+    WRITE("i.safetensors", &q);
+    size_t bytes;
+    char *whole = rwt_read_file(in("i.safetensors"), &bytes);
+    rwt_write_file(in("cut.safetensors"), whole, bytes - 1);
+    write_text("bad.json", "{\"head_dim\":64,\"rope_theta\":\"many\"}");
+    write_text("text.json", "no JSON");
+    static const struct {
+        const char *config, *input, *output, *word;
+    } rows[] = {
+        {"none.json", "i.safetensors", "o.safetensors", "none.json"},
+        {"bad.json", "i.safetensors", "o.safetensors", "rope_theta"},
+        {"text.json", "i.safetensors", "o.safetensors", "not JSON"},
+        {"i.safetensors", "i.safetensors", "o.safetensors", "not JSON"},
+        {"c.json", "none.safetensors", "o.safetensors", "none.safetensors"},
+        {"c.json", "cut.safetensors", "o.safetensors", "cut.safetensors"},
+        {"c.json", "c.json", "o.safetensors", "c.json"},
+        {"c.json", "i.safetensors", "none/o.safetensors", "none/o.safetensors"},
+        {"c.json", "i.safetensors", "/dev/full", "/dev/full"},
+        {"c.json", "i.safetensors", ".", "regular file"},
+    };
+    int files = -1;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        assert_refused(RUN("rotate", "--config", rows[i].config, "--input", rows[i].input,
+                           "--output", rows[i].output),
+                       1, rows[i].word);
+        files = i == 0 ? rwt_folder_count(&folder) : files;
+        assert_int_equal(rwt_folder_count(&folder), files);
+    }
+    free(whole);
+    free(q.data);
+}
+
+/* ---- mask --------------------------------------------------------------------------------------
+ */
+
+/* Runs `mask` and compares: '#' in `rows`, row after row, is a key that is seen. */
+static void check_mask(const char *pattern, int64_t seq_k, const char *rows,
+                       const int64_t *positions) {
+    const int64_t seq_q = seq_k ? (int64_t)strlen(rows) / seq_k : 0;
+    char q[8], k[8];
+    snprintf(q, sizeof q, "%d", (int)seq_q);
+    snprintf(k, sizeof k, "%d", (int)seq_k);
+    assert_ran(
+        RUN("mask", "--pattern", pattern, "--seq-q", q, "--seq-k", k, "--output", "o.safetensors"));
+    held mask = read_tensor(in("o.safetensors"), "mask");
+    held ids = read_tensor(in("o.safetensors"), "positions");
+    const int64_t shape[] = {seq_q, seq_k};
+    assert_int_equal(mask.dtype, RW_F32);
+    assert_int_equal(mask.rank, 2);
+    assert_memory_equal(mask.shape, shape, sizeof shape);
+    assert_int_equal(ids.dtype, RW_I64);
+    assert_int_equal(ids.rank, 1);
+    assert_int_equal(ids.shape[0], seq_q);
+    for (int64_t n = 0; n < seq_q * seq_k; n++)
+        if (((const float *)mask.data)[n] != (rows[n] == '#' ? 0.0f : -INFINITY))
+            fail_msg("%s: element %lld is %g", pattern, (long long)n,
+                     (double)((const float *)mask.data)[n]);
+    assert_memory_equal(ids.data, positions, (size_t)seq_q * sizeof *positions);
+    free(mask.data);
+    free(ids.data);
+}
+
+#define IDS(...) ((const int64_t[]){__VA_ARGS__})
+
+static void test_mask(void **state) {
+    (void)state;
+    check_mask("causal", 4, "#...##..###.####", IDS(0, 1, 2, 3));
+    check_mask("causal", 4, "###.####", IDS(0, 1));
+    check_mask("causal", 2, "....#.##", IDS(0, 1, 2, 3));
+    check_mask("bidirectional", 3, "#########", IDS(0, 1, 2));
+    check_mask("window=1", 4, "##..###..###..##", IDS(0, 0, 1, 2));
+    check_mask("window=99", 2, "####", IDS(0, 0));
+    check_mask("causal,window=1", 4, "#...##...##...##", IDS(0, 1, 2, 3));
+    check_mask("causal,prefix=2", 4, "##..##..###.####", IDS(0, 1, 2, 3));
+    check_mask("prefix=9,causal", 2, "####", IDS(0, 1));
+    check_mask("global=0:0:3,window=1", 5,
+               "#####"
+               "####."
+               "####."
+               "#####"
+               "#..##",
+               IDS(0, 0, 0, 3, 0));
+    check_mask("causal,documents=0:1:3", 4, "#....#...##....#", IDS(0, 0, 1, 0));
+    check_mask("documents=0:2,window=1", 5, "##...##.....##...###...##", IDS(0, 0, 0, 0, 1));
+    check_mask("causal", 0, "", NULL);
+}
+
+static void test_mask_custom(void **state) {
+    (void)state;
+    const int64_t bits_shape[] = {2, 2}, mask_shape[] = {2, 9}, ids_shape[] = {2};
+    held bits = make("bits", RW_U8, 2, bits_shape), mask = make("mask", RW_F16, 2, mask_shape);
+    held ids = make("positions", RW_I32, 1, ids_shape);
+    memcpy(bits.data, (const uint8_t[]){0x05, 0x01, 0x80, 0x00}, 4);
+    rwt_store(RW_F16, mask.data, 2, -INFINITY);
+    WRITE("bits.safetensors", &bits);
+    check_mask("custom=bits.safetensors", 9, "#.#.....#.......#.", IDS(0, 1));
+    rwt_store_id(RW_I32, ids.data, 0, -7);
+    WRITE("all.safetensors", &bits, &mask, &ids);
+    check_mask("causal,custom=all.safetensors", 9,
+               "#........"
+               ".......#.",
+               IDS(-7, 1));
+    unlink(in("o.safetensors"));
+    assert_refused(RUN("mask", "--pattern", "custom=none.safetensors", "--seq-q", "2"), 1, "none");
+    assert_refused(RUN("mask", "--pattern", "custom=bits.safetensors", "--seq-q", "3", "--output",
+                       "o.safetensors"),
+                   1, "bits has shape [2, 2]");
+    WRITE("ids.safetensors", &ids);
+    assert_refused(RUN("mask", "--pattern", "custom=ids.safetensors", "--seq-q", "2"), 1, "bits");
+    free(bits.data);
+    free(mask.data);
+    free(ids.data);
+}
+
+static void test_mask_refuses(void **state) {
+    (void)state;
+    static const char *const wrong[] = {"",
+                                        ",",
+                                        "causal,",
+                                        "caus",
+                                        "causal=1",
+                                        "causal,causal",
+                                        "causal,bidirectional",
+                                        "window",
+                                        "window=",
+                                        "window=-1",
+                                        "window=1.5",
+                                        "window=1:2",
+                                        "window= 3",
+                                        "window=3,window=4",
+                                        "window=99999999999999999999",
+                                        "prefix=-2",
+                                        "prefix=x",
+                                        "global=",
+                                        "global=0:",
+                                        "global=:3",
+                                        "global=1;2",
+                                        "global=0,global=1",
+                                        "global=8",
+                                        "global=-1,window=2",
+                                        "global=1,window=0",
+                                        "documents=1:4",
+                                        "documents=0:4:4",
+                                        "documents=0:5:4",
+                                        "documents=0:8",
+                                        "documents=0:",
+                                        "custom",
+                                        "custom=",
+                                        "custom=a,custom=b",
+                                        "Causal",
+                                        "causal window=3"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        assert_refused(
+            RUN("mask", "--pattern", wrong[i], "--seq-q", "8", "--output", "o.safetensors"), 2,
+            "--pattern");
+    assert_refused(RUN("mask", "--pattern", "causal"), 2, "--seq-q");
+    assert_refused(RUN("mask", "--seq-q", "8"), 2, "--pattern");
+    assert_refused(RUN("mask", "--pattern", "causal", "--seq-q", "-1"), 2, "--seq-q");
+    assert_refused(RUN("mask", "--pattern", "causal", "--seq-q", "4294967296"), 2, "--seq-q");
+    assert_refused(RUN("mask", "--pattern", "causal", "--seq-q", "2147483647"), 1, "memory");
+    assert_refused(RUN("mask", "--pattern", "causal", "--seq-q", "8", "--output", "no/o"), 1,
+                   "no/o");
+}
+
+/* A picture, or the one sentence of a build without libpng. */
+static void test_mask_pictures(void **state) {
+    (void)state;
+    assert_ran(RUN("mask", "--pattern", "causal", "--seq-q", "2"));
+    char *out = rwt_read_file(in("out"), NULL);
+    assert_string_equal(out, "┌──┐\n│█▄│\n└──┘\n"
+                             "causal: 2 queries (rows) x 2 keys (columns), 3 of 4 pairs visible\n");
+    free(out);
+    assert_ran(RUN("mask", "--pattern", "causal", "--seq-q", "700", "--json"));
+    int status = RUN("mask", "--pattern", "causal", "--seq-q", "5", "--png", "p.png");
+    if (status == 1) {
+        assert_refused(status, 1, "without libpng");
+        return;
+    }
+    assert_ran(status);
+    size_t bytes;
+    char *png = rwt_read_file(in("p.png"), &bytes);
+    assert_true(bytes > 33);
+    assert_memory_equal(png, "\x89PNG\r\n\x1a\n", 8);
+    assert_memory_equal(png + 12, "IHDR\0\0\x01\xfe\0\0\x01\xfe\x08", 13); /* 5 * 102, gray */
+    free(png);
+    assert_refused(RUN("mask", "--pattern", "causal", "--seq-q", "0", "--png", "q.png"), 1,
+                   "q.png");
+    assert_refused(RUN("mask", "--pattern", "causal", "--seq-q", "5", "--png", "no/p"), 1, "no/p");
+}
+
+/* ---- the others ---------------------------------------------------------------------------------
+ */
+
+static void test_embed(void **state) {
+    (void)state;
+    static const int64_t shape[] = {2, 3, 8}, size[] = {10, 8}, ids_shape[] = {2, 3};
+    static const int64_t ids[] = {9, 0, 4, 4, 1, 8};
+    held x = make("x", RW_F32, 3, shape), table = make("table", RW_F32, 2, size);
+    held positions = make("positions", RW_I64, 2, ids_shape),
+         expected = make("x", RW_F32, 3, shape);
+    memcpy(positions.data, ids, sizeof ids);
+    for (int64_t i = 0; i < 48; i++)
+        ((float *)expected.data)[i] += ((float *)table.data)[ids[i / 8] * 8 + i % 8];
+    WRITE("i.safetensors", &x, &table, &positions);
+    assert_ran(RUN("embed", "--input", "i.safetensors", "--output", "o.safetensors"));
+    assert_output("x", &expected, 0);
+    memcpy(expected.data, x.data, 48 * sizeof(float));
+    for (int64_t i = 0; i < 48; i++)
+        ((float *)expected.data)[i] += ((float *)table.data)[(i / 8 % 3 + 7) * 8 + i % 8];
+    WRITE("i.safetensors", &x, &table);
+    assert_ran(
+        RUN("embed", "--input", "i.safetensors", "--output", "o.safetensors", "--offset", "7"));
+    assert_output("x", &expected, 0);
+    assert_int_equal(remove(in("o.safetensors")), 0);
+    assert_refused(
+        RUN("embed", "--input", "i.safetensors", "--output", "o.safetensors", "--offset", "8"), 1,
+        "10");
+    assert_refused(
+        RUN("embed", "--input", "i.safetensors", "--output", "o.safetensors", "--offset=-1"), 1,
+        "-1");
+    WRITE("i.safetensors", &x);
+    assert_refused(RUN("embed", "--input", "i.safetensors", "--output", "o.safetensors"), 1,
+                   "table");
+    free(x.data);
+    free(table.data);
+    free(positions.data);
+    free(expected.data);
+}
+
+static void test_frequencies(void **state) {
+    (void)state;
+    write_text("c.json", glm);
+    assert_ran(RUN("frequencies", "--config", "c.json", "--seq-len", "100"));
+    json_t *got = json_load_file(in("out"), 0, NULL);
+    assert_non_null(got);
+    assert_string_equal(json_string_value(json_object_get(got, "rope_type")), "default");
+    assert_string_equal(json_string_value(json_object_get(got, "pairing")), "interleaved");
+    assert_int_equal(json_integer_value(json_object_get(got, "rotary_dim")), 32);
+    assert_true(json_number_value(json_object_get(got, "attention_factor")) == 1);
+    const json_t *list = json_object_get(got, "inv_freq");
+    assert_int_equal(json_array_size(list), 16);
+    for (size_t i = 0; i < 16; i++) /* every digit is there */
+        assert_true(fabs(json_real_value(json_array_get(list, i)) - pow(10000, -(double)i / 16)) <
+                    1e-15);
+    json_decref(got);
+    write_text("c.json", "{\"head_dim\":7}");
+    assert_refused(RUN("frequencies", "--config", "c.json"), 1, "rotary_dim");
+}
+
+static void test_info(void **state) {
+    (void)state;
+    assert_ran(RUN("info"));
+    assert_ran(RUN("info", "--json"));
+    json_t *report = json_load_file(in("out"), 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(report, "version")), rw_version());
+    assert_int_equal(json_array_size(json_object_get(report, "backends")), 2);
+    assert_non_null(json_object_get(json_object_get(report, "auto"), "backend"));
+    json_decref(report);
+}
+
+static void test_usage(void **state) {
+    (void)state;
+    static const char *const wrong[][8] = {
+        {"turn"},
+        {"--turn"},
+        {"rotate"},
+        {"rotate", "--config", "c.json"},
+        {"rotate", "--config", "c.json", "--input", "i", "--output"},
+        {"rotate", "--config", "c.json", "--input", "i", "--turn"},
+        {"frequencies", "--config", "c.json", "--seq-len", "-1"},
+        {"frequencies", "--config", "c.json", "--seq-len", "long"},
+        {"frequencies", "--config", "c.json", "--seq-len", "99999999999999999999"},
+        {"frequencies", "--config", "c.json", "--seq-len", "1e3"},
+        {"frequencies", "--config", "c.json", "more"},
+        {"frequencies", "--config", "c.json", "--offset", "1"},
+        {"embed", "--input", "i", "--output", "o", "--offset", ""},
+        {"embed", "--input", "i", "--output", "o", "--offset", "1x"},
+        {"embed", "--input", "i", "--output", "o", "--backend=cuda"},
+        {"embed", "--input", "i", "--output", "o", "--backend=hip:"},
+        {"embed", "--input", "i", "--output", "o", "--backend=hip:-1"},
+        {"embed", "--input", "i", "--output", "o", "--backend=hip:99999999999"},
+        {"info", "--json=yes"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        assert_refused(run(wrong[i]), 2, "");
+    assert_refused(run((const char *const[]){NULL}), 2, "--help");
+    assert_refused(
+        RUN("rotate", "--config", "c", "--input", "i", "--output", "o", "--pairing", "quarter"), 2,
+        "half|interleaved");
+    assert_refused(
+        RUN("rotate", "--config", "c", "--input", "i", "--output", "o", "--layout", "sbhd"), 2,
+        "bhsd|bshd");
+    assert_ran(RUN("--version"));
+    assert_ran(RUN("--help"));
+    static const char *const commands[] = {"info", "frequencies", "rotate", "embed", "mask"};
+    for (int i = 0; i < 5; i++)
+        assert_ran(RUN(commands[i], "--help"));
+}
+
+int main(void) {
+    if (!rwt_test_backend_usable())
+        return RWT_TEST_SKIPPED;
+#define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
+    const struct CMUnitTest tests[] = {
+        TEST(test_golden),      TEST(test_dtypes_and_offset), TEST(test_layout),
+        TEST(test_pairing),     TEST(test_lengths),           TEST(test_empty),
+        TEST(test_check),       TEST(test_rotate_refuses),    TEST(test_files),
+        TEST(test_embed),       TEST(test_frequencies),       TEST(test_info),
+        TEST(test_usage),       TEST(test_difference),        TEST(test_mask),
+        TEST(test_mask_custom), TEST(test_mask_refuses),      TEST(test_mask_pictures),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,281 @@
+/* Hugging Face transformers' own figures (tests/golden): frequencies, cosines and sines, q and k.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "model_config.h"
+#include "rope_reference.h"
+#include "safetensors.h"
+#include "test_support.h"
+
+#define FREQUENCY_BOUND 1e-6 /* relative; theirs are f32 */
+#define HF_BOUND 6e-5        /* their f32 angles are off by 4e-5 here */
+#define DOUBLE_BOUND 2e-6
+#define MAX_FREQUENCIES 256
+
+/* ---- frequencies
+ * --------------------------------------------------------------------------------- */
+
+/* The config.json of a model with these parameters. */
+static char *config_of(const json_t *item) {
+    json_t *config =
+        json_pack("{s:s, s:i, s:O, s:O, s:O}", "model_type", "llama", "num_attention_heads", 8,
+                  "head_dim", json_object_get(item, "head_dim"), "max_position_embeddings",
+                  json_object_get(item, "max_position_embeddings"), "rope_parameters",
+                  json_object_get(item, "rope_parameters"));
+    char *text = json_dumps(config, 0);
+    json_decref(config);
+    assert_non_null(text);
+    return text;
+}
+
+static double relative(double a, double b) {
+    return b == 0.0 ? fabs(a) : fabs(a - b) / fabs(b);
+}
+
+static void check_frequencies(const json_t *item) {
+    const char *name = json_string_value(json_object_get(item, "name"));
+    char *text = config_of(item);
+    rwi_model_config_text source = {name, text, strlen(text), NULL};
+    rwi_model_config config;
+    rw_message message = {""};
+    rw_status status = rwi_model_config_parse(&source, &config, &message);
+    if (status != RW_OK)
+        print_error("%s: %s\n", name, message.text);
+    assert_int_equal(status, RW_OK);
+    free(text);
+
+    double inv_freq[MAX_FREQUENCIES], reference[MAX_FREQUENCIES], reference_factor;
+    rw_rope_frequency_list list = {inv_freq, MAX_FREQUENCIES, 0, 0};
+    int64_t seq_len = json_integer_value(json_object_get(item, "seq_len"));
+    assert_int_equal(rw_rope_frequencies(&config.spec, seq_len, &list, &message), RW_OK);
+    const json_t *expected = json_object_get(item, "inv_freq");
+    assert_int_equal(list.count, json_array_size(expected));
+    assert_int_equal(rwt_rope_frequencies(&config.spec, seq_len, reference, &reference_factor),
+                     list.count);
+    for (int64_t i = 0; i < list.count; i++) {
+        double theirs = json_number_value(json_array_get(expected, (size_t)i));
+        if (relative(inv_freq[i], theirs) > FREQUENCY_BOUND)
+            print_error("%s: frequency %lld is %.9g, expected %.9g\n", name, (long long)i,
+                        inv_freq[i], theirs);
+        assert_true(relative(inv_freq[i], theirs) <= FREQUENCY_BOUND);
+        assert_true(relative(inv_freq[i], reference[i]) <= 1e-13);
+    }
+    double factor = json_number_value(json_object_get(item, "expect_attention_factor"));
+    assert_true(relative(list.attention_factor, factor) <= FREQUENCY_BOUND);
+    assert_true(relative(list.attention_factor, reference_factor) <= 1e-13);
+    rwi_model_config_free(&config);
+}
+
+static void test_frequencies(void **state) {
+    (void)state;
+    json_error_t error;
+    json_t *root = json_load_file(ROPEWALK_GOLDEN "/rope_frequencies.json", 0, &error);
+    assert_non_null(root);
+    size_t i;
+    json_t *item;
+    json_array_foreach(json_object_get(root, "cases"), i, item) check_frequencies(item);
+    assert_true(i >= 17);
+    json_decref(root);
+}
+
+/* ---- q and k
+ * ------------------------------------------------------------------------------------- */
+
+/* A file: [batch, heads, seq, head_dim] tensors that a model's own code rotated. */
+typedef struct golden {
+    rwi_safetensors file;
+    rw_context *context;
+    rw_rope *rope;
+    rw_rope_spec spec;
+    double inv_freq[MAX_FREQUENCIES];
+    int64_t count;
+} golden;
+
+static void *read_tensor(const golden *g, const char *name, const rwi_safetensor **tensor) {
+    rw_message message = {""};
+    *tensor = rwi_safetensors_find(&g->file, name);
+    assert_non_null(*tensor);
+    void *data = rwt_allocate((*tensor)->bytes);
+    assert_int_equal(rwi_safetensors_read(&g->file, *tensor, data, &message), RW_OK);
+    return data;
+}
+
+static void open_golden(golden *g, const char *path, const rw_rope_spec *spec) {
+    rw_message message = {""};
+    double attention_factor;
+    rw_status status = rwi_safetensors_open(path, &g->file, &message);
+    if (status != RW_OK)
+        print_error("%s\n", message.text);
+    assert_int_equal(status, RW_OK);
+    g->spec = *spec;
+    g->count = rwt_rope_frequencies(spec, 0, g->inv_freq, &attention_factor);
+    g->context = rwt_test_context();
+    rw_rope_options options = {.spec = *spec, .max_positions = 1 << 20};
+    assert_int_equal(rw_rope_create(g->context, &options, &g->rope), RW_OK);
+}
+
+static void close_golden(golden *g) {
+    rw_rope_destroy(g->rope);
+    rw_context_destroy(g->context);
+    rwi_safetensors_close(&g->file);
+}
+
+/* The file's positions, [batch, seq] or [3, batch, seq], in device memory. */
+static rw_tensor upload_positions(const golden *g, int64_t **host) {
+    const rwi_safetensor *tensor;
+    *host = read_tensor(g, "positions", &tensor);
+    assert_int_equal(tensor->dtype, RW_I64);
+    return rw_tensor_contiguous(rwt_test_upload(g->context, *host, tensor->bytes), RW_I64,
+                                (int)tensor->rank, tensor->shape);
+}
+
+/* Rotates a [batch, heads, seq, head_dim] array in place. */
+static void rotate(const golden *g, float *values, const int64_t *shape) {
+    size_t bytes = (size_t)(shape[0] * shape[1] * shape[2] * shape[3]) * sizeof *values;
+    int64_t *host_positions;
+    rw_tensor positions = upload_positions(g, &host_positions);
+    void *memory = rwt_test_upload(g->context, values, bytes);
+    rw_tensor bhsd = rw_tensor_contiguous(memory, RW_F32, 4, shape);
+    rw_rope_args args = {.q = rw_tensor_transpose(bhsd, 1, 2), .positions = positions};
+    rw_status status = rw_rope_apply(g->context, g->rope, &args);
+    if (status != RW_OK)
+        print_error("%s\n", rw_last_error(g->context));
+    assert_int_equal(status, RW_OK);
+    assert_int_equal(rw_synchronize(g->context), RW_OK);
+    rwt_test_download(g->context, values, memory, bytes);
+    assert_int_equal(rw_free(g->context, memory) | rw_free(g->context, positions.data), RW_OK);
+    free(host_positions);
+}
+
+/* Where the pair of frequency i is in a head. */
+static void pair_columns(const golden *g, int64_t i, int64_t *column1, int64_t *column2) {
+    bool interleaved = g->spec.pairing == RW_ROPE_INTERLEAVED;
+    *column1 = interleaved ? 2 * i : i;
+    *column2 = interleaved ? 2 * i + 1 : i + g->count;
+}
+
+/* The same in double, from the angles' definition. */
+static void rotate_double(const golden *g, double *values, const int64_t *shape) {
+    int64_t *positions;
+    rw_tensor device = upload_positions(g, &positions);
+    int64_t tokens = shape[0] * shape[2];
+    for (int64_t row = 0; row < shape[0] * shape[1] * shape[2]; row++) {
+        int64_t b = row / (shape[1] * shape[2]), s = row % shape[2];
+        for (int64_t i = 0; i < g->count; i++) {
+            int64_t axis = rwt_rope_axis(&g->spec, i, g->count), column1, column2;
+            double angle = (double)positions[axis * tokens + b * shape[2] + s] * g->inv_freq[i];
+            pair_columns(g, i, &column1, &column2);
+            double *x1 = &values[row * shape[3] + column1], *x2 = &values[row * shape[3] + column2];
+            double y1 = *x1 * cos(angle) - *x2 * sin(angle);
+            *x2 = *x2 * cos(angle) + *x1 * sin(angle);
+            *x1 = y1;
+        }
+    }
+    assert_int_equal(rw_free(g->context, device.data), RW_OK);
+    free(positions);
+}
+
+static void check_tensor(const golden *g, const char *input, const char *output) {
+    const rwi_safetensor *tensor, *out_tensor;
+    float *values = read_tensor(g, input, &tensor), *theirs = read_tensor(g, output, &out_tensor);
+    int64_t count = (int64_t)(tensor->bytes / sizeof *values);
+    double *exact = rwt_allocate((size_t)count * sizeof *exact);
+    double worst_hf = 0.0, worst_double = 0.0, moved = 0.0;
+    for (int64_t i = 0; i < count; i++)
+        exact[i] = values[i];
+    rotate_double(g, exact, tensor->shape);
+    float *before = read_tensor(g, input, &tensor);
+    rotate(g, values, tensor->shape);
+    for (int64_t i = 0; i < count; i++) {
+        worst_hf = fmax(worst_hf, fabs((double)values[i] - theirs[i]));
+        worst_double = fmax(worst_double, fabs(values[i] - exact[i]));
+        moved = fmax(moved, fabs((double)values[i] - before[i]));
+    }
+    print_message("%s: off by %.2g from Hugging Face, by %.2g from double\n", output, worst_hf,
+                  worst_double);
+    assert_true(moved > 0.5);
+    assert_true(worst_hf <= HF_BOUND);
+    assert_true(worst_double <= DOUBLE_BOUND);
+    free(values);
+    free(theirs);
+    free(before);
+    free(exact);
+}
+
+/* cos and sin [batch, seq, d]: what the pair (1, 0) turns into. */
+static void check_cos_sin(const golden *g) {
+    const rwi_safetensor *tensor;
+    float *c = read_tensor(g, "cos", &tensor), *s = read_tensor(g, "sin", &tensor);
+    int64_t d = tensor->shape[2], tokens = tensor->shape[0] * tensor->shape[1];
+    const int64_t shape[] = {tensor->shape[0], 1, tensor->shape[1], g->spec.head_dim};
+    float *rows = rwt_allocate((size_t)(tokens * shape[3]) * sizeof *rows);
+    double worst = 0.0;
+    int64_t column1, column2;
+    assert_int_equal(d, 2 * g->count);
+    for (int64_t i = 0; i < tokens * g->count; i++) {
+        pair_columns(g, i % g->count, &column1, &column2);
+        rows[i / g->count * shape[3] + column1] = 1.0f;
+    }
+    rotate(g, rows, shape);
+    for (int64_t i = 0; i < tokens * g->count; i++) {
+        int64_t token = i / g->count, frequency = i % g->count;
+        pair_columns(g, frequency, &column1, &column2);
+        const float *row = rows + token * shape[3];
+        worst = fmax(worst, fabs((double)row[column1] - c[token * d + frequency]));
+        worst = fmax(worst, fabs((double)row[column2] - s[token * d + frequency]));
+    }
+    print_message("cos and sin: off by %.2g from Hugging Face\n", worst);
+    assert_true(worst <= HF_BOUND);
+    free(c);
+    free(s);
+    free(rows);
+}
+
+static void check_file(const char *path, const rw_rope_spec *spec) {
+    golden g;
+    open_golden(&g, path, spec);
+    check_tensor(&g, "q", "qo");
+    check_tensor(&g, "k", "ko");
+    check_cos_sin(&g);
+    close_golden(&g);
+}
+
+static void test_llama(void **state) {
+    (void)state;
+    rw_rope_spec spec = {.head_dim = 64};
+    check_file(ROPEWALK_GOLDEN "/rope_llama_half.safetensors", &spec);
+}
+
+static void test_glm(void **state) {
+    (void)state;
+    rw_rope_spec spec = {
+        .head_dim = 64, .pairing = RW_ROPE_INTERLEAVED, .partial_rotary_factor = 0.5};
+    check_file(ROPEWALK_GOLDEN "/rope_glm_interleaved_half.safetensors", &spec);
+}
+
+static void test_qwen2_vl(void **state) {
+    (void)state;
+    rw_rope_spec spec = {
+        .head_dim = 64, .axes = RW_ROPE_AXES_MROPE_CHUNKED, .sections = {8, 12, 12}};
+    check_file(ROPEWALK_GOLDEN "/rope_qwen2vl_8_12_12.safetensors", &spec);
+}
+
+int main(void) {
+    if (!rwt_test_backend_usable())
+        return RWT_TEST_SKIPPED;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_frequencies),
+        cmocka_unit_test(test_llama),
+        cmocka_unit_test(test_glm),
+        cmocka_unit_test(test_qwen2_vl),
+    };
+    return cmocka_run_group_tests_name("golden", tests, NULL, NULL);
+}

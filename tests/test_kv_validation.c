@@ -1,0 +1,237 @@
+/* The KV cache: every way to call it wrongly. Each is refused with a sentence that names the
+ * function and the argument, and nothing is written. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "test_support.h"
+
+#define MEMORY_FLOATS 8192
+
+/* q [2, 3, 4, 16] and k, v [2, 3, 2, 16] into a cache of 2 sequences in 6 pages of 16. */
+typedef struct fixture {
+    rw_context *context;
+    rw_rope *rope;
+    float *memory;
+    float before[MEMORY_FLOATS];
+    int64_t *ids; /* the table [2, 2], then the offsets [2] */
+    rw_rope_append_args args;
+} fixture;
+
+static rw_tensor tokens(float *data, int64_t heads) {
+    const int64_t shape[] = {2, 3, heads, 16};
+    return rw_tensor_contiguous(data, RW_F32, 4, shape);
+}
+
+static rw_tensor pages(float *data) {
+    const int64_t shape[] = {6, 2, 16, 16};
+    return rw_tensor_contiguous(data, RW_F32, 4, shape);
+}
+
+static int open_fixture(void **state) {
+    fixture *f = rwt_allocate(sizeof *f);
+    f->context = rwt_test_context();
+    rw_rope_options options = {.spec = {.head_dim = 16}, .max_positions = 64};
+    if (rw_rope_create(f->context, &options, &f->rope) != RW_OK)
+        return 1;
+    for (int i = 0; i < MEMORY_FLOATS; i++)
+        f->before[i] = (float)i;
+    const int64_t ids[6] = {5, 0, 2, 3, 14, 0}, table[] = {2, 2}, two[] = {2};
+    f->memory = rwt_test_upload(f->context, f->before, sizeof f->before);
+    f->ids = rwt_test_upload(f->context, ids, sizeof ids);
+    f->args = (rw_rope_append_args){
+        .rope = {.q = tokens(f->memory, 4)},
+        .append = {.k = tokens(f->memory + 384, 2),
+                   .v = tokens(f->memory + 576, 2),
+                   .cache = {.k = pages(f->memory + 1024),
+                             .v = pages(f->memory + 4096),
+                             .block_table = rw_tensor_contiguous(f->ids, RW_I64, 2, table)},
+                   .offsets = rw_tensor_contiguous(f->ids + 4, RW_I64, 1, two)}};
+    *state = f;
+    return 0;
+}
+
+static int close_fixture(void **state) {
+    fixture *f = *state;
+    rw_rope_destroy(f->rope);
+    int status = rw_free(f->context, f->memory) | rw_free(f->context, f->ids);
+    rw_context_destroy(f->context);
+    free(f);
+    return status;
+}
+
+static void assert_says(const char *sentence, const char *word) {
+    if (!strstr(sentence, word))
+        print_error("'%s' lacks '%s'\n", sentence, word);
+    assert_non_null(strstr(sentence, word));
+}
+
+static void assert_untouched(const fixture *f) {
+    static float after[MEMORY_FLOATS];
+    assert_int_equal(rw_synchronize(f->context), RW_OK);
+    rwt_test_download(f->context, after, f->memory, sizeof after);
+    assert_memory_equal(after, f->before, sizeof after);
+}
+
+static void assert_rope_append_refused(const fixture *f, rw_status expected, const char *argument) {
+    assert_int_equal(rw_rope_append(f->context, f->rope, &f->args), expected);
+    assert_says(rw_last_error(f->context), "rw_rope_append");
+    assert_says(rw_last_error(f->context), argument);
+    assert_untouched(f);
+}
+
+/* rw_kv_append() and rw_rope_append() both refuse. */
+static void assert_refused(const fixture *f, rw_status expected, const char *argument) {
+    assert_int_equal(rw_kv_append(f->context, &f->args.append), expected);
+    assert_says(rw_last_error(f->context), "rw_kv_append");
+    assert_says(rw_last_error(f->context), argument);
+    assert_untouched(f);
+    assert_rope_append_refused(f, expected, argument);
+}
+
+static void test_valid(void **state) {
+    fixture *f = *state;
+    assert_int_equal(rw_rope_append(f->context, f->rope, &f->args), RW_OK);
+    assert_int_equal(rw_synchronize(f->context), RW_OK);
+    assert_int_equal(rw_kv_append(f->context, &f->args.append), RW_OK);
+    assert_int_equal(rw_synchronize(f->context), RW_OK);
+}
+
+static void test_null(void **state) {
+    fixture *f = *state;
+    assert_int_equal(rw_kv_append(NULL, &f->args.append), RW_INVALID_ARGUMENT);
+    assert_int_equal(rw_kv_append(f->context, NULL), RW_INVALID_ARGUMENT);
+    assert_int_equal(rw_rope_append(NULL, f->rope, &f->args), RW_INVALID_ARGUMENT);
+    assert_int_equal(rw_rope_append(f->context, NULL, &f->args), RW_INVALID_ARGUMENT);
+    assert_int_equal(rw_rope_append(f->context, f->rope, NULL), RW_INVALID_ARGUMENT);
+    f->args.append.v.data = NULL;
+    assert_refused(f, RW_INVALID_ARGUMENT, "append.v");
+}
+
+static void test_absent(void **state) {
+    fixture *f = *state;
+    rw_rope_append_args good = f->args;
+    f->args.append.k.rank = 0;
+    assert_refused(f, RW_INVALID_ARGUMENT, "append.k");
+    f->args = good;
+    f->args.append.cache.v.rank = 0;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.v");
+    f->args = good;
+    f->args.rope.q.rank = 0;
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "q");
+    f->args = good;
+    f->args.rope.k = good.append.k;
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "rope.k");
+    f->args = good;
+    f->args.rope.k_out = good.append.k;
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "rope.k_out");
+}
+
+static void test_shapes(void **state) {
+    fixture *f = *state;
+    rw_rope_append_args good = f->args;
+    rw_tensor *tensors[] = {&f->args.append.k, &f->args.append.v};
+    const char *names[] = {"append.k", "append.v"};
+    for (int i = 0; i < 2; i++) {
+        tensors[i]->shape[2] = 1;
+        assert_refused(f, RW_INVALID_ARGUMENT, names[i]);
+        f->args = good;
+        tensors[i]->shape[3] = 8;
+        assert_refused(f, RW_INVALID_ARGUMENT, names[i]);
+        f->args = good;
+        tensors[i]->dtype = RW_BF16;
+        assert_refused(f, RW_INVALID_ARGUMENT, names[i]);
+        f->args = good;
+    }
+    f->args.append.v.shape[1] = 2;
+    assert_refused(f, RW_INVALID_ARGUMENT, "append.v");
+    f->args = good;
+    f->args.append.cache.v.shape[0] = 5;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.v");
+    f->args = good;
+    f->args.append.cache.block_table.shape[0] = 3;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.block_table");
+    f->args = good;
+    f->args.append.cache.block_table.dtype = RW_F32;
+    assert_refused(f, RW_UNSUPPORTED, "cache.block_table");
+    f->args = good;
+    f->args.append.cache.block_table.rank = 0; /* contiguous: 6 sequences, not 2 */
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.k");
+    f->args = good;
+    f->args.append.offsets.shape[0] = 1;
+    assert_refused(f, RW_INVALID_ARGUMENT, "offsets");
+    f->args = good;
+    f->args.rope.q.shape[1] = 2;
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "append.k");
+}
+
+static void test_page_size(void **state) {
+    fixture *f = *state;
+    const int64_t sizes[] = {0, 1, 8, 12, 15};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        f->args.append.cache.k.shape[2] = f->args.append.cache.v.shape[2] = sizes[i];
+        assert_refused(f, RW_INVALID_ARGUMENT, "power of two");
+    }
+}
+
+static void test_overlap(void **state) {
+    fixture *f = *state;
+    rw_rope_append_args good = f->args;
+    f->args.append.cache.v = good.append.cache.k;
+    assert_refused(f, RW_INVALID_ARGUMENT, "overlaps");
+    f->args = good;
+    f->args.append.v.data = good.append.cache.k.data;
+    assert_refused(f, RW_INVALID_ARGUMENT, "append.v");
+    f->args = good;
+    f->args.append.cache.k.stride[0] = 16; /* pages share memory */
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.k");
+    f->args = good;
+    f->args.append.offsets.data = good.append.cache.v.data;
+    assert_refused(f, RW_INVALID_ARGUMENT, "append.offsets");
+    f->args = good;
+    f->args.rope.q.data = good.append.cache.v.data;
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "rope.q");
+    f->args = good;
+    f->args.rope.q_out = tokens(f->memory + 384, 4); /* upon k */
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "append.k");
+}
+
+static void test_norm(void **state) {
+    fixture *f = *state;
+    const int64_t shape[] = {16};
+    rw_tensor weight = rw_tensor_contiguous(f->memory + 8000, RW_F32, 1, shape);
+    f->args.norm.q_weight = weight;
+    f->args.norm.q_weight.shape[0] = 8;
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "norm.q_weight");
+    f->args.norm.q_weight = weight;
+    f->args.norm.k_weight = weight;
+    f->args.norm.k_weight.dtype = RW_I32;
+    assert_rope_append_refused(f, RW_UNSUPPORTED, "norm.k_weight");
+    f->args.norm.k_weight = weight;
+    const float eps[] = {-1.0f, 2.0f, NAN};
+    for (int i = 0; i < 3; i++) {
+        f->args.norm.eps = eps[i];
+        assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "norm.eps");
+    }
+    f->args.norm.eps = 1e-6f;
+    f->args.norm.k_weight.data = f->args.append.cache.k.data;
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "norm.k_weight");
+}
+
+#define WITH_FIXTURE(test) cmocka_unit_test_setup_teardown(test, open_fixture, close_fixture)
+
+int main(void) {
+    if (!rwt_test_backend_usable())
+        return RWT_TEST_SKIPPED;
+    const struct CMUnitTest tests[] = {
+        WITH_FIXTURE(test_valid),  WITH_FIXTURE(test_null),      WITH_FIXTURE(test_absent),
+        WITH_FIXTURE(test_shapes), WITH_FIXTURE(test_page_size), WITH_FIXTURE(test_overlap),
+        WITH_FIXTURE(test_norm),
+    };
+    return cmocka_run_group_tests_name("KV cache, refused arguments", tests, NULL, NULL);
+}

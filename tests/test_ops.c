@@ -1,0 +1,83 @@
+/* Every case of every driver, on the backend that ROPEWALK_BACKEND names and on each of its ISAs.
+ *
+ * ROPEWALK_TEST_TIER=quick|full|large [large], ROPEWALK_TEST_RANDOM=<cases an operation> and
+ * ROPEWALK_TEST_SEED choose the cases; ROPEWALK_TEST_ACROSS=1 takes every usable backend at once
+ * and holds their results against each other. */
+#include "harness.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "test_support.h"
+
+static rwt_target_list targets;
+static rwt_case_options case_options = {RWT_LARGE, -1, 1};
+
+static void print_failure(void *user, const char *line) {
+    int *count = user;
+    if ((*count)++ < 10) /* the first of many tell enough */
+        fprintf(stderr, "%s\n", line);
+}
+
+static void test_driver(void **state) {
+    rwt_test_restore_crash_handlers();
+    int printed = 0;
+    rwt_suite suite = {.driver = *state,
+                       .targets = &targets,
+                       .cases = rwt_case_list_make(*state, &case_options),
+                       .failed = print_failure,
+                       .user = &printed};
+    bool good = rwt_suite_run(&suite);
+    for (int t = 0; t < targets.count; t++)
+        print_message("%s on %s: %lld cases, worst %.2f eps\n", suite.driver->name,
+                      targets.targets[t].name, (long long)suite.tallies[t].cases,
+                      suite.tallies[t].worst);
+    rwt_case_list_free(&suite.cases);
+    assert_true(good);
+    for (int t = 0; t < targets.count; t++) {
+        assert_int_equal(suite.tallies[t].unsupported, 0);
+        assert_true(suite.tallies[t].cases > 0);
+    }
+}
+
+static void read_environment(void) {
+    static const char *const tiers[] = {"quick", "full", "large"};
+    const char *tier = getenv("ROPEWALK_TEST_TIER");
+    for (int i = 0; tier && i < 3; i++) {
+        if (!strcmp(tier, tiers[i]))
+            case_options.tier = (rwt_tier)i;
+    }
+    const char *random = getenv("ROPEWALK_TEST_RANDOM");
+    if (random)
+        case_options.num_random = atoll(random);
+    const char *seed = getenv("ROPEWALK_TEST_SEED");
+    if (seed)
+        case_options.seed = strtoull(seed, NULL, 10);
+}
+
+int main(void) {
+    rw_message message;
+    rwt_test_keep_crash_handlers();
+    read_environment();
+    const char *across = getenv("ROPEWALK_TEST_ACROSS");
+    if (!across && !rwt_test_backend_usable())
+        return RWT_TEST_SKIPPED;
+    rw_backend_kind kind = across ? RW_BACKEND_AUTO : RW_BACKEND_DEFAULT;
+    if (!rwt_targets_open(&targets, kind, 0, &message)) {
+        fprintf(stderr, "%s\n", message.text);
+        return 1;
+    }
+    struct CMUnitTest tests[64];
+    size_t count = 0;
+    for (const rwt_driver *const *driver = rwt_drivers; *driver; driver++)
+        tests[count++] = (struct CMUnitTest){(*driver)->name, test_driver, NULL, NULL,
+                                             (void *)(uintptr_t)*driver};
+    int failed = _cmocka_run_group_tests("operations", tests, count, NULL, NULL);
+    rwt_targets_close(&targets);
+    return failed;
+}

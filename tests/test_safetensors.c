@@ -1,0 +1,345 @@
+/* Reading and writing safetensors files: valid ones, every way to break one, random damage. */
+#include "io_support.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "harness.h"
+#include "safetensors.h"
+
+static rwt_folder folder;
+
+static int make_folder(void **state) {
+    (void)state;
+    rwt_folder_make(&folder);
+    return 0;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    rwt_folder_remove(&folder);
+    return 0;
+}
+
+/* Opens a file of this header; its sentence is in `message`. */
+static rw_status open_header(const char *header, size_t data_bytes, rwi_safetensors *file,
+                             rw_message *message) {
+    const char *path = rwt_path(folder.path, "file");
+    rwt_write_safetensors(path, header, data_bytes);
+    message->text[0] = '\0';
+    return rwi_safetensors_open(path, file, message);
+}
+
+static void test_valid(void **state) {
+    (void)state;
+    rwi_safetensors file;
+    rw_message message;
+    const char *header = "{\"__metadata__\":{\"format\":\"pt\"},"
+                         "\"b\":{\"dtype\":\"BOOL\",\"shape\":[3],\"data_offsets\":[8,11]},"
+                         "\"q\":{\"dtype\":\"F16\",\"shape\":[2,2],\"data_offsets\":[0,8]},"
+                         "\"none\":{\"dtype\":\"F32\",\"shape\":[4,0],\"data_offsets\":[8,8]},"
+                         "\"s\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[11,12]}}   ";
+    assert_int_equal(open_header(header, 12, &file, &message), RW_OK);
+    assert_int_equal(file.count, 4);
+    const rwi_safetensor *q = rwi_safetensors_find(&file, "q");
+    assert_non_null(q);
+    assert_true(q->supported && q->dtype == RW_F16 && q->rank == 2);
+    assert_int_equal(q->shape[0], 2);
+    assert_int_equal(q->bytes, 8);
+    unsigned char data[8];
+    assert_int_equal(rwi_safetensors_read(&file, q, data, &message), RW_OK);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(data[i], i);
+    assert_false(rwi_safetensors_find(&file, "b")->supported);
+    assert_string_equal(rwi_safetensors_find(&file, "b")->dtype_name, "BOOL");
+    assert_int_equal(rwi_safetensors_find(&file, "none")->bytes, 0);
+    assert_int_equal(rwi_safetensors_find(&file, "s")->rank, 0);
+    assert_null(rwi_safetensors_find(&file, "__metadata__"));
+    assert_null(rwi_safetensors_find(&file, "x"));
+    rwi_safetensors_close(&file);
+    assert_int_equal(open_header("{}", 0, &file, &message), RW_OK);
+    rwi_safetensors_close(&file);
+}
+
+/* A header of one tensor "q" with 16 bytes of data. */
+#define ONE(dtype, shape, offsets)                                                                 \
+    "{\"q\":{\"dtype\":" dtype ",\"shape\":" shape ",\"data_offsets\":" offsets "}}"
+
+static void test_malformed(void **state) {
+    (void)state;
+    static const char *const headers[] = {
+        "",
+        " ",
+        "[]",
+        "7",
+        "{",
+        "{}",
+        " " ONE("\"F32\"", "[4]", "[0,16]"),
+        ONE("\"F32\"", "[4]", "[0,16]") "x",
+        "{\"q\":7}",
+        "{\"q\":[]}",
+        "{\"q\":{}}",
+        "{\"q\":{\"dtype\":\"F32\",\"shape\":[4]}}",
+        "{\"q\":{\"dtype\":\"F32\",\"data_offsets\":[0,16]}}",
+        "{\"q\":{\"shape\":[4],\"data_offsets\":[0,16]}}",
+        ONE("\"F31\"", "[4]", "[0,16]"),
+        ONE("\"f32\"", "[4]", "[0,16]"),
+        ONE("32", "[4]", "[0,16]"),
+        ONE("null", "[4]", "[0,16]"),
+        ONE("\"F32\"", "4", "[0,16]"),
+        ONE("\"F32\"", "[4.0]", "[0,16]"),
+        ONE("\"F32\"", "[\"4\"]", "[0,16]"),
+        ONE("\"F32\"", "[true]", "[0,16]"),
+        ONE("\"F32\"", "[-4]", "[0,16]"),
+        ONE("\"F32\"", "[-1,-4]", "[0,16]"),
+        ONE("\"F32\"", "[5]", "[0,16]"),
+        ONE("\"F32\"", "[4,0]", "[0,16]"),
+        ONE("\"F32\"", "[4611686018427387908]", "[0,16]"),
+        ONE("\"F32\"", "[4294967296,4294967296,0]", "[0,0]"),
+        ONE("\"F32\"", "[9223372036854775807,9223372036854775807]", "[0,16]"),
+        ONE("\"F32\"", "[99999999999999999999]", "[0,16]"),
+        ONE("\"F4\"", "[31]", "[0,16]"),
+        ONE("\"F32\"", "[4]", "[0]"),
+        ONE("\"F32\"", "[4]", "[0,16,16]"),
+        ONE("\"F32\"", "[4]", "[16,0]"),
+        ONE("\"F32\"", "[4]", "[-16,0]"),
+        ONE("\"F32\"", "[4]", "[1,17]"),
+        ONE("\"F32\"", "[4]", "[9223372036854775791,9223372036854775807]"),
+        ONE("\"F32\"", "[3]", "[0,12]"),
+        ONE("\"F32\"", "[3]", "[4,16]"),
+        ONE("\"F32\"", "[5]", "[0,20]"),
+        "{\"q\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+        "\"k\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[4,16]}}",
+        "{\"q\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+        "\"k\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[12,16]}}",
+        "{\"q\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},"
+        "\"k\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}",
+        "{\"q\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]},"
+        "\"q\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}",
+        "{\"__metadata__\":7,\"q\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}",
+        "{\"__metadata__\":{\"a\":1},\"q\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]"
+        "}}",
+        "{\"\xff\xfe\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}",
+        "{\"a\\nb\":{\"dtype\":\"F32\",\"shape\":[9],\"data_offsets\":[0,16]}}",
+    };
+    for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) {
+        rwi_safetensors file;
+        rw_message message;
+        rw_status status = open_header(headers[i], 16, &file, &message);
+        if (status != RW_INVALID_ARGUMENT)
+            fail_msg("header %s: status %d", headers[i], (int)status);
+        rwt_assert_sentence(message.text);
+        assert_int_equal(file.descriptor, -1);
+    }
+}
+
+/* Which of two rules was broken. */
+static void test_sentences(void **state) {
+    (void)state;
+    static const struct {
+        const char *header;
+        size_t data_bytes;
+        const char *word;
+    } rows[] = {
+        {"{\"q\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+         "\"k\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[4,16]}}",
+         16, "overlaps"},
+        {ONE("\"F32\"", "[3]", "[4,16]"), 16, "hole"},
+        {ONE("\"F32\"", "[3]", "[0,12]"), 16, "4 bytes at its end"},
+        {ONE("\"F32\"", "[5]", "[0,20]"), 16, "beyond the end"},
+        {ONE("\"F32\"", "[0,-4]", "[0,0]"), 0, "shape"},
+        {ONE("\"F32\"", "[5]", "[0,16]"), 16, "do not fit"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        rwi_safetensors file;
+        rw_message message;
+        assert_int_equal(open_header(rows[i].header, rows[i].data_bytes, &file, &message),
+                         RW_INVALID_ARGUMENT);
+        if (!strstr(message.text, rows[i].word))
+            fail_msg("no \"%s\" in \"%s\"", rows[i].word, message.text);
+    }
+}
+
+/* Files that are shorter than they say, and things that are no files. */
+static void test_truncated(void **state) {
+    (void)state;
+    const char *path = rwt_path(folder.path, "file");
+    const char *cut = rwt_path(folder.path, "cut");
+    rwt_write_safetensors(path, ONE("\"F32\"", "[4]", "[0,16]"), 16);
+    size_t bytes;
+    char *whole = rwt_read_file(path, &bytes);
+    rwi_safetensors file;
+    rw_message message;
+    for (size_t length = 0; length < bytes; length++) {
+        rwt_write_file(cut, whole, length);
+        assert_int_equal(rwi_safetensors_open(cut, &file, &message), RW_INVALID_ARGUMENT);
+        rwt_assert_sentence(message.text);
+    }
+    static const uint64_t lies[] = {0,         1,          15,         1000,       100000000,
+                                    100000001, 1ull << 32, 1ull << 63, UINT64_MAX, UINT64_MAX - 7};
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
+        memcpy(whole, &lies[i], 8);
+        rwt_write_file(cut, whole, bytes);
+        assert_int_equal(rwi_safetensors_open(cut, &file, &message), RW_INVALID_ARGUMENT);
+        rwt_assert_sentence(message.text);
+    }
+    free(whole);
+    assert_int_equal(rwi_safetensors_open("/nowhere/file", &file, &message), RW_INVALID_ARGUMENT);
+    assert_int_equal(rwi_safetensors_open(folder.path, &file, &message), RW_INVALID_ARGUMENT);
+    assert_int_equal(rwi_safetensors_open("/dev/null", &file, &message), RW_INVALID_ARGUMENT);
+    const char *pipe = rwt_path(folder.path, "pipe");
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_int_equal(rwi_safetensors_open(pipe, &file, &message), RW_INVALID_ARGUMENT);
+    rwt_assert_sentence(message.text);
+}
+
+/* A file that shrinks after it was opened. */
+static void test_shrinks(void **state) {
+    (void)state;
+    rwi_safetensors file;
+    rw_message message;
+    const char *header = ONE("\"F32\"", "[4]", "[0,16]");
+    assert_int_equal(open_header(header, 16, &file, &message), RW_OK);
+    assert_int_equal(truncate(rwt_path(folder.path, "file"), (off_t)(8 + strlen(header) + 3)), 0);
+    char data[16];
+    assert_int_equal(rwi_safetensors_read(&file, &file.tensors[0], data, &message),
+                     RW_INVALID_ARGUMENT);
+    rwt_assert_sentence(message.text);
+    rwi_safetensors_close(&file);
+}
+
+static void test_write(void **state) {
+    (void)state;
+    static const float q[6] = {1, 2, 3, 4, 5, 6};
+    static const uint16_t k[3] = {7, 8, 9};
+    static const int64_t q_shape[] = {2, 3}, k_shape[] = {3}, empty[] = {0, 7};
+    const rwi_safetensors_item items[] = {
+        {"q", RW_F32, 2, q_shape, q},
+        {"k \"quoted\"", RW_BF16, 1, k_shape, k},
+        {"e", RW_I64, 2, empty, q},
+    };
+    const rwi_safetensors_items list = {items, 3};
+    const char *path = rwt_path(folder.path, "out");
+    rwi_safetensors file;
+    rw_message message;
+    for (int again = 0; again < 2; again++) { /* the second time over the first */
+        assert_int_equal(rwi_safetensors_write(path, &list, &message), RW_OK);
+        assert_int_equal(rwt_folder_count(&folder), 1);
+    }
+    assert_int_equal(rwi_safetensors_open(path, &file, &message), RW_OK);
+    assert_int_equal(file.count, 3);
+    const rwi_safetensor *read = rwi_safetensors_find(&file, "q");
+    float data[6];
+    assert_int_equal(read->offset % 8, 0);
+    assert_int_equal(rwi_safetensors_read(&file, read, data, &message), RW_OK);
+    assert_memory_equal(data, q, sizeof q);
+    read = rwi_safetensors_find(&file, "k \"quoted\"");
+    assert_int_equal(read->dtype, RW_BF16);
+    assert_int_equal(rwi_safetensors_read(&file, read, data, &message), RW_OK);
+    assert_memory_equal(data, k, sizeof k);
+    rwi_safetensors_close(&file);
+}
+
+static void test_write_fails(void **state) {
+    (void)state;
+    static const float q[1] = {1};
+    static const int64_t shape[] = {1};
+    const rwi_safetensors_item item = {"q", RW_F32, 1, shape, q};
+    const rwi_safetensors_items list = {&item, 1};
+    const char *const paths[] = {"/nowhere/out", folder.path, "/dev/null", "/dev/full", ""};
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        rw_message message = {""};
+        assert_int_equal(rwi_safetensors_write(paths[i], &list, &message), RW_INVALID_ARGUMENT);
+        rwt_assert_sentence(message.text);
+        assert_int_equal(rwt_folder_count(&folder), 0);
+    }
+}
+
+/* A disk that fills up in the middle leaves the old file, and no other. */
+static void test_write_stops(void **state) {
+    (void)state;
+    static const char q[4096] = {1};
+    static const int64_t small[] = {8}, large[] = {4096};
+    const rwi_safetensors_item items[] = {{"q", RW_U8, 1, small, q}, {"q", RW_U8, 1, large, q}};
+    const char *path = rwt_path(folder.path, "out");
+    rw_message message = {""};
+    rwi_safetensors file;
+    assert_int_equal(rwi_safetensors_write(path, &(rwi_safetensors_items){items, 1}, &message),
+                     RW_OK);
+    struct rlimit before, limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    limit = (struct rlimit){1000, before.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    rw_status status =
+        rwi_safetensors_write(path, &(rwi_safetensors_items){items + 1, 1}, &message);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(status, RW_INVALID_ARGUMENT);
+    rwt_assert_sentence(message.text);
+    assert_int_equal(rwt_folder_count(&folder), 1);
+    assert_int_equal(rwi_safetensors_open(path, &file, &message), RW_OK);
+    assert_int_equal(file.tensors[0].bytes, 8);
+    rwi_safetensors_close(&file);
+}
+
+/* Whatever happens to a file's bytes, it opens or there is a sentence. */
+static void test_damage(void **state) {
+    (void)state;
+    const char *path = rwt_path(folder.path, "file");
+    rwt_write_safetensors(
+        path,
+        "{\"__metadata__\":{\"a\":\"b\"},\"q\":{\"dtype\":\"F32\",\"shape\":[2,2],"
+        "\"data_offsets\":[0,16]},\"positions\":{\"dtype\":\"I64\",\"shape\":[2],"
+        "\"data_offsets\":[16,32]}}",
+        32);
+    size_t bytes;
+    char *whole = rwt_read_file(path, &bytes);
+    char *damaged = malloc(bytes);
+    rwt_random random = {20};
+    int valid = 0;
+    for (int i = 0; i < 6000; i++) {
+        memcpy(damaged, whole, bytes);
+        int64_t changes = 1 + rwt_random_below(&random, 4);
+        for (int64_t change = 0; change < changes; change++) {
+            /* the header's length and the header, where damage matters */
+            char *byte = &damaged[rwt_random_below(&random, (int64_t)bytes - 32)];
+            *byte = rwt_random_below(&random, 2)
+                        ? (char)rwt_random_below(&random, 256)
+                        : "0123456789{}[]\",:-."[rwt_random_below(&random, 19)];
+        }
+        bool cut = rwt_random_below(&random, 8) == 0;
+        rwt_write_file(path, damaged,
+                       cut ? (size_t)rwt_random_below(&random, (int64_t)bytes) : bytes);
+        rwi_safetensors file;
+        rw_message message = {""};
+        if (rwi_safetensors_open(path, &file, &message) != RW_OK) {
+            rwt_assert_sentence(message.text);
+            continue;
+        }
+        valid++;
+        for (size_t t = 0; t < file.count; t++) {
+            char *data = malloc(file.tensors[t].bytes + 1);
+            assert_int_equal(rwi_safetensors_read(&file, &file.tensors[t], data, &message), RW_OK);
+            free(data);
+        }
+        rwi_safetensors_close(&file);
+    }
+    assert_in_range(valid, 1, 3000);
+    free(damaged);
+    free(whole);
+}
+
+int main(void) {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
+    const struct CMUnitTest tests[] = {
+        TEST(test_valid),   TEST(test_malformed), TEST(test_truncated),
+        TEST(test_shrinks), TEST(test_write),     TEST(test_write_fails),
+        TEST(test_damage),  TEST(test_sentences), TEST(test_write_stops),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
