@@ -37,6 +37,7 @@ typedef struct rwi_device {
     char platform[16];
     int index;
     int num_threads; /* CPU backend */
+    int parts;       /* pieces of work that keep it busy; does not depend on num_threads */
 } rwi_device;
 
 /* The first id out of range since the last synchronize. */

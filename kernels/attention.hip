@@ -58,7 +58,7 @@ __device__ static inline void find_rows(shared_tiles<COLUMNS> &t, const rwi_faul
         return;
     int64_t bad;
     row_place *place = &t.rows[r];
-    rwi_attention_find_row(&p, &t.item, r, &place->row, &bad);
+    rwi_attention_find_row(&p, t.item.b, t.item.kv_head, t.item.first + r, &place->row, &bad);
     place->q = rwi_attention_at(&p.q, t.item.b, &place->row);
     if (!place->row.sane)
         rwi_fault_raise(sink, t.item.b * p.rules.scores.seq_q + place->row.pattern.i, bad);

@@ -27,12 +27,19 @@ static int64_t padded(int64_t width) {
     return rwi_ceil_div(width, RWI_TILE_PAD) * RWI_TILE_PAD;
 }
 
+/* A row with all that it needs. */
+static void find_row(const rw_attention_params *p, int64_t b, int64_t kv_head, int64_t r,
+                     rwi_attention_row *row, int64_t *bad) {
+    rwi_attention_find_row(p, b, kv_head, r, row, bad);
+    row->sane = row->sane && rwi_attention_pages_exist(p, b, rwi_pattern_hull(&row->pattern), bad);
+}
+
 RWI_INLINE void begin_rows(const rw_attention_params *p, rw_dtype dtype, state *t,
                            rwi_fault_sink *sink) {
     for (int32_t r = 0; r < t->item.rows; r++) {
         int64_t bad;
         rwi_attention_row *row = &t->rows[r];
-        rwi_attention_find_row(p, &t->item, r, row, &bad);
+        find_row(p, t->item.b, t->item.kv_head, t->item.first + r, row, &bad);
         if (!row->sane)
             rwi_cpu_fault_raise(sink, t->item.b * p->rules.scores.seq_q + row->pattern.i, bad);
         const void *q = rwi_element(dtype, p->q.data, rwi_attention_at(&p->q, t->item.b, row));
@@ -43,23 +50,24 @@ RWI_INLINE void begin_rows(const rw_attention_params *p, rw_dtype dtype, state *
     memset(t->out, 0, sizeof(float) * ROWS * MAX_DIM);
 }
 
-/* Keys [j, j + keys) of k, as columns, and of v. */
+/* Keys [j, j + keys) of k, as columns, and of v; 0 where their page is none, which no row sees. */
 RWI_INLINE void load_keys(const rw_attention_params *p, rw_dtype dtype, state *t, int64_t j,
                           int64_t keys) {
-    int64_t k = t->item.b * p->k.stride[0] + t->item.kv_head * p->k.stride[1];
-    int64_t v = t->item.b * p->v.stride[0] + t->item.kv_head * p->v.stride[1];
     int64_t width = padded(p->v_dim);
     float nothing = 0.0f;
     for (int64_t n = 0; n < keys; n++) {
-        rwi_load_many(dtype, rwi_element(dtype, p->k.data, k + (j + n) * p->k.stride[2]),
-                      p->head_dim, t->line);
+        rwi_kv_place place;
+        float *line = t->v + n * MAX_DIM;
+        memset(t->line, 0, sizeof t->line);
+        memset(line, 0, (size_t)width * sizeof *line);
+        if (rwi_attention_find_key(p, t->item.b, j + n, &place)) {
+            int64_t k = rwi_attention_key_at(&p->k, t->item.kv_head, &place);
+            int64_t v = rwi_attention_key_at(&p->v, t->item.kv_head, &place);
+            rwi_load_many(dtype, rwi_element(dtype, p->k.data, k), p->head_dim, t->line);
+            rwi_load_many(dtype, rwi_element(dtype, p->v.data, v), p->v_dim, line);
+        }
         for (int64_t d = 0; d < p->head_dim; d++)
             t->k[d * KEYS + n] = t->line[d];
-        float *line = t->v + n * MAX_DIM;
-        rwi_load_many(dtype, rwi_element(dtype, p->v.data, v + (j + n) * p->v.stride[2]), p->v_dim,
-                      line);
-        for (int64_t d = p->v_dim; d < width; d++)
-            line[d] = 0.0f;
 #pragma omp simd reduction(+ : nothing)
         for (int64_t d = 0; d < p->v_dim; d++)
             nothing += line[d] * 0.0f; /* NaN where one is not finite */
@@ -131,7 +139,7 @@ static void multiply_with_care(const rw_attention_params *p, state *t, int64_t k
 
 RWI_INLINE void attend_keys(const rw_attention_params *p, rw_dtype dtype, state *t, int64_t j,
                             bool all) {
-    int64_t keys = rwi_min(KEYS, p->rules.scores.seq_k - j);
+    int64_t keys = rwi_min(KEYS, t->item.keys.end - j);
     load_keys(p, dtype, t, j, keys);
     multiply_q_k(p, t);
     for (int32_t r = 0; r < t->item.rows; r++) {
@@ -147,34 +155,29 @@ RWI_INLINE void attend_keys(const rw_attention_params *p, rw_dtype dtype, state 
     rwi_tile_multiply(&product);
 }
 
-RWI_INLINE void end_rows(const rw_attention_params *p, rw_dtype dtype, state *t) {
-    for (int32_t r = 0; r < t->item.rows; r++) {
-        const rwi_attention_row *row = &t->rows[r];
-        rwi_attention_end end = rwi_attention_finish(p, row->h, t->largest[r], t->sum[r]);
-        float *out = t->out + r * MAX_DIM;
-        if (!row->sane)
-            continue;
+/* What a row gives, in the caller's tensors. */
+RWI_INLINE void store_row(const rw_attention_params *p, rw_dtype dtype, int64_t b,
+                          const rwi_attention_row *row, float *out, rwi_attention_end end) {
 #pragma omp simd
-        for (int64_t d = 0; d < p->v_dim; d++)
-            out[d] *= end.share;
-        rwi_store_many(dtype,
-                       rwi_element(dtype, p->out.data, rwi_attention_at(&p->out, t->item.b, row)),
-                       p->v_dim, out);
-        if (p->lse.data)
-            ((float *)p->lse.data)[rwi_attention_at(&p->lse, t->item.b, row)] = end.lse;
-    }
+    for (int64_t d = 0; d < p->v_dim; d++)
+        out[d] *= end.share;
+    rwi_store_many(dtype, rwi_element(dtype, p->out.data, rwi_attention_at(&p->out, b, row)),
+                   p->v_dim, out);
+    if (p->lse.data)
+        ((float *)p->lse.data)[rwi_attention_at(&p->lse, b, row)] = end.lse;
 }
 
-static void store_rows(const rw_attention_params *p, state *t) {
+static void store_any_row(const rw_attention_params *p, int64_t b, const rwi_attention_row *row,
+                          float *out, rwi_attention_end end) {
     switch (p->out_dtype) {
     case RW_F32:
-        end_rows(p, RW_F32, t);
+        store_row(p, RW_F32, b, row, out, end);
         return;
     case RW_F16:
-        end_rows(p, RW_F16, t);
+        store_row(p, RW_F16, b, row, out, end);
         return;
     case RW_BF16:
-        end_rows(p, RW_BF16, t);
+        store_row(p, RW_BF16, b, row, out, end);
         return;
     case RW_I32:
     case RW_I64:
@@ -183,19 +186,54 @@ static void store_rows(const rw_attention_params *p, state *t) {
     }
 }
 
+/* What a part of the keys gives for row `number` of all. */
+static void store_part(const rw_attention_params *p, int64_t part, int64_t number, float *out,
+                       rwi_attention_end end) {
+    int64_t at = part * attention_combine_work(p).items + number;
+    float *to = p->parts.out + at * p->v_dim;
+#pragma omp simd
+    for (int64_t d = 0; d < p->v_dim; d++)
+        to[d] = out[d] * end.share;
+    p->parts.lse[at] = end.lse;
+}
+
+static void end_rows(const rw_attention_params *p, state *t) {
+    for (int32_t r = 0; r < t->item.rows; r++) {
+        const rwi_attention_row *row = &t->rows[r];
+        float *out = t->out + r * MAX_DIM, base = rwi_softmax_base(t->largest[r]);
+        if (!row->sane)
+            continue;
+        if (p->parts.count == 1)
+            store_any_row(p, t->item.b, row, out, rwi_attention_finish(p, row->h, base, t->sum[r]));
+        else
+            store_part(p, t->item.part,
+                       rwi_attention_row_number(p, t->item.b, t->item.kv_head, t->item.first + r),
+                       out, rwi_attention_end_at(base, t->sum[r]));
+    }
+}
+
+/* An item's parts follow each other, its tiles of rows, its group. */
+static rwi_attention_item find_item(const rw_attention_params *p, int64_t item) {
+    int32_t tile_rows = rwi_attention_tile_rows(p, ROWS);
+    int64_t part, tile;
+    rwi_split_index(item, p->parts.count, &item, &part);
+    rwi_split_index(item, rwi_attention_row_tiles(p, tile_rows), &item, &tile);
+    return rwi_attention_item_at(p, item, tile, part, tile_rows);
+}
+
 RWI_INLINE void attend(const rw_attention_params *p, rw_dtype dtype, int64_t begin, int64_t end,
                        rwi_fault_sink *sink) {
     state t;
     for (int64_t item = begin; item < end; item++) {
-        t.item = rwi_attention_find(p, item);
+        t.item = find_item(p, item);
         begin_rows(p, dtype, &t, sink);
-        for (int64_t j = 0; j < p->rules.scores.seq_k; j += KEYS) {
-            int64_t keys = rwi_min(KEYS, p->rules.scores.seq_k - j);
+        for (int64_t j = t.item.keys.begin; j < t.item.keys.end; j += KEYS) {
+            int64_t keys = rwi_min(KEYS, t.item.keys.end - j);
             rw_tile tile = rwi_attention_ask_tile(p, &t.item, j, keys);
             if (tile != RW_TILE_NONE)
                 attend_keys(p, dtype, &t, j, tile == RW_TILE_ALL);
         }
-        store_rows(p, &t);
+        end_rows(p, &t);
     }
 }
 
@@ -216,4 +254,37 @@ void RWI_CPU_KERNEL(attention)(const rw_attention_params *p, int64_t begin, int6
     case RW_U8:
         return;
     }
+}
+
+/* Row `number` of all, of its parts. */
+static void combine_row(const rw_attention_params *p, int64_t number) {
+    float out[MAX_DIM] = {0}, largest = -INFINITY, sum = 0.0f;
+    int64_t rows = attention_combine_work(p).items, group, r, b, kv_head, bad;
+    rwi_attention_row row;
+    rwi_split_index(number, rwi_attention_group_rows(p), &group, &r);
+    rwi_split_index(group, p->rules.scores.heads / p->group, &b, &kv_head);
+    find_row(p, b, kv_head, r, &row, &bad);
+    if (!row.sane)
+        return;
+    for (int64_t part = 0; part < p->parts.count; part++) {
+        float lse = p->parts.lse[part * rows + number];
+        largest = lse > largest ? lse : largest;
+    }
+    float base = rwi_softmax_base(largest);
+    for (int64_t part = 0; part < p->parts.count; part++) {
+        float weight = rwi_exp(p->parts.lse[part * rows + number] - base);
+        const float *from = p->parts.out + (part * rows + number) * p->v_dim;
+        sum += weight;
+#pragma omp simd
+        for (int64_t d = 0; d < p->v_dim; d++)
+            out[d] += weight * from[d];
+    }
+    store_any_row(p, b, &row, out, rwi_attention_finish(p, row.h, base, sum));
+}
+
+void RWI_CPU_KERNEL(attention_combine)(const rw_attention_combine_params *p, int64_t begin,
+                                       int64_t end, rwi_fault_sink *sink) {
+    (void)sink; /* attention reported what makes no sense */
+    for (int64_t number = begin; number < end; number++)
+        combine_row(p, number);
 }

@@ -9,25 +9,24 @@
 
 #define MIN_PAGE_SIZE 16
 
-static rw_status check_table(const rwi_call *call, const rw_kv_cache *cache, int64_t batch,
-                             rwi_kv_pages *pages) {
-    rwi_argument table = {"cache.block_table", &cache->block_table};
+rw_status rwi_check_block_table(const rwi_call *call, rwi_argument table, rwi_argument k,
+                                int64_t batch, rwi_kv_pages *pages) {
     rw_status status = rwi_check_tensor(call, table, (rwi_tensor_rule){2, 2, RWI_IDS});
     if (status == RW_OK)
         status = rwi_check_length(call, table, 0, batch);
     if (status != RW_OK)
         return status;
-    int64_t size = cache->k.shape[2];
+    int64_t size = k.tensor->shape[2];
     if (size < MIN_PAGE_SIZE || (size & (size - 1)) != 0)
         return rwi_fail(call, RW_INVALID_ARGUMENT,
-                        "cache.k has pages of %lld positions, expected a power of two from %d on",
-                        (long long)size, MIN_PAGE_SIZE);
-    pages->shift = __builtin_ctzll((unsigned long long)size);
-    if (__builtin_mul_overflow(cache->block_table.shape[1], size, &pages->length))
-        return rwi_fail(call, RW_INVALID_ARGUMENT,
-                        "cache.block_table has %lld pages a sequence, expected fewer",
-                        (long long)cache->block_table.shape[1]);
-    pages->table = rwi_ids_view(&cache->block_table);
+                        "%s has pages of %lld positions, expected a power of two from %d on",
+                        k.name, (long long)size, MIN_PAGE_SIZE);
+    *pages = (rwi_kv_pages){.num_pages = k.tensor->shape[0],
+                            .shift = __builtin_ctzll((unsigned long long)size)};
+    if (__builtin_mul_overflow(table.tensor->shape[1], size, &pages->length))
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "%s has %lld pages a sequence, expected fewer",
+                        table.name, (long long)table.tensor->shape[1]);
+    pages->table = rwi_ids_view(table.tensor);
     return RW_OK;
 }
 
@@ -44,10 +43,11 @@ rw_status rwi_check_kv_cache(const rwi_call *call, const rw_kv_cache *cache, int
         status = rwi_check_length(call, v, axis, cache->k.shape[axis]);
     if (status != RW_OK)
         return status;
-    *pages = (rwi_kv_pages){.num_pages = cache->k.shape[0], .length = cache->k.shape[2]};
-    pages->shift = 62;
-    if (!rwi_absent(&cache->block_table))
-        return check_table(call, cache, batch, pages);
+    rwi_argument table = {"cache.block_table", &cache->block_table};
+    if (!rwi_absent(table.tensor))
+        return rwi_check_block_table(call, table, k, batch, pages);
+    *pages =
+        (rwi_kv_pages){.num_pages = cache->k.shape[0], .length = cache->k.shape[2], .shift = 62};
     return rwi_check_length(call, k, 0, batch);
 }
 

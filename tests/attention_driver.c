@@ -8,14 +8,20 @@ static const char *const words_layout[] = {"bhsd", "bshd", "hbsd", NULL};
 static const char *const words_mask[] = {"none", "full", "keys", NULL};
 static const char *const words_alibi[] = {"none", "absolute", "signed", NULL};
 static const char *const words_sick[] = {"none", "v", "k", "q", NULL};
+static const char *const words_paged[] = {"none", "i32", "i64", NULL};
+static const char *const words_page_fault[] = {"none", "low", "high", NULL};
 
 /* scale   in 1/64; 0: none given
  * mask    [batch, heads, seq_q, seq_k] or [batch, 1, 1, seq_k]
  * poison  k and v are NaN where no query sees the key
  * sick    NaN in column 0 of v or k, at the last key that the first query sees; or of the first
  * query
+ * paged       k and v in pages, in no order, and pages that no one reads between them
+ * page_fault  the last sequence's page of the last key that its last query sees is -1, or past the
+ *             last
+ * split       there is a workspace
  */
-#define ATTENTION_FIELDS(FIELD)                                                                    \
+#define ATTENTION_FIELDS(FIELD, SPLIT)                                                             \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(out_dtype, RW_F32, rwt_words_dtype)                                                      \
     FIELD(batch, 1, NULL)                                                                          \
@@ -36,6 +42,10 @@ static const char *const words_sick[] = {"none", "v", "k", "q", NULL};
     FIELD(sinks, 0, NULL)                                                                          \
     FIELD(poison, 0, NULL)                                                                         \
     FIELD(sick, 0, words_sick)                                                                     \
+    FIELD(paged, 0, words_paged)                                                                   \
+    FIELD(page_size, 16, NULL)                                                                     \
+    FIELD(page_fault, 0, words_page_fault)                                                         \
+    FIELD(split, SPLIT, NULL)                                                                      \
     RWT_PATTERN_FIELDS(FIELD)                                                                      \
     FIELD(seed, 0, NULL)
 
@@ -46,17 +56,20 @@ enum {
 };
 
 typedef struct attention_case {
-    ATTENTION_FIELDS(RWT_MEMBER)
+    ATTENTION_FIELDS(RWT_MEMBER, 0)
 } attention_case;
 
-static const rwt_field attention_fields[] = {ATTENTION_FIELDS(RWT_FIELD)};
+static const rwt_field attention_fields[] = {ATTENTION_FIELDS(RWT_FIELD, 0)};
+static const rwt_field combine_fields[] = {ATTENTION_FIELDS(RWT_FIELD, 1)};
 
 typedef struct attention_plan {
     rwt_view q;
     rwt_view k;
     rwt_view v;
+    rwt_view table;
     rwt_view out;
     rwt_view lse;
+    rwt_view workspace;
     rwt_view mask;
     rwt_view slopes;
     rwt_view sinks;
@@ -80,13 +93,62 @@ static const rwt_pattern_fields *pattern_of(const attention_case *c) {
 /* ---- buffers ----------------------------------------------------------------------------------
  */
 
-static rwt_view add(rwt_job *job, const char *name, int64_t heads, int64_t seq, int64_t width) {
+/* [outer, heads, seq, width]: outer is the batch, or pages. */
+static rwt_view add_outer(rwt_job *job, const char *name, int64_t outer, int64_t heads, int64_t seq,
+                          int64_t width) {
     static const int orders[][RW_MAX_RANK] = {{0, 1, 2, 3}, {0, 2, 1, 3}, {1, 0, 2, 3}};
     const attention_case *c = case_of(&job->c);
     rwt_layout layout = {
-        4, {c->batch, heads, seq, width}, orders[c->layout], (rwt_stride_style)c->stride};
+        4, {outer, heads, seq, width}, orders[c->layout], (rwt_stride_style)c->stride};
     rwt_buffer_spec spec = {.name = name, .dtype = (rw_dtype)c->dtype, .misalign = c->misalign};
     return rwt_view_add(job, &layout, spec);
+}
+
+static rwt_view add(rwt_job *job, const char *name, int64_t heads, int64_t seq, int64_t width) {
+    return add_outer(job, name, case_of(&job->c)->batch, heads, seq, width);
+}
+
+/* Pages of a sequence, and of the cache. */
+static int64_t pages_each(const attention_case *c) {
+    return c->seq_k / c->page_size;
+}
+
+static int64_t num_pages(const attention_case *c) {
+    return c->batch * pages_each(c) + 3;
+}
+
+static void add_table(rwt_job *job, const attention_case *c, attention_plan *plan) {
+    rwt_layout layout = {2, {c->batch, pages_each(c)}, NULL, (rwt_stride_style)c->stride};
+    plan->table = rwt_view_absent;
+    if (!c->paged)
+        return;
+    plan->table = rwt_id_view_add(job, &layout, "block_table", c->paged - 1);
+    int64_t *pages = rwt_allocate((size_t)num_pages(c) * sizeof *pages), used = 0;
+    for (int64_t i = 0; i < num_pages(c); i++) {
+        int64_t other = rwt_random_below(&job->random, i + 1);
+        pages[i] = pages[other];
+        pages[other] = i;
+    }
+    for (int64_t b = 0; b < c->batch; b++)
+        for (int64_t n = 0; n < pages_each(c); n++)
+            rwt_buffer_set_id(job, plan->table.buffer, rwt_view_at(&plan->table, b, n, 0, 0),
+                              pages[used++]);
+    free(pages);
+}
+
+static int64_t page_of(const rwt_job *job, int64_t b, int64_t j) {
+    const attention_plan *plan = job->plan;
+    int64_t n = j / case_of(&job->c)->page_size;
+    return rwt_buffer_get_id(job, plan->table.buffer, rwt_view_at(&plan->table, b, n, 0, 0));
+}
+
+/* The element of k or v: key j of sequence b. */
+static int64_t key_at(const rwt_job *job, const rwt_view *view, int64_t b, int64_t h, int64_t j,
+                      int64_t d) {
+    const attention_case *c = case_of(&job->c);
+    if (!c->paged)
+        return rwt_view_at(view, b, h, j, d);
+    return rwt_view_at(view, page_of(job, b, j), h, j % c->page_size, d);
 }
 
 static void add_outputs(rwt_job *job, const attention_case *c, attention_plan *plan) {
@@ -134,11 +196,11 @@ static rwt_view add_head_values(rwt_job *job, const char *name, bool given) {
     return view;
 }
 
-static void set_nan(rwt_job *job, const rwt_view *view, int64_t b, int64_t h, int64_t s,
+/* Columns of key j. */
+static void set_nan(rwt_job *job, const rwt_view *view, int64_t b, int64_t h, int64_t j,
                     int64_t columns) {
-    rwt_buffer *buffer = &job->buffers[view->buffer];
     for (int64_t column = 0; column < columns; column++)
-        rwt_store(buffer->dtype, buffer->initial, rwt_view_at(view, b, h, s, column), NAN);
+        rwt_buffer_set(job, view->buffer, key_at(job, view, b, h, j, column), NAN);
 }
 
 static bool seen_by_any(const rwt_job *job, int64_t b, int64_t j) {
@@ -162,7 +224,7 @@ static void spoil(rwt_job *job, const attention_case *c, const attention_plan *p
     if (!c->sick || c->batch == 0 || c->heads == 0 || c->seq_q == 0)
         return;
     if (c->sick == SICK_Q) {
-        set_nan(job, &plan->q, 0, 0, 0, 1);
+        rwt_buffer_set(job, plan->q.buffer, rwt_view_at(&plan->q, 0, 0, 0, 0), NAN);
         return;
     }
     for (int64_t j = c->seq_k - 1; j >= 0; j--) {
@@ -174,14 +236,77 @@ static void spoil(rwt_job *job, const attention_case *c, const attention_plan *p
     }
 }
 
+/* Keys [begin, end) of query i: from the first that it sees to the last. */
+typedef struct hull {
+    int64_t begin;
+    int64_t end;
+} hull;
+
+static hull hull_of(const rwt_job *job, int64_t b, int64_t i) {
+    const attention_case *c = case_of(&job->c);
+    const attention_plan *plan = job->plan;
+    hull seen = {0, 0};
+    for (int64_t j = 0; j < c->seq_k; j++) {
+        rw_pattern_pair pair = {b, i, j};
+        if (!rwt_pattern_sees(job, pattern_of(c), &plan->pattern, &pair))
+            continue;
+        if (seen.end == 0)
+            seen.begin = j;
+        seen.end = j + 1;
+    }
+    return seen;
+}
+
+/* Whether what is seen differs by more than intervals: whoever asks for the pages of a query does
+ * not look at every key. */
+static bool has_cells(const attention_case *c) {
+    return c->bits || c->hide || c->globals;
+}
+
+/* Page numbers that no query needs are none, and one that is needed, if the case says so. */
+static void spoil_pages(rwt_job *job, const attention_case *c, const attention_plan *plan) {
+    if (!c->paged || has_cells(c) || c->pattern_at_fault)
+        return;
+    for (int64_t b = 0; b < c->batch; b++) {
+        hull all = {c->seq_k, 0};
+        for (int64_t i = 0; i < c->seq_q; i++) {
+            hull seen = hull_of(job, b, i);
+            if (seen.end == 0)
+                continue;
+            all.begin = seen.begin < all.begin ? seen.begin : all.begin;
+            all.end = seen.end > all.end ? seen.end : all.end;
+        }
+        for (int64_t n = 0; n < pages_each(c); n++) {
+            bool needed = n * c->page_size < all.end && (n + 1) * c->page_size > all.begin;
+            bool last = b == c->batch - 1 && n == (all.end - 1) / c->page_size;
+            int64_t page = c->page_fault == 1 || !needed ? -1 : num_pages(c);
+            if (!needed || (last && c->page_fault))
+                rwt_buffer_set_id(job, plan->table.buffer, rwt_view_at(&plan->table, b, n, 0, 0),
+                                  page);
+        }
+    }
+}
+
+/* A part has 256 keys at least. */
+static void add_workspace(rwt_job *job, const attention_case *c, attention_plan *plan) {
+    int64_t parts = c->seq_k / 256 + 1, rows = c->batch * c->heads * c->seq_q;
+    rwt_layout layout = {1, {4 * parts * rows * (c->v_dim + 1)}, NULL, RWT_CONTIGUOUS};
+    rwt_buffer_spec spec = {.name = "workspace", .dtype = RW_U8, .scratch = true};
+    plan->workspace = c->split ? rwt_view_add(job, &layout, spec) : rwt_view_absent;
+}
+
 static void attention_fill(rwt_job *job) {
     const attention_case *c = case_of(&job->c);
     attention_plan *plan = job->plan;
     rw_pattern_shape shape = {c->batch, c->seq_q, c->seq_k};
+    int64_t outer = c->paged ? num_pages(c) : c->batch;
+    int64_t rows = c->paged ? c->page_size : c->seq_k;
     add_outputs(job, c, plan);
+    add_workspace(job, c, plan);
     plan->q = add(job, "q", c->heads, c->seq_q, c->head_dim);
-    plan->k = add(job, "k", c->heads / c->group, c->seq_k, c->head_dim);
-    plan->v = add(job, "v", c->heads / c->group, c->seq_k, c->v_dim);
+    plan->k = add_outer(job, "k", outer, c->heads / c->group, rows, c->head_dim);
+    plan->v = add_outer(job, "v", outer, c->heads / c->group, rows, c->v_dim);
+    add_table(job, c, plan);
     rwt_buffer_fill(job, plan->q.buffer, RWT_ORDINARY);
     rwt_buffer_fill(job, plan->k.buffer, RWT_ORDINARY);
     rwt_buffer_fill(job, plan->v.buffer, RWT_ORDINARY);
@@ -190,6 +315,7 @@ static void attention_fill(rwt_job *job) {
     plan->sinks = add_head_values(job, "sinks", c->sinks != 0);
     rwt_pattern_add(job, pattern_of(c), &shape, &plan->pattern);
     spoil(job, c, plan);
+    spoil_pages(job, c, plan);
 }
 
 /* ---- reference --------------------------------------------------------------------------------
@@ -226,7 +352,7 @@ static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair
         double x =
             rwt_buffer_get(job, plan->q.buffer, rwt_view_at(&plan->q, pair->b, h, pair->i, d));
         double y = rwt_buffer_get(job, plan->k.buffer,
-                                  rwt_view_at(&plan->k, pair->b, h / c->group, pair->j, d));
+                                  key_at(job, &plan->k, pair->b, h / c->group, pair->j, d));
         result.s += x * y * scale_of(c);
         result.carried += fabs(x * y * scale_of(c));
     }
@@ -274,6 +400,14 @@ static row_sums sum_row(const rwt_job *job, int64_t h, const score *row) {
     return sums;
 }
 
+/* Weights are rounded to the dtype of the inputs, by half of its epsilon: as steps of 4 epsilons of
+ * f32, which rwt_expect_near() allows. */
+static double weight_steps(const attention_case *c) {
+    if (c->dtype == RW_F32)
+        return 0.0;
+    return rwt_dtype_epsilon((rw_dtype)c->dtype) / 2.0 / (4.0 * rwt_dtype_epsilon(RW_F32));
+}
+
 static void expect_row(rwt_job *job, int64_t b, int64_t h, int64_t i) {
     const attention_case *c = case_of(&job->c);
     const attention_plan *plan = job->plan;
@@ -291,18 +425,32 @@ static void expect_row(rwt_job *job, int64_t b, int64_t h, int64_t i) {
             if (share == 0.0)
                 continue;
             double x =
-                rwt_buffer_get(job, plan->v.buffer, rwt_view_at(&plan->v, b, h / c->group, j, d));
+                rwt_buffer_get(job, plan->v.buffer, key_at(job, &plan->v, b, h / c->group, j, d));
             out += share * x;
-            size += share * fabs(x);
+            double exponent = row[j].carried + fabs(row[j].s - sums.base);
+            size += share * fabs(x) * (3.0 + sums.carried + exponent + weight_steps(c));
         }
-        rwt_expect_near(job, plan->out.buffer, rwt_view_at(&plan->out, b, h, i, d), out,
-                        size * (3.0 + sums.carried));
+        rwt_expect_near(job, plan->out.buffer, rwt_view_at(&plan->out, b, h, i, d), out, size);
     }
     if (plan->lse.buffer >= 0)
         rwt_expect_near(job, plan->lse.buffer, rwt_view_at(&plan->lse, b, h, i, 0),
                         sums.sum == 0.0 ? -INFINITY : sums.base + log(sums.sum),
                         fabs(sums.base) + 1.0 + sums.carried);
     free(row);
+}
+
+/* False where a page that query i needs is none: *bad is the first such number. */
+static bool pages_make_sense(const rwt_job *job, int64_t b, int64_t i, int64_t *bad) {
+    const attention_case *c = case_of(&job->c);
+    if (!c->paged || has_cells(c))
+        return true;
+    hull seen = hull_of(job, b, i);
+    for (int64_t j = seen.begin; j < seen.end; j++) {
+        *bad = page_of(job, b, j);
+        if (*bad < 0 || *bad >= num_pages(c))
+            return false;
+    }
+    return true;
 }
 
 static void attention_reference(rwt_job *job) {
@@ -312,7 +460,8 @@ static void attention_reference(rwt_job *job) {
         for (int64_t h = 0; h < c->heads; h++)
             for (int64_t i = 0; i < c->seq_q; i++) {
                 int64_t bad;
-                if (rwt_pattern_makes_sense(job, pattern_of(c), &plan->pattern, b, i, &bad))
+                if (rwt_pattern_makes_sense(job, pattern_of(c), &plan->pattern, b, i, &bad) &&
+                    pages_make_sense(job, b, i, &bad))
                     expect_row(job, b, h, i);
                 else
                     rwt_expect_fault(job, b * c->seq_q + i, bad);
@@ -331,6 +480,8 @@ static void attention_bind(const rwt_job *job, rwt_set *set) {
         .q = rwt_tensor(job, set, &plan->q),
         .k = rwt_tensor(job, set, &plan->k),
         .v = rwt_tensor(job, set, &plan->v),
+        .block_table = rwt_tensor(job, set, &plan->table),
+        .workspace = rwt_tensor(job, set, &plan->workspace),
         .out = rwt_tensor(job, set, &plan->out),
         .lse = rwt_tensor(job, set, &plan->lse),
         .scale = (double)c->scale / 64.0,
@@ -348,7 +499,11 @@ static void attention_bind(const rwt_job *job, rwt_set *set) {
 
 static rw_status attention_run(const rwt_binding *binding, const void *args) {
     const attention_call *call = args;
-    return rw_attention(binding->context, &call->args);
+    rw_attention_args exact = call->args; /* not a byte more than it asks for */
+    rw_status status = RW_OK;
+    if (exact.workspace.rank > 0)
+        status = rw_attention_workspace(binding->context, &exact, &exact.workspace.shape[0]);
+    return status == RW_OK ? rw_attention(binding->context, &exact) : status;
 }
 
 static double attention_bytes(const rwt_job *job) {
@@ -386,6 +541,13 @@ static const char *attention_invalid(const rwt_case *row) {
         return "group must divide heads";
     if (!width_fits(c->head_dim) || !width_fits(c->v_dim))
         return "head_dim and v_dim are multiples of 8 from 8 to 256";
+    if (c->page_size < 16 || (c->page_size & (c->page_size - 1)) != 0)
+        return "page_size is a power of two from 16 on";
+    if (c->paged && c->seq_k % c->page_size != 0)
+        return "pages are whole";
+    if (c->page_fault && (!c->paged || has_cells(c) || c->pattern_at_fault || c->seq_q == 0 ||
+                          c->seq_k == 0 || c->batch == 0 || c->heads == 0))
+        return "a page at fault needs pages and a query that reads them";
     if (c->sick && c->mask)
         return "a NaN under a mask of -inf may show or not";
     return rwt_pattern_invalid(pattern_of(c), &shape);
@@ -424,6 +586,12 @@ static const rwt_case_row attention_rows[] = {
     {RWT_QUICK, "sinks=1,seq_k=0"},
     {RWT_QUICK, "sick=v|k|q,causal=0|1,seq_q=20,seq_k=90,poison=0|1,dtype=f32|bf16"},
     {RWT_QUICK, "misalign=1|3,dtype=f32|f16|bf16,lse=0"},
+    {RWT_QUICK, "paged=i32|i64,seq_k=48,layout=bhsd|bshd|hbsd,stride=contiguous|gaps|negative,"
+                "batch=2,causal=0|1"},
+    {RWT_QUICK, "paged=i32,page_size=16|32|64|128,seq_k=128,dtype=f32|bf16,causal=1,seq_q=1|70,"
+                "padding=none|right|both,batch=3,poison=1"},
+    {RWT_QUICK, "paged=i64,page_fault=low|high,seq_k=96,batch=3,causal=0|1,padding=none|right,"
+                "left=-1|20"},
     {RWT_FULL, "seq_q=200,seq_k=515,heads=4,group=2,head_dim=128,v_dim=128,causal=1,"
                "dtype=f32|f16|bf16,out_dtype=f32|bf16"},
     {RWT_FULL, "seq_q=1,seq_k=2049,heads=8,group=4,head_dim=64,v_dim=64,batch=2,padding=right,"
@@ -438,15 +606,37 @@ static const char attention_random[] =
     "sinks=0|0|1,poison=0|1,sick=none|none|none|v|k|q,causal=0|1,align=bottom|top,left=-1|-1|0..40,"
     "right=-1|-1|0..40,prefix=-1|-1|0..60,globals=0|0|1..5,documents=0|0|1..5,own=0|1,"
     "padding=none|none|left|right|both,bits=none|none|none|queries|batch|keys,"
-    "hide=none|none|none|queries|batch|keys,part_dtype=i32|i64";
+    "hide=none|none|none|queries|batch|keys,part_dtype=i32|i64,paged=none|none|i32|i64,"
+    "page_size=16|32|64,page_fault=none|none|low|high,split=0|0|1";
+
+/* Few queries against many keys: the keys are split. */
+static const rwt_case_row combine_rows[] = {
+    {RWT_QUICK, "dtype=f32|f16|bf16,out_dtype=f32|bf16,seq_q=1|3,seq_k=520,head_dim=64,v_dim=40"},
+    {RWT_QUICK, "seq_q=1,seq_k=255|256|257|513,heads=8,group=8|1,lse=0|1"},
+    {RWT_QUICK, "seq_q=5,seq_k=600,causal=1,left=-1|300,batch=2,stride=gaps"},
+    {RWT_QUICK, "seq_q=2,seq_k=600,padding=right|both,batch=3,poison=1,causal=0|1"},
+    {RWT_QUICK, "seq_q=1,seq_k=600,sinks=1,alibi=none|absolute,softcap=0|5"},
+    {RWT_QUICK, "seq_q=2,seq_k=640,paged=i32|i64,page_size=16|128,batch=2,padding=none|right"},
+    {RWT_QUICK, "seq_q=3,seq_k=640,paged=i32,page_fault=low|high,batch=2,causal=0|1,left=-1|40"},
+    {RWT_QUICK, "seq_q=3,seq_k=600,batch=2,pattern_at_fault=padding,padding=both"},
+    {RWT_QUICK, "seq_q=3,seq_k=600,sick=v|k|q,poison=1,causal=1"},
+    {RWT_QUICK, "seq_q=9,seq_k=3,causal=1,align=top"},
+    {RWT_FULL, "seq_q=1,seq_k=4100,heads=8,group=4,head_dim=128,v_dim=128,dtype=f32|bf16,"
+               "batch=1|3"},
+    {RWT_QUICK, NULL}};
+
+static const char combine_random[] =
+    "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2|3,heads=1..8,group=1|1|2|3|4,"
+    "seq_q=1|1|2..6,seq_k=200..1400,head_dim=8|16|64|80,v_dim=8|32|64|72,layout=bhsd|bshd|hbsd,"
+    "stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1,softcap=0|0|1..30,"
+    "mask=none|none|full|keys,alibi=none|none|absolute|signed,sinks=0|0|1,poison=0|1,causal=0|1,"
+    "left=-1|-1|0..400,prefix=-1|-1|0..60,documents=0|0|1..5,padding=none|none|left|right|both,"
+    "paged=none|i32|i64,page_size=16|32|64,page_fault=none|none|low|high";
 
 static const rwt_benchmark attention_benchmarks[] = {
     {"f32 512x512 8/2x128 causal",
      "heads=8,group=4,seq_q=512,seq_k=512,head_dim=128,v_dim=128,causal=1,lse=0", true, true,
      false},
-    {"bf16 1x8192 8/2x128 decode",
-     "dtype=bf16,out_dtype=bf16,heads=8,group=4,seq_q=1,seq_k=8192,head_dim=128,v_dim=128,lse=0",
-     true, true, false},
     {"f32 1x32x2048x128 causal",
      "heads=32,group=1,seq_q=2048,seq_k=2048,head_dim=128,v_dim=128,causal=1,lse=0", false, true,
      false},
@@ -472,6 +662,45 @@ const rwt_driver rwt_attention_driver = {
     .random = attention_random,
     .num_random = 300,
     .benchmarks = attention_benchmarks,
+    .plan_size = sizeof(attention_plan),
+    .args_size = sizeof(attention_call),
+    .invalid = attention_invalid,
+    .fill = attention_fill,
+    .reference = attention_reference,
+    .bind = attention_bind,
+    .run = attention_run,
+    .bytes = attention_bytes,
+    .flops = attention_flops,
+};
+
+static const rwt_benchmark combine_benchmarks[] = {
+    {"bf16 1x8192 8/2x128 decode",
+     "dtype=bf16,out_dtype=bf16,heads=8,group=4,seq_q=1,seq_k=8192,head_dim=128,v_dim=128,"
+     "lse=0",
+     true, true, false},
+    {"bf16 64x8192 32/8x128 decode",
+     "dtype=bf16,out_dtype=bf16,batch=64,heads=32,group=4,seq_q=1,seq_k=8192,head_dim=128,"
+     "v_dim=128,lse=0",
+     false, true, false},
+    {"bf16 1x32768 32/8x128 decode",
+     "dtype=bf16,out_dtype=bf16,batch=1,heads=32,group=4,seq_q=1,seq_k=32768,head_dim=128,"
+     "v_dim=128,lse=0",
+     false, true, false},
+    {"bf16 64x8192 32/8x128 decode, pages of 16",
+     "dtype=bf16,out_dtype=bf16,batch=64,heads=32,group=4,seq_q=1,seq_k=8192,head_dim=128,"
+     "v_dim=128,lse=0,paged=i32",
+     false, true, false},
+    {NULL, NULL, false, false, false}};
+
+/* rw_attention with a workspace: attention of parts of the keys, then what makes one of them. */
+const rwt_driver rwt_attention_combine_driver = {
+    .name = "attention_combine",
+    .fields = combine_fields,
+    .num_fields = RWT_COUNT(combine_fields),
+    .rows = combine_rows,
+    .random = combine_random,
+    .num_random = 150,
+    .benchmarks = combine_benchmarks,
     .plan_size = sizeof(attention_plan),
     .args_size = sizeof(attention_call),
     .invalid = attention_invalid,

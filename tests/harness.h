@@ -141,6 +141,7 @@ typedef struct rwt_buffer {
     rw_dtype dtype;
     int64_t elements;
     int64_t misalign;       /* elements by which the first one misses its 256-byte boundary */
+    bool scratch;           /* may hold anything afterwards */
     void *initial;          /* what the device gets before the operation */
     rwt_expected *expected; /* one an element; NULL: nothing may change */
 } rwt_buffer;
@@ -167,6 +168,7 @@ typedef struct rwt_buffer_spec {
     rw_dtype dtype;
     int64_t elements;
     int64_t misalign;
+    bool scratch;
 } rwt_buffer_spec;
 
 int rwt_buffer_add(rwt_job *job, const rwt_buffer_spec *spec);

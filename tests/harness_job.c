@@ -59,6 +59,7 @@ int rwt_buffer_add(rwt_job *job, const rwt_buffer_spec *spec) {
     buffer->dtype = spec->dtype;
     buffer->elements = spec->elements;
     buffer->misalign = spec->misalign;
+    buffer->scratch = spec->scratch;
     buffer->initial = rwt_allocate((size_t)spec->elements * size);
     uint64_t poison = poison_of(spec->dtype);
     for (int64_t i = 0; i < spec->elements; i++)

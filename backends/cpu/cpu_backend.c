@@ -25,6 +25,9 @@ typedef struct cpu_device {
 
 #define ALIGNMENT ((size_t)256)
 
+/* Pieces of work that keep many cores busy, and do not cost few of them much. */
+#define PARTS 64
+
 /* Waking a thread costs what one core streams through in that time: below this much each, fewer
  * threads are faster. */
 #define BYTES_PER_THREAD ((int64_t)128 * 1024)
@@ -60,6 +63,7 @@ static rw_status cpu_open(const rwi_open_options *options, rwi_device **device,
     atomic_flag_clear(&cpu->sink.busy);
     cpu->base.num_threads =
         options->num_threads > 0 ? options->num_threads : rwi_parallel_max_threads();
+    cpu->base.parts = PARTS;
     snprintf(cpu->base.platform, sizeof cpu->base.platform, "%s", rwi_cpu_isa_name(isa));
     snprintf(cpu->base.name, sizeof cpu->base.name, "%d threads, %s", cpu->base.num_threads,
              rwi_cpu_isa_name(isa));

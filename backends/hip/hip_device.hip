@@ -12,6 +12,9 @@
 #define PLATFORM "amd"
 #endif
 
+/* Blocks that read memory as fast as it can be read. */
+#define BLOCKS_A_MULTIPROCESSOR 4
+
 /* ---- errors ---- */
 
 static rw_status status_of(hipError_t error) {
@@ -80,6 +83,8 @@ static rw_status describe_device(rwi_hip_device *hip) {
     if (error == hipSuccess)
         snprintf(hip->base.name, sizeof hip->base.name, "%.120s", properties.name);
     snprintf(hip->base.platform, sizeof hip->base.platform, "%s", PLATFORM);
+    if (error == hipSuccess)
+        hip->base.parts = BLOCKS_A_MULTIPROCESSOR * properties.multiProcessorCount;
     return rwi_hip_status(&hip->base, error, "hipGetDeviceProperties");
 }
 
