@@ -32,7 +32,8 @@ function(ropewalk_link_hip_emulator target)
     set(folder ${PROJECT_SOURCE_DIR}/tests/hip_emulator)
     find_package(Threads REQUIRED)
     add_library(ropewalk-hip-emulator STATIC ${folder}/emulator_block.cpp
-                ${folder}/emulator_fiber.cpp ${folder}/emulator_runtime.cpp)
+                ${folder}/emulator_fiber.cpp ${folder}/emulator_matrix.cpp
+                ${folder}/emulator_runtime.cpp)
     target_compile_options(ropewalk-hip-emulator PRIVATE -fno-exceptions -fno-rtti)
     target_include_directories(ropewalk-hip-emulator PUBLIC ${folder})
     target_link_libraries(ropewalk-hip-emulator PRIVATE ropewalk-flags PUBLIC Threads::Threads)

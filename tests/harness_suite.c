@@ -119,7 +119,8 @@ static size_t append_setting(char *text, size_t size, const char *name) {
 static void report(const rwt_suite *suite, const rwt_case *c, const char *target,
                    const char *backend, const char *reason) {
     char line[2048], settings[256] = "";
-    size_t used = append_setting(settings, sizeof settings, "ROPEWALK_EMULATED_WAVE");
+    size_t used = append_setting(settings, sizeof settings, "ROPEWALK_EMULATED_ARCH");
+    used += append_setting(settings + used, sizeof settings - used, "ROPEWALK_EMULATED_WAVE");
     append_setting(settings + used, sizeof settings - used, "ROPEWALK_EMULATED_ORDER");
     snprintf(line, sizeof line, "%s on %s: %s\n    %sropewalk check %s --backend %s --case '%s'",
              suite->driver->name, target, reason, settings, suite->driver->name, backend,

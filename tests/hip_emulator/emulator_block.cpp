@@ -39,6 +39,7 @@ static kernel_thread threads[HIP_EMULATOR_MAX_THREADS];
 static int num_threads;
 static int current; /* the thread that runs */
 
+static hip_emulator_arch arch;
 static hip_emulator_order thread_order;
 static int order[HIP_EMULATOR_MAX_THREADS];
 static int position; /* in `order`: of the next thread to look at */
@@ -150,8 +151,8 @@ void *hip_emulator_dynamic_shared(void) {
 
 /* ---- errors ---- */
 
-static const char *op_name(hip_emulator_op op) {
-    switch (op) {
+static const char *op_name(const hip_emulator_call *call) {
+    switch (call->op) {
     case HIP_EMULATOR_BARRIER:
         return "__syncthreads";
     case HIP_EMULATOR_SHFL:
@@ -162,6 +163,8 @@ static const char *op_name(hip_emulator_op op) {
         return "__shfl_down";
     case HIP_EMULATOR_SHFL_XOR:
         return "__shfl_xor";
+    case HIP_EMULATOR_INSTRUCTION:
+        return call->instruction->name;
     case HIP_EMULATOR_BALLOT:
         return "__ballot";
     case HIP_EMULATOR_ANY:
@@ -182,7 +185,7 @@ struct text {
 static text describe(const hip_emulator_call *call) {
     const char *slash = strrchr(call->site.file, '/');
     text text;
-    snprintf(text.buffer, sizeof text.buffer, "%s at %.96s:%d in %.96s", op_name(call->op),
+    snprintf(text.buffer, sizeof text.buffer, "%s at %.96s:%d in %.96s", op_name(call),
              slash ? slash + 1 : call->site.file, call->site.line, call->site.function);
     return text;
 }
@@ -212,6 +215,14 @@ static bool report_divergence(int index, int other, const char *group) {
     return false;
 }
 
+static bool report_instruction(int index, const char *what) {
+    char sentence[600];
+    snprintf(sentence, sizeof sentence, "%s, thread %d: %s", describe(&threads[index].call).buffer,
+             index, what);
+    report(sentence);
+    return false;
+}
+
 static bool report_shuffle(int index, const char *what, int number) {
     char sentence[600];
     snprintf(sentence, sizeof sentence, "%s, thread %d: %s %d (wave of %d)",
@@ -223,7 +234,7 @@ static bool report_shuffle(int index, const char *what, int number) {
 /* ---- what threads wait for ---- */
 
 static bool same_call(const hip_emulator_call *a, const hip_emulator_call *b) {
-    return a->op == b->op && a->site.line == b->site.line &&
+    return a->op == b->op && a->instruction == b->instruction && a->site.line == b->site.line &&
            strcmp(a->site.file, b->site.file) == 0;
 }
 
@@ -245,6 +256,7 @@ static int source_lane(const hip_emulator_call *call, int lane) {
         source ^= call->lane;
         return source < 0 || source >= end ? lane : (int)source;
     case HIP_EMULATOR_BARRIER:
+    case HIP_EMULATOR_INSTRUCTION:
     case HIP_EMULATOR_BALLOT:
     case HIP_EMULATOR_ANY:
     case HIP_EMULATOR_ALL:
@@ -268,6 +280,28 @@ static bool complete_shuffle(int first, int end) {
         thread->result = threads[source].call.value;
     }
     return true;
+}
+
+static bool complete_instruction(int first, int end, int chosen) {
+    const hip_emulator_instruction *instruction = threads[chosen].call.instruction;
+    char what[128];
+    if (!(instruction->archs & arch)) {
+        snprintf(what, sizeof what, "%s (wave of %d) does not have this instruction",
+                 hip_emulator_arch_name(arch), warpSize);
+        return report_instruction(chosen, what);
+    }
+    void *brought[64];
+    for (int i = first; i < first + warpSize; i++) {
+        if (i >= end) {
+            snprintf(what, sizeof what, "the wave has %d of %d lanes", end - first, warpSize);
+            return report_instruction(chosen, what);
+        }
+        if (threads[i].state == DONE)
+            return report_divergence(chosen, i, "wave");
+        brought[i - first] = threads[i].call.brought;
+    }
+    const char *wrong = instruction->run(brought);
+    return wrong ? report_instruction(chosen, wrong) : true;
 }
 
 static void complete_vote(int first, int end, const hip_emulator_call *call) {
@@ -311,9 +345,14 @@ static bool match_wave(int first, int end) {
     const int other = find_divergent(first, end, &call);
     if (other != end && call.op != HIP_EMULATOR_ACTIVEMASK)
         return report_divergence(chosen, other, "wave");
+    bool sound = true;
     if (call.op >= HIP_EMULATOR_BALLOT)
         complete_vote(first, end, &call);
-    else if (!complete_shuffle(first, end))
+    else if (call.op == HIP_EMULATOR_INSTRUCTION)
+        sound = complete_instruction(first, end, chosen);
+    else
+        sound = complete_shuffle(first, end);
+    if (!sound)
         return false;
     release(first, end, call);
     return true;
@@ -402,6 +441,7 @@ hipError_t hip_emulator_run_launch(const hip_emulator_launch &requested) {
     pthread_mutex_lock(&launch_lock);
     launch = &requested;
     warpSize = settings.wave;
+    arch = settings.arch;
     thread_order = settings.order;
     gridDim = requested.grid;
     blockDim = requested.block;

@@ -20,28 +20,65 @@ static hipError_t fail(hipError_t error) {
     return error;
 }
 
-bool hip_emulator_read_settings(hip_emulator_settings *settings) {
+/* ---- settings ---- */
+
+struct arch_entry {
+    const char *name;
+    hip_emulator_arch arch;
+    int wave;
+};
+
+/* The first of its wave is what the wave alone chooses. */
+static const arch_entry archs[] = {
+    {"gfx1100", HIP_EMULATOR_GFX1100, 32}, {"gfx942", HIP_EMULATOR_GFX942, 64},
+    {"gfx90a", HIP_EMULATOR_GFX90A, 64},   {"gfx1030", HIP_EMULATOR_GFX1030, 32},
+    {"gfx1201", HIP_EMULATOR_GFX1201, 32}, {"sm_90", HIP_EMULATOR_SM_90, 32},
+};
+
+const char *hip_emulator_arch_name(hip_emulator_arch arch) {
+    for (const arch_entry &entry : archs)
+        if (entry.arch == arch)
+            return entry.name;
+    return "?";
+}
+
+static bool refuse(const char *name, const char *value, const char *expected) {
+    fprintf(stderr, "hip emulator: %s is \"%s\", expected %s\n", name, value, expected);
+    return false;
+}
+
+static bool read_arch(hip_emulator_settings *settings) {
     const char *wave = getenv("ROPEWALK_EMULATED_WAVE");
+    const char *name = getenv("ROPEWALK_EMULATED_ARCH");
+    if (wave && strcmp(wave, "32") != 0 && strcmp(wave, "64") != 0)
+        return refuse("ROPEWALK_EMULATED_WAVE", wave, "32 or 64");
+    const arch_entry *chosen = nullptr;
+    for (const arch_entry &entry : archs)
+        if (!chosen && (name ? strcmp(name, entry.name) == 0 : !wave || atoi(wave) == entry.wave))
+            chosen = &entry;
+    if (!chosen)
+        return refuse("ROPEWALK_EMULATED_ARCH", name,
+                      "gfx90a, gfx942, gfx1030, gfx1100, gfx1201 or sm_90");
+    if (wave && atoi(wave) != chosen->wave)
+        return refuse("ROPEWALK_EMULATED_WAVE", wave,
+                      chosen->wave == 64 ? "64, the lanes of ROPEWALK_EMULATED_ARCH's waves"
+                                         : "32, the lanes of ROPEWALK_EMULATED_ARCH's waves");
+    settings->arch = chosen->arch;
+    settings->wave = chosen->wave;
+    return true;
+}
+
+bool hip_emulator_read_settings(hip_emulator_settings *settings) {
     const char *order = getenv("ROPEWALK_EMULATED_ORDER");
-    *settings = {32, HIP_EMULATOR_FORWARD};
-    if (wave && strcmp(wave, "64") == 0) {
-        settings->wave = 64;
-    } else if (wave && strcmp(wave, "32") != 0) {
-        fprintf(stderr, "hip emulator: ROPEWALK_EMULATED_WAVE is \"%s\", expected 32 or 64\n",
-                wave);
+    settings->order = HIP_EMULATOR_FORWARD;
+    if (!read_arch(settings))
         return false;
-    }
-    if (order && strcmp(order, "reverse") == 0) {
+    if (order && strcmp(order, "reverse") == 0)
         settings->order = HIP_EMULATOR_REVERSE;
-    } else if (order && strcmp(order, "shuffle") == 0) {
+    else if (order && strcmp(order, "shuffle") == 0)
         settings->order = HIP_EMULATOR_SHUFFLE;
-    } else if (order && strcmp(order, "forward") != 0) {
-        fprintf(stderr,
-                "hip emulator: ROPEWALK_EMULATED_ORDER is \"%s\", expected forward, reverse or "
-                "shuffle\n",
-                order);
-        return false;
-    }
+    else if (order && strcmp(order, "forward") != 0)
+        return refuse("ROPEWALK_EMULATED_ORDER", order, "forward, reverse or shuffle");
     return true;
 }
 
@@ -74,7 +111,8 @@ hipError_t hipGetDeviceProperties(hipDeviceProp_t *properties, int device) {
     *properties = {};
     snprintf(properties->name, sizeof properties->name, "HIP on the CPU, waves of %d",
              settings.wave);
-    snprintf(properties->gcnArchName, sizeof properties->gcnArchName, "emulated");
+    snprintf(properties->gcnArchName, sizeof properties->gcnArchName, "%s",
+             hip_emulator_arch_name(settings.arch));
     properties->totalGlobalMem = DEVICE_BYTES;
     properties->sharedMemPerBlock = HIP_EMULATOR_MAX_SHARED;
     properties->warpSize = settings.wave;

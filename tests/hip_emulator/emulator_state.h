@@ -14,11 +14,15 @@ enum hip_emulator_order {
 };
 
 struct hip_emulator_settings {
-    int wave;
+    hip_emulator_arch arch;
+    int wave; /* of that architecture */
     hip_emulator_order order;
 };
 
-/* From the environment; false, and a line on stderr, where a value is unknown. */
+const char *hip_emulator_arch_name(hip_emulator_arch arch);
+
+/* From the environment; false, and a line on stderr, where a value is unknown or
+ * contradicts another. */
 bool hip_emulator_read_settings(hip_emulator_settings *settings);
 
 /* Runs a grid whose shape is valid. hipErrorAssert: a line on stderr says what went wrong. */

@@ -2,84 +2,9 @@
 #include <hip/hip_fp16.h>
 #include <hip/hip_runtime.h>
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-extern "C" {
-#include <cmocka.h>
-}
+#include "emulator_test.h"
 
 #define BLOCK 256
-
-/* ---- helpers ---- */
-
-/* Everything that was printed to stderr since. */
-struct capture {
-    FILE *file;
-    int kept;
-};
-
-static capture capture_stderr(void) {
-    fflush(stderr);
-    const capture capture = {tmpfile(), dup(STDERR_FILENO)};
-    assert_non_null(capture.file);
-    assert_true(dup2(fileno(capture.file), STDERR_FILENO) >= 0);
-    return capture;
-}
-
-struct output {
-    char text[2048];
-};
-
-static output release_stderr(const capture &capture) {
-    fflush(stderr);
-    dup2(capture.kept, STDERR_FILENO);
-    close(capture.kept);
-    output output = {};
-    rewind(capture.file);
-    assert_int_equal(ferror(capture.file), 0);
-    fread(output.text, 1, sizeof output.text - 1, capture.file);
-    fclose(capture.file);
-    return output;
-}
-
-static void assert_contains(const char *text, const char *part) {
-    if (!strstr(text, part))
-        fail_msg("\"%s\" does not contain \"%s\"", text, part);
-}
-
-template <typename T> struct device_array {
-    T *data;
-    explicit device_array(size_t count) : data(nullptr) {
-        assert_int_equal(hipMalloc(&data, count * sizeof(T)), hipSuccess);
-    }
-    ~device_array() {
-        hipFree(data);
-    }
-};
-
-/* Launches one block, expects it to fail with a line that holds both parts, and expects the next
- * launch to run. */
-template <typename... Parameters, typename... Arguments>
-static void assert_launch_fails(const char *name, void (*kernel)(Parameters...), int block,
-                                const char *part, Arguments... arguments) {
-    const capture capture = capture_stderr();
-    hip_emulator_launch_kernel(name, kernel, dim3(1), dim3((unsigned)block), 0, nullptr,
-                               arguments...);
-    const hipError_t launched = hipGetLastError();
-    const hipError_t synchronized = hipStreamSynchronize(nullptr);
-    const output output = release_stderr(capture);
-    assert_int_equal(launched, hipSuccess);
-    assert_int_equal(synchronized, hipErrorAssert);
-    assert_contains(output.text, name);
-    assert_contains(output.text, "test_hip_emulator.cpp:");
-    assert_contains(output.text, part);
-    assert_int_equal(hipStreamSynchronize(nullptr), hipSuccess);
-    assert_int_equal(hipGetLastError(), hipErrorAssert);
-}
 
 /* ---- results ---- */
 
@@ -295,6 +220,66 @@ static void test_half_conversions(void **) {
     assert_int_equal(__half_as_ushort(__float2half_rn(-1e30f)), 0xFC00);
 }
 
+/* ---- an operation of the whole wave ---- */
+
+struct rotation {
+    int value;
+    int rotated;
+};
+
+static const char *rotate_lanes(void *const *lanes) {
+    for (int i = 0; i < warpSize; i++)
+        ((rotation *)lanes[i])->rotated = ((rotation *)lanes[(i + 1) % warpSize])->value;
+    return ((rotation *)lanes[0])->value < 0 ? "lane 0 is negative" : nullptr;
+}
+
+static const hip_emulator_instruction rotate = {"rotate", ~0u, rotate_lanes};
+
+/* Twice on one line, since loops are unrolled; some threads may be late, or absent. */
+static __global__ void rotation_kernel(int *out, int negative, int absent) {
+    rotation lane = {negative == (int)threadIdx.x ? -1 : (int)threadIdx.x, 0};
+    if ((int)threadIdx.x == absent)
+        return;
+    for (int i = 0; i < 2; i++) {
+        hip_emulator_execute(rotate, &lane, hip_emulator_site::here());
+        lane.value = lane.rotated;
+    }
+    out[threadIdx.x] = lane.value;
+}
+
+static void test_instruction(void **) {
+    device_array<int> out(BLOCK);
+    hipLaunchKernelGGL(rotation_kernel, dim3(1), dim3(BLOCK), 0, nullptr, out.data, -1, -1);
+    assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    for (int i = 0; i < BLOCK; i++)
+        assert_int_equal(out.data[i], i / warpSize * warpSize + (i + 2) % warpSize);
+    assert_launch_fails("rotation_kernel", rotation_kernel, BLOCK, "lane 0 is negative", out.data,
+                        0, -1);
+}
+
+static void test_instruction_of_part_of_a_wave(void **) {
+    device_array<int> out(BLOCK);
+    assert_launch_fails("rotation_kernel", rotation_kernel, BLOCK, "thread 77 has exited", out.data,
+                        -1, 77);
+    assert_launch_fails("rotation_kernel", rotation_kernel, 20, "the wave has 20 of ", out.data, -1,
+                        -1);
+}
+
+static __global__ void divergent_instruction_kernel(int *out) {
+    rotation lane = {(int)threadIdx.x, 0};
+    if (threadIdx.x % 2 == 0)
+        hip_emulator_execute(rotate, &lane, hip_emulator_site::here());
+    else
+        lane.value = __shfl_xor(lane.value, 1);
+    out[threadIdx.x] = lane.value;
+}
+
+static void test_divergent_instruction(void **) {
+    device_array<int> out(BLOCK);
+    assert_launch_fails("divergent_instruction_kernel", divergent_instruction_kernel, BLOCK,
+                        "is not reached by every thread of the wave", out.data);
+}
+
 /* ---- checks ---- */
 
 static __global__ void divergent_barrier_kernel(void) {
@@ -497,7 +482,8 @@ static void test_invalid_shapes(void **) {
 }
 
 static void test_unknown_settings(void **) {
-    const char *const names[] = {"ROPEWALK_EMULATED_WAVE", "ROPEWALK_EMULATED_ORDER"};
+    const char *const names[] = {"ROPEWALK_EMULATED_WAVE", "ROPEWALK_EMULATED_ARCH",
+                                 "ROPEWALK_EMULATED_ORDER"};
     for (const char *name : names) {
         const char *before = getenv(name);
         char *kept = before ? strdup(before) : nullptr;
@@ -539,6 +525,9 @@ int main(void) {
         cmocka_unit_test(test_wave_operations),
         cmocka_unit_test(test_atomics),
         cmocka_unit_test(test_half_conversions),
+        cmocka_unit_test(test_instruction),
+        cmocka_unit_test(test_instruction_of_part_of_a_wave),
+        cmocka_unit_test(test_divergent_instruction),
         cmocka_unit_test(test_divergent_barrier),
         cmocka_unit_test(test_exited_thread_at_barrier),
         cmocka_unit_test(test_shuffle_outside_the_block),

@@ -5,11 +5,15 @@
  * line on stderr, and the next synchronizing call returns hipErrorAssert (once):
  *   - a barrier that some threads of the block do not reach: exited, or waiting elsewhere;
  *   - a shuffle or vote that some lanes of the wave do not reach (exited lanes apart);
- *   - a shuffle that reads a lane that has exited or lies outside the block.
+ *   - a shuffle that reads a lane that has exited or lies outside the block;
+ *   - an instruction of the whole wave (hip_matrix.h) that a lane does not reach, or that the
+ *     architecture lacks.
  *
- *   ROPEWALK_EMULATED_WAVE   32 or 64: lanes of a wave [32]
- *   ROPEWALK_EMULATED_ORDER  forward, reverse or shuffle: the order in which the threads of a block
- *                            run between barriers; a missing barrier shows in one of them [forward]
+ *   ROPEWALK_EMULATED_ARCH   gfx90a, gfx942 (waves of 64), gfx1030, gfx1100, gfx1201, sm_90 (of
+ * 32): whose matrix instructions there are [gfx1100, for waves of 64 gfx942] ROPEWALK_EMULATED_WAVE
+ * 32 or 64: lanes of a wave [those of the architecture] ROPEWALK_EMULATED_ORDER  forward, reverse
+ * or shuffle: the order in which the threads of a block run between barriers; a missing barrier
+ * shows in one of them [forward]
  *
  * Device memory is the host's heap, so that AddressSanitizer guards every tensor; memory that was
  * not written reads as NaN (all bits set), shared memory at the start of each block too. Static
@@ -114,6 +118,24 @@ struct hip_emulator_site {
     }
 };
 
+/* What ROPEWALK_EMULATED_ARCH chooses from. */
+enum hip_emulator_arch {
+    HIP_EMULATOR_GFX90A = 1,
+    HIP_EMULATOR_GFX942 = 2,
+    HIP_EMULATOR_GFX1030 = 4,
+    HIP_EMULATOR_GFX1100 = 8,
+    HIP_EMULATOR_GFX1201 = 16,
+    HIP_EMULATOR_SM_90 = 32
+};
+
+/* What a whole wave does at once; every lane brings a struct of its own. */
+struct hip_emulator_instruction {
+    const char *name;
+    unsigned archs; /* those that have it */
+    /* Runs once, over what the lanes brought, in their order; what is wrong with it, or NULL. */
+    const char *(*run)(void *const *lanes);
+};
+
 /* Shuffles before votes. */
 enum hip_emulator_op {
     HIP_EMULATOR_BARRIER,
@@ -121,6 +143,7 @@ enum hip_emulator_op {
     HIP_EMULATOR_SHFL_UP,
     HIP_EMULATOR_SHFL_DOWN,
     HIP_EMULATOR_SHFL_XOR,
+    HIP_EMULATOR_INSTRUCTION,
     HIP_EMULATOR_BALLOT,
     HIP_EMULATOR_ANY,
     HIP_EMULATOR_ALL,
@@ -134,6 +157,8 @@ struct hip_emulator_call {
     uint64_t value;
     int lane;  /* shuffles: source lane, distance or mask */
     int width; /* shuffles: lanes of a group, a power of two */
+    const hip_emulator_instruction *instruction = nullptr;
+    void *brought = nullptr; /* for the instruction */
 };
 
 /* Gives way until the threads that the operation joins have all come. */
@@ -196,6 +221,12 @@ inline int __all(int predicate, hip_emulator_site site = hip_emulator_site::here
 /* The lanes that stand here when no other thread of the wave can move. */
 inline unsigned long long __activemask(hip_emulator_site site = hip_emulator_site::here()) {
     return hip_emulator_join({HIP_EMULATOR_ACTIVEMASK, site, 1, 0, 0});
+}
+
+/* Every lane of the wave must come here, as many as a wave has. */
+inline void hip_emulator_execute(const hip_emulator_instruction &instruction, void *brought,
+                                 const hip_emulator_site &site) {
+    hip_emulator_join({HIP_EMULATOR_INSTRUCTION, site, 0, 0, 0, &instruction, brought});
 }
 
 /* ---- atomics: one thread runs at a time ---- */
@@ -405,5 +436,7 @@ template <typename T>
 inline hipError_t hipHostMalloc(T **pointer, size_t bytes, unsigned flags = hipHostMallocDefault) {
     return hipHostMalloc((void **)pointer, bytes, flags);
 }
+
+#include "hip_matrix.h"
 
 #endif

@@ -1,0 +1,170 @@
+/* What the matrix instructions compute, from where their elements lie. */
+#include "hip/hip_fp16.h"
+#include "hip/hip_matrix.h"
+
+#define ROWS 16  /* of a and d, at most */
+#define DEPTH 16 /* columns of a, rows of b */
+
+/* A place in a matrix. */
+struct place {
+    int row;
+    int column;
+};
+
+/* ---- layouts: where element i of a lane lies; b's are given as places in its transpose ---- */
+
+struct mfma_layout {
+    static constexpr int LANES = 64, A = 4, B = 4, C = 4;
+    static place a(int lane, int i) {
+        return {lane % 16, lane / 16 * 4 + i};
+    }
+    static place b(int lane, int i) {
+        return a(lane, i);
+    }
+    static place c(int lane, int i) {
+        return {lane / 16 * 4 + i, lane % 16};
+    }
+};
+
+struct wmma_layout {
+    static constexpr int LANES = 32, A = 16, B = 16, C = 8;
+    static place a(int lane, int i) {
+        return {lane % 16, i};
+    }
+    static place b(int lane, int i) {
+        return a(lane, i);
+    }
+    static place c(int lane, int i) {
+        return {2 * i + lane / 16, lane % 16};
+    }
+};
+
+struct wmma12_layout {
+    static constexpr int LANES = 32, A = 8, B = 8, C = 8;
+    static place a(int lane, int i) {
+        return {lane % 16, i / 4 * 8 + lane / 16 * 4 + i % 4};
+    }
+    static place b(int lane, int i) {
+        return a(lane, i);
+    }
+    static place c(int lane, int i) {
+        return {lane / 16 * 8 + i, lane % 16};
+    }
+};
+
+struct mma_layout {
+    static constexpr int LANES = 32, A = 8, B = 4, C = 4;
+    static place a(int lane, int i) {
+        return {lane / 4 + i / 2 % 2 * 8, lane % 4 * 2 + i % 2 + i / 4 * 8};
+    }
+    static place b(int lane, int i) {
+        return {lane / 4, lane % 4 * 2 + i % 2 + i / 2 * 8};
+    }
+    static place c(int lane, int i) {
+        return {lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2};
+    }
+};
+
+/* ---- products ---- */
+
+struct from_f16 {
+    static float convert(uint16_t bits) {
+        return __half2float(__ushort_as_half(bits));
+    }
+};
+
+struct from_bf16 {
+    static float convert(uint16_t bits) {
+        return __uint_as_float((uint32_t)bits << 16);
+    }
+};
+
+/* Where lanes share an element of a or b, they must agree. */
+struct factor_matrix {
+    uint16_t bits[ROWS][DEPTH];
+    bool filled[ROWS][DEPTH];
+
+    bool put(const place &at, uint16_t value) {
+        const bool sound = !filled[at.row][at.column] || bits[at.row][at.column] == value;
+        bits[at.row][at.column] = value;
+        filled[at.row][at.column] = true;
+        return sound;
+    }
+};
+
+template <typename Layout, typename Type> static const char *multiply(void *const *lanes) {
+    factor_matrix a = {}, b = {};
+    for (int lane = 0; lane < Layout::LANES; lane++) {
+        const hip_emulator_product *product = (const hip_emulator_product *)lanes[lane];
+        bool sound = true;
+        if (product->modifiers != 0)
+            return "cbsz, abid and blgp must be 0";
+        for (int i = 0; i < Layout::A; i++)
+            sound = a.put(Layout::a(lane, i), product->a[i]) && sound;
+        for (int i = 0; i < Layout::B; i++)
+            sound = b.put(Layout::b(lane, i), product->b[i]) && sound;
+        if (!sound)
+            return "lanes 16 to 31 must bring the a and b of lanes 0 to 15";
+    }
+    for (int lane = 0; lane < Layout::LANES; lane++) {
+        hip_emulator_product *product = (hip_emulator_product *)lanes[lane];
+        for (int i = 0; i < Layout::C; i++) {
+            const place at = Layout::c(lane, i);
+            for (int k = 0; k < DEPTH; k++)
+                product->c[i] +=
+                    Type::convert(a.bits[at.row][k]) * Type::convert(b.bits[at.column][k]);
+        }
+    }
+    return nullptr;
+}
+
+#define MFMA_ARCHS (HIP_EMULATOR_GFX90A | HIP_EMULATOR_GFX942)
+
+const hip_emulator_instruction hip_emulator_mfma_f16 = {
+    "__builtin_amdgcn_mfma_f32_16x16x16f16", MFMA_ARCHS, multiply<mfma_layout, from_f16>};
+const hip_emulator_instruction hip_emulator_mfma_bf16 = {
+    "__builtin_amdgcn_mfma_f32_16x16x16bf16_1k", MFMA_ARCHS, multiply<mfma_layout, from_bf16>};
+const hip_emulator_instruction hip_emulator_wmma_f16 = {
+    "__builtin_amdgcn_wmma_f32_16x16x16_f16_w32", HIP_EMULATOR_GFX1100,
+    multiply<wmma_layout, from_f16>};
+const hip_emulator_instruction hip_emulator_wmma_bf16 = {
+    "__builtin_amdgcn_wmma_f32_16x16x16_bf16_w32", HIP_EMULATOR_GFX1100,
+    multiply<wmma_layout, from_bf16>};
+const hip_emulator_instruction hip_emulator_wmma12_f16 = {
+    "__builtin_amdgcn_wmma_f32_16x16x16_f16_w32_gfx12", HIP_EMULATOR_GFX1201,
+    multiply<wmma12_layout, from_f16>};
+const hip_emulator_instruction hip_emulator_wmma12_bf16 = {
+    "__builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12", HIP_EMULATOR_GFX1201,
+    multiply<wmma12_layout, from_bf16>};
+const hip_emulator_instruction hip_emulator_mma_f16 = {
+    "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", HIP_EMULATOR_SM_90,
+    multiply<mma_layout, from_f16>};
+const hip_emulator_instruction hip_emulator_mma_bf16 = {
+    "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", HIP_EMULATOR_SM_90,
+    multiply<mma_layout, from_bf16>};
+
+/* ---- ldmatrix: four matrices of 8 x 8, whose rows the lanes 0 to 31 bring ---- */
+
+template <bool TRANSPOSED> static const char *load_matrices(void *const *lanes) {
+    uint16_t rows[32][8];
+    for (int lane = 0; lane < 32; lane++) {
+        const void *row = ((const hip_emulator_rows *)lanes[lane])->row;
+        if ((uintptr_t)row % 16 != 0)
+            return "a row does not lie on 16 bytes";
+        memcpy(rows[lane], row, sizeof rows[lane]);
+    }
+    for (int lane = 0; lane < 32; lane++)
+        for (int i = 0; i < 4; i++) {
+            const int row = lane / 4, column = lane % 4 * 2;
+            const uint16_t(*matrix)[8] = &rows[i * 8];
+            const uint16_t low = TRANSPOSED ? matrix[column][row] : matrix[row][column];
+            const uint16_t high = TRANSPOSED ? matrix[column + 1][row] : matrix[row][column + 1];
+            ((hip_emulator_rows *)lanes[lane])->r[i] = low | (uint32_t)high << 16;
+        }
+    return nullptr;
+}
+
+const hip_emulator_instruction hip_emulator_ldmatrix = {"ldmatrix.sync.aligned.m8n8.x4.shared.b16",
+                                                        HIP_EMULATOR_SM_90, load_matrices<false>};
+const hip_emulator_instruction hip_emulator_ldmatrix_trans = {
+    "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16", HIP_EMULATOR_SM_90, load_matrices<true>};
