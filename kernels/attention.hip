@@ -1,304 +1,567 @@
-/* Attention on a GPU; the twin of attention_cpu.c. A block takes a tile of rows: queries of the
- * heads that share k and v. Threads are a square of 16 x 16; each has 4 rows, of the scores 4 keys,
- * of the output every 16th vector of 4 columns. */
-#include "launch.h"
+/* Attention on a GPU; the twin of attention_cpu.c. A block takes a tile of rows, queries of the
+ * heads that share k and v, and a part of the keys; its waves multiply by the units of mma.h. */
+#include "attention_tile.h"
 
-#include "attention_kernel.h"
+/* k and v of so many bytes stay in the second-level cache while the blocks of their heads run. */
+#define SECTION_BYTES ((int64_t)16 << 20)
 
-#define ROWS RWI_ATTENTION_ROWS
-#define KEYS RWI_ATTENTION_KEYS
-#define SIDE 16  /* threads of a side of the square */
-#define EACH 4   /* rows and keys of a thread */
-#define DEPTH 16 /* columns of q and k, or keys of v, that lie in shared memory at a time */
-#define PITCH (ROWS + 4)
+#define LOG2_E 1.44269504f
+#define LN_2 0.693147181f
 
-static_assert(SIDE * SIDE == RWI_BLOCK && SIDE * EACH == ROWS && ROWS == KEYS, "a square");
+/* ---- the beginning ---- */
 
-/* Where a row lies, and what it sees. */
-struct row_place {
-    rwi_attention_row row;
-    int64_t q;
-};
+/* Items go by sections of groups; of a section those of the last rows, which see most of the keys
+ * under a causal pattern, come first. */
+__device__ static inline rwi_attention_item find_item(const attention_launch &launch, int64_t item,
+                                                      int32_t tile_rows) {
+    const rw_attention_params &p = launch.op;
+    const int64_t tiles = rwi_attention_row_tiles(&p, tile_rows);
+    int64_t section, rest, part, tile, group;
+    rwi_split_index(item, launch.section * tiles * p.parts.count, &section, &rest);
+    const int64_t first = section * launch.section;
+    rwi_split_index(rest, rwi_min(launch.section, rwi_attention_groups(&p) - first), &rest, &group);
+    rwi_split_index(rest, p.parts.count, &tile, &part);
+    return rwi_attention_item_at(&p, first + group, tiles - 1 - tile, part, tile_rows);
+}
 
-template <int COLUMNS> struct shared_tiles {
-    union {
-        struct {
-            float q[DEPTH][PITCH]; /* by columns */
-            float k[DEPTH][PITCH];
-        } factors;
-        float v[DEPTH][COLUMNS];
-    } slice;
-    float weights[KEYS][PITCH]; /* by keys */
-    row_place rows[ROWS];
-    rw_attention_params p; /* what every thread keeps in mind would fill the scalar registers */
-    rwi_attention_item item;
-    rw_tile state; /* of the tile under way */
-    int odd;       /* v has NaN or Inf in the slice under way */
-};
-
-/* Columns [d, d + DEPTH) of the first `rows` of 64 rows, which lie at offset(row); the others are
- * 0. */
-template <rw_dtype D, typename Offset>
-__device__ static inline void load_slice(const void *data, int d, int width, int rows,
-                                         const Offset &offset, float (&slice)[DEPTH][PITCH]) {
-    const int column = (int)threadIdx.x % DEPTH;
-#pragma unroll
-    for (int n = 0; n < ROWS * DEPTH / RWI_BLOCK; n++) {
-        const int row = (int)threadIdx.x / DEPTH + n * (RWI_BLOCK / DEPTH);
-        const bool inside = row < rows && d + column < width;
-        slice[column][row] = inside ? rwi_load(D, data, offset(row) + d + column) : 0.0f;
+/* The rows of the block, and which keys they see. What a pattern's tensors hold and makes no sense
+ * is reported by attention_combine, where the keys are split. */
+template <typename Shape>
+__device__ static inline void find_rows(attention_block<Shape> &t, const rwi_fault_sink &sink) {
+    const rw_attention_params &p = t.p;
+#pragma unroll 1
+    for (int r = (int)threadIdx.x; r < Shape::ROWS; r += Shape::THREADS) {
+        rwi_attention_row *row = &t.rows[r];
+        int64_t bad;
+        const bool inside = r < t.item.rows;
+        rwi_attention_find_row(&p, t.item.b, t.item.kv_head, t.item.first + (inside ? r : 0), row,
+                               &bad);
+        if (!inside) {
+            const rwi_span none = {0, 0};
+            row->pattern.prefix = row->pattern.window = row->pattern.global = none;
+            row->sane = false;
+            continue;
+        }
+        if (!row->sane && p.parts.count == 1)
+            rwi_fault_raise(sink, t.item.b * p.rules.scores.seq_q + row->pattern.i, bad);
+        const rwi_span hull =
+            rwi_span_meet(rwi_pattern_hull(&row->pattern), t.item.keys.begin, t.item.keys.end);
+        if (rwi_span_empty(hull))
+            continue;
+        atomicMin(&t.seen.begin, hull.begin);
+        atomicMax(&t.seen.end, hull.end);
     }
 }
 
-template <int COLUMNS>
-__device__ static inline void find_rows(shared_tiles<COLUMNS> &t, const rwi_fault_sink &sink) {
+/* Rows that need a page which is none are left untouched. */
+template <typename Shape>
+__device__ static inline void check_pages(attention_block<Shape> &t, const rwi_fault_sink &sink) {
     const rw_attention_params &p = t.p;
-    const int r = (int)threadIdx.x;
-    if (r >= t.item.rows)
+    if (!p.pages.table.data || rwi_span_empty(t.seen))
         return;
     int64_t bad;
-    row_place *place = &t.rows[r];
-    rwi_attention_find_row(&p, t.item.b, t.item.kv_head, t.item.first + r, &place->row, &bad);
-    place->q = rwi_attention_at(&p.q, t.item.b, &place->row);
-    if (!place->row.sane)
-        rwi_fault_raise(sink, t.item.b * p.rules.scores.seq_q + place->row.pattern.i, bad);
-}
-
-/* Products of this thread's rows and keys. */
-template <rw_dtype D, int COLUMNS>
-__device__ static inline void multiply_q_k(const void *q_data, const void *k_data,
-                                           shared_tiles<COLUMNS> &t, int64_t j, int keys,
-                                           float (&scores)[EACH][EACH]) {
-    const rw_attention_params &p = t.p;
-    const int row = (int)threadIdx.x / SIDE * EACH, key = (int)threadIdx.x % SIDE * EACH;
-    const void *k =
-        rwi_element(D, k_data, t.item.b * p.k.stride[0] + t.item.kv_head * p.k.stride[1]);
 #pragma unroll 1
-    for (int d = 0; d < p.head_dim; d += DEPTH) {
-        load_slice<D>(
-            q_data, d, p.head_dim, t.item.rows, [&](int r) { return t.rows[r].q; },
-            t.slice.factors.q);
-        load_slice<D>(
-            k, d, p.head_dim, keys, [&](int r) { return (j + r) * p.k.stride[2]; },
-            t.slice.factors.k);
-        __syncthreads();
-#pragma unroll
-        for (int c = 0; c < DEPTH; c++)
-#pragma unroll
-            for (int m = 0; m < EACH; m++)
-#pragma unroll
-                for (int n = 0; n < EACH; n++)
-                    scores[m][n] += t.slice.factors.q[c][row + m] * t.slice.factors.k[c][key + n];
-        __syncthreads();
+    for (int64_t n = (t.seen.begin >> p.pages.shift) + threadIdx.x;
+         n <= (t.seen.end - 1) >> p.pages.shift; n += Shape::THREADS) {
+        const int64_t page = rwi_ids_load(&p.pages.table, 0, t.item.b, n);
+        if (page < 0 || page >= p.pages.num_pages)
+            t.missing_page = 1; /* whoever writes, writes this */
     }
-}
-
-/* Product to score, -inf where the row does not see the key. */
-__device__ static inline float score_of(const rw_attention_params &p, const rwi_attention_row &row,
-                                        bool all, bool cells, int64_t j, float product) {
-    if (!all && !rwi_pattern_visible(&p.rules.pattern, &row.pattern, cells, (int32_t)j))
-        return -INFINITY;
-    return rwi_attention_score(&p, &row, product, j);
-}
-
-/* Over the threads that share rows. */
-__device__ static inline float largest_of_row(float x) {
-    for (int distance = SIDE / 2; distance > 0; distance /= 2) {
-        const float other = __shfl_xor(x, distance, SIDE);
-        x = other > x ? other : x;
-    }
-    return x;
-}
-
-__device__ static inline float sum_of_row(float x) {
-    for (int distance = SIDE / 2; distance > 0; distance /= 2)
-        x += __shfl_xor(x, distance, SIDE);
-    return x;
-}
-
-/* What a thread holds of its rows. */
-template <int VECTORS> struct row_sums {
-    float largest[EACH];
-    float sum[EACH];
-    float out[EACH][VECTORS][4];
-};
-
-/* Products to weights, in shared memory; what was summed up before is brought to the new largest
- * score. */
-template <int COLUMNS>
-__device__ static inline void weigh(shared_tiles<COLUMNS> &t, int64_t j, int keys,
-                                    float (&scores)[EACH][EACH], row_sums<COLUMNS / 64> &sums) {
-    const int row = (int)threadIdx.x / SIDE * EACH, key = (int)threadIdx.x % SIDE * EACH;
-    const rw_attention_params &p = t.p;
-    const bool all = t.state == RW_TILE_ALL, cells = rwi_pattern_has_cells(&p.rules.pattern);
-#pragma unroll
-    for (int m = 0; m < EACH; m++) {
-        float largest = sums.largest[m], sum = 0.0f;
-#pragma unroll
-        for (int n = 0; n < EACH; n++) {
-            const bool inside = row + m < t.item.rows && key + n < keys;
-            scores[m][n] =
-                inside ? score_of(p, t.rows[row + m].row, all, cells, j + key + n, scores[m][n])
-                       : -INFINITY;
-            largest = scores[m][n] > largest ? scores[m][n] : largest;
-        }
-        largest = largest_of_row(largest);
-        const float base = rwi_softmax_base(largest);
-#pragma unroll
-        for (int n = 0; n < EACH; n++) {
-            const float weight = rwi_exp(scores[m][n] - base);
-            t.weights[key + n][row + m] = weight;
-            sum += weight;
-        }
-        const float kept = rwi_exp(sums.largest[m] - base);
-        sums.sum[m] = sums.sum[m] * kept + sum_of_row(sum);
-        sums.largest[m] = largest;
-#pragma unroll
-        for (int v = 0; v < COLUMNS / 64; v++)
-#pragma unroll
-            for (int c = 0; c < 4; c++)
-                sums.out[m][v][c] *= kept;
-    }
-}
-
-/* The keys [from, from + DEPTH) of v, 0 behind its columns and keys. */
-template <rw_dtype D, int COLUMNS>
-__device__ static inline void load_v(const void *v_data, shared_tiles<COLUMNS> &t, int64_t j,
-                                     int keys, int from) {
-    const rw_attention_params &p = t.p;
-    const void *v =
-        rwi_element(D, v_data, t.item.b * p.v.stride[0] + t.item.kv_head * p.v.stride[1]);
-    bool odd = false;
-#pragma unroll 1
-    for (int at = (int)threadIdx.x; at < DEPTH * COLUMNS; at += RWI_BLOCK) {
-        const int key = from + at / COLUMNS, column = at % COLUMNS;
-        const bool inside = key < keys && column < p.v_dim;
-        const float x = inside ? rwi_load(D, v, (j + key) * p.v.stride[2] + column) : 0.0f;
-        odd = odd || x * 0.0f != 0.0f; /* true of NaN and Inf alone */
-        t.slice.v[at / COLUMNS][column] = x;
-    }
-    if (odd)
-        t.odd = 1; /* whoever writes, writes this */
-}
-
-template <int COLUMNS>
-__device__ static inline void multiply_slice(const shared_tiles<COLUMNS> &t, int from,
-                                             row_sums<COLUMNS / 64> &sums) {
-    const int row = (int)threadIdx.x / SIDE * EACH, column = (int)threadIdx.x % SIDE * 4;
-    const bool odd = t.odd != 0;
-#pragma unroll 4
-    for (int key = 0; key < DEPTH; key++) {
-        float weight[EACH];
-#pragma unroll
-        for (int m = 0; m < EACH; m++)
-            weight[m] = t.weights[from + key][row + m];
-#pragma unroll
-        for (int v = 0; v < COLUMNS / 64; v++)
-#pragma unroll
-            for (int c = 0; c < 4; c++) {
-                const float x = t.slice.v[key][v * 64 + column + c];
-#pragma unroll
-                for (int m = 0; m < EACH; m++)
-                    sums.out[m][v][c] += odd && weight[m] == 0.0f ? 0.0f : weight[m] * x;
-            }
-    }
-}
-
-template <rw_dtype D, int COLUMNS>
-__device__ static inline void multiply_weights_v(const void *v_data, shared_tiles<COLUMNS> &t,
-                                                 int64_t j, int keys,
-                                                 row_sums<COLUMNS / 64> &sums) {
-#pragma unroll 1
-    for (int from = 0; from < keys; from += DEPTH) {
-        if (threadIdx.x == 0)
-            t.odd = 0;
-        __syncthreads();
-        load_v<D, COLUMNS>(v_data, t, j, keys, from);
-        __syncthreads();
-        multiply_slice<COLUMNS>(t, from, sums);
-        __syncthreads();
-    }
-}
-
-template <int COLUMNS>
-__device__ static inline void store_rows(void *out_data, void *lse_data,
-                                         const shared_tiles<COLUMNS> &t,
-                                         const row_sums<COLUMNS / 64> &sums) {
-    const rw_attention_params &p = t.p;
-    const int first = (int)threadIdx.x / SIDE * EACH, column = (int)threadIdx.x % SIDE * 4;
-#pragma unroll
-    for (int m = 0; m < EACH; m++) {
-        if (first + m >= t.item.rows)
-            continue;
-        const rwi_attention_row &row = t.rows[first + m].row;
-        if (!row.sane)
-            continue;
-        const rwi_attention_end end = rwi_attention_finish(&p, row.h, sums.largest[m], sums.sum[m]);
-        const int64_t out = rwi_attention_at(&p.out, t.item.b, &row);
-#pragma unroll
-        for (int v = 0; v < COLUMNS / 64; v++)
-#pragma unroll
-            for (int c = 0; c < 4; c++)
-                if (v * 64 + column + c < p.v_dim)
-                    rwi_store(p.out_dtype, out_data, out + v * 64 + column + c,
-                              sums.out[m][v][c] * end.share);
-        if (lse_data && threadIdx.x % SIDE == 0)
-            ((float *)lse_data)[rwi_attention_at(&p.lse, t.item.b, &row)] = end.lse;
-    }
-}
-
-/* COLUMNS: those of v, at most. */
-template <rw_dtype D, int COLUMNS>
-static __global__ void __launch_bounds__(RWI_BLOCK)
-    attention_kernel(rw_attention_params p, rwi_fault_sink sink) {
-    __shared__ shared_tiles<COLUMNS> t;
-    const int64_t item = rwi_block_row();
-    if (item >= attention_work(&p).items)
+    __syncthreads();
+    if (!t.missing_page)
         return;
+#pragma unroll 1
+    for (int r = (int)threadIdx.x; r < t.item.rows; r += Shape::THREADS) {
+        rwi_attention_row *row = &t.rows[r];
+        const rwi_span hull =
+            rwi_span_meet(rwi_pattern_hull(&row->pattern), t.item.keys.begin, t.item.keys.end);
+        if (!row->sane || rwi_attention_pages_exist(&p, t.item.b, hull, &bad))
+            continue;
+        row->sane = false;
+        if (p.parts.count == 1)
+            rwi_fault_raise(sink, t.item.b * p.rules.scores.seq_q + row->pattern.i, bad);
+    }
+}
+
+template <typename Shape>
+__device__ static inline void begin_block(const attention_launch &launch, int64_t item,
+                                          attention_block<Shape> &t, const rwi_fault_sink &sink) {
     if (threadIdx.x == 0) {
-        t.p = p;
-        t.item = rwi_attention_find(&p, item);
+        t.p = launch.op;
+        t.item = find_item(launch, item, Shape::ROWS);
+        t.seen.begin = t.odd.begin = INT32_MAX;
+        t.seen.end = t.odd.end = 0;
+        t.missing_page = 0;
     }
     __syncthreads();
     find_rows(t, sink);
     __syncthreads();
-    row_sums<COLUMNS / 64> sums;
+    if (threadIdx.x == 0 && t.seen.end == 0)
+        t.seen.begin = 0;
+    __syncthreads();
+    check_pages(t, sink);
+    __syncthreads();
+}
+
+template <typename Shape>
+__device__ static inline void begin_thread(const rw_attention_params &p,
+                                           attention_thread<Shape> &mine) {
+    mine.plain = rwi_attention_is_plain(&p) && p.rules.scale > 0.0f;
+    mine.factor = mine.plain ? p.rules.scale * LOG2_E : LOG2_E;
 #pragma unroll
-    for (int m = 0; m < EACH; m++) {
-        sums.largest[m] = -INFINITY;
-        sums.sum[m] = 0.0f;
+    for (int q = 0; q < Shape::unit::QUERIES; q++) {
+        mine.largest[q] = -INFINITY;
+        mine.sum[q] = 0.0f;
 #pragma unroll
-        for (int v = 0; v < COLUMNS / 64; v++)
+        for (int n = 0; n < Shape::N_COLUMNS; n++)
 #pragma unroll
-            for (int c = 0; c < 4; c++)
-                sums.out[m][v][c] = 0.0f;
+            for (int e = 0; e < Shape::unit::KEYS; e++)
+                mine.out[n].x[q][e] = 0.0f;
     }
+}
+
+/* ---- the keys ---- */
+
+/* Which of the tiles [first, first + THREADS) of keys the rows see; `end` is behind the last. */
+template <typename Shape>
+__device__ static inline void ask_tiles(attention_block<Shape> &t, int32_t first, int32_t end) {
+    const int32_t tile = first + (int32_t)threadIdx.x;
+    const int64_t j = (int64_t)tile * Shape::KEYS;
+    const int64_t keys = rwi_min(Shape::KEYS, t.item.keys.end - j);
+    rw_tile state = RW_TILE_NONE;
+    if (tile < end)
+        state = rwi_attention_ask_tile(&t.p, &t.item, j, keys);
+    /* The tile's end may lie behind the last key. */
+    t.tiles[threadIdx.x] =
+        (uint8_t)(state == RW_TILE_ALL && keys < Shape::KEYS ? RW_TILE_SOME : state);
+}
+
+template <typename Shape>
+__device__ static inline int next_tile(const attention_block<Shape> &t, int n, int count) {
+    while (n < count && t.tiles[n] == RW_TILE_NONE)
+        n++;
+    return n;
+}
+
+/* Keys [j, j + KEYS); where tiles come in the background, k is there or on its way, and that of the
+ * next tile, at `next`, -1 if none, is sent for. */
+template <typename Shape>
+__device__ static inline void attend_tile(const attention_launch &launch, attention_block<Shape> &t,
+                                          const attention_tiles<Shape> &tiles,
+                                          attention_thread<Shape> &mine, int32_t j, int32_t next,
+                                          rw_tile state) {
+    typedef typename Shape::unit unit;
+    const int wave = (int)threadIdx.x / unit::LANES;
+    const int row = Shape::FEW ? 0 : wave * Shape::WAVE_ROWS;
+    const int key = Shape::FEW ? wave * Shape::WAVE_KEYS : 0;
+    const rw_attention_params &p = launch.op;
+    if (!Shape::BACKGROUND) {
+        __syncthreads();
+        attention_stage<Shape>(launch, t, p.k, p.head_dim, j, tiles.k);
+    }
+    rwi_async_wait();
+    __syncthreads(); /* k is there, and v was read */
+    if (Shape::BACKGROUND)
+        attention_stage<Shape>(launch, t, p.v, p.v_dim, j, tiles.v);
+    typename Shape::product s[Shape::N_KEYS] = {};
+    unit::template scores<Shape::WIDTH>(s, tiles.q + row * Shape::PITCH,
+                                        tiles.k + key * Shape::PITCH, Shape::PITCH);
+    attention_score<Shape>(t, s, row, j + key, state == RW_TILE_ALL, mine.plain, tiles.scratch);
+    if (!Shape::BACKGROUND) {
+        __syncthreads();
+        attention_stage<Shape>(launch, t, p.v, p.v_dim, j, tiles.v);
+    }
+    rwi_async_wait();
+    __syncthreads(); /* v is there, and k was read */
+    if (Shape::BACKGROUND && next >= 0)
+        attention_stage<Shape>(launch, t, p.k, p.head_dim, next, tiles.k);
+    if (state == RW_TILE_SOME) {
+        attention_tame<Shape>(t, j, tiles.v);
+        __syncthreads();
+    }
+    attention_weigh<Shape>(s, mine);
+    unit::values(mine.out, s, tiles.v + key * Shape::PITCH, Shape::PITCH, tiles.scratch);
+}
+
+template <typename Shape>
+__device__ static inline void attend(const attention_launch &launch, attention_block<Shape> &t,
+                                     const attention_tiles<Shape> &tiles,
+                                     attention_thread<Shape> &mine) {
+    const int32_t end = (int32_t)rwi_ceil_div(t.seen.end, Shape::KEYS);
 #pragma unroll 1
-    for (int64_t j = 0; j < p.rules.scores.seq_k; j += KEYS) {
-        const int keys = (int)rwi_min(KEYS, p.rules.scores.seq_k - j);
-        if (threadIdx.x == 0)
-            t.state = rwi_attention_ask_tile(&t.p, &t.item, j, keys);
+    for (int32_t first = t.seen.begin / Shape::KEYS; first < end; first += Shape::THREADS) {
+        const int count = (int)rwi_min(Shape::THREADS, end - first);
+        __syncthreads(); /* the last tiles' answers were read */
+        ask_tiles(t, first, end);
         __syncthreads();
-        if (t.state != RW_TILE_NONE) {
-            float scores[EACH][EACH] = {};
-            multiply_q_k<D, COLUMNS>(p.q.data, p.k.data, t, j, keys, scores);
-            weigh<COLUMNS>(t, j, keys, scores, sums);
-            multiply_weights_v<D, COLUMNS>(p.v.data, t, j, keys, sums);
+        int n = next_tile(t, 0, count);
+        if (Shape::BACKGROUND && n < count)
+            attention_stage<Shape>(launch, t, launch.op.k, launch.op.head_dim,
+                                   (first + n) * Shape::KEYS, tiles.k);
+#pragma unroll 1
+        while (n < count) {
+            const int next = next_tile(t, n + 1, count);
+            attend_tile<Shape>(launch, t, tiles, mine, (first + n) * Shape::KEYS,
+                               next < count ? (first + next) * Shape::KEYS : -1,
+                               (rw_tile)t.tiles[n]);
+            n = next;
         }
-        __syncthreads();
     }
-    store_rows<COLUMNS>(p.out.data, p.lse.data, t, sums);
+    rwi_async_wait();
+    __syncthreads();
+}
+
+/* ---- the end ---- */
+
+/* Each lane's sums, then each wave's, to those of the rows; what each wave's output is multiplied
+ * by into `share`. */
+template <typename Shape>
+__device__ static inline void sum_waves(attention_block<Shape> &t, attention_thread<Shape> &mine) {
+    typedef typename Shape::unit unit;
+    const int lane = (int)threadIdx.x % unit::LANES, wave = (int)threadIdx.x / unit::LANES;
+#pragma unroll
+    for (int q = 0; q < unit::QUERIES; q++) {
+        const float sum = unit::reduce_sum(mine.sum[q]);
+        const int at = wave * Shape::WAVE_ROWS + unit::query(lane, q);
+        t.base[at] = rwi_softmax_base(mine.largest[q]) * mine.factor; /* lanes agree */
+        t.sum[at] = sum;
+    }
+    __syncthreads();
+    const rw_attention_params &p = t.p;
+    const int waves = Shape::FEW ? Shape::WAVES : 1;
+#pragma unroll 1
+    for (int r = (int)threadIdx.x; r < t.item.rows; r += Shape::THREADS) {
+        const rwi_attention_row &row = t.rows[r];
+        float base = -INFINITY, sum = 0.0f;
+        for (int w = 0; w < waves; w++)
+            if (t.sum[w * Shape::ROWS + r] != 0.0f && t.base[w * Shape::ROWS + r] > base)
+                base = t.base[w * Shape::ROWS + r];
+        base = rwi_softmax_base(base);
+        for (int w = 0; w < waves; w++) {
+            const int at = w * Shape::ROWS + r;
+            t.share[at] = t.sum[at] == 0.0f ? 0.0f : rwi_exp2_fast(t.base[at] - base);
+            sum += t.sum[at] * t.share[at];
+        }
+        const bool split = p.parts.count > 1;
+        const rwi_attention_end end = split ? rwi_attention_end_at(base * LN_2, sum)
+                                            : rwi_attention_finish(&p, row.h, base * LN_2, sum);
+        for (int w = 0; w < waves; w++)
+            t.share[w * Shape::ROWS + r] *= end.share;
+        if (!row.sane)
+            continue;
+        if (split)
+            p.parts.lse[t.item.part * attention_combine_work(&p).items +
+                        rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r)] =
+                end.lse;
+        else if (p.lse.data)
+            ((float *)p.lse.data)[rwi_attention_at(&p.lse, t.item.b, &row)] = end.lse;
+    }
+}
+
+/* Where a row's output goes to, and as what. */
+struct row_target {
+    void *data;
+    int64_t at;
+    rw_dtype dtype;
+};
+
+template <typename Shape>
+__device__ static inline row_target find_target(const attention_block<Shape> &t, int r) {
+    const rw_attention_params &p = t.p;
+    if (p.parts.count == 1)
+        return {p.out.data, rwi_attention_at(&p.out, t.item.b, &t.rows[r]), p.out_dtype};
+    const int64_t number = rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r);
+    return {p.parts.out, (t.item.part * attention_combine_work(&p).items + number) * p.v_dim,
+            RW_F32};
+}
+
+/* Four columns; `vectors`: they lie on a multiple of their size. */
+__device__ static inline void store_four(const row_target &to, int column, const float4 &x,
+                                         bool vectors) {
+    const int64_t at = to.at + column;
+    if (vectors && to.dtype == RW_F32) {
+        *(float4 *)((float *)to.data + at) = x;
+    } else if (vectors) {
+        uint16_t halves[4];
+        rwi_store(to.dtype, halves, 0, x.x);
+        rwi_store(to.dtype, halves, 1, x.y);
+        rwi_store(to.dtype, halves, 2, x.z);
+        rwi_store(to.dtype, halves, 3, x.w);
+        *(uint2 *)((uint16_t *)to.data + at) = make_uint2((uint32_t)halves[1] << 16 | halves[0],
+                                                          (uint32_t)halves[3] << 16 | halves[2]);
+    } else {
+        rwi_store(to.dtype, to.data, at, x.x);
+        rwi_store(to.dtype, to.data, at + 1, x.y);
+        rwi_store(to.dtype, to.data, at + 2, x.z);
+        rwi_store(to.dtype, to.data, at + 3, x.w);
+    }
+}
+
+/* The columns from `column` on of every row, from shared memory, where each wave has its own. */
+template <typename Shape>
+__device__ static inline void store_columns(const attention_launch &launch,
+                                            const attention_block<Shape> &t, const float *out,
+                                            int column) {
+    constexpr int VECTORS = Shape::OUT_COLUMNS / 4;
+#pragma unroll 1
+    for (int n = (int)threadIdx.x; n < t.item.rows * VECTORS; n += Shape::THREADS) {
+        const int r = n / VECTORS, c = n % VECTORS * 4;
+        if (!t.rows[r].sane || column + c >= t.p.v_dim)
+            continue;
+        float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+        for (int w = 0; w < (Shape::FEW ? Shape::WAVES : 1); w++) {
+            const int row = w * Shape::ROWS + r;
+            const float4 x = *(const float4 *)(out + row * Shape::OUT_PITCH + c);
+            const float share = t.share[row];
+            sum.x += share != 0.0f ? x.x * share : 0.0f;
+            sum.y += share != 0.0f ? x.y * share : 0.0f;
+            sum.z += share != 0.0f ? x.z * share : 0.0f;
+            sum.w += share != 0.0f ? x.w * share : 0.0f;
+        }
+        store_four(find_target(t, r), column + c, sum, launch.out_vectors || t.p.parts.count > 1);
+    }
+}
+
+template <typename Shape>
+__device__ static inline void store_rows(const attention_launch &launch,
+                                         const attention_block<Shape> &t,
+                                         const attention_thread<Shape> &mine, float *out) {
+    typedef typename Shape::unit unit;
+    constexpr int STEP = Shape::OUT_COLUMNS / 16;
+    const int lane = (int)threadIdx.x % unit::LANES, wave = (int)threadIdx.x / unit::LANES;
+    float *rows = out + wave * Shape::WAVE_ROWS * Shape::OUT_PITCH;
+#pragma unroll
+    for (int first = 0; first < Shape::N_COLUMNS; first += STEP) {
+        __syncthreads();
+#pragma unroll
+        for (int n = 0; n < STEP; n++)
+#pragma unroll
+            for (int q = 0; q < unit::QUERIES; q++)
+#pragma unroll
+                for (int e = 0; e < unit::KEYS; e++)
+                    rows[unit::query(lane, q) * Shape::OUT_PITCH + n * 16 + unit::key(lane, e)] =
+                        mine.out[first + n].x[q][e];
+        __syncthreads();
+        store_columns(launch, t, out, first * 16);
+    }
+}
+
+/* Adds what is not finite in v to the rows that see it. Rare, and slow. */
+template <typename Shape> __device__ static inline void repair(const attention_block<Shape> &t) {
+    const rw_attention_params &p = t.p;
+    const bool cells = rwi_pattern_has_cells(&p.rules.pattern);
+#pragma unroll 1
+    for (int n = (int)threadIdx.x; n < t.item.rows * p.v_dim; n += Shape::THREADS) {
+        const int r = n / p.v_dim, column = n % p.v_dim;
+        const rwi_attention_row &row = t.rows[r];
+        if (!row.sane)
+            continue;
+        float odd = 0.0f;
+        const rwi_span keys = rwi_span_meet(t.seen, t.odd.begin, t.odd.end);
+#pragma unroll 1
+        for (int32_t j = keys.begin; j < keys.end; j++) {
+            rwi_kv_place place;
+            if (!rwi_pattern_visible(&p.rules.pattern, &row.pattern, cells, j) ||
+                !rwi_attention_find_key(&p, t.item.b, j, &place))
+                continue;
+            const float x = rwi_load(Shape::DTYPE, p.v.data,
+                                     rwi_attention_key_at(&p.v, t.item.kv_head, &place) + column);
+            if (x * 0.0f != 0.0f)
+                odd += x;
+        }
+        if (odd == 0.0f)
+            continue;
+        const row_target to = find_target(t, r);
+        const float x = rwi_load(to.dtype, to.data, to.at + column);
+        rwi_store(to.dtype, to.data, to.at + column, x + odd);
+    }
+}
+
+template <rw_dtype D, int WIDTH, bool FEW, int UNIT>
+static __global__ void __launch_bounds__((attention_shape<D, WIDTH, FEW, UNIT>::THREADS))
+    attention_kernel(attention_launch launch, rwi_fault_sink sink) {
+    typedef attention_shape<D, WIDTH, FEW, UNIT> Shape;
+    HIP_DYNAMIC_SHARED(uint4, shared)
+    __shared__ attention_block<Shape> t;
+    const int64_t item = rwi_block_row();
+    if (item >= launch.items)
+        return;
+    const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
+    attention_thread<Shape> mine;
+    begin_block(launch, item, t, sink);
+    begin_thread<Shape>(launch.op, mine);
+    attention_stage_q<Shape>(launch, t, tiles.q);
+    attend<Shape>(launch, t, tiles, mine);
+    sum_waves<Shape>(t, mine);
+    store_rows<Shape>(launch, t, mine, tiles.out);
+    if (t.odd.end == 0)
+        return;
+    __syncthreads(); /* what was stored is seen by the whole block */
+    repair<Shape>(t);
+}
+
+/* ---- launches ---- */
+
+static bool tensor_has_vectors(rw_dtype dtype, const rwi_attention_tensor &tensor, int64_t width) {
+    return rwi_rows_are_vectors(dtype, {tensor.data, tensor.stride, 3, width});
+}
+
+template <rw_dtype D, int WIDTH, bool FEW>
+static rw_status launch_attention(rwi_device *device, const rw_attention_params &p) {
+    return rwi_dispatch_mma<D>(device, [&](auto unit) {
+        constexpr int UNIT = decltype(unit)::value;
+        typedef attention_shape<D, WIDTH, FEW, UNIT> Shape;
+        const rwi_scores &lengths = p.rules.scores;
+        const int64_t bytes_of_group =
+            lengths.seq_k * (p.head_dim + p.v_dim) * (int64_t)rwi_dtype_size(D);
+        attention_launch launch = {p, rwi_attention_items(&p, Shape::ROWS), 1, false, false};
+        launch.section = rwi_max(1, SECTION_BYTES / rwi_max(1, bytes_of_group));
+        launch.vectors = tensor_has_vectors(D, p.q, p.head_dim) &&
+                         tensor_has_vectors(D, p.k, p.head_dim) &&
+                         tensor_has_vectors(D, p.v, p.v_dim);
+        launch.out_vectors = tensor_has_vectors(p.out_dtype, p.out, p.v_dim);
+        rwi_launch_shape shape =
+            rwi_launch_rows(RWI_OP_attention, launch.items,
+                            dim3((uint32_t)(Shape::WAVES * ((rwi_hip_device *)device)->wave)));
+        shape.shared_bytes = Shape::SHARED_BYTES;
+        return rwi_launch(device, shape, attention_kernel<D, WIDTH, FEW, UNIT>, launch);
+    });
+}
+
+template <rw_dtype D, int WIDTH>
+static rw_status launch_width(rwi_device *device, const rw_attention_params &p) {
+    if (rwi_attention_tile_rows(&p, RWI_ATTENTION_ROWS) == RWI_ATTENTION_FEW_ROWS)
+        return launch_attention<D, WIDTH, true>(device, p);
+    return launch_attention<D, WIDTH, false>(device, p);
 }
 
 extern "C" rw_status rwi_hip_attention(rwi_device *device, const rw_attention_params *p) {
-    const rwi_launch_shape shape =
-        rwi_launch_rows(RWI_OP_attention, attention_work(p).items, dim3(RWI_BLOCK));
+    const int32_t width = p->head_dim > p->v_dim ? p->head_dim : p->v_dim;
     return rwi_dispatch_float(device, p->dtype, [&](auto dtype) {
         constexpr rw_dtype D = dtype.value;
-        if (p->v_dim <= 64)
-            return rwi_launch(device, shape, attention_kernel<D, 64>, *p);
-        if (p->v_dim <= 128)
-            return rwi_launch(device, shape, attention_kernel<D, 128>, *p);
-        return rwi_launch(device, shape, attention_kernel<D, 256>, *p);
+        if (width <= 64)
+            return launch_width<D, 64>(device, *p);
+        if (width <= 128)
+            return launch_width<D, 128>(device, *p);
+        return launch_width<D, 256>(device, *p);
     });
+}
+
+/* ---- the parts of the keys ---- */
+
+#define COMBINE_LANES (RWI_ATTENTION_MAX_DIM / 4) /* threads along the columns, four each */
+#define COMBINE_TEAMS (RWI_BLOCK / COMBINE_LANES) /* along the parts */
+
+struct combine_block {
+    rwi_attention_row row;
+    int64_t b;
+    int64_t kv_head;
+    float sum[COMBINE_TEAMS];
+    float4 out[COMBINE_TEAMS][COMBINE_LANES];
+    int missing_page;
+};
+
+/* The row of the block, by its first thread, and the pages that it needs, by all. */
+__device__ static inline void find_row(const rw_attention_params &p, int64_t number,
+                                       combine_block &t, const rwi_fault_sink &sink) {
+    const int thread = (int)(threadIdx.y * blockDim.x + threadIdx.x);
+    int64_t group, r, bad = 0;
+    rwi_split_index(number, rwi_attention_group_rows(&p), &group, &r);
+    if (thread == 0) {
+        rwi_split_index(group, p.rules.scores.heads / p.group, &t.b, &t.kv_head);
+        rwi_attention_find_row(&p, t.b, t.kv_head, r, &t.row, &bad);
+        t.missing_page = 0;
+        if (!t.row.sane)
+            rwi_fault_raise(sink, t.b * p.rules.scores.seq_q + t.row.pattern.i, bad);
+    }
+    __syncthreads();
+    if (!p.pages.table.data || !t.row.sane)
+        return;
+    const rwi_span hull = rwi_pattern_hull(&t.row.pattern);
+    const int64_t end = rwi_ceil_div(hull.end, (int64_t)1 << p.pages.shift);
+#pragma unroll 1
+    for (int64_t n = (hull.begin >> p.pages.shift) + thread; n < end; n += RWI_BLOCK) {
+        const int64_t page = rwi_ids_load(&p.pages.table, 0, t.b, n);
+        if (page < 0 || page >= p.pages.num_pages)
+            t.missing_page = 1; /* whoever writes, writes this */
+    }
+    __syncthreads();
+    if (thread == 0 && t.missing_page) {
+        t.row.sane = rwi_attention_pages_exist(&p, t.b, hull, &bad);
+        rwi_fault_raise(sink, t.b * p.rules.scores.seq_q + t.row.pattern.i, bad);
+    }
+    __syncthreads();
+}
+
+/* This team's parts, relative to `base`; returns the sum of their weights. */
+__device__ static inline float sum_parts(const rw_attention_params &p, int64_t number, int64_t rows,
+                                         float base, float4 *out) {
+    const int column = (int)threadIdx.x * 4;
+    float sum = 0.0f;
+    *out = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll 4
+    for (int64_t part = threadIdx.y; part < p.parts.count; part += COMBINE_TEAMS) {
+        const int64_t at = part * rows + number;
+        const float weight = expf(p.parts.lse[at] - base);
+        sum += weight;
+        if (column >= p.v_dim)
+            continue;
+        const float4 x = *(const float4 *)(p.parts.out + at * p.v_dim + column);
+        out->x += weight * x.x;
+        out->y += weight * x.y;
+        out->z += weight * x.z;
+        out->w += weight * x.w;
+    }
+    return sum;
+}
+
+static __global__ void __launch_bounds__(RWI_BLOCK)
+    combine_kernel(rw_attention_combine_params p, rwi_fault_sink sink) {
+    __shared__ combine_block t;
+    const int64_t number = rwi_block_row(), rows = attention_combine_work(&p).items;
+    if (number >= rows)
+        return;
+    find_row(p, number, t, sink);
+    if (!t.row.sane)
+        return;
+    float largest = -INFINITY;
+#pragma unroll 4
+    for (int64_t part = 0; part < p.parts.count; part++) {
+        const float lse = p.parts.lse[part * rows + number];
+        largest = lse > largest ? lse : largest;
+    }
+    const float base = rwi_softmax_base(largest);
+    float4 out;
+    const float sum = sum_parts(p, number, rows, base, &out);
+    t.out[threadIdx.y][threadIdx.x] = out;
+    if (threadIdx.x == 0)
+        t.sum[threadIdx.y] = sum;
+    __syncthreads();
+    if (threadIdx.y != 0)
+        return;
+    float total = t.sum[0];
+#pragma unroll
+    for (int team = 1; team < COMBINE_TEAMS; team++) {
+        total += t.sum[team];
+        out.x += t.out[team][threadIdx.x].x;
+        out.y += t.out[team][threadIdx.x].y;
+        out.z += t.out[team][threadIdx.x].z;
+        out.w += t.out[team][threadIdx.x].w;
+    }
+    const rwi_attention_end end = rwi_attention_finish(&p, t.row.h, base, total);
+    if (threadIdx.x == 0 && p.lse.data)
+        ((float *)p.lse.data)[rwi_attention_at(&p.lse, t.b, &t.row)] = end.lse;
+    if ((int)threadIdx.x * 4 < p.v_dim)
+        store_four(
+            {p.out.data, rwi_attention_at(&p.out, t.b, &t.row), p.out_dtype}, (int)threadIdx.x * 4,
+            {out.x * end.share, out.y * end.share, out.z * end.share, out.w * end.share}, false);
+}
+
+/* Reports under the name of the operation that it is a step of. */
+extern "C" rw_status rwi_hip_attention_combine(rwi_device *device,
+                                               const rw_attention_combine_params *p) {
+    const rwi_launch_shape shape = rwi_launch_rows(
+        RWI_OP_attention, attention_combine_work(p).items, dim3(COMBINE_LANES, COMBINE_TEAMS));
+    return rwi_launch(device, shape, combine_kernel, *p);
 }

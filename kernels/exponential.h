@@ -16,6 +16,17 @@ RWI_INLINE float rwi_exp_small(float x) {
     return expf(x);
 }
 
+/* 2^x within 2 units in the last place, where what is below 2^-126 may be 0. */
+RWI_INLINE float rwi_exp2_fast(float x) {
+#if defined(__CUDA_ARCH__)
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+#else
+    return exp2f(x);
+#endif
+}
+
 /* Within 2 units in the last place, for b up to 2^126. */
 RWI_INLINE float rwi_divide_fast(float a, float b) {
 #if defined(__CUDA_ARCH__) || defined(__HIP_DEVICE_COMPILE__)

@@ -74,6 +74,9 @@ __device__ inline void rwi_fault_raise(const rwi_fault_sink &sink, int64_t token
 
 /* ---- launches ---- */
 
+/* What a block gets of shared memory without asking for more. */
+#define RWI_UNASKED_SHARED_BYTES ((size_t)32 * 1024)
+
 typedef struct rwi_launch_shape {
     rwi_op op;
     dim3 grid;
@@ -115,6 +118,16 @@ static inline rw_status rwi_launch(rwi_device *device, const rwi_launch_shape &s
     const rwi_device_scope scope(device);
     if (scope.status != RW_OK)
         return scope.status;
+    if (shape.shared_bytes > RWI_UNASKED_SHARED_BYTES) {
+        const rw_status status =
+            rwi_hip_status(device,
+                           hipFuncSetAttribute((const void *)kernel,
+                                               hipFuncAttributeMaxDynamicSharedMemorySize,
+                                               (int)shape.shared_bytes),
+                           "hipFuncSetAttribute");
+        if (status != RW_OK)
+            return status;
+    }
     const rwi_fault_sink sink = {hip->record, hip->report_on_device, ++hip->launches, shape.op};
     hipLaunchKernelGGL(kernel, shape.grid, shape.block, shape.shared_bytes, hip->stream, params,
                        sink);

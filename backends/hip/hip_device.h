@@ -26,6 +26,8 @@ typedef struct rwi_hip_device {
     rwi_device base;
     hipStream_t stream; /* the caller's; NULL: the device's default stream */
     uint64_t launches;
+    int wave;              /* lanes */
+    char architecture[16]; /* AMD's and the emulator's name of it, "gfx90a" */
     rwi_fault_record *record;
     rwi_fault *report;           /* pinned host memory */
     rwi_fault *report_on_device; /* the same memory as kernels address it */

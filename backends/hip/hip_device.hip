@@ -83,8 +83,13 @@ static rw_status describe_device(rwi_hip_device *hip) {
     if (error == hipSuccess)
         snprintf(hip->base.name, sizeof hip->base.name, "%.120s", properties.name);
     snprintf(hip->base.platform, sizeof hip->base.platform, "%s", PLATFORM);
-    if (error == hipSuccess)
+    if (error == hipSuccess) {
         hip->base.parts = BLOCKS_A_MULTIPROCESSOR * properties.multiProcessorCount;
+        hip->wave = properties.warpSize;
+#if !defined(__HIP_PLATFORM_NVIDIA__)
+        snprintf(hip->architecture, sizeof hip->architecture, "%.15s", properties.gcnArchName);
+#endif
+    }
     return rwi_hip_status(&hip->base, error, "hipGetDeviceProperties");
 }
 

@@ -406,6 +406,15 @@ hipError_t hipGraphLaunch(hipGraphExec_t exec, hipStream_t stream);
 hipError_t hipGraphExecDestroy(hipGraphExec_t exec);
 hipError_t hipGraphDestroy(hipGraph_t graph);
 
+/* Shared memory is as large as a launch wants it. */
+enum hipFuncAttribute {
+    hipFuncAttributeMaxDynamicSharedMemorySize = 8
+};
+
+inline hipError_t hipFuncSetAttribute(const void *, hipFuncAttribute, int) {
+    return hipSuccess;
+}
+
 struct hip_emulator_launch {
     const char *kernel; /* as it is spelled at the launch */
     dim3 grid;

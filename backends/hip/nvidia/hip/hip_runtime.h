@@ -61,6 +61,9 @@ __device__ inline unsigned __lane_id(void) {
 #define hipGetDevice cudaGetDevice
 #define hipSetDevice cudaSetDevice
 
+#define hipFuncSetAttribute cudaFuncSetAttribute
+#define hipFuncAttributeMaxDynamicSharedMemorySize cudaFuncAttributeMaxDynamicSharedMemorySize
+
 #define hipMalloc cudaMalloc
 #define hipFree cudaFree
 #define hipHostMalloc cudaHostAlloc

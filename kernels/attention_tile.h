@@ -1,0 +1,304 @@
+/* The pieces of attention.hip: shapes of its tiles, what a block and a thread hold, tiles into
+ * shared memory, scores to weights. */
+#ifndef RWI_ATTENTION_TILE_H
+#define RWI_ATTENTION_TILE_H
+
+#include "async_copy.h"
+#include "mma.h"
+
+#include "attention_kernel.h"
+
+/* What a kernel takes: the operation, and how it is launched. */
+struct attention_launch {
+    rw_attention_params op;
+    int64_t items;
+    int64_t section; /* groups of heads whose k and v stay in the second-level cache together */
+    bool vectors;    /* q, k and v can be read 16 bytes at a time */
+    bool out_vectors;
+};
+
+/* WIDTH: columns of q, k and v, at most. FEW: 16 rows, which all waves share, each taking keys of
+ * its own; else each wave has rows of its own, and all the keys.
+ *
+ * Shared memory of an AMD GPU is 64 KiB a block; NVIDIA's, of 227 KiB, holds two tiles, k and v,
+ * which arrive in the background. */
+template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT> struct attention_shape {
+#if defined(__HIP_PLATFORM_NVIDIA__)
+    static constexpr bool BACKGROUND = true;
+#else
+    static constexpr bool BACKGROUND = UNIT == RWI_MMA_SYNC;
+#endif
+    static constexpr rw_dtype DTYPE = D;
+    static constexpr int WIDTH = WIDTH_;
+    static constexpr bool FEW = FEW_;
+    static constexpr bool HALVES = D != RW_F32;
+    static constexpr int M = !FEW && BACKGROUND && HALVES && WIDTH <= 128 ? 2 : 1;
+    typedef typename rwi_mma_of<D, M, UNIT>::type unit;
+    typedef typename unit::element element;
+    typedef typename unit::product product;
+
+    static constexpr int WAVES = !HALVES && WIDTH == 256 ? 2 : 4;
+    static constexpr int THREADS = WAVES * unit::LANES;
+    static constexpr int BUFFERS = BACKGROUND ? 2 : 1;
+    static constexpr int ROW_BYTES = WIDTH * (int)sizeof(element);
+    static constexpr int WIDE_KEYS = ROW_BYTES <= 256 ? 64 : ROW_BYTES <= 512 ? 16 * BUFFERS : 16;
+    static constexpr int WAVE_ROWS = 16 * M;
+    static constexpr int ROWS = FEW ? WAVE_ROWS : WAVES * WAVE_ROWS;
+    static constexpr int KEYS = FEW ? 16 * WAVES : WIDE_KEYS;
+    static constexpr int WAVE_KEYS = FEW ? 16 : KEYS;
+
+    static constexpr int VECTOR = 16 / (int)sizeof(element);
+    static constexpr int PITCH = WIDTH + VECTOR; /* rows side by side begin in different banks */
+    static constexpr int OUT_COLUMNS = 64;       /* that leave at a time */
+    static constexpr int OUT_PITCH = OUT_COLUMNS + 4;
+
+    /* Products of a wave: along keys, and those that pass its scratch at a time; along columns. */
+    static constexpr int N_KEYS = WAVE_KEYS / 16;
+    static constexpr int N_SCRATCH = BACKGROUND && HALVES && N_KEYS > 2 ? 2 : N_KEYS;
+    static constexpr int N_COLUMNS = WIDTH / 16;
+
+    /* Elements of the tiles, and floats of a wave's scratch, which follow each other. */
+    static constexpr int Q_SIZE = ROWS * PITCH;
+    static constexpr int KV_SIZE = KEYS * PITCH;
+    static constexpr int SCRATCH = rwi_mma_scratch(M, N_SCRATCH * 16);
+    static constexpr int TILE_BYTES = (Q_SIZE + BUFFERS * KV_SIZE) * (int)sizeof(element);
+    static constexpr int OUT_BYTES = WAVES * WAVE_ROWS * OUT_PITCH * (int)sizeof(float);
+    static constexpr int SHARED_BYTES =
+        (TILE_BYTES > OUT_BYTES ? TILE_BYTES : OUT_BYTES) + WAVES * SCRATCH * (int)sizeof(float);
+};
+
+/* What a block holds. */
+template <typename Shape> struct attention_block {
+    rw_attention_params p; /* what every thread keeps in mind would fill the scalar registers */
+    rwi_attention_item item;
+    rwi_attention_row rows[Shape::ROWS];
+    rwi_span seen;    /* from the first key of the part that any row may see to the last */
+    rwi_span odd;     /* keys of tiles whose values are not all finite; others may lie between */
+    int missing_page; /* a page that is needed is none */
+    uint8_t tiles[Shape::THREADS];
+    float base[Shape::WAVES * Shape::WAVE_ROWS]; /* of each wave's sums */
+    float sum[Shape::WAVES * Shape::WAVE_ROWS];
+    float share[Shape::WAVES * Shape::WAVE_ROWS];
+};
+
+/* What a thread holds of its rows. Scores are as they come out of the product where no rule but the
+ * scale changes them; `factor` makes exponents of 2 of them. */
+template <typename Shape> struct attention_thread {
+    float largest[Shape::unit::QUERIES];
+    float sum[Shape::unit::QUERIES]; /* of this lane's keys */
+    typename Shape::product out[Shape::N_COLUMNS];
+    float factor;
+    bool plain;
+};
+
+/* The tiles in shared memory. */
+template <typename Shape> struct attention_tiles {
+    typename Shape::element *q;
+    typename Shape::element *k;
+    typename Shape::element *v;
+    float *out; /* over all of them */
+    float *scratch;
+};
+
+template <typename Shape>
+__device__ static inline attention_tiles<Shape> attention_find_tiles(uint4 *shared) {
+    typename Shape::element *q = (typename Shape::element *)shared;
+    attention_tiles<Shape> tiles = {q, q + Shape::Q_SIZE,
+                                    q + Shape::Q_SIZE + (Shape::BUFFERS - 1) * Shape::KV_SIZE,
+                                    (float *)shared, (float *)shared};
+    const int wave = (int)threadIdx.x / Shape::unit::LANES;
+    tiles.scratch += Shape::SHARED_BYTES / (int)sizeof(float);
+    tiles.scratch -= (Shape::WAVES - wave) * Shape::SCRATCH;
+    return tiles;
+}
+
+/* ---- into shared memory ---- */
+
+/* Elements [column, column + VECTOR) of a row, 0 from `width` on. */
+template <typename Shape>
+__device__ static inline void attention_copy(typename Shape::element *to, const void *data,
+                                             int64_t at, int column, int width, bool vectors) {
+    if (vectors) {
+        rwi_async_copy_16(to, rwi_element(Shape::DTYPE, data, at + column), column < width);
+        return;
+    }
+    const typename Shape::element *from = (const typename Shape::element *)data + at;
+#pragma unroll
+    for (int n = 0; n < Shape::VECTOR; n++)
+        to[n] = column + n < width ? from[column + n] : (typename Shape::element)0;
+}
+
+template <typename Shape>
+__device__ static inline void attention_stage_q(const attention_launch &launch,
+                                                const attention_block<Shape> &t,
+                                                typename Shape::element *tile) {
+    constexpr int VECTORS = Shape::WIDTH / Shape::VECTOR;
+#pragma unroll 1
+    for (int n = (int)threadIdx.x; n < Shape::ROWS * VECTORS; n += Shape::THREADS) {
+        const int row = n / VECTORS, column = n % VECTORS * Shape::VECTOR;
+        const bool inside = row < t.item.rows;
+        const int64_t at = inside ? rwi_attention_at(&launch.op.q, t.item.b, &t.rows[row]) : 0;
+        attention_copy<Shape>(tile + row * Shape::PITCH + column, launch.op.q.data, at, column,
+                              inside ? launch.op.head_dim : 0, launch.vectors);
+    }
+}
+
+/* Keys [j, j + KEYS) of k or v; 0 where no row may see them. */
+template <typename Shape>
+__device__ static inline void attention_stage(const attention_launch &launch,
+                                              const attention_block<Shape> &t,
+                                              const rwi_attention_tensor &tensor, int width,
+                                              int32_t j, typename Shape::element *tile) {
+    constexpr int VECTORS = Shape::WIDTH / Shape::VECTOR;
+    const rwi_span seen = t.seen;
+    const int64_t b = t.item.b, kv_head = t.item.kv_head;
+#pragma unroll 4
+    for (int n = 0; n < Shape::KEYS * VECTORS / Shape::THREADS; n++) {
+        const int at = n * Shape::THREADS + (int)threadIdx.x;
+        const int key = at / VECTORS, column = at % VECTORS * Shape::VECTOR;
+        rwi_kv_place place = {0, 0};
+        const bool inside =
+            rwi_span_has(seen, j + key) && rwi_attention_find_key(&launch.op, b, j + key, &place);
+        attention_copy<Shape>(tile + key * Shape::PITCH + column, tensor.data,
+                              inside ? rwi_attention_key_at(&tensor, kv_head, &place) : 0, column,
+                              inside ? width : 0, launch.vectors);
+    }
+}
+
+/* What is not finite in v counts for the rows that see it, which attention_repair() sees to: here
+ * it becomes 0, since a weight of 0 times it is not. */
+template <typename Shape>
+__device__ static inline void attention_tame(attention_block<Shape> &t, int32_t j,
+                                             typename Shape::element *tile) {
+    bool odd = false;
+#pragma unroll 1
+    for (int n = (int)threadIdx.x; n < Shape::KEYS * Shape::WIDTH; n += Shape::THREADS) {
+        typename Shape::element *at = tile + n / Shape::WIDTH * Shape::PITCH + n % Shape::WIDTH;
+        if (rwi_load(Shape::DTYPE, at, 0) * 0.0f == 0.0f)
+            continue;
+        *at = 0;
+        odd = true;
+    }
+    if (odd) {
+        atomicMin(&t.odd.begin, j);
+        atomicMax(&t.odd.end, j + Shape::KEYS);
+    }
+}
+
+/* ---- scores to weights ---- */
+
+/* Products first .. first + N_SCRATCH - 1 to scores by every rule there is, through the wave's
+ * scratch, [key][row], so that the code stands here once and not for each register. */
+template <typename Shape>
+__device__ static inline void attention_apply_rules(const attention_block<Shape> &t,
+                                                    typename Shape::product *s, int wave_row,
+                                                    int32_t j, bool plain, float *scratch) {
+    typedef typename Shape::unit unit;
+    constexpr int PITCH = Shape::WAVE_ROWS + 4, KEYS = Shape::N_SCRATCH * 16;
+    const int lane = (int)threadIdx.x % unit::LANES;
+    const rw_attention_params &p = t.p;
+    const bool cells = rwi_pattern_has_cells(&p.rules.pattern);
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < Shape::N_SCRATCH; n++)
+#pragma unroll
+        for (int e = 0; e < unit::KEYS; e++)
+#pragma unroll
+            for (int q = 0; q < unit::QUERIES; q++)
+                scratch[(n * 16 + unit::key(lane, e)) * PITCH + unit::query(lane, q)] =
+                    s[n].x[q][e];
+    __syncthreads();
+#pragma unroll 1
+    for (int at = lane; at < KEYS * Shape::WAVE_ROWS; at += unit::LANES) {
+        const int row = at % Shape::WAVE_ROWS, key = at / Shape::WAVE_ROWS;
+        const rwi_attention_row &of = t.rows[wave_row + row];
+        float *score = scratch + key * PITCH + row;
+        if (!rwi_pattern_visible(&p.rules.pattern, &of.pattern, cells, j + key))
+            *score = -INFINITY;
+        else if (!plain)
+            *score = rwi_attention_score(&p, &of, *score, j + key);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < Shape::N_SCRATCH; n++)
+#pragma unroll
+        for (int e = 0; e < unit::KEYS; e++)
+#pragma unroll
+            for (int q = 0; q < unit::QUERIES; q++)
+                s[n].x[q][e] =
+                    scratch[(n * 16 + unit::key(lane, e)) * PITCH + unit::query(lane, q)];
+}
+
+/* -inf where a row does not see a key, for patterns of intervals. */
+template <typename Shape>
+__device__ static inline void attention_hide(const attention_block<Shape> &t,
+                                             typename Shape::product (&s)[Shape::N_KEYS],
+                                             int wave_row, int32_t j) {
+    typedef typename Shape::unit unit;
+    const int lane = (int)threadIdx.x % unit::LANES;
+#pragma unroll
+    for (int q = 0; q < unit::QUERIES; q++) {
+        const rwi_pattern_row &row = t.rows[wave_row + unit::query(lane, q)].pattern;
+        const rwi_span window = row.window, prefix = row.prefix;
+#pragma unroll
+        for (int n = 0; n < Shape::N_KEYS; n++)
+#pragma unroll
+            for (int e = 0; e < unit::KEYS; e++) {
+                const int32_t key = j + n * 16 + unit::key(lane, e);
+                if (!((int)rwi_span_has(window, key) | (int)rwi_span_has(prefix, key)))
+                    s[n].x[q][e] = -INFINITY;
+            }
+    }
+}
+
+/* Products to scores; `all`: every row sees every key. */
+template <typename Shape>
+__device__ static inline void
+attention_score(const attention_block<Shape> &t, typename Shape::product (&s)[Shape::N_KEYS],
+                int wave_row, int32_t j, bool all, bool plain, float *scratch) {
+    if (plain && all)
+        return;
+    if (plain && !rwi_pattern_has_cells(&t.p.rules.pattern)) {
+        attention_hide<Shape>(t, s, wave_row, j);
+        return;
+    }
+#pragma unroll
+    for (int n = 0; n < Shape::N_KEYS; n += Shape::N_SCRATCH)
+        attention_apply_rules<Shape>(t, s + n, wave_row, j + n * 16, plain, scratch);
+}
+
+/* Scores to weights; what was summed up before is brought to the new largest score. */
+template <typename Shape>
+__device__ static inline void attention_weigh(typename Shape::product (&s)[Shape::N_KEYS],
+                                              attention_thread<Shape> &mine) {
+    typedef typename Shape::unit unit;
+#pragma unroll
+    for (int q = 0; q < unit::QUERIES; q++) {
+        float largest = mine.largest[q];
+#pragma unroll
+        for (int n = 0; n < Shape::N_KEYS; n++)
+#pragma unroll
+            for (int e = 0; e < unit::KEYS; e++)
+                largest = s[n].x[q][e] > largest ? s[n].x[q][e] : largest;
+        largest = unit::reduce_max(largest);
+        const float base = rwi_softmax_base(largest) * mine.factor;
+        const float kept = rwi_exp2_fast(fmaf(mine.largest[q], mine.factor, -base));
+        float sum = mine.sum[q] * kept;
+#pragma unroll
+        for (int n = 0; n < Shape::N_KEYS; n++)
+#pragma unroll
+            for (int e = 0; e < unit::KEYS; e++) {
+                s[n].x[q][e] = rwi_exp2_fast(fmaf(s[n].x[q][e], mine.factor, -base));
+                sum += s[n].x[q][e];
+            }
+        mine.sum[q] = sum;
+        mine.largest[q] = largest;
+#pragma unroll
+        for (int n = 0; n < Shape::N_COLUMNS; n++)
+#pragma unroll
+            for (int e = 0; e < unit::KEYS; e++)
+                mine.out[n].x[q][e] *= kept;
+    }
+}
+
+#endif

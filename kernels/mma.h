@@ -1,0 +1,112 @@
+/* Matrix hardware, for .hip files: one wave multiplies tiles that lie in shared memory.
+ *
+ * A unit is a struct like this, for a dtype D and M * 16 queries:
+ *
+ *   element                 how q, k and v lie in shared memory
+ *   LANES                   of a wave
+ *   QUERIES, KEYS           of a product of M * 16 queries x 16 keys (or 16 columns of v) a lane
+ *                           holds so many queries and, of each, so many keys
+ *   product                 float x[QUERIES][KEYS]
+ *   query(lane, q)          which query x[q][.] is, in [0, 16 M)
+ *   key(lane, e)            which key x[.][e] is, in [0, 16)
+ *   scores<WIDTH>(s, q, k, pitch)       s[n] += q k^T, for the keys 16 n to 16 n + 15; rows of q
+ * and k have WIDTH elements, start `pitch` elements apart, and on 16 bytes values(out, w, v, pitch,
+ * scratch)   out[n] += w v, for the columns 16 n to 16 n + 15; w, rounded to D, has 16 keys a
+ * product, v a row a key. `scratch` is the wave's own rwi_mma_scratch() floats of shared memory.
+ * Every thread of the block calls reduce_max(x), reduce_sum(x)        over the lanes that hold the
+ * same queries; they all get the same bits, and a maximum is that of the numbers, whatever NaN
+ * there is
+ *
+ * Sums are f32.
+ */
+#ifndef RWI_MMA_H
+#define RWI_MMA_H
+
+#include "mma_amd.h"
+#include "mma_fma.h"
+#include "mma_nvidia.h"
+
+/* NATIVE: what the architecture has that a kernel is compiled for. The emulator has them all. */
+enum rwi_mma_unit {
+    RWI_MMA_NATIVE,
+    RWI_MMA_FMA_32,
+    RWI_MMA_FMA_64,
+    RWI_MMA_MFMA,
+    RWI_MMA_WMMA,
+    RWI_MMA_WMMA12,
+    RWI_MMA_SYNC
+};
+
+#if defined(__GFX9__)
+#define RWI_MMA_NATIVE_FMA RWI_MMA_FMA_64
+#else
+#define RWI_MMA_NATIVE_FMA RWI_MMA_FMA_32
+#endif
+
+#if defined(__HIP_PLATFORM_NVIDIA__)
+#define RWI_MMA_NATIVE_HALF RWI_MMA_SYNC
+#elif defined(__gfx90a__) || defined(__gfx940__) || defined(__gfx942__)
+#define RWI_MMA_NATIVE_HALF RWI_MMA_MFMA
+#elif defined(__GFX11__)
+#define RWI_MMA_NATIVE_HALF RWI_MMA_WMMA
+#elif defined(__GFX12__)
+#define RWI_MMA_NATIVE_HALF RWI_MMA_WMMA12
+#else
+#define RWI_MMA_NATIVE_HALF RWI_MMA_NATIVE_FMA
+#endif
+
+template <rw_dtype D, int M, int UNIT> struct rwi_mma_of;
+
+template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_FMA_32> {
+    typedef rwi_mma_fma<D, M, 32> type;
+};
+template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_FMA_64> {
+    typedef rwi_mma_fma<D, M, 64> type;
+};
+template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_MFMA> {
+    typedef rwi_mma_mfma<D, M> type;
+};
+template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_WMMA> {
+    typedef rwi_mma_wmma<D, M> type;
+};
+template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_WMMA12> {
+    typedef rwi_mma_wmma12<D, M> type;
+};
+template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_SYNC> {
+    typedef rwi_mma_sync<D, M> type;
+};
+template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_NATIVE> {
+    static constexpr int UNIT = D == RW_F32 ? RWI_MMA_NATIVE_FMA : RWI_MMA_NATIVE_HALF;
+    typedef typename rwi_mma_of<D, M, UNIT>::type type;
+};
+
+/* Floats that a wave needs to pass the weights of `keys` keys, or scores, between its lanes. */
+constexpr int rwi_mma_scratch(int m, int keys) {
+    return keys * (16 * m + 4);
+}
+
+template <int UNIT> struct rwi_mma_constant { static constexpr int value = UNIT; };
+
+/* Returns body(rwi_mma_constant<unit>()) for the unit of a device and dtype. */
+template <rw_dtype D, typename Body>
+static inline rw_status rwi_dispatch_mma(rwi_device *device, Body body) {
+#if defined(__HIP_PLATFORM_EMULATED__)
+    const rwi_hip_device *hip = (const rwi_hip_device *)device;
+    const char *architecture = hip->architecture;
+    if (D != RW_F32 && strcmp(architecture, "sm_90") == 0)
+        return body(rwi_mma_constant<RWI_MMA_SYNC>());
+    if (D != RW_F32 && strcmp(architecture, "gfx1100") == 0)
+        return body(rwi_mma_constant<RWI_MMA_WMMA>());
+    if (D != RW_F32 && strcmp(architecture, "gfx1201") == 0)
+        return body(rwi_mma_constant<RWI_MMA_WMMA12>());
+    if (D != RW_F32 && hip->wave == 64)
+        return body(rwi_mma_constant<RWI_MMA_MFMA>());
+    return hip->wave == 64 ? body(rwi_mma_constant<RWI_MMA_FMA_64>())
+                           : body(rwi_mma_constant<RWI_MMA_FMA_32>());
+#else
+    (void)device;
+    return body(rwi_mma_constant<RWI_MMA_NATIVE>());
+#endif
+}
+
+#endif
