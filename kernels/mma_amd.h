@@ -217,7 +217,7 @@ template <typename Unit, int M> struct rwi_mma_amd {
         return q * 16 + lane % 16;
     }
 
-    /* The key, or column of v, 0 .. 15, of x[.][e]. */
+    /* The key, 0 .. 15, of x[.][e]. */
     __device__ static inline int key(int lane, int e) {
         return Unit::key(lane, e);
     }
@@ -235,13 +235,20 @@ template <typename Unit, int M> struct rwi_mma_amd {
             add_columns<1>(s, q + WIDTH - 16, k + WIDTH - 16, pitch);
     }
 
-    /* out[c] += w v: w is 16 M x 16 NK, rounded to v's dtype, v has 16 NK rows, keys, of 16 N
-     * columns, `pitch` elements apart. */
+    /* The column of v, 0 .. 16 N - 1, of out[c].x[.][e]: a lane's lie next to each other. */
+    template <int N> __device__ static inline int column(int lane, int c, int e) {
+        constexpr int NEXT = next_columns<N>;
+        return c / NEXT * NEXT * 16 + Unit::key(lane, e) * NEXT + c % NEXT;
+    }
+
+    /* out += w v: w is 16 M x 16 NK, rounded to v's dtype, v has 16 NK rows, keys, of 16 N
+     * columns, `pitch` elements apart, on 16 bytes. */
     template <int NK, int N>
     __device__ static __forceinline__ void values(product (&out)[N], const product (&w)[NK],
                                                   const element *v, int pitch, float *) {
+        constexpr int NEXT = next_columns<N>;
         const int lane = (int)__lane_id();
-        const element *column = v + Unit::share(lane) * DEPTH * pitch + lane % 16;
+        const element *own = v + Unit::share(lane) * DEPTH * pitch + lane % 16 * NEXT;
 #pragma unroll
         for (int n = 0; n < NK; n++) {
             factor b[M];
@@ -249,14 +256,21 @@ template <typename Unit, int M> struct rwi_mma_amd {
             for (int m = 0; m < M; m++)
                 b[m] = Unit::weights(w[n].x[m], lane);
 #pragma unroll
-            for (int c = 0; c < N; c++) {
-                factor a;
+            for (int c = 0; c < N; c += NEXT) {
+                factor a[NEXT];
 #pragma unroll
-                for (int i = 0; i < DEPTH; i++)
-                    a[i] = (short)column[(n * 16 + Unit::order(i)) * pitch + c * 16];
+                for (int i = 0; i < DEPTH; i++) {
+                    const element *row = own + (n * 16 + Unit::order(i)) * pitch + c * 16;
+                    const auto x = *(const rwi_registers<short, NEXT> *)row;
 #pragma unroll
-                for (int m = 0; m < M; m++)
-                    add(a, b[m], out[c].x[m]);
+                    for (int next = 0; next < NEXT; next++)
+                        a[next][i] = x[next];
+                }
+#pragma unroll
+                for (int next = 0; next < NEXT; next++)
+#pragma unroll
+                    for (int m = 0; m < M; m++)
+                        add(a[next], b[m], out[c + next].x[m]);
             }
         }
     }
@@ -279,6 +293,9 @@ template <typename Unit, int M> struct rwi_mma_amd {
   private:
     typedef typename Unit::factor factor;
     static constexpr int DEPTH = (int)(sizeof(factor) / sizeof(element)); /* elements of a lane */
+
+    /* Columns of v that a lane reads at once, one for each of as many products. */
+    template <int N> static constexpr int next_columns = N % 4 == 0 ? 4 : N % 2 == 0 ? 2 : 1;
 
     __device__ static __forceinline__ void add(const factor &a, const factor &b, float (&x)[KEYS]) {
         typename Unit::sum c;
