@@ -42,6 +42,9 @@ template <typename T, int N> struct rwi_registers {
     __device__ T &operator[](int i) {
         return x[i];
     }
+    __device__ const T &operator[](int i) const {
+        return x[i];
+    }
 };
 #endif
 
@@ -135,17 +138,18 @@ template <rw_dtype D> struct rwi_wmma_unit {
         return i % 8 * 2 + i / 8;
     }
     __device__ static inline factor weights(const float (&x)[8], int lane) {
-        uint32_t words[8];
+        factor w;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const uint32_t high = rwi_to_bits<D>(x[2 * i + 1]);
             const uint32_t own = high << 16 | rwi_to_bits<D>(x[2 * i]);
             const uint32_t other = __shfl_xor(own, 16);
-            words[i] = lane < 16 ? own : other;
-            words[i + 4] = lane < 16 ? other : own;
+            const uint32_t even = lane < 16 ? own : other, odd = lane < 16 ? other : own;
+            w[2 * i] = (short)even;
+            w[2 * i + 1] = (short)(even >> 16);
+            w[2 * i + 8] = (short)odd;
+            w[2 * i + 9] = (short)(odd >> 16);
         }
-        factor w;
-        memcpy(&w, words, sizeof w);
         return w;
     }
     __device__ static inline sum multiply(const factor &a, const factor &b, const sum &c) {
@@ -213,7 +217,7 @@ template <typename Unit, int M> struct rwi_mma_amd {
         return q * 16 + lane % 16;
     }
 
-    /* The key, or column of v, 0 .. 15, of x[.][e]. */
+    /* The key, 0 .. 15, of x[.][e]. */
     __device__ static inline int key(int lane, int e) {
         return Unit::key(lane, e);
     }
@@ -231,13 +235,20 @@ template <typename Unit, int M> struct rwi_mma_amd {
             add_columns<1>(s, q + WIDTH - 16, k + WIDTH - 16, pitch);
     }
 
-    /* out[c] += w v: w is 16 M x 16 NK, rounded to v's dtype, v has 16 NK rows, keys, of 16 N
-     * columns, `pitch` elements apart. */
+    /* The column of v, 0 .. 16 N - 1, of out[c].x[.][e]: a lane's lie next to each other. */
+    template <int N> __device__ static inline int column(int lane, int c, int e) {
+        constexpr int NEXT = next_columns<N>;
+        return c / NEXT * NEXT * 16 + Unit::key(lane, e) * NEXT + c % NEXT;
+    }
+
+    /* out += w v: w is 16 M x 16 NK, rounded to v's dtype, v has 16 NK rows, keys, of 16 N
+     * columns, `pitch` elements apart, on 16 bytes. */
     template <int NK, int N>
     __device__ static __forceinline__ void values(product (&out)[N], const product (&w)[NK],
                                                   const element *v, int pitch, float *) {
+        constexpr int NEXT = next_columns<N>;
         const int lane = (int)__lane_id();
-        const element *column = v + Unit::share(lane) * DEPTH * pitch + lane % 16;
+        const element *own = v + Unit::share(lane) * DEPTH * pitch + lane % 16 * NEXT;
 #pragma unroll
         for (int n = 0; n < NK; n++) {
             factor b[M];
@@ -245,14 +256,21 @@ template <typename Unit, int M> struct rwi_mma_amd {
             for (int m = 0; m < M; m++)
                 b[m] = Unit::weights(w[n].x[m], lane);
 #pragma unroll
-            for (int c = 0; c < N; c++) {
-                factor a;
+            for (int c = 0; c < N; c += NEXT) {
+                factor a[NEXT];
 #pragma unroll
-                for (int i = 0; i < DEPTH; i++)
-                    a[i] = (short)column[(n * 16 + Unit::order(i)) * pitch + c * 16];
+                for (int i = 0; i < DEPTH; i++) {
+                    const element *row = own + (n * 16 + Unit::order(i)) * pitch + c * 16;
+                    const auto x = *(const rwi_registers<short, NEXT> *)row;
 #pragma unroll
-                for (int m = 0; m < M; m++)
-                    add(a, b[m], out[c].x[m]);
+                    for (int next = 0; next < NEXT; next++)
+                        a[next][i] = x[next];
+                }
+#pragma unroll
+                for (int next = 0; next < NEXT; next++)
+#pragma unroll
+                    for (int m = 0; m < M; m++)
+                        add(a[next], b[m], out[c + next].x[m]);
             }
         }
     }
@@ -276,23 +294,39 @@ template <typename Unit, int M> struct rwi_mma_amd {
     typedef typename Unit::factor factor;
     static constexpr int DEPTH = (int)(sizeof(factor) / sizeof(element)); /* elements of a lane */
 
+    /* Columns of v that a lane reads at once, one for each of as many products. */
+    template <int N> static constexpr int next_columns = N % 4 == 0 ? 4 : N % 2 == 0 ? 2 : 1;
+
     __device__ static __forceinline__ void add(const factor &a, const factor &b, float (&x)[KEYS]) {
         typename Unit::sum c;
-        memcpy(&c, x, sizeof c);
+#pragma unroll
+        for (int e = 0; e < KEYS; e++)
+            c[e] = x[e];
         c = Unit::multiply(a, b, c);
-        memcpy(x, &c, sizeof c);
+#pragma unroll
+        for (int e = 0; e < KEYS; e++)
+            x[e] = c[e];
     }
 
-    template <int TOGETHER> struct factors { factor x[TOGETHER]; };
+    /* This lane's elements of a row for TOGETHER products, which lie next to each other. */
+    template <int TOGETHER> struct factors {
+        static constexpr int CHUNK = TOGETHER * DEPTH < 8 ? TOGETHER * DEPTH : 8;
+        static constexpr int CHUNKS = TOGETHER * DEPTH / CHUNK;
+        rwi_registers<short, CHUNK> chunks[CHUNKS];
 
-    /* This lane's elements of a row for TOGETHER products, next to each other. */
-    template <int TOGETHER>
-    __device__ static __forceinline__ factors<TOGETHER> read(const element *row) {
-        factors<TOGETHER> read;
-        constexpr size_t ALIGNED = sizeof read < 16 ? sizeof read : 16;
-        memcpy(&read, __builtin_assume_aligned(row, ALIGNED), sizeof read);
-        return read;
-    }
+        __device__ __forceinline__ explicit factors(const element *row) {
+#pragma unroll
+            for (int i = 0; i < CHUNKS; i++)
+                chunks[i] = ((const rwi_registers<short, CHUNK> *)row)[i];
+        }
+        __device__ __forceinline__ factor get(int at) const {
+            factor x;
+#pragma unroll
+            for (int i = 0; i < DEPTH; i++)
+                x[i] = chunks[(at * DEPTH + i) / CHUNK][(at * DEPTH + i) % CHUNK];
+            return x;
+        }
+    };
 
     /* The products of columns 0 .. 16 * TOGETHER - 1. */
     template <int TOGETHER, int N>
@@ -300,18 +334,22 @@ template <typename Unit, int M> struct rwi_mma_amd {
                                                        const element *k, int pitch) {
         const int lane = (int)__lane_id();
         const int own = lane % 16 * pitch + Unit::share(lane) * DEPTH * TOGETHER;
-        factors<TOGETHER> b[M];
+        factor b[M][TOGETHER];
 #pragma unroll
-        for (int m = 0; m < M; m++)
-            b[m] = read<TOGETHER>(q + own + m * 16 * pitch);
+        for (int m = 0; m < M; m++) {
+            const factors<TOGETHER> row(q + own + m * 16 * pitch);
+#pragma unroll
+            for (int i = 0; i < TOGETHER; i++)
+                b[m][i] = row.get(i);
+        }
 #pragma unroll
         for (int n = 0; n < N; n++) {
-            const factors<TOGETHER> a = read<TOGETHER>(k + own + n * 16 * pitch);
+            const factors<TOGETHER> a(k + own + n * 16 * pitch);
 #pragma unroll
             for (int i = 0; i < TOGETHER; i++)
 #pragma unroll
                 for (int m = 0; m < M; m++)
-                    add(a.x[i], b[m].x[i], s[n].x[m]);
+                    add(a.get(i), b[m][i], s[n].x[m]);
         }
     }
 };

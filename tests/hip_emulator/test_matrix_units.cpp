@@ -39,7 +39,7 @@ __device__ static void write_rows(unit_job<ROWS, WIDTH> &job,
                 sum += s[n].x[q][e];
             }
             for (int c = 0; c < WIDTH / 16; c++)
-                job.out[row][c * 16 + key] = out[c].x[q][e];
+                job.out[row][Unit::template column<WIDTH / 16>(lane, c, e)] = out[c].x[q][e];
         }
         largest = Unit::reduce_max(largest);
         sum = Unit::reduce_sum(sum);
