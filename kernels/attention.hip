@@ -282,7 +282,7 @@ __device__ static inline void store_four(const row_target &to, int column, const
     if (vectors && to.dtype == RW_F32) {
         *(float4 *)((float *)to.data + at) = x;
     } else if (vectors) {
-        uint16_t halves[4];
+        uint16_t halves[4] = {};
         rwi_store(to.dtype, halves, 0, x.x);
         rwi_store(to.dtype, halves, 1, x.y);
         rwi_store(to.dtype, halves, 2, x.z);
@@ -340,8 +340,8 @@ __device__ static inline void store_rows(const attention_launch &launch,
             for (int q = 0; q < unit::QUERIES; q++)
 #pragma unroll
                 for (int e = 0; e < unit::KEYS; e++)
-                    rows[unit::query(lane, q) * Shape::OUT_PITCH + n * 16 + unit::key(lane, e)] =
-                        mine.out[first + n].x[q][e];
+                    rows[unit::query(lane, q) * Shape::OUT_PITCH +
+                         unit::template column<STEP>(lane, n, e)] = mine.out[first + n].x[q][e];
         __syncthreads();
         store_columns(launch, t, out, first * 16);
     }

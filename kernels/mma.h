@@ -9,6 +9,8 @@
  *   product                 float x[QUERIES][KEYS]
  *   query(lane, q)          which query x[q][.] is, in [0, 16 M)
  *   key(lane, e)            which key x[.][e] is, in [0, 16)
+ *   column<N>(lane, n, e)   which column of v out[n].x[.][e] is, of N products; four of them are 64
+ *                           columns side by side
  *   scores<WIDTH>(s, q, k, pitch)       s[n] += q k^T, for the keys 16 n to 16 n + 15; rows of q
  * and k have WIDTH elements, start `pitch` elements apart, and on 16 bytes values(out, w, v, pitch,
  * scratch)   out[n] += w v, for the columns 16 n to 16 n + 15; w, rounded to D, has 16 keys a
@@ -92,15 +94,16 @@ template <rw_dtype D, typename Body>
 static inline rw_status rwi_dispatch_mma(rwi_device *device, Body body) {
 #if defined(__HIP_PLATFORM_EMULATED__)
     const rwi_hip_device *hip = (const rwi_hip_device *)device;
-    const char *architecture = hip->architecture;
-    if (D != RW_F32 && strcmp(architecture, "sm_90") == 0)
-        return body(rwi_mma_constant<RWI_MMA_SYNC>());
-    if (D != RW_F32 && strcmp(architecture, "gfx1100") == 0)
-        return body(rwi_mma_constant<RWI_MMA_WMMA>());
-    if (D != RW_F32 && strcmp(architecture, "gfx1201") == 0)
-        return body(rwi_mma_constant<RWI_MMA_WMMA12>());
-    if (D != RW_F32 && hip->wave == 64)
-        return body(rwi_mma_constant<RWI_MMA_MFMA>());
+    if constexpr (D != RW_F32) {
+        if (strcmp(hip->architecture, "sm_90") == 0)
+            return body(rwi_mma_constant<RWI_MMA_SYNC>());
+        if (strcmp(hip->architecture, "gfx1100") == 0)
+            return body(rwi_mma_constant<RWI_MMA_WMMA>());
+        if (strcmp(hip->architecture, "gfx1201") == 0)
+            return body(rwi_mma_constant<RWI_MMA_WMMA12>());
+        if (hip->wave == 64)
+            return body(rwi_mma_constant<RWI_MMA_MFMA>());
+    }
     return hip->wave == 64 ? body(rwi_mma_constant<RWI_MMA_FMA_64>())
                            : body(rwi_mma_constant<RWI_MMA_FMA_32>());
 #else

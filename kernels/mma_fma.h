@@ -34,6 +34,10 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
         return e * ACROSS + lane % ACROSS;
     }
 
+    template <int N> __device__ static inline int column(int lane, int n, int e) {
+        return n * 16 + key(lane, e);
+    }
+
     __device__ static inline void load_step(const element *from, float (&x)[STEP]) {
         if constexpr (D == RW_F32) {
             const float4 four = *(const float4 *)from;

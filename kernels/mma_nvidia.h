@@ -97,6 +97,10 @@ template <rw_dtype D, int M> struct rwi_mma_sync {
         return e / 2 * 8 + lane % 4 * 2 + e % 2;
     }
 
+    template <int N> __device__ static inline int column(int lane, int n, int e) {
+        return n * 16 + key(lane, e);
+    }
+
     /* sum[m] += a[m] b: b has the 8 + 8 columns of a product. */
     __device__ static inline void multiply(product &sum, const uint32_t (&a)[M][4],
                                            const uint32_t (&b)[4]) {

@@ -548,8 +548,8 @@ static const char *attention_invalid(const rwt_case *row) {
     if (c->page_fault && (!c->paged || has_cells(c) || c->pattern_at_fault || c->seq_q == 0 ||
                           c->seq_k == 0 || c->batch == 0 || c->heads == 0))
         return "a page at fault needs pages and a query that reads them";
-    if (c->sick && c->mask)
-        return "a NaN under a mask of -inf may show or not";
+    if (c->sick && (c->mask || c->alibi))
+        return "a NaN whose key has a weight of 0 may show or not";
     return rwt_pattern_invalid(pattern_of(c), &shape);
 }
 

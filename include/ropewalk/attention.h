@@ -54,8 +54,9 @@ typedef struct rw_attention_args {
  *   lse[b, h, i]    = ln(sum over j of exp(s_j) + exp(sink))
  *
  * A query without a visible key gives 0, and -inf (with a sink: the sink). Keys that the pattern
- * hides may be anything, NaN too: they show in no query that does not see them. Tiles that the
- * pattern hides as a whole are skipped.
+ * hides may be anything, NaN too: they show in no query that does not see them. NaN and Inf of a key
+ * that is seen show, but may not where its weight is 0 in f32. Tiles that the pattern hides as a whole
+ * are skipped.
  *
  * Sums are f32. Of f16 and bf16 inputs the weights, at most 1 each, are rounded to that dtype before
  * they meet v, as matrix hardware takes them. Stream-ordered: allocates nothing, moves nothing

@@ -8,6 +8,10 @@
 #define ALIGNMENT ((size_t)256)
 #define MAX_GRID_YZ 65535u
 
+/* Shared memory of a block. */
+#define AMD_SHARED_BYTES ((size_t)64 * 1024)
+#define NVIDIA_SHARED_BYTES ((size_t)227 * 1024)
+
 /* More than this the device does not have, whatever the host's allocator would say to it. */
 #define DEVICE_BYTES ((size_t)64 << 30)
 
@@ -65,6 +69,8 @@ static bool read_arch(hip_emulator_settings *settings) {
                                          : "32, the lanes of ROPEWALK_EMULATED_ARCH's waves");
     settings->arch = chosen->arch;
     settings->wave = chosen->wave;
+    settings->shared_bytes =
+        chosen->arch == HIP_EMULATOR_SM_90 ? NVIDIA_SHARED_BYTES : AMD_SHARED_BYTES;
     return true;
 }
 
@@ -114,7 +120,7 @@ hipError_t hipGetDeviceProperties(hipDeviceProp_t *properties, int device) {
     snprintf(properties->gcnArchName, sizeof properties->gcnArchName, "%s",
              hip_emulator_arch_name(settings.arch));
     properties->totalGlobalMem = DEVICE_BYTES;
-    properties->sharedMemPerBlock = HIP_EMULATOR_MAX_SHARED;
+    properties->sharedMemPerBlock = settings.shared_bytes;
     properties->warpSize = settings.wave;
     properties->maxThreadsPerBlock = HIP_EMULATOR_MAX_THREADS;
     properties->multiProcessorCount = 1;
@@ -310,6 +316,9 @@ hipError_t hipGraphDestroy(hipGraph_t) {
 
 static bool shape_is_valid(const hip_emulator_launch &launch) {
     const dim3 &grid = launch.grid, &block = launch.block;
+    hip_emulator_settings settings;
+    if (!hip_emulator_read_settings(&settings))
+        return false;
     if (grid.x < 1 || grid.y < 1 || grid.z < 1 || block.x < 1 || block.y < 1 || block.z < 1)
         return false;
     if (grid.x > INT32_MAX || grid.y > MAX_GRID_YZ || grid.z > MAX_GRID_YZ)
@@ -318,7 +327,7 @@ static bool shape_is_valid(const hip_emulator_launch &launch) {
         block.z > HIP_EMULATOR_MAX_THREADS)
         return false;
     return (uint64_t)block.x * block.y * block.z <= HIP_EMULATOR_MAX_THREADS &&
-           launch.shared_bytes <= HIP_EMULATOR_MAX_SHARED;
+           launch.shared_bytes <= settings.shared_bytes;
 }
 
 void hip_emulator_run(const hip_emulator_launch &launch) {

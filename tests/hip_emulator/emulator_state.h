@@ -5,7 +5,6 @@
 #include "hip/hip_runtime.h"
 
 #define HIP_EMULATOR_MAX_THREADS 1024
-#define HIP_EMULATOR_MAX_SHARED ((size_t)64 * 1024)
 
 enum hip_emulator_order {
     HIP_EMULATOR_FORWARD,
@@ -15,7 +14,8 @@ enum hip_emulator_order {
 
 struct hip_emulator_settings {
     hip_emulator_arch arch;
-    int wave; /* of that architecture */
+    int wave;            /* of that architecture */
+    size_t shared_bytes; /* of a block, at most */
     hip_emulator_order order;
 };
 
