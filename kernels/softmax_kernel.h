@@ -76,6 +76,12 @@ typedef struct rw_softmax_params {
     rwi_pattern pattern;
 } rw_softmax_params;
 
+/* What ALiBi counts from for a query whose pattern makes sense. */
+RWI_INLINE int64_t rwi_softmax_position(const rw_softmax_params *p, int64_t b, int64_t i) {
+    int64_t end = p->alibi.shift_from_key_end ? rwi_ids_load(&p->pattern.key_end, b, 0, 0) : 0;
+    return i + p->alibi.shift + end;
+}
+
 RWI_INLINE rwi_work scale_work(const rw_scale_params *p) {
     rwi_work work = {rwi_scores_rows(&p->scores),
                      2 * p->scores.seq_k * (int64_t)rwi_dtype_size(p->scores.dtype)};
