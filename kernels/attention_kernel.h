@@ -73,8 +73,7 @@ typedef struct rwi_attention_row {
     int64_t h;
     int64_t mask; /* offset */
     float slope;
-    int32_t position; /* what ALiBi counts from */
-    bool sane;        /* what the pattern's tensors hold makes sense for it */
+    bool sane; /* what the pattern's tensors hold makes sense for it */
 } rwi_attention_row;
 
 RWI_INLINE void rwi_attention_find_row(const rw_attention_params *p, const rwi_attention_item *item,
@@ -84,7 +83,6 @@ RWI_INLINE void rwi_attention_find_row(const rw_attention_params *p, const rwi_a
     row->h = item->kv_head * p->group + head;
     row->sane = rwi_pattern_row_at(&p->rules.pattern, item->b, i, &row->pattern, bad);
     row->slope = p->rules.alibi.slopes ? p->rules.alibi.slopes[row->h] : 0.0f;
-    row->position = row->sane ? (int32_t)rwi_softmax_position(&p->rules, item->b, i) : 0;
     row->mask = item->b * p->rules.mask.stride[0] + row->h * p->rules.mask.stride[1] +
                 i * p->rules.mask.stride[2];
 }
@@ -106,7 +104,8 @@ RWI_INLINE float rwi_attention_score(const rw_attention_params *p, const rwi_att
     const rw_softmax_params *rules = &p->rules;
     float s = rwi_softmax_score(rules, product);
     if (rules->alibi.slopes)
-        s += rwi_alibi_at(rules->alibi.is_signed, row->slope, j - row->position);
+        s += rwi_alibi_at(rules->alibi.is_signed, row->slope,
+                          j - rwi_alibi_position(&rules->alibi, &row->pattern));
     if (rules->mask.data)
         s += rwi_load(rules->mask.dtype, rules->mask.data, row->mask + j);
     return s;

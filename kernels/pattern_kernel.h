@@ -92,6 +92,7 @@ RWI_INLINE bool rwi_pattern_has_cells(const rwi_pattern *p) {
 /* What binds a query, each by itself. */
 typedef struct rwi_pattern_limits {
     int64_t position;
+    int64_t key_end;
     rwi_span keys;      /* padding and document */
     int64_t prefix_end; /* j < prefix */
     int64_t causal_end; /* causal: j < causal_end */
@@ -126,6 +127,7 @@ RWI_INLINE bool rwi_pattern_keys_at(const rwi_pattern *p, int64_t b, int64_t i,
         all = rwi_span_meet(all, document.begin, document.end);
     }
     limits->position = position;
+    limits->key_end = end;
     limits->keys = rwi_span_meet(all, begin, end);
     return true;
 }
@@ -156,7 +158,8 @@ typedef struct rwi_pattern_row {
     const uint8_t *bits; /* the query's row of each; NULL where the pattern has none */
     const void *mask;
     int64_t b;
-    int64_t i;
+    int32_t i;
+    int32_t key_end; /* where the keys of sequence b end, which ALiBi may count from */
 } rwi_pattern_row;
 
 /* The first half of the predicate; false as above, and then no key is visible. */
@@ -168,13 +171,15 @@ RWI_INLINE bool rwi_pattern_row_at(const rwi_pattern *p, int64_t b, int64_t i, r
     row->window = none;
     row->global = none;
     row->b = b;
-    row->i = i;
+    row->i = (int32_t)i;
+    row->key_end = 0;
     row->bits = p->bits ? p->bits + b * p->bits_stride[0] + i * p->bits_stride[1] : NULL;
     row->mask =
         p->mask ? rwi_element(p->mask_dtype, p->mask, b * p->mask_stride[0] + i * p->mask_stride[1])
                 : NULL;
     if (!rwi_pattern_limits_at(p, b, i, &at, bad))
         return false;
+    row->key_end = (int32_t)at.key_end;
     row->prefix = rwi_span_meet(at.keys, 0, at.prefix_end);
     row->window = rwi_span_meet(at.keys, 0, at.causal_end);
     if (rwi_pattern_is_global(p, at.position))

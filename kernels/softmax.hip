@@ -139,7 +139,7 @@ __device__ static inline void find_softmax_row(const rw_softmax_params &p, int64
     if (FULL) {
         row->mask = rwi_scores_offset(&at, p.mask.stride);
         row->slope = p.alibi.slopes ? p.alibi.slopes[at.h] : 0.0f;
-        row->position = row->inside ? (int32_t)rwi_softmax_position(&p, at.b, at.i) : 0;
+        row->position = rwi_alibi_position(&p.alibi, &row->pattern);
     }
 }
 

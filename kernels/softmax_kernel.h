@@ -76,10 +76,9 @@ typedef struct rw_softmax_params {
     rwi_pattern pattern;
 } rw_softmax_params;
 
-/* What ALiBi counts from for a query whose pattern makes sense. */
-RWI_INLINE int64_t rwi_softmax_position(const rw_softmax_params *p, int64_t b, int64_t i) {
-    int64_t end = p->alibi.shift_from_key_end ? rwi_ids_load(&p->pattern.key_end, b, 0, 0) : 0;
-    return i + p->alibi.shift + end;
+/* What ALiBi counts from. */
+RWI_INLINE int32_t rwi_alibi_position(const rwi_alibi *alibi, const rwi_pattern_row *row) {
+    return (int32_t)(row->i + alibi->shift) + (alibi->shift_from_key_end ? row->key_end : 0);
 }
 
 RWI_INLINE rwi_work scale_work(const rw_scale_params *p) {
