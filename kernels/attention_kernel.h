@@ -189,7 +189,7 @@ RWI_INLINE float rwi_attention_score(const rw_attention_params *p, const rwi_att
     float s = rwi_softmax_score(rules, product);
     if (rules->alibi.slopes)
         s += rwi_alibi_at(rules->alibi.is_signed, row->slope,
-                          j - row->pattern.i - rules->alibi.shift);
+                          j - rwi_alibi_position(&rules->alibi, &row->pattern));
     if (rules->mask.data)
         s += rwi_load(rules->mask.dtype, rules->mask.data, row->mask + j);
     return s;

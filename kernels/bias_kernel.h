@@ -28,8 +28,9 @@ RWI_INLINE float rwi_alibi_slope(int64_t head, int64_t total_heads) {
 }
 
 typedef struct rwi_alibi {
-    const float *slopes; /* [heads]; NULL: none */
-    int64_t shift;       /* from a query's number to its position */
+    const float *slopes;     /* [heads]; NULL: none */
+    int64_t shift;           /* from a query's number to its position */
+    bool shift_from_key_end; /* key_end of the pattern beside it is to be added */
     bool is_signed;
 } rwi_alibi;
 

@@ -3,10 +3,11 @@
  *   visible(i, j) = padding(j) AND document(p, j) AND bit(i, j)
  *                   AND ( j < prefix OR ( causal(p, j) AND ( window(p, j) OR global(p, j) ) ) )
  *
- * with p = i + shift. For one query all but the bits and the globals are intervals of keys, so that
- * the formula has two halves: rwi_pattern_row_at() finds the intervals of a query, once, and
- * rwi_pattern_visible() asks them for a key. rwi_pattern_tile() asks the intervals of the first and
- * the last query of a rectangle: no bound of theirs ever decreases from one query to the next.
+ * with p = i + shift, or i + key_end + shift. For one query all but the bits and the globals are
+ * intervals of keys, so that the formula has two halves: rwi_pattern_row_at() finds the intervals
+ * of a query, once, and rwi_pattern_visible() asks them for a key. rwi_pattern_tile() asks the
+ * intervals of the first and the last query of a rectangle: no bound of theirs ever decreases from
+ * one query to the next.
  */
 #ifndef RWI_PATTERN_KERNEL_H
 #define RWI_PATTERN_KERNEL_H
@@ -19,7 +20,8 @@
 /* Passed to kernels by value. */
 typedef struct rwi_pattern {
     int32_t seq_k;
-    int32_t shift; /* from a query's number to its position */
+    int32_t shift;           /* from a query's number to its position */
+    bool shift_from_key_end; /* key_end of the sequence is to be added */
     bool causal;
     int64_t left; /* of the window: RWI_OPEN where that side is open */
     int64_t right;
@@ -89,6 +91,8 @@ RWI_INLINE bool rwi_pattern_has_cells(const rwi_pattern *p) {
 
 /* What binds a query, each by itself. */
 typedef struct rwi_pattern_limits {
+    int64_t position;
+    int64_t key_end;
     rwi_span keys;      /* padding and document */
     int64_t prefix_end; /* j < prefix */
     int64_t causal_end; /* causal: j < causal_end */
@@ -96,9 +100,10 @@ typedef struct rwi_pattern_limits {
     int64_t window_end;
 } rwi_pattern_limits;
 
-/* Padding and document. False where what the device holds makes no sense: *bad is it. */
-RWI_INLINE bool rwi_pattern_keys_at(const rwi_pattern *p, int64_t b, int64_t position,
-                                    rwi_span *keys, int64_t *bad) {
+/* Position, padding and document of a query. False where what the device holds makes no sense: *bad
+ * is it. */
+RWI_INLINE bool rwi_pattern_keys_at(const rwi_pattern *p, int64_t b, int64_t i,
+                                    rwi_pattern_limits *limits, int64_t *bad) {
     rwi_span all = {0, p->seq_k};
     int64_t begin = p->key_begin.data ? rwi_ids_load(&p->key_begin, b, 0, 0) : 0;
     int64_t end = p->key_end.data ? rwi_ids_load(&p->key_end, b, 0, 0) : p->seq_k;
@@ -108,6 +113,7 @@ RWI_INLINE bool rwi_pattern_keys_at(const rwi_pattern *p, int64_t b, int64_t pos
     *bad = end;
     if (end < begin || end > p->seq_k)
         return false;
+    int64_t position = i + p->shift + (p->shift_from_key_end ? end : 0);
     if (p->documents.cu_seqlens.data) {
         rwi_document document = {rwi_max(0, rwi_min(position, p->seq_k)), 0};
         document.end = document.begin; /* outside of all */
@@ -120,15 +126,17 @@ RWI_INLINE bool rwi_pattern_keys_at(const rwi_pattern *p, int64_t b, int64_t pos
         }
         all = rwi_span_meet(all, document.begin, document.end);
     }
-    *keys = rwi_span_meet(all, begin, end);
+    limits->position = position;
+    limits->key_end = end;
+    limits->keys = rwi_span_meet(all, begin, end);
     return true;
 }
 
 RWI_INLINE bool rwi_pattern_limits_at(const rwi_pattern *p, int64_t b, int64_t i,
                                       rwi_pattern_limits *limits, int64_t *bad) {
-    int64_t position = i + p->shift;
-    if (!rwi_pattern_keys_at(p, b, position, &limits->keys, bad))
+    if (!rwi_pattern_keys_at(p, b, i, limits, bad))
         return false;
+    int64_t position = limits->position;
     limits->prefix_end = p->prefix.data ? rwi_ids_load(&p->prefix, b, 0, 0) : p->prefix_length;
     limits->causal_end = p->causal ? position + 1 : p->seq_k;
     limits->window_begin = position - p->left;
@@ -150,7 +158,8 @@ typedef struct rwi_pattern_row {
     const uint8_t *bits; /* the query's row of each; NULL where the pattern has none */
     const void *mask;
     int64_t b;
-    int64_t i;
+    int32_t i;
+    int32_t key_end; /* where the keys of sequence b end, which ALiBi may count from */
 } rwi_pattern_row;
 
 /* The first half of the predicate; false as above, and then no key is visible. */
@@ -162,16 +171,18 @@ RWI_INLINE bool rwi_pattern_row_at(const rwi_pattern *p, int64_t b, int64_t i, r
     row->window = none;
     row->global = none;
     row->b = b;
-    row->i = i;
+    row->i = (int32_t)i;
+    row->key_end = 0;
     row->bits = p->bits ? p->bits + b * p->bits_stride[0] + i * p->bits_stride[1] : NULL;
     row->mask =
         p->mask ? rwi_element(p->mask_dtype, p->mask, b * p->mask_stride[0] + i * p->mask_stride[1])
                 : NULL;
     if (!rwi_pattern_limits_at(p, b, i, &at, bad))
         return false;
+    row->key_end = (int32_t)at.key_end;
     row->prefix = rwi_span_meet(at.keys, 0, at.prefix_end);
     row->window = rwi_span_meet(at.keys, 0, at.causal_end);
-    if (rwi_pattern_is_global(p, i + p->shift))
+    if (rwi_pattern_is_global(p, at.position))
         return true;
     if (p->globals)
         row->global = row->window;
@@ -228,13 +239,12 @@ typedef struct rwi_rectangle {
     rwi_span j;
 } rwi_rectangle;
 
-/* Whether a query or a key of the rectangle is global. */
-RWI_INLINE bool rwi_pattern_any_global(const rwi_pattern *p, const rwi_rectangle *tile) {
+/* Whether a query of positions [first, last] or a key of the rectangle is global. */
+RWI_INLINE bool rwi_pattern_any_global(const rwi_pattern *p, const rwi_rectangle *tile,
+                                       int64_t first, int64_t last) {
     if (!p->globals)
         return false;
-    int64_t begin = rwi_max(0, (int64_t)tile->i.begin + p->shift);
-    int64_t end = rwi_min(p->seq_k, (int64_t)tile->i.end + p->shift);
-    return rwi_any_bit(p->globals, begin, end) ||
+    return rwi_any_bit(p->globals, rwi_max(0, first), rwi_min(p->seq_k, last + 1)) ||
            rwi_any_bit(p->globals, tile->j.begin, tile->j.end);
 }
 
@@ -252,8 +262,9 @@ RWI_INLINE rw_tile rwi_pattern_tile(const rwi_pattern *p, const rwi_rectangle *t
     rwi_span any = rwi_span_meet(tile->j, first.keys.begin, last.keys.end);
     rwi_span any_causal = rwi_span_meet(any, 0, last.causal_end);
     rwi_span any_window = rwi_span_meet(any_causal, first.window_begin, last.window_end);
+    bool global = rwi_pattern_any_global(p, tile, first.position, last.position);
     if (rwi_span_empty(rwi_span_meet(any, 0, first.prefix_end)) &&
-        rwi_span_empty(rwi_pattern_any_global(p, tile) ? any_causal : any_window))
+        rwi_span_empty(global ? any_causal : any_window))
         return RW_TILE_NONE;
     bool in_keys = last.keys.begin <= tile->j.begin && tile->j.end <= first.keys.end;
     int64_t end = rwi_min(first.causal_end, first.window_end);

@@ -139,7 +139,7 @@ __device__ static inline void find_softmax_row(const rw_softmax_params &p, int64
     if (FULL) {
         row->mask = rwi_scores_offset(&at, p.mask.stride);
         row->slope = p.alibi.slopes ? p.alibi.slopes[at.h] : 0.0f;
-        row->position = (int32_t)(at.i + p.alibi.shift);
+        row->position = rwi_alibi_position(&p.alibi, &row->pattern);
     }
 }
 

@@ -208,10 +208,10 @@ RWI_INLINE void load_scores(const rw_softmax_params *p, rw_dtype dtype, const vo
     }
 }
 
-static void add_alibi(const rwi_alibi *alibi, const rwi_scores_row *at, int64_t first,
-                      int64_t count, float *s) {
-    float slope = alibi->slopes[at->h];
-    int32_t distance = (int32_t)(first - (at->i + alibi->shift));
+static void add_alibi(const rwi_alibi *alibi, const softmax_row *row, int64_t first, int64_t count,
+                      float *s) {
+    float slope = alibi->slopes[row->at.h];
+    int32_t distance = (int32_t)first - rwi_alibi_position(alibi, &row->pattern);
     bool is_signed = alibi->is_signed;
 #pragma omp simd
     for (int32_t j = 0; j < (int32_t)count; j++)
@@ -243,7 +243,7 @@ RWI_INLINE float compute_scores(const rw_softmax_params *p, rw_dtype dtype, cons
                                 int64_t first, int64_t count, float *s, float largest) {
     load_scores(p, dtype, rwi_element(dtype, row->in, first), count, s);
     if (p->alibi.slopes)
-        add_alibi(&p->alibi, &row->at, first, count, s);
+        add_alibi(&p->alibi, row, first, count, s);
     if (p->mask.data)
         add_mask(&p->mask, &row->at, first, count, s);
     if (!row->every)

@@ -76,6 +76,11 @@ typedef struct rw_softmax_params {
     rwi_pattern pattern;
 } rw_softmax_params;
 
+/* What ALiBi counts from. */
+RWI_INLINE int32_t rwi_alibi_position(const rwi_alibi *alibi, const rwi_pattern_row *row) {
+    return (int32_t)(row->i + alibi->shift) + (alibi->shift_from_key_end ? row->key_end : 0);
+}
+
 RWI_INLINE rwi_work scale_work(const rw_scale_params *p) {
     rwi_work work = {rwi_scores_rows(&p->scores),
                      2 * p->scores.seq_k * (int64_t)rwi_dtype_size(p->scores.dtype)};

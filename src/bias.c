@@ -53,7 +53,16 @@ rw_status rwi_describe_alibi(const rwi_call *call, const rw_alibi *alibi, int64_
         status = rwi_check_alignment(call, alibi->alignment, shape, &described->shift);
     described->slopes = alibi->slopes.data;
     described->is_signed = alibi->is_signed;
+    described->shift_from_key_end = alibi->alignment == RW_ALIGN_KEY_END;
     return status;
+}
+
+/* A dense bias has no pattern beside it. */
+static rw_status refuse_key_end(const rwi_call *call, rw_alignment alignment) {
+    if (alignment != RW_ALIGN_KEY_END)
+        return RW_OK;
+    return rwi_fail(call, RW_INVALID_ARGUMENT,
+                    "alignment is RW_ALIGN_KEY_END, expected another where there is no pattern");
 }
 
 /* [heads, seq_q, seq_k], to be written. */
@@ -88,6 +97,8 @@ rw_status rw_alibi_bias(rw_context *context, const rw_alibi *alibi, const rw_ten
         status = describe_rows(&call, out, &shape, &params.rows);
     if (status == RW_OK)
         status = rwi_describe_alibi(&call, alibi, params.rows.heads, &shape, &params.alibi);
+    if (status == RW_OK)
+        status = refuse_key_end(&call, alibi->alignment);
     if (status == RW_OK)
         status = rwi_check_apart(&call, (rwi_argument){"out", out},
                                  (rwi_argument){"alibi.slopes", &alibi->slopes}, false);
@@ -222,6 +233,8 @@ rw_status rw_t5_bias(rw_context *context, const rw_t5 *t5, const rw_t5_bias_args
         status = rwi_check_length(&call, table, 1, params.rows.heads);
     if (status == RW_OK)
         status = rwi_check_alignment(&call, args->alignment, &shape, &params.rows.shift);
+    if (status == RW_OK)
+        status = refuse_key_end(&call, args->alignment);
     if (status == RW_OK)
         status = rwi_check_apart(&call, out, table, false);
     if (status != RW_OK || rwi_empty(&args->out))

@@ -6,6 +6,7 @@
 
 #include "call.h"
 
+/* The caller checks for the key_end that RW_ALIGN_KEY_END needs. */
 rw_status rwi_describe_alibi(const rwi_call *call, const rw_alibi *alibi, int64_t heads,
                              const rw_pattern_shape *shape, rwi_alibi *described);
 

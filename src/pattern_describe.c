@@ -15,11 +15,30 @@ rw_status rwi_check_pattern_shape(const rwi_call *call, const rw_pattern_shape *
 
 rw_status rwi_check_alignment(const rwi_call *call, rw_alignment alignment,
                               const rw_pattern_shape *shape, int64_t *shift) {
-    if ((unsigned)alignment > RW_ALIGN_TOP_LEFT)
+    if ((unsigned)alignment > RW_ALIGN_KEY_END)
         return rwi_fail(call, RW_INVALID_ARGUMENT, "alignment is %d, expected one of rw_alignment",
                         (int)alignment);
-    *shift = alignment == RW_ALIGN_TOP_LEFT ? 0 : shape->seq_k - shape->seq_q;
+    switch (alignment) {
+    case RW_ALIGN_BOTTOM_RIGHT:
+        *shift = shape->seq_k - shape->seq_q;
+        break;
+    case RW_ALIGN_TOP_LEFT:
+        *shift = 0;
+        break;
+    case RW_ALIGN_KEY_END:
+        *shift = -shape->seq_q;
+        break;
+    }
     return RW_OK;
+}
+
+rw_status rwi_check_key_end(const rwi_call *call, rw_alignment alignment,
+                            const rw_pattern *pattern) {
+    if (alignment != RW_ALIGN_KEY_END || (pattern && !rwi_absent(&pattern->key_end)))
+        return RW_OK;
+    return rwi_fail(call, RW_INVALID_ARGUMENT,
+                    "alignment is RW_ALIGN_KEY_END and pattern.key_end is absent, expected it or "
+                    "another alignment");
 }
 
 static rw_status check_side(const rwi_call *call, const char *name, const rw_window_side *side,
@@ -133,6 +152,9 @@ rw_status rwi_describe_pattern(const rwi_call *call, const rw_pattern *pattern,
     int64_t shift = 0;
     rw_status status = rwi_check_alignment(call, pattern->alignment, shape, &shift);
     described->shift = (int32_t)shift;
+    described->shift_from_key_end = pattern->alignment == RW_ALIGN_KEY_END;
+    if (status == RW_OK)
+        status = rwi_check_key_end(call, pattern->alignment, pattern);
     if (status == RW_OK)
         status = check_side(call, "left", &pattern->left, &described->left);
     if (status == RW_OK)

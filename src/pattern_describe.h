@@ -9,9 +9,13 @@
 /* Lengths within [0, 2^31). */
 rw_status rwi_check_pattern_shape(const rwi_call *call, const rw_pattern_shape *shape);
 
-/* From a query's number to its position. */
+/* From a query's number to its position, but for the key_end of RW_ALIGN_KEY_END. */
 rw_status rwi_check_alignment(const rwi_call *call, rw_alignment alignment,
                               const rw_pattern_shape *shape, int64_t *shift);
+
+/* The pattern (NULL: none) has the key_end that an alignment needs. */
+rw_status rwi_check_key_end(const rwi_call *call, rw_alignment alignment,
+                            const rw_pattern *pattern);
 
 /* Describes a pattern (NULL: every query sees every key) that is asked for a valid shape. */
 rw_status rwi_describe_pattern(const rwi_call *call, const rw_pattern *pattern,

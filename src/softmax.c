@@ -156,6 +156,8 @@ static rw_status describe_extras(const rwi_call *call, const rw_softmax_args *ar
         status =
             rwi_describe_alibi(call, args->alibi, params->scores.heads, &shape, &params->alibi);
         if (status == RW_OK)
+            status = rwi_check_key_end(call, args->alibi->alignment, args->pattern);
+        if (status == RW_OK)
             status = rwi_check_apart(call, tensors->out,
                                      (rwi_argument){"alibi.slopes", &args->alibi->slopes}, false);
     }

@@ -361,7 +361,7 @@ static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair
         result.carried += 4.0 * fabs(result.s);
     }
     if (c->alibi) {
-        int64_t shift = c->align == RW_ALIGN_TOP_LEFT ? 0 : c->seq_k - c->seq_q;
+        int64_t shift = rwt_pattern_shift(job, c->align, &plan->pattern, pair->b);
         double distance = (double)(pair->j - pair->i - shift);
         double slope = rwt_buffer_get(job, plan->slopes.buffer, h);
         double bias = slope * (c->alibi == 2 ? distance : -fabs(distance));
@@ -385,16 +385,17 @@ static row_sums sum_row(const rwt_job *job, int64_t h, const score *row) {
     const attention_case *c = case_of(&job->c);
     const attention_plan *plan = job->plan;
     double sink = c->sinks ? rwt_buffer_get(job, plan->sinks.buffer, h) : -INFINITY;
-    double largest = sink;
+    double of_keys = -INFINITY; /* the largest score; a sink may be far above */
     for (int64_t j = 0; j < c->seq_k; j++)
         if (row[j].sees)
-            largest = fmax(largest, row[j].s);
+            of_keys = fmax(of_keys, row[j].s);
+    double largest = fmax(sink, of_keys);
     row_sums sums = {.base = largest == -INFINITY ? 0.0 : largest};
     sums.sum = exp(sink - sums.base);
     for (int64_t j = 0; j < c->seq_k; j++) {
         double e = row[j].sees ? exp(row[j].s - sums.base) : 0.0;
         sums.sum += e;
-        if (e > 1e-9)
+        if (row[j].sees && row[j].s > of_keys - 21.0)
             sums.carried = fmax(sums.carried, row[j].carried + fabs(row[j].s - sums.base));
     }
     return sums;
@@ -582,6 +583,10 @@ static const rwt_case_row attention_rows[] = {
     {RWT_QUICK, "scale=1|64,softcap=0|2|30,dtype=f32|bf16"},
     {RWT_QUICK, "mask=full|keys,batch=2,causal=0|1,seq_k=70"},
     {RWT_QUICK, "alibi=absolute|signed,align=bottom|top,seq_k=70,causal=0|1,seq_q=9|70"},
+    {RWT_QUICK, "align=key_end,padding=right|both,batch=3,causal=0|1,seq_q=1|3|9,seq_k=70,"
+                "alibi=none|absolute|signed,poison=0|1"},
+    {RWT_QUICK, "align=key_end,padding=right,batch=3,causal=1,left=-1|5,seq_q=70,seq_k=150,heads=2,"
+                "globals=0|2,pattern_at_fault=none|padding,alibi=none|absolute"},
     {RWT_QUICK, "sinks=1,causal=0|1,seq_q=9|12,seq_k=9,softcap=0|5,alibi=none|absolute"},
     {RWT_QUICK, "sinks=1,seq_k=0"},
     {RWT_QUICK, "sick=v|k|q,causal=0|1,seq_q=20,seq_k=90,poison=0|1,dtype=f32|bf16"},
@@ -603,8 +608,9 @@ static const char attention_random[] =
     "seq_q=0..20|0..90,seq_k=0..20|0..150,head_dim=8|16|24|40|64|80|128,v_dim=8|16|32|64|72|128,"
     "layout=bhsd|bshd|hbsd,stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1,"
     "scale=0|0|1..40,softcap=0|0|1..30,mask=none|none|full|keys,alibi=none|none|absolute|signed,"
-    "sinks=0|0|1,poison=0|1,sick=none|none|none|v|k|q,causal=0|1,align=bottom|top,left=-1|-1|0..40,"
-    "right=-1|-1|0..40,prefix=-1|-1|0..60,globals=0|0|1..5,documents=0|0|1..5,own=0|1,"
+    "sinks=0|0|1,poison=0|1,sick=none|none|none|v|k|q,causal=0|1,"
+    "align=bottom|top|key_end,left=-1|-1|0..40,right=-1|-1|0..40,prefix=-1|-1|0..60,"
+    "globals=0|0|1..5,documents=0|0|1..5,own=0|1,"
     "padding=none|none|left|right|both,bits=none|none|none|queries|batch|keys,"
     "hide=none|none|none|queries|batch|keys,part_dtype=i32|i64,paged=none|none|i32|i64,"
     "page_size=16|32|64,page_fault=none|none|low|high,split=0|0|1";

@@ -166,6 +166,8 @@ static const char *bias_invalid(const rwt_case *row) {
     const bias_case *c = bias_case_of(row);
     if (c->heads < 0 || c->seq_q < 0 || c->seq_k < 0 || c->misalign < 0)
         return "a length is negative";
+    if (c->align == RW_ALIGN_KEY_END)
+        return "there is no key_end";
     return NULL;
 }
 

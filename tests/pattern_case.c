@@ -3,10 +3,14 @@
 #include <math.h>
 #include <string.h>
 
-const char *const rwt_words_align[] = {"bottom", "top", NULL};
+const char *const rwt_words_align[] = {"bottom", "top", "key_end", NULL};
 const char *const rwt_words_padding[] = {"none", "left", "right", "both", NULL};
 const char *const rwt_words_cells[] = {"none", "queries", "batch", "keys", NULL};
 const char *const rwt_words_pattern_fault[] = {"none", "prefix", "padding", "documents", NULL};
+
+bool rwt_pattern_has_key_end(const rwt_pattern_fields *fields) {
+    return fields->padding == RWT_PADDING_RIGHT || fields->padding == RWT_PADDING_BOTH;
+}
 
 const char *rwt_pattern_invalid(const rwt_pattern_fields *fields, const rw_pattern_shape *shape) {
     if (shape->batch < 0 || shape->seq_q < 0 || shape->seq_k < 0)
@@ -18,6 +22,8 @@ const char *rwt_pattern_invalid(const rwt_pattern_fields *fields, const rw_patte
         return "prefix and prefixes exclude each other";
     if (fields->globals && shape->seq_k == 0)
         return "globals need keys";
+    if (fields->align == RW_ALIGN_KEY_END && !rwt_pattern_has_key_end(fields))
+        return "align=key_end needs padding=right or both";
     rwt_pattern_fault fault = (rwt_pattern_fault)fields->pattern_at_fault;
     if (fault && (shape->batch == 0 || shape->seq_k < 2))
         return "a fault needs a sequence of two keys";
@@ -58,7 +64,7 @@ static void add_lengths(rwt_job *job, const rwt_pattern_fields *fields, rwt_patt
         }
     }
     bool left = fields->padding == RWT_PADDING_LEFT || fields->padding == RWT_PADDING_BOTH;
-    bool right = fields->padding == RWT_PADDING_RIGHT || fields->padding == RWT_PADDING_BOTH;
+    bool right = rwt_pattern_has_key_end(fields);
     if (left)
         plan->key_begin = add_ids(job, fields, "key_begin", shape->batch);
     if (right)
@@ -186,9 +192,13 @@ rw_pattern rwt_pattern_bind(const rwt_job *job, const rwt_set *bound,
 /* ---- the reference
  * -------------------------------------------------------------------------------- */
 
-static int64_t position_of(const rwt_pattern_fields *fields, const rw_pattern_shape *shape,
-                           int64_t i) {
-    return fields->align == RW_ALIGN_TOP_LEFT ? i : i + shape->seq_k - shape->seq_q;
+int64_t rwt_pattern_shift(const rwt_job *job, int64_t align, const rwt_pattern_plan *plan,
+                          int64_t b) {
+    if (align == RW_ALIGN_TOP_LEFT)
+        return 0;
+    if (align == RW_ALIGN_KEY_END)
+        return get(job, &plan->key_end, b, 0) - plan->shape.seq_q;
+    return plan->shape.seq_k - plan->shape.seq_q;
 }
 
 static int64_t bound_of(const rwt_job *job, const rwt_pattern_fields *fields,
@@ -209,7 +219,7 @@ bool rwt_pattern_makes_sense(const rwt_job *job, const rwt_pattern_fields *field
     }
     if (at_fault(fields, shape, b, RWT_PATTERN_FAULT_DOCUMENTS)) {
         *bad = bound_of(job, fields, plan, b, fields->documents);
-        int64_t p = position_of(fields, shape, i);
+        int64_t p = i + rwt_pattern_shift(job, fields->align, plan, b);
         return p < *bad || p >= shape->seq_k;
     }
     return true;
@@ -243,7 +253,7 @@ static bool is_global(const rwt_pattern_fields *fields, const rwt_pattern_plan *
 bool rwt_pattern_sees(const rwt_job *job, const rwt_pattern_fields *fields,
                       const rwt_pattern_plan *plan, const rw_pattern_pair *pair) {
     const int64_t b = pair->b, j = pair->j;
-    const int64_t i = position_of(fields, &plan->shape, pair->i);
+    const int64_t i = pair->i + rwt_pattern_shift(job, fields->align, plan, b);
     bool padding = true, document = true, bit = true, causal = true, window = true;
     int64_t prefix = fields->prefix >= 0 ? fields->prefix : 0;
     if (plan->key_begin.buffer >= 0)

@@ -4,7 +4,8 @@
 
 #include "driver_fields.h"
 
-/* left, right  -1: open
+/* align        key_end: needs a padding to the right, which holds it
+ * left, right  -1: open
  * prefix       -1: none; else the same for every sequence
  * prefixes     a tensor of lengths, from 0 to past the end
  * globals      how many, some of them the same
@@ -31,7 +32,7 @@ typedef struct rwt_pattern_fields {
     RWT_PATTERN_FIELDS(RWT_MEMBER)
 } rwt_pattern_fields;
 
-extern const char *const rwt_words_align[];         /* bottom top, as rw_alignment */
+extern const char *const rwt_words_align[];         /* bottom top key_end, as rw_alignment */
 extern const char *const rwt_words_padding[];       /* as rwt_padding */
 extern const char *const rwt_words_cells[];         /* as rwt_cells */
 extern const char *const rwt_words_pattern_fault[]; /* as rwt_pattern_fault */
@@ -85,6 +86,13 @@ rw_pattern rwt_pattern_bind(const rwt_job *job, const rwt_set *set,
 /* False where a value of query i makes no sense: *bad is it. */
 bool rwt_pattern_makes_sense(const rwt_job *job, const rwt_pattern_fields *fields,
                              const rwt_pattern_plan *plan, int64_t b, int64_t i, int64_t *bad);
+
+/* From query i of sequence b to its position, in an alignment, a pattern's or ALiBi's. */
+int64_t rwt_pattern_shift(const rwt_job *job, int64_t align, const rwt_pattern_plan *plan,
+                          int64_t b);
+
+/* Whether key_end is given, so that `align` may be key_end. */
+bool rwt_pattern_has_key_end(const rwt_pattern_fields *fields);
 
 bool rwt_pattern_sees(const rwt_job *job, const rwt_pattern_fields *fields,
                       const rwt_pattern_plan *plan, const rw_pattern_pair *pair);

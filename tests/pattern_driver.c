@@ -171,6 +171,10 @@ static const rwt_case_row fill_rows[] = {
      "batch=2,left=1|3,right=1|3,globals=1|3|9,causal=0|1,seq_q=9|13|15,align=bottom|top"},
     {RWT_QUICK, "batch=2,documents=1|3|13|30,own=0|1,causal=0|1,seq_q=9|13|15,align=bottom|top"},
     {RWT_QUICK, "batch=4,padding=left|right|both,causal=0|1,part_dtype=i32|i64"},
+    {RWT_QUICK, "batch=4,align=key_end,padding=right|both,causal=0|1,left=-1|0|4,right=-1|2,"
+                "seq_q=1|3|9|15,seq_k=13|40"},
+    {RWT_QUICK, "batch=3,align=key_end,padding=right|both,causal=1,globals=3,left=2,documents=0|4,"
+                "own=0|1,prefixes=none|i32,seq_q=1|3|15,part_dtype=i32|i64"},
     {RWT_QUICK, "batch=2,bits=none|queries|batch|keys,hide=none|queries|batch|keys,causal=0|1,"
                 "hide_dtype=f32|f16|bf16"},
     {RWT_QUICK, "batch=3,prefixes=i64,padding=both,documents=4,own=1,globals=3,left=2,right=1,"
@@ -179,6 +183,10 @@ static const rwt_case_row fill_rows[] = {
                 "stride=contiguous|gaps|negative,misalign=0|1"},
     {RWT_QUICK, "batch=3,pattern_at_fault=prefix,prefixes=i32,causal=1"},
     {RWT_QUICK, "batch=3,pattern_at_fault=padding,padding=left|right|both,causal=1"},
+    {RWT_QUICK, "batch=3,pattern_at_fault=padding,align=key_end,padding=right|both,causal=1,left=2,"
+                "globals=1"},
+    {RWT_QUICK, "batch=3,pattern_at_fault=documents,documents=4,own=1,seq_q=5|13|15,align=key_end,"
+                "padding=right|both"},
     {RWT_QUICK,
      "batch=3,pattern_at_fault=documents,documents=1|4,own=1,seq_q=5|13|15,align=bottom|top"},
     {RWT_QUICK, "rank=2,causal=1,stride=contiguous|negative"},
@@ -188,8 +196,9 @@ static const rwt_case_row fill_rows[] = {
 
 static const char fill_random[] =
     "dtype=f32|f16|bf16,batch=1..3,seq_q=0..40,seq_k=1..80,stride=contiguous|gaps|negative,"
-    "causal=0|1,align=bottom|top,left=-1..50,right=-1..50,prefixes=none|i32|i64,globals=0..5,"
-    "documents=0..6,own=0|1,padding=none|left|right|both,bits=none|none|queries|batch|keys,"
+    "causal=0|1,align=bottom|top|key_end,left=-1..50,right=-1..50,prefixes=none|i32|i64,"
+    "globals=0..5,documents=0..6,own=0|1,padding=none|left|right|both,bits=none|none|queries|batch|"
+    "keys,"
     "hide=none|none|queries|batch|keys,part_dtype=i32|i64";
 
 static const rwt_benchmark fill_benchmarks[] = {

@@ -165,6 +165,15 @@ static void test_attention_rules(void **state) {
     rw_pattern pattern = {.prefix_length = -1};
     f->attention.pattern = &pattern;
     refuse_attention(f, RW_INVALID_ARGUMENT, "prefix");
+    pattern = (rw_pattern){.causal = true, .alignment = RW_ALIGN_KEY_END};
+    refuse_attention(f, RW_INVALID_ARGUMENT, "pattern.key_end is absent");
+    const int64_t heads[] = {4};
+    rw_alibi alibi = {tensor(f->memory + 4000, 1, heads), false, RW_ALIGN_KEY_END};
+    f->attention.alibi = &alibi;
+    pattern.alignment = RW_ALIGN_BOTTOM_RIGHT;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "pattern.key_end is absent");
+    f->attention.pattern = NULL;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "pattern.key_end is absent");
 }
 
 static void test_attention_overlap(void **state) {

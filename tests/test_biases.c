@@ -197,6 +197,42 @@ static void test_refused_slopes(void **state) {
     rw_free(context, out);
 }
 
+/* Dense biases know no key_end. */
+static void test_refused_alignments(void **state) {
+    (void)state;
+    static const struct {
+        rw_alignment alignment;
+        const char *word;
+    } refusals[] = {{RW_ALIGN_KEY_END, "alignment is RW_ALIGN_KEY_END"},
+                    {(rw_alignment)3, "alignment is 3"}};
+    const int64_t one[] = {1}, table[] = {32, 1}, shape[] = {1, 2, 3};
+    const rw_t5_options options = {.causal = true};
+    float values[32] = {0}, before[6] = {1, 2, 3, 4, 5, 6}, after[6];
+    void *in = rwt_test_upload(context, values, sizeof values);
+    void *memory = rwt_test_upload(context, before, sizeof before);
+    rw_tensor out = rw_tensor_contiguous(memory, RW_F32, 3, shape);
+    rw_t5 *t5;
+    assert_int_equal(rw_t5_create(context, &options, &t5), RW_OK);
+    for (size_t n = 0; n < sizeof refusals / sizeof *refusals; n++) {
+        rw_alibi alibi = {rw_tensor_contiguous(in, RW_F32, 1, one), false, refusals[n].alignment};
+        rw_t5_bias_args args = {.table = rw_tensor_contiguous(in, RW_F32, 2, table),
+                                .out = out,
+                                .alignment = refusals[n].alignment};
+        assert_int_equal(rw_alibi_bias(context, &alibi, &out), RW_INVALID_ARGUMENT);
+        assert_true(rwt_test_says(rw_last_error(context), "rw_alibi_bias: "));
+        assert_true(rwt_test_says(rw_last_error(context), refusals[n].word));
+        assert_int_equal(rw_t5_bias(context, t5, &args), RW_INVALID_ARGUMENT);
+        assert_true(rwt_test_says(rw_last_error(context), "rw_t5_bias: "));
+        assert_true(rwt_test_says(rw_last_error(context), refusals[n].word));
+    }
+    assert_int_equal(rw_synchronize(context), RW_OK);
+    rwt_test_download(context, after, memory, sizeof after);
+    assert_memory_equal(before, after, sizeof after);
+    rw_t5_destroy(t5);
+    rw_free(context, in);
+    rw_free(context, memory);
+}
+
 static int open_all(void **state) {
     (void)state;
     rw_message message;
@@ -217,9 +253,10 @@ int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_alibi), cmocka_unit_test(test_golden_t5),
-        cmocka_unit_test(test_exact_powers), cmocka_unit_test(test_large_tables),
-        cmocka_unit_test(test_refused_t5),   cmocka_unit_test(test_refused_slopes),
+        cmocka_unit_test(test_golden_alibi),       cmocka_unit_test(test_golden_t5),
+        cmocka_unit_test(test_exact_powers),       cmocka_unit_test(test_large_tables),
+        cmocka_unit_test(test_refused_t5),         cmocka_unit_test(test_refused_slopes),
+        cmocka_unit_test(test_refused_alignments),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -96,7 +96,7 @@ static const rwt_driver driver = {
     .fields = case_fields,
     .num_fields = RWT_COUNT(case_fields),
     .rows = no_rows,
-    .random = "batch=1..2,seq_q=0..24,seq_k=1..40,causal=0|1,align=bottom|top,left=-1..30,"
+    .random = "batch=1..2,seq_q=0..24,seq_k=1..40,causal=0|1,align=bottom|top|key_end,left=-1..30,"
               "right=-1|-1|0..9,prefixes=none|none|i32|i64,globals=0|0|1|4,documents=0|0|1|5,"
               "own=0|1,padding=none|none|left|right|both,bits=none|none|none|queries|batch|keys,"
               "hide=none|none|none|queries|batch|keys,part_dtype=i32|i64",
@@ -282,6 +282,42 @@ static void test_function(void **state) {
     rw_free(context, bits_on_device);
 }
 
+/* ---- a chunk of queries in a cache --------------------------------------------------------------
+ */
+
+/* Three queries at the end of sequences of 5, 3, 2 and 0 keys, in a cache of 8. */
+static void test_chunk(void **state) {
+    (void)state;
+    enum {
+        B = 4,
+        Q = 3,
+        K = 8
+    };
+    static const int32_t ends[B] = {5, 3, 2, 0};
+    static const uint8_t expected[B * Q] = {0x07, 0x0F, 0x1F, 0x01, 0x03, 0x07,
+                                            0x00, 0x01, 0x03, 0x00, 0x00, 0x00};
+    const int64_t batch[] = {B}, bits_shape[] = {B, Q, 1};
+    const rw_pattern_shape shape = {B, Q, K};
+    uint8_t bits[B * Q] = {0};
+    rw_message message = {""};
+    rw_pattern pattern = {.causal = true, .alignment = RW_ALIGN_KEY_END};
+    pattern.key_end = rw_tensor_contiguous((void *)ends, RW_I32, 1, batch);
+    assert_int_equal(rw_pattern_bake(&pattern, &shape, bits, &message), RW_OK);
+    assert_memory_equal(bits, expected, sizeof bits);
+
+    void *on_device = rwt_test_upload(context, ends, sizeof ends);
+    memset(bits, 0, sizeof bits);
+    void *out_on_device = rwt_test_upload(context, bits, sizeof bits);
+    rw_tensor out = rw_tensor_contiguous(out_on_device, RW_U8, 3, bits_shape);
+    pattern.key_end.data = on_device;
+    assert_int_equal(rw_pattern_fill_bits(context, &pattern, K, &out), RW_OK);
+    assert_int_equal(rw_synchronize(context), RW_OK);
+    rwt_test_download(context, bits, out_on_device, sizeof bits);
+    assert_memory_equal(bits, expected, sizeof bits);
+    rw_free(context, on_device);
+    rw_free(context, out_on_device);
+}
+
 static int64_t twice(void *user, int64_t b, int64_t pos) {
     (void)user;
     return 2 * pos + 1000 * b;
@@ -363,7 +399,9 @@ static void test_contradictions(void **state) {
     const refusal refusals[] = {
         {"left", {.left = {true, -1}}},
         {"right", {.right = {true, -2}}},
-        {"alignment", {.alignment = (rw_alignment)2}},
+        {"alignment", {.alignment = (rw_alignment)3}},
+        {"pattern.key_end is absent", {.alignment = RW_ALIGN_KEY_END, .causal = true}},
+        {"pattern.key_end", {.alignment = RW_ALIGN_KEY_END, .key_end = ids(1, 1, 0)}},
         {"prefix_length", {.prefix_length = -1}},
         {"prefix_length", {.prefix_length = 3, .prefix = ids(1, 2, 0)}},
         {"pattern.prefix", {.prefix = ids(1, 3, 0)}},
@@ -437,6 +475,18 @@ static void test_questions(void **state) {
     assert_string_equal(message.text, "rw_pattern_visible: token 8 has -4, which is out of range");
     uint8_t bits[2 * Q * 2];
     assert_int_equal(rw_pattern_bake(&prefix, &question.shape, bits, &message), RW_OUT_OF_RANGE);
+
+    const int64_t ends[][2] = {{4, K + 1}, {4, -1}, {4, INT64_MAX}, {4, INT64_MIN}};
+    for (size_t n = 0; n < sizeof ends / sizeof *ends; n++) {
+        rw_pattern key_end = {.causal = true, .alignment = RW_ALIGN_KEY_END};
+        key_end.key_end = rw_tensor_contiguous((void *)ends[n], RW_I64, 1, two);
+        assert_int_equal(rw_pattern_visible(&key_end, &question, &answer, &message),
+                         RW_OUT_OF_RANGE);
+        rw_pattern_rectangle bad_tile = {question.shape, 1, 0, Q, 0, K};
+        rw_tile unknown;
+        assert_int_equal(rw_pattern_ask_tile(&key_end, &bad_tile, &unknown, &message), RW_OK);
+        assert_int_equal(unknown, RW_TILE_SOME);
+    }
 
     rw_pattern_rectangle tile = {{2, Q, K}, 0, 3, 2, 0, K};
     rw_tile said;
@@ -512,8 +562,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_four_uses),       cmocka_unit_test(test_function),
         cmocka_unit_test(test_function_of_ids), cmocka_unit_test(test_globals),
-        cmocka_unit_test(test_contradictions),  cmocka_unit_test(test_questions),
-        cmocka_unit_test(test_table_of_ids),
+        cmocka_unit_test(test_chunk),           cmocka_unit_test(test_contradictions),
+        cmocka_unit_test(test_questions),       cmocka_unit_test(test_table_of_ids),
     };
     return cmocka_run_group_tests(tests, open_context, close_context);
 }

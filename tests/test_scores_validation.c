@@ -122,6 +122,17 @@ static void test_shapes(void **state) {
     assert_softmax_refuses(f, "alibi.slopes has shape [4]");
     f->alibi.alignment = (rw_alignment)7;
     assert_softmax_refuses(f, "alignment is 7");
+    const int64_t two[] = {2};
+    f->pattern.alignment = RW_ALIGN_KEY_END;
+    assert_both_refuse(f, "pattern.key_end is absent");
+    f->alibi.alignment = RW_ALIGN_KEY_END;
+    assert_softmax_refuses(f, "pattern.key_end is absent");
+    f->alibi.alignment = RW_ALIGN_KEY_END;
+    f->args.pattern = NULL;
+    assert_softmax_refuses(f, "pattern.key_end is absent");
+    f->pattern.key_end = rw_tensor_contiguous(f->args.out.data, RW_I32, 1, two);
+    f->alibi.alignment = RW_ALIGN_KEY_END;
+    assert_softmax_refuses(f, "out overlaps pattern.key_end");
 }
 
 static void test_overlaps(void **state) {

@@ -29,8 +29,9 @@ extern "C" {
  *          [batch, heads, seq_q, seq_k]. T5's bias is a mask.
  *
  * head_dim and v_dim are multiples of 8 from 8 to 256; any strides. A contiguous KV cache is k and
- * v with pattern->key_end, packed sequences are a batch of 1 with pattern->cu_seqlens. Page numbers
- * are checked on the device, of pages from the first key that a query may see to the last.
+ * v with pattern->key_end (and RW_ALIGN_KEY_END where queries are more than one), packed sequences
+ * are a batch of 1 with pattern->cu_seqlens. Page numbers are checked on the device, of pages from
+ * the first key that a query may see to the last.
  */
 typedef struct rw_attention_args {
     rw_tensor q;

@@ -31,12 +31,15 @@ typedef struct rw_alibi_slopes_args {
 
 RW_API rw_status rw_alibi_slopes(rw_context *context, const rw_alibi_slopes_args *args);
 
-/* What ALiBi adds to the score of query i and key j in head h, p being i as in rw_pattern:
+/* What ALiBi adds to the score of query i and key j in head h, p being the position of i as in
+ * rw_pattern, by an alignment of its own:
  *
  *   absolute  -slopes[h] * |p - j|
  *   signed     slopes[h] * (j - p)      (BLOOM's, up to a constant of each row)
  *
- * slopes  f32 [heads]; of rw_alibi_slopes() or the caller's own
+ * slopes     f32 [heads]; of rw_alibi_slopes() or the caller's own
+ * alignment  RW_ALIGN_KEY_END takes key_end from the pattern beside it, in rw_softmax() and
+ *            rw_attention()
  */
 typedef struct rw_alibi {
     rw_tensor slopes;
@@ -44,7 +47,7 @@ typedef struct rw_alibi {
     rw_alignment alignment;
 } rw_alibi;
 
-/* out[h, i, j] = the bias above
+/* out[h, i, j] = the bias above; RW_ALIGN_KEY_END is refused, since there is no pattern
  *
  * out  f32, f16 or bf16 [heads, seq_q, seq_k], any strides
  */
@@ -84,7 +87,7 @@ RW_API int64_t rw_t5_bucket(const rw_t5 *t5, int64_t relative_position);
  *
  * table      f32, f16 or bf16 [num_buckets, heads]: of a shard's heads, a slice of the whole one
  * out        f32, f16 or bf16 [heads, seq_q, seq_k], any strides
- * alignment  p is i + seq_k - seq_q, or i
+ * alignment  p is i + seq_k - seq_q, or i; RW_ALIGN_KEY_END is refused, as above
  */
 typedef struct rw_t5_bias_args {
     rw_tensor table;

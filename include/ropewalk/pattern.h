@@ -1,7 +1,13 @@
 /* Attention patterns: which keys a query sees, as data that one predicate reads everywhere.
  *
- * Query number i counts as the position p = i + seq_k - seq_q, so that the last query meets the
- * last key (RW_ALIGN_BOTTOM_RIGHT), or as p = i (RW_ALIGN_TOP_LEFT). It sees key j where
+ * Query number i counts as a position p:
+ *
+ *   RW_ALIGN_BOTTOM_RIGHT  p = i + seq_k - seq_q       the last query meets the last key
+ *   RW_ALIGN_TOP_LEFT      p = i                       the first query meets the first key
+ *   RW_ALIGN_KEY_END       p = i + key_end[b] - seq_q  the last query meets its sequence's last key
+ *
+ * the last of them for queries at the end of sequences that fill a cache of seq_k keys in part. The
+ * query sees key j where
  *
  *   padding(j) AND document(p, j) AND bit(i, j)
  *   AND ( j < prefix  OR  ( causal(p, j) AND ( window(p, j) OR global(p, j) ) ) )
@@ -15,6 +21,8 @@
  *   causal     j <= p
  *   window     p - left <= j <= p + right
  *   global     p or j is a global position
+ *
+ * p may be negative: then causal leaves no key.
  */
 #ifndef ROPEWALK_PATTERN_H
 #define ROPEWALK_PATTERN_H
@@ -27,7 +35,8 @@ extern "C" {
 
 typedef enum rw_alignment {
     RW_ALIGN_BOTTOM_RIGHT = 0, /* the last query meets the last key */
-    RW_ALIGN_TOP_LEFT          /* the first query meets the first key */
+    RW_ALIGN_TOP_LEFT,         /* the first query meets the first key */
+    RW_ALIGN_KEY_END           /* the last query meets the last key before key_end */
 } rw_alignment;
 
 /* One side of the window; zeroed it is open. */
@@ -54,7 +63,8 @@ typedef struct rw_pattern_pair {
  * cu_seqlens  i32 or i64 [documents + 1] or [batch, documents + 1], from 0, not decreasing, to
  *             seq_k. A query whose p lies outside of [0, seq_k) is in no document
  * key_begin   i32 or i64 [batch]; absent: 0
- * key_end     i32 or i64 [batch], key_begin <= key_end <= seq_k; absent: seq_k
+ * key_end     i32 or i64 [batch], key_begin <= key_end <= seq_k; absent: seq_k, but
+ *             RW_ALIGN_KEY_END needs it
  * bits        u8 [seq_q, ceil(seq_k / 8)] or [batch, seq_q, ceil(seq_k / 8)], lowest bit first; an
  *             axis of 1 but the last serves all
  * mask        f32, f16 or bf16 [seq_q, seq_k] or [batch, seq_q, seq_k]: hidden where -inf, whatever
