@@ -43,7 +43,10 @@ configure() {
     grep -- '-- HIP:' "$folder.log" || true
 }
 
+# build FOLDER [TARGET...]
 build() {
-    cmake --build "build/$1" -j "$jobs" -- --quiet
+    local folder=build/$1
+    shift
+    cmake --build "$folder" -j "$jobs" ${1:+--target "$@"} -- --quiet
 }
 mkdir -p build

@@ -121,7 +121,7 @@ static inline held make(const char *name, rw_dtype dtype, size_t rank, const int
 }
 
 static inline void write_tensors(const char *name, const held *const *tensors, size_t count) {
-    rwi_safetensors_item items[4];
+    rwi_safetensors_item items[8];
     rw_message message;
     for (size_t i = 0; i < count; i++)
         items[i] = (rwi_safetensors_item){tensors[i]->name, tensors[i]->dtype, tensors[i]->rank,

@@ -184,25 +184,36 @@ static void test_empty(void **state) {
 /* What --check holds two results to. */
 static void test_difference(void **state) {
     (void)state;
+    static const cli_tolerance rounding = {.units = 4}, within = {.share = 0.5, .least = 2};
     float a[6] = {1, 2, 4, 0, 0, 8}, b[6] = {1, 2, 4, 0, 0, 8};
     cli_array x = {"q", RW_F32, 2, {2, 3}, sizeof a, a}, y = {"q", RW_F32, 2, {2, 3}, sizeof b, b};
-    cli_difference same = cli_array_compare(&x, &y);
+    cli_difference same = cli_array_compare(&x, &y, &rounding);
     assert_true(same.absolute == 0 && same.relative == 0 && same.agrees);
     b[0] = 1 + 4 * 0x1p-23f * 4; /* 4 units of the largest value in its row */
-    assert_true(cli_array_compare(&x, &y).agrees);
+    assert_true(cli_array_compare(&x, &y, &rounding).agrees);
     b[0] = 1 + 5 * 0x1p-23f * 4;
-    cli_difference apart = cli_array_compare(&x, &y);
+    cli_difference apart = cli_array_compare(&x, &y, &rounding);
     assert_true(apart.absolute == 20 * 0x1p-23 && apart.relative == 5 * 0x1p-23 && !apart.agrees);
     b[0] = NAN;
-    assert_false(cli_array_compare(&x, &y).agrees);
+    assert_false(cli_array_compare(&x, &y, &rounding).agrees);
     a[0] = NAN;
-    assert_true(cli_array_compare(&x, &y).agrees);
+    assert_true(cli_array_compare(&x, &y, &rounding).agrees);
     b[0] = INFINITY;
-    assert_false(cli_array_compare(&x, &y).agrees);
+    assert_false(cli_array_compare(&x, &y, &rounding).agrees);
     a[0] = -INFINITY;
-    assert_false(cli_array_compare(&x, &y).agrees);
+    assert_false(cli_array_compare(&x, &y, &rounding).agrees);
     a[0] = INFINITY;
-    assert_true(cli_array_compare(&x, &y).agrees);
+    assert_true(cli_array_compare(&x, &y, &rounding).agrees);
+    a[0] = 3; /* of a share, and where the row is smaller than the least that counts */
+    b[0] = 1;
+    assert_true(cli_array_compare(&x, &y, &within).agrees);
+    b[0] = 0.99f;
+    assert_false(cli_array_compare(&x, &y, &within).agrees);
+    memcpy(a, (const float[]){0.5f, 0, 0}, 3 * sizeof *a);
+    memcpy(b, (const float[]){1.5f, 0, 0}, 3 * sizeof *b);
+    assert_true(cli_array_compare(&x, &y, &within).agrees);
+    b[0] = 1.51f;
+    assert_false(cli_array_compare(&x, &y, &within).agrees);
     static const int64_t shape[] = {1, 4};
     held p = make("p", RW_BF16, 2, shape), q = make("p", RW_BF16, 2, shape);
     cli_array u = {"p", RW_BF16, 2, {1, 4}, 8, p.data}, v = {"p", RW_BF16, 2, {1, 4}, 8, q.data};
@@ -210,9 +221,9 @@ static void test_difference(void **state) {
         rwt_store(RW_BF16, p.data, i, 1);
         rwt_store(RW_BF16, q.data, i, 1 + 4 * 0x1p-7);
     }
-    assert_true(cli_array_compare(&u, &v).agrees);
+    assert_true(cli_array_compare(&u, &v, &rounding).agrees);
     rwt_store(RW_BF16, q.data, 3, 1 + 5 * 0x1p-7);
-    assert_false(cli_array_compare(&u, &v).agrees);
+    assert_false(cli_array_compare(&u, &v, &rounding).agrees);
     free(p.data);
     free(q.data);
 }

@@ -85,6 +85,19 @@ rw_status cli_array_read(const cli_source *source, const cli_array_rule *rule, c
     return status;
 }
 
+rw_status cli_array_make(cli_array *array, rw_message *message) {
+    size_t count = 1;
+    bool too_large = false;
+    for (int axis = 0; axis < array->rank; axis++)
+        too_large |= __builtin_mul_overflow(count, (size_t)array->shape[axis], &count);
+    too_large |= __builtin_mul_overflow(count, rw_dtype_size(array->dtype), &array->bytes);
+    array->data = too_large || array->bytes > SIZE_MAX / 2 ? NULL : calloc(1, array->bytes + 1);
+    if (array->data)
+        return RW_OK;
+    return rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory for %s %s", array->name,
+                       print_shape(array->shape, (size_t)array->rank).text);
+}
+
 rw_status cli_array_like(const cli_array *array, cli_array *copy, rw_message *message) {
     *copy = *array;
     if (!array->data)

@@ -41,6 +41,9 @@ typedef struct cli_source {
 /* Reads one tensor. */
 rw_status cli_array_read(const cli_source *source, const cli_array_rule *rule, cli_array *array);
 
+/* Zeroed memory for the dtype and shape that are set. */
+rw_status cli_array_make(cli_array *array, rw_message *message);
+
 /* A copy of dtype and shape with memory of its own; none for an absent array. */
 rw_status cli_array_like(const cli_array *array, cli_array *copy, rw_message *message);
 

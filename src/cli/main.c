@@ -7,8 +7,8 @@
 #include "cli.h"
 
 static const cli_command *const commands[] = {
-    &cli_info,       &cli_frequencies, &cli_rotate, &cli_embed, &cli_mask,
-    &cli_dequantize, &cli_check,       &cli_bench,  &cli_demo,
+    &cli_info,   &cli_frequencies, &cli_rotate, &cli_embed, &cli_mask,
+    &cli_attend, &cli_dequantize,  &cli_check,  &cli_bench, &cli_demo,
 };
 #define NUM_COMMANDS (sizeof commands / sizeof commands[0])
 

@@ -1,22 +1,10 @@
 /* ropewalk mask: an attention pattern as a mask, as position ids and as a picture. */
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "array.h"
 #include "cli.h"
 #include "drawing.h"
 #include "io_error.h"
-#include "pattern_spec.h"
-
-/* What a pattern is made of, on the host. */
-typedef struct parts {
-    cli_array globals;    /* bits */
-    cli_array documents;  /* cu_seqlens over the keys */
-    cli_array id_cuts;    /* cu_seqlens over the tokens that get ids */
-    cli_array bits, mask; /* custom */
-    cli_array table;      /* custom ids */
-} parts;
+#include "pattern_parts.h"
 
 /* What is written. */
 typedef struct results {
@@ -24,96 +12,31 @@ typedef struct results {
     cli_array positions;
 } results;
 
-static rw_status make_array(cli_array *array, rw_message *message) {
-    size_t count = 1;
-    bool too_large = false;
-    for (int axis = 0; axis < array->rank; axis++)
-        too_large |= __builtin_mul_overflow(count, (size_t)array->shape[axis], &count);
-    too_large |= __builtin_mul_overflow(count, rw_dtype_size(array->dtype), &array->bytes);
-    array->data = too_large || array->bytes > SIZE_MAX / 2 ? NULL : calloc(1, array->bytes + 1);
-    if (array->data)
-        return RW_OK;
-    return rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory for %s [%lld, %lld]", array->name,
-                       (long long)array->shape[0], (long long)array->shape[1]);
-}
-
-/* The first position of each document that begins before `end`, and `end`. */
-static rw_status make_cuts(const cli_numbers *documents, int64_t end, cli_array *cuts,
-                           rw_message *message) {
-    int64_t count = 0;
-    while (count < documents->count && documents->values[count] < end)
-        count++;
-    if (count == 0)
-        return RW_OK;
-    *cuts = (cli_array){.name = "documents", .dtype = RW_I64, .rank = 1, .shape = {count + 1}};
-    rw_status status = make_array(cuts, message);
-    if (status != RW_OK)
-        return status;
-    memcpy(cuts->data, documents->values, (size_t)count * sizeof(int64_t));
-    ((int64_t *)cuts->data)[count] = end;
-    return RW_OK;
-}
-
-/* Bits or a mask, and ids. */
-static rw_status read_custom(const cli_pattern_spec *spec, parts *in, rw_message *message) {
-    static const cli_array_rule bits = {"bits", 2, 2, CLI_ARRAY_BYTES, false};
-    static const cli_array_rule mask = {"mask", 2, 2, CLI_ARRAY_FLOATS, false};
-    static const cli_array_rule positions = {"positions", 1, 1, CLI_ARRAY_IDS, false};
-    cli_source source = {.path = spec->custom, .message = message};
-    rw_status status = rwi_safetensors_open(spec->custom, &source.file, message);
-    if (status != RW_OK)
-        return status;
-    status = cli_array_read(&source, &bits, &in->bits);
-    if (status == RW_OK)
-        status = cli_array_read(&source, &mask, &in->mask);
-    if (status == RW_OK)
-        status = cli_array_read(&source, &positions, &in->table);
-    if (status == RW_OK && !in->bits.data && !in->mask.data)
-        status = rwi_io_fail(message, RW_INVALID_ARGUMENT,
-                             "%.140s has no tensor \"bits\" or \"mask\"", spec->custom);
-    rwi_safetensors_close(&source.file);
-    return status;
-}
-
-static rw_status make_parts(const cli_pattern_spec *spec, const cli_options *options, parts *in,
-                            rw_message *message) {
-    rw_status status = RW_OK;
-    if (spec->globals.values) {
-        rw_pattern_globals_list list = {spec->globals.values, spec->globals.count, options->seq_k};
-        in->globals = (cli_array){
-            .name = "globals", .dtype = RW_U8, .rank = 1, .shape = {(options->seq_k + 7) / 8}};
-        status = make_array(&in->globals, message);
-        if (status == RW_OK)
-            status = rw_pattern_globals(&list, in->globals.data, message);
-    }
-    if (status == RW_OK)
-        status = make_cuts(&spec->documents, options->seq_k, &in->documents, message);
-    if (status == RW_OK)
-        status = make_cuts(&spec->documents, options->seq_q, &in->id_cuts, message);
-    if (status == RW_OK && spec->custom)
-        status = read_custom(spec, in, message);
-    return status;
-}
+/* What both operations read. */
+typedef struct inputs {
+    cli_pattern_parts parts;
+    cli_array id_cuts; /* cu_seqlens over the tokens that get ids */
+} inputs;
 
 static rw_status make_results(const cli_options *options, results *out, rw_message *message) {
     out->mask = (cli_array){
         .name = "mask", .dtype = RW_F32, .rank = 2, .shape = {options->seq_q, options->seq_k}};
     out->positions =
         (cli_array){.name = "positions", .dtype = RW_I64, .rank = 1, .shape = {options->seq_q}};
-    rw_status status = make_array(&out->mask, message);
-    return status == RW_OK ? make_array(&out->positions, message) : status;
+    rw_status status = cli_array_make(&out->mask, message);
+    return status == RW_OK ? cli_array_make(&out->positions, message) : status;
 }
 
-static void free_all(parts *in, results *out) {
-    cli_array *const arrays[] = {&in->globals, &in->documents, &in->id_cuts, &in->bits,
-                                 &in->mask,    &in->table,     &out->mask,   &out->positions};
-    for (size_t n = 0; n < sizeof arrays / sizeof *arrays; n++)
-        cli_array_free(arrays[n]);
+static void free_all(inputs *in, results *out) {
+    cli_pattern_parts_free(&in->parts);
+    cli_array_free(&in->id_cuts);
+    cli_array_free(&out->mask);
+    cli_array_free(&out->positions);
 }
 
 /* The pattern table's ids are those of a lone window, with or without globals. */
-static rw_pattern_ids ids_of(const cli_pattern_spec *spec, const parts *in) {
-    if (in->table.data)
+static rw_pattern_ids ids_of(const cli_pattern_spec *spec, const inputs *in) {
+    if (in->parts.table.data)
         return RW_PATTERN_IDS_CUSTOM;
     if (!spec->has_window || spec->causal || spec->has_prefix || spec->custom)
         return RW_PATTERN_IDS_SEQUENTIAL;
@@ -127,25 +50,19 @@ typedef struct bound {
     rw_tensor mask;
 } bound;
 
-static rw_status upload(rw_context *context, const cli_pattern_spec *spec, const parts *in,
+static rw_status upload(rw_context *context, const cli_pattern_spec *spec, const inputs *in,
                         const results *out, bound *to) {
-    to->pattern = (rw_pattern){
-        .causal = spec->causal,
-        .left = {spec->has_window, spec->window},
-        .right = {spec->has_window, spec->window},
-        .prefix_length = spec->has_prefix ? spec->prefix : 0,
-    };
     to->ids = (rw_pattern_positions_args){.ids = ids_of(spec, in), .window = spec->window};
+    rw_status status = cli_pattern_upload(context, spec, &in->parts, &to->pattern);
     const struct {
         const cli_array *array;
         rw_tensor *tensor;
     } uploads[] = {
-        {&in->globals, &to->pattern.globals}, {&in->documents, &to->pattern.cu_seqlens},
-        {&in->bits, &to->pattern.bits},       {&in->mask, &to->pattern.mask},
-        {&in->table, &to->ids.table},         {&in->id_cuts, &to->ids.cu_seqlens},
-        {&out->positions, &to->ids.out},      {&out->mask, &to->mask},
+        {&in->parts.table, &to->ids.table},
+        {&in->id_cuts, &to->ids.cu_seqlens},
+        {&out->positions, &to->ids.out},
+        {&out->mask, &to->mask},
     };
-    rw_status status = RW_OK;
     for (size_t n = 0; n < sizeof uploads / sizeof *uploads && status == RW_OK; n++)
         status = cli_array_upload(context, uploads[n].array, uploads[n].tensor);
     to->ids.globals = to->pattern.globals;
@@ -153,9 +70,8 @@ static rw_status upload(rw_context *context, const cli_pattern_spec *spec, const
 }
 
 static void release(rw_context *context, bound *to) {
-    rw_tensor *const tensors[] = {
-        &to->pattern.globals, &to->pattern.cu_seqlens, &to->pattern.bits, &to->pattern.mask,
-        &to->ids.table,       &to->ids.cu_seqlens,     &to->ids.out,      &to->mask};
+    rw_tensor *const tensors[] = {&to->ids.table, &to->ids.cu_seqlens, &to->ids.out, &to->mask};
+    cli_pattern_free(context, &to->pattern);
     for (size_t n = 0; n < sizeof tensors / sizeof *tensors; n++)
         rw_free(context, tensors[n]->data);
 }
@@ -176,7 +92,7 @@ static rw_status fill(rw_context *context, bound *to, results *out) {
     return status;
 }
 
-static rw_status fill_on(const cli_options *options, const cli_pattern_spec *spec, const parts *in,
+static rw_status fill_on(const cli_options *options, const cli_pattern_spec *spec, const inputs *in,
                          results *out, char on[64], rw_message *message) {
     rw_context_options where = cli_context_options(options);
     rw_context *context;
@@ -221,11 +137,13 @@ static int show(const cli_options *options, const cli_picture *picture, const ch
 }
 
 static int run_spec(const cli_options *options, const cli_pattern_spec *spec) {
-    parts in = {.globals = {0}};
+    inputs in = {.id_cuts = {0}};
     results out = {.mask = {0}};
     rw_message message = {""};
     char on[64] = "";
-    rw_status status = make_parts(spec, options, &in, &message);
+    rw_status status = cli_pattern_parts_make(spec, options->seq_k, &in.parts, &message);
+    if (status == RW_OK)
+        status = cli_pattern_cuts(&spec->documents, options->seq_q, &in.id_cuts, &message);
     if (status == RW_OK)
         status = make_results(options, &out, &message);
     if (status == RW_OK)
@@ -265,6 +183,6 @@ const cli_command cli_mask = {
     .options = CLI_OPTION_SEQ_K | CLI_OPTION_OUTPUT | CLI_OPTION_PNG | CLI_OPTION_BACKEND |
                CLI_OPTION_JSON,
     .operands = "",
-    .details = cli_pattern_help,
+    .details = CLI_PATTERN_HELP,
     .run = run,
 };

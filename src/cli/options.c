@@ -1,8 +1,10 @@
 #include "options.h"
 
 #include <errno.h>
+#include <float.h>
 #include <getopt.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +23,13 @@ static bool parse_integer(const char *text, int64_t *value) {
         return false;
     *value = parsed;
     return true;
+}
+
+/* A number that f32 holds, and not as 0. */
+static bool parse_factor(const char *text, double *value) {
+    char *end;
+    *value = strtod(text, &end);
+    return end != text && *end == '\0' && fabs(*value) <= (double)FLT_MAX && (float)*value != 0.0f;
 }
 
 /* The index of a value in a list that ends with NULL, or -1. */
@@ -167,6 +176,20 @@ static bool set_png(cli_options *options, const char *value) {
     return true;
 }
 
+static bool set_scale(cli_options *options, const char *value) {
+    return parse_factor(value, &options->scale);
+}
+
+static bool set_softcap(cli_options *options, const char *value) {
+    return parse_factor(value, &options->softcap) && options->softcap > 0;
+}
+
+static bool set_alibi(cli_options *options, const char *value) {
+    (void)value;
+    options->alibi = true;
+    return true;
+}
+
 static bool set_help(cli_options *options, const char *value) {
     (void)options;
     (void)value;
@@ -187,7 +210,7 @@ static const struct option_row {
     {"output", "FILE", "the safetensors file to write; may be the input", set_output},
     {"pairing", "half|interleaved", "which columns turn together [as the model_type says]",
      set_pairing},
-    {"layout", "bhsd|bshd", "the order of the axes of q and k [bhsd]", set_layout},
+    {"layout", "bhsd|bshd", "the order of the axes of q, k and v [bhsd]", set_layout},
     {"offset", "N", "added to every position [0]", set_offset},
     {"inverse", NULL, "undo the rotation", set_inverse},
     {"check", NULL, "run every other usable backend and CPU instruction set too, and compare",
@@ -207,6 +230,9 @@ static const struct option_row {
     {"seq-q", "N", "number of queries", set_seq_q},
     {"seq-k", "N", "number of keys [that of the queries]", set_seq_k},
     {"png", "FILE", "draw the pattern as PNG, too", set_png},
+    {"scale", "NONZERO", "what scores are multiplied by [1 / sqrt(head_dim)]", set_scale},
+    {"softcap", "POSITIVE", "scores become C tanh(score / C) [none]", set_softcap},
+    {"alibi", NULL, "add ALiBi's bias for the number of heads", set_alibi},
     {"help", NULL, "print this help", set_help},
 };
 #define NUM_ROWS (sizeof rows / sizeof rows[0])

@@ -29,7 +29,10 @@ enum {
     CLI_OPTION_SEQ_Q = 1 << 20,
     CLI_OPTION_SEQ_K = 1 << 21,
     CLI_OPTION_PNG = 1 << 22,
-    CLI_OPTION_HELP = 1 << 23
+    CLI_OPTION_SCALE = 1 << 23,
+    CLI_OPTION_SOFTCAP = 1 << 24,
+    CLI_OPTION_ALIBI = 1 << 25,
+    CLI_OPTION_HELP = 1 << 26
 };
 
 typedef struct cli_options {
@@ -58,6 +61,9 @@ typedef struct cli_options {
     int64_t seq_q;
     int64_t seq_k;
     const char *png;
+    double scale;
+    double softcap;
+    bool alibi;
     char **operands;
     int num_operands;
 } cli_options;

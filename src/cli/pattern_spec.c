@@ -6,18 +6,6 @@
 
 #include "io_error.h"
 
-const char cli_pattern_help[] =
-    "SPEC is a comma list of\n"
-    "  causal             a query sees the keys up to its own\n"
-    "  bidirectional      a query sees every key\n"
-    "  window=W           W keys on each side of the query's own; with causal, before it\n"
-    "  prefix=P           the first P keys are seen by all\n"
-    "  global=A:B:...     with a window: these positions see all and are seen by all\n"
-    "  documents=0:A:...  the first position of each document; nothing is seen across\n"
-    "  custom=FILE        a safetensors file with bits, U8 [seq-q, ceil(seq-k / 8)], lowest bit\n"
-    "                     first, or mask, F32, F16 or BF16 [seq-q, seq-k], hidden where -inf;\n"
-    "                     positions, I32 or I64 [seq-q], if any, are the ids\n";
-
 static bool fail(rw_message *message, const char *part, const char *expected) {
     rwi_io_fail(message, RW_INVALID_ARGUMENT, "--pattern has the part \"%.80s\", expected %s", part,
                 expected);

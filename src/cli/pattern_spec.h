@@ -23,7 +23,17 @@ typedef struct cli_pattern_spec {
 } cli_pattern_spec;
 
 /* What --help tells about it. */
-extern const char cli_pattern_help[];
+#define CLI_PATTERN_HELP                                                                           \
+    "SPEC is a comma list of\n"                                                                    \
+    "  causal             a query sees the keys up to its own\n"                                   \
+    "  bidirectional      a query sees every key\n"                                                \
+    "  window=W           W keys on each side of the query's own; with causal, before it\n"        \
+    "  prefix=P           the first P keys are seen by all\n"                                      \
+    "  global=A:B:...     with a window: these positions see all and are seen by all\n"            \
+    "  documents=0:A:...  the first position of each document; nothing is seen across\n"           \
+    "  custom=FILE        a safetensors file with bits, U8 [seq-q, ceil(seq-k / 8)], lowest bit\n" \
+    "                     first, or mask, F32, F16 or BF16 [seq-q, seq-k], hidden where -inf;\n"   \
+    "                     positions, I32 or I64 [seq-q], if any, are the ids\n"
 
 /* Reads a text; false, with a sentence, where it is malformed or contradicts itself. Release the
  * result in either case. */

@@ -1,56 +1,145 @@
 #include "rotation.h"
 
-#include <stdio.h>
-#include <string.h>
+#include <math.h>
 
 #include "io_error.h"
 
-/* The device's tensors of one run. */
-typedef struct tensors {
-    rw_tensor q, k, positions;
-} tensors;
+/* As many positions as a table can have. */
+#define MAX_TABLE ((int64_t)1 << 31)
 
-/* q or k as stored, in the library's order: batch, seq, heads, head_dim. */
-static rw_tensor logical(const cli_rotation *rotation, rw_tensor tensor) {
-    return tensor.data && !rotation->options->bshd ? rw_tensor_transpose(tensor, 1, 2) : tensor;
+rw_status cli_rotation_load(cli_rotation *rotation, const cli_options *options,
+                            rw_message *message) {
+    *rotation = (cli_rotation){.options = options};
+    rw_status status =
+        rwi_model_config_load(options->config, options->layer_type, &rotation->config, message);
+    if (status == RW_OK && options->given & CLI_OPTION_PAIRING)
+        rotation->config.spec.pairing = options->pairing;
+    return status;
 }
 
-static rw_status apply(rw_context *context, const cli_rotation *rotation, const tensors *on) {
-    rw_rope *rope = NULL;
-    rw_status status = rw_rope_create(context, &rotation->rope, &rope);
-    if (status != RW_OK)
-        return status;
+void cli_rotation_free(cli_rotation *rotation) {
+    cli_array_free(&rotation->q);
+    cli_array_free(&rotation->k);
+    cli_array_free(&rotation->positions);
+    rwi_model_config_free(&rotation->config);
+}
+
+/* ---- lengths ----------------------------------------------------------------------------------
+ */
+
+/* In the file's own words, before the library sees the axes in its order. */
+static rw_status check_heads(const cli_rotation *rotation, const cli_array *array,
+                             rw_message *message) {
+    int64_t head_dim = rotation->config.spec.head_dim;
+    if (!array->data || array->shape[3] == head_dim)
+        return RW_OK;
+    return rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                       "%.80s: %s has %lld columns a head, expected the config's %lld",
+                       rotation->options->input, array->name, (long long)array->shape[3],
+                       (long long)head_dim);
+}
+
+/* One past the largest id plus offset, at least 1. */
+static int64_t end_of_ids(const cli_rotation *rotation) {
+    const cli_array *heads = rotation->k.data ? &rotation->k : &rotation->q;
+    int64_t offset = rotation->options->offset, largest = -1, id;
+    if (!rotation->positions.data) {
+        int64_t seq = heads->shape[rotation->options->bshd ? 1 : 2];
+        return seq > 0 && !__builtin_add_overflow(seq, offset, &id) && id > 0 ? id : 1;
+    }
+    for (int64_t i = 0; i < cli_array_count(&rotation->positions); i++) {
+        if (__builtin_add_overflow(cli_array_id(&rotation->positions, i), offset, &id))
+            id = -1;
+        largest = id > largest ? id : largest;
+    }
+    return largest < INT64_MAX ? largest + 1 + (largest < 0) : largest;
+}
+
+/* The length that the config promises, with its scaling; 0 where it promises none. */
+static double promised_length(const rw_rope_spec *spec) {
+    double length = (double)spec->max_position_embeddings;
+    double original = spec->original_max_position_embeddings
+                          ? (double)spec->original_max_position_embeddings
+                          : length;
+    switch (spec->type) {
+    case RW_ROPE_DYNAMIC:
+        return 0; /* grows with the sequence */
+    case RW_ROPE_LINEAR:
+        return length * fmax(spec->factor, 1);
+    case RW_ROPE_YARN:
+    case RW_ROPE_LONGROPE:
+    case RW_ROPE_LLAMA3:
+        return length > 0 ? fmax(length, original * spec->factor) : 0;
+    case RW_ROPE_DEFAULT:
+    case RW_ROPE_PROPORTIONAL:
+        break;
+    }
+    return length;
+}
+
+/* The sequence's length, as Hugging Face takes it, and a table that holds it: no longer than
+ * needed, as long as allowed where an id is out of range and the end shall be told. */
+static void choose_lengths(cli_rotation *rotation) {
+    const rw_rope_spec *spec = &rotation->config.spec;
+    int64_t needed = end_of_ids(rotation);
+    double promised = promised_length(spec);
+    int64_t limit = promised > 0 && promised < (double)MAX_TABLE ? (int64_t)promised : MAX_TABLE;
+    if (!rotation->positions.data && limit < needed)
+        limit = needed < MAX_TABLE ? needed : MAX_TABLE;
+    rotation->end_of_ids = promised > 0 || needed > limit ? limit : 0;
+    rotation->rope = (rw_rope_options){
+        .spec = *spec,
+        .seq_len = needed,
+        .max_positions = needed <= limit ? needed : limit,
+    };
+}
+
+rw_status cli_rotation_prepare(cli_rotation *rotation, rw_message *message) {
+    rw_status status = check_heads(rotation, &rotation->q, message);
+    if (status == RW_OK)
+        status = check_heads(rotation, &rotation->k, message);
+    if (status == RW_OK)
+        choose_lengths(rotation);
+    return status;
+}
+
+/* ---- rotating ----------------------------------------------------------------------------------
+ */
+
+rw_tensor cli_as_bshd(const cli_options *options, rw_tensor tensor) {
+    return tensor.data && !options->bshd ? rw_tensor_transpose(tensor, 1, 2) : tensor;
+}
+
+/* q alone, whose first token has the id of token `before` of k. */
+static rw_status apply_to_last(rw_context *context, const rw_rope *rope, rw_rope_args args,
+                               int64_t before) {
+    rw_tensor *ids = &args.positions;
+    args.k = (rw_tensor){0};
+    if (ids->data) {
+        ids->data = (char *)ids->data + (size_t)before * rw_dtype_size(ids->dtype);
+        ids->shape[ids->rank - 1] -= before;
+    } else if (__builtin_add_overflow(args.offset, before, &args.offset)) {
+        args.offset = INT64_MAX; /* out of range, as k's ids were */
+    }
+    return rw_rope_apply(context, rope, &args);
+}
+
+static rw_status apply(const cli_rotation *rotation, rw_context *context, const rw_rope *rope,
+                       const cli_rotation_tensors *on) {
     rw_rope_args args = {
-        .q = logical(rotation, on->q),
-        .k = logical(rotation, on->k),
+        .q = cli_as_bshd(rotation->options, on->q),
+        .k = cli_as_bshd(rotation->options, on->k),
         .positions = on->positions,
         .offset = rotation->options->offset,
         .direction = rotation->options->inverse ? RW_ROPE_INVERSE : RW_ROPE_FORWARD,
     };
-    status = rw_rope_apply(context, rope, &args);
-    /* also after a failure: nothing may be in flight when the tables go */
-    rw_status finished = rw_synchronize(context);
-    rw_rope_destroy(rope);
-    return status != RW_OK ? status : finished;
-}
-
-static rw_status run_in(rw_context *context, const cli_rotation *rotation, cli_rotated *rotated) {
-    tensors on = {{0}, {0}, {0}};
-    rw_status status = cli_array_upload(context, &rotation->q, &on.q);
-    if (status == RW_OK)
-        status = cli_array_upload(context, &rotation->k, &on.k);
-    if (status == RW_OK)
-        status = cli_array_upload(context, &rotation->positions, &on.positions);
-    if (status == RW_OK)
-        status = apply(context, rotation, &on);
-    if (status == RW_OK)
-        status = cli_array_download(context, &on.q, &rotated->q);
-    if (status == RW_OK)
-        status = cli_array_download(context, &on.k, &rotated->k);
-    rw_free(context, on.q.data);
-    rw_free(context, on.k.data);
-    rw_free(context, on.positions.data);
-    return status;
+    int64_t before = args.k.shape[1] - args.q.shape[1];
+    if (!rotation->queries_are_last || before == 0)
+        return rw_rope_apply(context, rope, &args);
+    rw_rope_args keys = args;
+    keys.q = (rw_tensor){0};
+    rw_status status = rw_rope_apply(context, rope, &keys);
+    return status == RW_OK ? apply_to_last(context, rope, args, before) : status;
 }
 
 static rw_status explain(const cli_rotation *rotation, rw_context *context, rw_status status,
@@ -64,28 +153,15 @@ static rw_status explain(const cli_rotation *rotation, rw_context *context, rw_s
                        (long long)rotation->end_of_ids - 1);
 }
 
-rw_status cli_rotation_run(const cli_rotation *rotation, const rw_context_options *where,
-                           cli_rotated *rotated, rw_message *message) {
-    *rotated = (cli_rotated){0};
-    rw_context *context;
-    rw_status status = cli_array_like(&rotation->q, &rotated->q, message);
+rw_status cli_rotation_apply(const cli_rotation *rotation, rw_context *context,
+                             const cli_rotation_tensors *on, rw_message *message) {
+    rw_rope *rope = NULL;
+    rw_status status = rw_rope_create(context, &rotation->rope, &rope);
     if (status == RW_OK)
-        status = cli_array_like(&rotation->k, &rotated->k, message);
-    if (status == RW_OK)
-        status = rw_context_create(where, &context, message);
-    if (status != RW_OK)
-        return status;
-    rw_context_info info = rw_context_get_info(context);
-    rotated->label = cli_label(&info);
-    snprintf(rotated->device, sizeof rotated->device, "%s", info.device);
-    status = run_in(context, rotation, rotated);
-    if (status != RW_OK)
-        explain(rotation, context, status, message);
-    rw_context_destroy(context);
-    return status;
-}
-
-void cli_rotated_free(cli_rotated *rotated) {
-    cli_array_free(&rotated->q);
-    cli_array_free(&rotated->k);
+        status = apply(rotation, context, rope, on);
+    /* also after a failure: nothing may be in flight when the tables go */
+    rw_status finished = rw_synchronize(context);
+    rw_rope_destroy(rope);
+    status = status != RW_OK ? status : finished;
+    return status == RW_OK ? RW_OK : explain(rotation, context, status, message);
 }

@@ -1,4 +1,4 @@
-/* The rotation that `ropewalk rotate` was asked for, and running it anywhere. */
+/* The rotation that a config.json asks for, on any backend. */
 #ifndef CLI_ROTATION_H
 #define CLI_ROTATION_H
 
@@ -10,27 +10,31 @@ typedef struct cli_rotation {
     const cli_options *options;
     rwi_model_config config;
     cli_array q, k, positions; /* as read */
+    bool queries_are_last;     /* q may be shorter than k: its tokens are the last ones of k's */
     rw_rope_options rope;
     int64_t end_of_ids; /* ids must be below it; 0: no end is known */
 } cli_rotation;
 
-/* Where a rotation ran and what it gave. */
-typedef struct cli_rotated {
-    cli_array q, k;
-    cli_backend_label label;
-    char device[128];
-} cli_rotated;
+/* Reads the config that the options name. Free the rotation whatever this returns. */
+rw_status cli_rotation_load(cli_rotation *rotation, const cli_options *options,
+                            rw_message *message);
 
-/* Rotates on one backend. Free `rotated` whatever this returns. */
-rw_status cli_rotation_run(const cli_rotation *rotation, const rw_context_options *where,
-                           cli_rotated *rotated, rw_message *message);
+/* Checks q and k, which are set, against the config and chooses the lengths of the tables. */
+rw_status cli_rotation_prepare(cli_rotation *rotation, rw_message *message);
 
-void cli_rotated_free(cli_rotated *rotated);
+/* Frees the config and the arrays. */
+void cli_rotation_free(cli_rotation *rotation);
 
-/* Runs on every other backend and CPU instruction set that this host can use, and compares with
- * `first`. `report` receives a list of {"on", "tensor", "max_abs_diff", "max_rel_diff", "agrees"};
- * see the details in rotate.c. */
-rw_status cli_rotation_check(const cli_rotation *rotation, const cli_rotated *first, json_t *report,
-                             rw_message *message);
+/* The device's tensors: q and k as stored. */
+typedef struct cli_rotation_tensors {
+    rw_tensor q, k, positions;
+} cli_rotation_tensors;
+
+/* q, k or v as stored, in the library's order for positions: batch, seq, heads, head_dim. */
+rw_tensor cli_as_bshd(const cli_options *options, rw_tensor tensor);
+
+/* Rotates in place, and waits. */
+rw_status cli_rotation_apply(const cli_rotation *rotation, rw_context *context,
+                             const cli_rotation_tensors *on, rw_message *message);
 
 #endif

@@ -1,0 +1,302 @@
+/* ropewalk attend: attention over the q, k and v of a file. */
+#include "io_error.h"
+#include "pattern_parts.h"
+#include "rotation.h"
+#include "work.h"
+
+/* The attention that was asked for. */
+typedef struct attention {
+    const cli_options *options;
+    cli_rotation rotation; /* holds q, k and, with --config, the positions and the model */
+    cli_array v, mask;
+    cli_pattern_spec spec;
+    cli_pattern_parts parts;
+} attention;
+
+/* The axes of the file. */
+enum {
+    BATCH = 0,
+    WIDTH = 3
+};
+
+static int heads_axis(const attention *a) {
+    return a->options->bshd ? 2 : 1;
+}
+
+static int seq_axis(const attention *a) {
+    return a->options->bshd ? 1 : 2;
+}
+
+/* ---- input ------------------------------------------------------------------------------------
+ */
+
+static rw_status read_input(attention *a, rw_message *message) {
+    static const cli_array_rule rules[] = {{"q", 4, 4, CLI_ARRAY_FLOATS, true},
+                                           {"k", 4, 4, CLI_ARRAY_FLOATS, true},
+                                           {"v", 4, 4, CLI_ARRAY_FLOATS, true},
+                                           {"mask", 2, 4, CLI_ARRAY_FLOATS, false},
+                                           {"positions", 1, 3, CLI_ARRAY_IDS, false}};
+    cli_array *const arrays[] = {&a->rotation.q, &a->rotation.k, &a->v, &a->mask,
+                                 &a->rotation.positions};
+    const size_t count = a->options->config ? 5 : 4;
+    cli_source source = {.path = a->options->input, .message = message};
+    rw_status status = rwi_safetensors_open(source.path, &source.file, message);
+    if (status != RW_OK)
+        return status;
+    for (size_t n = 0; n < count && status == RW_OK; n++)
+        status = cli_array_read(&source, &rules[n], arrays[n]);
+    rwi_safetensors_close(&source.file);
+    return status;
+}
+
+/* In the file's own words, before the library sees the axes in its order. */
+static rw_status check_lengths(const attention *a, rw_message *message) {
+    const cli_array *q = &a->rotation.q, *k = &a->rotation.k, *v = &a->v;
+    const struct {
+        const cli_array *array, *like;
+        const char *what;
+        int axis;
+    } rows[] = {
+        {k, q, "sequences in its batch", BATCH}, {k, q, "columns a head", WIDTH},
+        {v, k, "sequences in its batch", BATCH}, {v, k, "heads", heads_axis(a)},
+        {v, k, "positions", seq_axis(a)},
+    };
+    for (size_t n = 0; n < sizeof rows / sizeof *rows; n++) {
+        int64_t length = rows[n].array->shape[rows[n].axis];
+        int64_t expected = rows[n].like->shape[rows[n].axis];
+        if (length != expected)
+            return rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                               "%.80s: %s has %lld %s, expected %s's "
+                               "%lld",
+                               a->options->input, rows[n].array->name, (long long)length,
+                               rows[n].what, rows[n].like->name, (long long)expected);
+    }
+    int64_t seq_q = q->shape[seq_axis(a)], seq_k = k->shape[seq_axis(a)];
+    if (a->options->config && seq_q > seq_k)
+        return rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                           "%.80s: q has %lld positions, expected at most k's %lld: --config turns "
+                           "the queries as the last of them",
+                           a->options->input, (long long)seq_q, (long long)seq_k);
+    return RW_OK;
+}
+
+/* A mask of 3 axes has one for the batch. */
+static void give_mask_heads(cli_array *mask) {
+    if (!mask->data || mask->rank != 3)
+        return;
+    mask->rank = 4;
+    mask->shape[3] = mask->shape[2];
+    mask->shape[2] = mask->shape[1];
+    mask->shape[1] = 1;
+}
+
+static rw_status prepare(attention *a, rw_message *message) {
+    rw_status status = read_input(a, message);
+    if (status == RW_OK)
+        status = check_lengths(a, message);
+    if (status == RW_OK && a->options->config)
+        status = cli_rotation_prepare(&a->rotation, message);
+    if (status != RW_OK)
+        return status;
+    give_mask_heads(&a->mask);
+    int64_t seq_k = a->rotation.k.shape[seq_axis(a)];
+    if (!cli_pattern_fits(&a->spec, seq_k, message))
+        return RW_INVALID_ARGUMENT;
+    return cli_pattern_parts_make(&a->spec, seq_k, &a->parts, message);
+}
+
+/* ---- on a backend -----------------------------------------------------------------------------
+ */
+
+static rw_status make_outputs(const attention *a, cli_outcome *outcome, rw_message *message) {
+    const cli_array *q = &a->rotation.q;
+    cli_array *o = &outcome->arrays[0], *lse = &outcome->arrays[1];
+    *o = (cli_array){.name = "o", .dtype = q->dtype, .rank = 4};
+    for (int axis = 0; axis < WIDTH; axis++)
+        o->shape[axis] = q->shape[axis];
+    o->shape[WIDTH] = a->v.shape[WIDTH];
+    *lse = (cli_array){
+        .name = "lse",
+        .dtype = RW_F32,
+        .rank = 3,
+        .shape = {q->shape[BATCH], q->shape[heads_axis(a)], q->shape[seq_axis(a)]},
+    };
+    rw_status status = cli_array_make(o, message);
+    return status == RW_OK ? cli_array_make(lse, message) : status;
+}
+
+/* What lies on the device: tensors as stored. */
+typedef struct bound {
+    cli_rotation_tensors rotation;
+    rw_tensor v, mask, o, lse;
+    rw_pattern pattern;
+    rw_alibi alibi;
+} bound;
+
+static rw_status make_slopes(rw_context *context, int64_t heads, rw_tensor *slopes) {
+    void *memory;
+    rw_status status = rw_alloc(context, (size_t)heads * sizeof(float), &memory);
+    if (status != RW_OK)
+        return status;
+    *slopes = rw_tensor_contiguous(memory, RW_F32, 1, &heads);
+    rw_alibi_slopes_args args = {.out = *slopes, .total_heads = heads};
+    return rw_alibi_slopes(context, &args);
+}
+
+static rw_status upload(const attention *a, rw_context *context, const cli_outcome *outcome,
+                        bound *on) {
+    const struct {
+        const cli_array *array;
+        rw_tensor *tensor;
+    } uploads[] = {
+        {&a->rotation.q, &on->rotation.q},
+        {&a->rotation.k, &on->rotation.k},
+        {&a->rotation.positions, &on->rotation.positions},
+        {&a->v, &on->v},
+        {&a->mask, &on->mask},
+        {&outcome->arrays[0], &on->o},
+        {&outcome->arrays[1], &on->lse},
+    };
+    rw_status status = cli_pattern_upload(context, &a->spec, &a->parts, &on->pattern);
+    for (size_t n = 0; n < sizeof uploads / sizeof *uploads && status == RW_OK; n++)
+        status = cli_array_upload(context, uploads[n].array, uploads[n].tensor);
+    int64_t heads = a->rotation.q.shape[heads_axis(a)];
+    if (status == RW_OK && a->options->alibi && heads > 0)
+        status = make_slopes(context, heads, &on->alibi.slopes);
+    return status;
+}
+
+static void release(rw_context *context, bound *on) {
+    rw_tensor *const tensors[] = {&on->rotation.q, &on->rotation.k,  &on->rotation.positions,
+                                  &on->v,          &on->mask,        &on->o,
+                                  &on->lse,        &on->alibi.slopes};
+    cli_pattern_free(context, &on->pattern);
+    for (size_t n = 0; n < sizeof tensors / sizeof *tensors; n++)
+        rw_free(context, tensors[n]->data);
+}
+
+/* As stored, in the library's order for attention: batch, heads, seq, head_dim. */
+static rw_tensor as_bhsd(const attention *a, rw_tensor tensor) {
+    return a->options->bshd ? rw_tensor_transpose(tensor, 1, 2) : tensor;
+}
+
+static rw_status attend(const attention *a, rw_context *context, const bound *on,
+                        cli_outcome *outcome) {
+    rw_attention_args args = {
+        .q = as_bhsd(a, on->rotation.q),
+        .k = as_bhsd(a, on->rotation.k),
+        .v = as_bhsd(a, on->v),
+        .out = as_bhsd(a, on->o),
+        .lse = on->lse,
+        .scale = a->options->scale,
+        .softcap = a->options->softcap,
+        .mask = on->mask,
+        .pattern = &on->pattern,
+        .alibi = on->alibi.slopes.data ? &on->alibi : NULL,
+    };
+    rw_status status = rw_attention(context, &args);
+    if (status == RW_OK)
+        status = rw_synchronize(context);
+    if (status == RW_OK)
+        status = cli_array_download(context, &on->o, &outcome->arrays[0]);
+    if (status == RW_OK)
+        status = cli_array_download(context, &on->lse, &outcome->arrays[1]);
+    return status;
+}
+
+static rw_status run_on(const void *of, rw_context *context, cli_outcome *outcome,
+                        rw_message *message) {
+    const attention *a = of;
+    bound on = {.mask = {0}};
+    rw_status status = make_outputs(a, outcome, message);
+    if (status != RW_OK)
+        return status;
+    status = upload(a, context, outcome, &on);
+    if (status != RW_OK)
+        rwi_io_fail(message, status, "%s", rw_last_error(context));
+    if (status == RW_OK && a->options->config)
+        status = cli_rotation_apply(&a->rotation, context, &on.rotation, message);
+    if (status == RW_OK && (status = attend(a, context, &on, outcome)) != RW_OK)
+        rwi_io_fail(message, status, "%s", rw_last_error(context));
+    release(context, &on);
+    return status;
+}
+
+/* ---- the command ------------------------------------------------------------------------------
+ */
+
+static json_t *describe(const void *of) {
+    const attention *a = of;
+    const cli_array *q = &a->rotation.q, *k = &a->rotation.k;
+    return json_pack("{s:s?, s:I, s:I, s:I, s:I, s:I}", "pattern", a->options->pattern, "batch",
+                     (json_int_t)q->shape[BATCH], "heads", (json_int_t)q->shape[heads_axis(a)],
+                     "kv_heads", (json_int_t)k->shape[heads_axis(a)], "seq_q",
+                     (json_int_t)q->shape[seq_axis(a)], "seq_k", (json_int_t)k->shape[seq_axis(a)]);
+}
+
+static int run_attention(attention *a) {
+    const cli_work work = {
+        .options = a->options,
+        .verb = "attended",
+        .of = a,
+        .run = run_on,
+        .describe = describe,
+        .tolerances = {{.units = 1, .share = 0.001}, {.share = 0.001, .least = 1}},
+    };
+    rw_message message;
+    rw_status status = RW_OK;
+    if (a->options->config)
+        status = cli_rotation_load(&a->rotation, a->options, &message);
+    a->rotation.queries_are_last = true;
+    if (status == RW_OK)
+        status = prepare(a, &message);
+    return status == RW_OK ? cli_work_do(&work) : cli_fail(CLI_FAILED, "%s", message.text);
+}
+
+static int run(const cli_options *options) {
+    const unsigned of_config = CLI_OPTION_LAYER_TYPE | CLI_OPTION_PAIRING | CLI_OPTION_OFFSET;
+    attention a = {.options = options};
+    rw_message message;
+    if (!options->config && options->given & of_config)
+        return cli_fail(CLI_USAGE, "--layer-type, --pairing and --offset go with --config; see "
+                                   "ropewalk attend --help");
+    int exit_status;
+    if (options->pattern && !cli_pattern_parse(options->pattern, &a.spec, &message))
+        exit_status = cli_fail(CLI_USAGE, "%s", message.text);
+    else
+        exit_status = run_attention(&a);
+    cli_rotation_free(&a.rotation);
+    cli_array_free(&a.v);
+    cli_array_free(&a.mask);
+    cli_pattern_parts_free(&a.parts);
+    cli_pattern_release(&a.spec);
+    return exit_status;
+}
+
+const cli_command cli_attend = {
+    .name = "attend",
+    .summary = "Attention over the q, k and v of a safetensors file",
+    .required = CLI_OPTION_INPUT | CLI_OPTION_OUTPUT,
+    .options = CLI_OPTION_PATTERN | CLI_OPTION_SCALE | CLI_OPTION_SOFTCAP | CLI_OPTION_ALIBI |
+               CLI_OPTION_CONFIG | CLI_OPTION_LAYER_TYPE | CLI_OPTION_PAIRING | CLI_OPTION_OFFSET |
+               CLI_OPTION_LAYOUT | CLI_OPTION_CHECK | CLI_OPTION_BACKEND | CLI_OPTION_JSON,
+    .operands = "",
+    .details =
+        "Input: q, k and v of one dtype, F32, F16 or BF16; layout bhsd is [batch, heads, seq,\n"
+        "head_dim], bshd is [batch, seq, heads, head_dim]. The heads of k and v may be a divisor\n"
+        "of q's (GQA, MQA), and v may have a width of its own. mask, if any, is added to the\n"
+        "scores: F32, F16 or BF16 [seq_q, seq_k], [batch, seq_q, seq_k] or [batch, heads, seq_q,\n"
+        "seq_k]; an axis of 1, but not the last, serves all. Output: o in q's dtype and layout\n"
+        "and as wide as v; lse, F32 [batch, heads, seq_q], the logarithm of the sum of the\n"
+        "exponentials of each query's scores. A query that sees no key gives 0, and -inf.\n\n"
+        "Without --pattern a query sees every key. The last query meets the last key: fewer\n"
+        "queries than keys are the last positions.\n\n"
+        "--config rotates q and k first, as ropewalk rotate does; positions may be in the file\n"
+        "as there, one a key. Fewer queries than keys have the last ids; more are refused.\n"
+        "Without --config, positions are ignored. Documents do not restart the ids: put those of\n"
+        "ropewalk mask into the file.\n\n"
+        "--check compares each other backend with the first, relative to the largest value of\n"
+        "the same head of the same token (lse: of the same head, at least 1). More than 0.1% and,\n"
+        "in o, a unit of rounding is a failure, and then nothing is written.\n\n" CLI_PATTERN_HELP,
+    .run = run,
+};
