@@ -229,16 +229,16 @@ __device__ static inline void attention_apply_rules(const attention_block<Shape>
                     scratch[(n * 16 + unit::key(lane, e)) * PITCH + unit::query(lane, q)];
 }
 
-/* -inf where a row does not see a key, for patterns of intervals. */
+/* -inf where a row of the wave does not see a key, for patterns of intervals. */
 template <typename Shape>
-__device__ static inline void attention_hide(const attention_block<Shape> &t,
+__device__ static inline void attention_hide(const rwi_attention_row *rows,
                                              typename Shape::product (&s)[Shape::N_KEYS],
-                                             int wave_row, int32_t j) {
+                                             int32_t j) {
     typedef typename Shape::unit unit;
     const int lane = (int)threadIdx.x % unit::LANES;
 #pragma unroll
     for (int q = 0; q < unit::QUERIES; q++) {
-        const rwi_pattern_row &row = t.rows[wave_row + unit::query(lane, q)].pattern;
+        const rwi_pattern_row &row = rows[unit::query(lane, q)].pattern;
         const rwi_span window = row.window, prefix = row.prefix;
 #pragma unroll
         for (int n = 0; n < Shape::N_KEYS; n++)
@@ -259,7 +259,7 @@ attention_score(const attention_block<Shape> &t, typename Shape::product (&s)[Sh
     if (plain && all)
         return;
     if (plain && !rwi_pattern_has_cells(&t.p.rules.pattern)) {
-        attention_hide<Shape>(t, s, wave_row, j);
+        attention_hide<Shape>(t.rows + wave_row, s, j);
         return;
     }
 #pragma unroll

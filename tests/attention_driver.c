@@ -520,7 +520,8 @@ static double attention_flops(const rwt_job *job) {
     const attention_case *c = case_of(&job->c);
     const attention_plan *plan = job->plan;
     double pairs = (double)(c->batch * c->seq_q * c->seq_k);
-    bool plain = !c->causal && c->left < 0 && c->right < 0;
+    bool plain =
+        !c->causal && c->left < 0 && c->right < 0 && !c->padding && !c->documents && !has_cells(c);
     if (!plain)
         pairs = rwt_pattern_count(job, pattern_of(c), &plan->pattern);
     return 2.0 * pairs * (double)(c->heads * (c->head_dim + c->v_dim));
@@ -657,6 +658,10 @@ static const rwt_benchmark attention_benchmarks[] = {
     {"bf16 4x32x4096x128 window 1024",
      "dtype=bf16,out_dtype=bf16,batch=4,heads=32,group=1,seq_q=4096,seq_k=4096,head_dim=128,"
      "v_dim=128,causal=1,left=1023,lse=0",
+     false, true, false},
+    {"bf16 4x32x4096x128 prefix 1024",
+     "dtype=bf16,out_dtype=bf16,batch=4,heads=32,group=1,seq_q=4096,seq_k=4096,head_dim=128,"
+     "v_dim=128,causal=1,prefix=1024,lse=0",
      false, true, false},
     {NULL, NULL, false, false, false}};
 

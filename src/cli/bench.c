@@ -23,6 +23,8 @@ static json_t *describe(const rwt_driver *driver, const rwt_benchmark *benchmark
         {"seconds", timing->seconds},
         {"bytes", timing->bytes},
         {"bytes_per_second", timing->bytes / timing->seconds},
+        {"flops", timing->flops},
+        {"flops_per_second", timing->flops / timing->seconds},
         {"copy_seconds", timing->copy_seconds},
         {"share_of_copy", timing->copy_seconds / timing->seconds},
         {"scale_seconds", timing->scale_seconds},
@@ -47,9 +49,12 @@ static share_text format_share(double seconds, const rwt_timing *timing) {
 
 static void print_row(const rwt_driver *driver, const rwt_benchmark *benchmark,
                       const rw_context_info *info, const rwt_timing *timing) {
-    printf("%-22s %-32s %-18s %10.2f %8.1f %8s %8s\n", driver->name, benchmark->name,
+    char rate[16] = "";
+    if (timing->flops > 0)
+        snprintf(rate, sizeof rate, "%.1f", 1e-9 * timing->flops / timing->seconds);
+    printf("%-22s %-32s %-18s %10.2f %8.1f %10s %8s %8s\n", driver->name, benchmark->name,
            cli_label(info).text, 1e6 * timing->seconds, 1e-9 * timing->bytes / timing->seconds,
-           format_share(timing->copy_seconds, timing).text,
+           rate, format_share(timing->copy_seconds, timing).text,
            format_share(timing->scale_seconds, timing).text);
     fflush(stdout);
 }
@@ -97,8 +102,8 @@ static int run_bench(const cli_options *options) {
     bool all = own.backend == RW_BACKEND_DEFAULT || own.backend == RW_BACKEND_AUTO;
     json_t *rows = json_array();
     if (!options->json)
-        printf("%-22s %-32s %-18s %10s %8s %8s %8s\n", "operation", "shape", "on", "us", "GB/s",
-               "of copy", "of scale");
+        printf("%-22s %-32s %-18s %10s %8s %10s %8s %8s\n", "operation", "shape", "on", "us",
+               "GB/s", "GFLOP/s", "of copy", "of scale");
     status = bench_backend(options, all ? &cpu : &own, rows);
     if (status == CLI_OK && all && rw_backend_probe(RW_BACKEND_HIP).automatic)
         status = bench_backend(options, &hip, rows);
