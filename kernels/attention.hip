@@ -143,8 +143,22 @@ __device__ static inline int next_tile(const attention_block<Shape> &t, int n, i
     return n;
 }
 
-/* Keys [j, j + KEYS); where tiles come in the background, k is there or on its way, and that of the
- * next tile, at `next`, -1 if none, is sent for. */
+template <typename Shape>
+__device__ static inline void stage_k(const attention_launch &launch,
+                                      const attention_block<Shape> &t, int32_t j,
+                                      typename Shape::element *tile) {
+    attention_stage<Shape>(launch, t, launch.op.k, launch.op.head_dim, j, tile);
+}
+
+template <typename Shape>
+__device__ static inline void stage_v(const attention_launch &launch,
+                                      const attention_block<Shape> &t, int32_t j,
+                                      typename Shape::element *tile) {
+    attention_stage<Shape>(launch, t, launch.op.v, launch.op.v_dim, j, tile);
+}
+
+/* Keys [j, j + KEYS). Where tiles come in the background k is there or on its way, AHEAD v too, and
+ * what comes next, for the tile at `next`, -1 if none, is sent for. */
 template <typename Shape>
 __device__ static inline void attend_tile(const attention_launch &launch, attention_block<Shape> &t,
                                           const attention_tiles<Shape> &tiles,
@@ -154,27 +168,32 @@ __device__ static inline void attend_tile(const attention_launch &launch, attent
     const int wave = (int)threadIdx.x / unit::LANES;
     const int row = Shape::FEW ? 0 : wave * Shape::WAVE_ROWS;
     const int key = Shape::FEW ? wave * Shape::WAVE_KEYS : 0;
-    const rw_attention_params &p = launch.op;
     if (!Shape::BACKGROUND) {
         __syncthreads();
-        attention_stage<Shape>(launch, t, p.k, p.head_dim, j, tiles.k);
+        stage_k(launch, t, j, tiles.k);
     }
     rwi_async_wait();
     __syncthreads(); /* k is there, and v was read */
-    if (Shape::BACKGROUND)
-        attention_stage<Shape>(launch, t, p.v, p.v_dim, j, tiles.v);
+    if (Shape::AHEAD && next >= 0) {
+        stage_k(launch, t, next, tiles.k + tiles.next_stage);
+        stage_v(launch, t, next, tiles.v + tiles.next_stage);
+    }
+    if (Shape::BACKGROUND && !Shape::AHEAD)
+        stage_v(launch, t, j, tiles.v);
     typename Shape::product s[Shape::N_KEYS] = {};
     unit::template scores<Shape::WIDTH>(s, tiles.q + row * Shape::PITCH,
                                         tiles.k + key * Shape::PITCH, Shape::PITCH);
     attention_score<Shape>(t, s, row, j + key, state == RW_TILE_ALL, mine.plain, tiles.scratch);
     if (!Shape::BACKGROUND) {
         __syncthreads();
-        attention_stage<Shape>(launch, t, p.v, p.v_dim, j, tiles.v);
+        stage_v(launch, t, j, tiles.v);
     }
-    rwi_async_wait();
-    __syncthreads(); /* v is there, and k was read */
-    if (Shape::BACKGROUND && next >= 0)
-        attention_stage<Shape>(launch, t, p.k, p.head_dim, next, tiles.k);
+    if (!Shape::AHEAD) {
+        rwi_async_wait();
+        __syncthreads(); /* v is there, and k was read */
+    }
+    if (Shape::BACKGROUND && !Shape::AHEAD && next >= 0)
+        stage_k(launch, t, next, tiles.k);
     if (state == RW_TILE_SOME) {
         attention_tame<Shape>(t, j, tiles.v);
         __syncthreads();
@@ -185,19 +204,19 @@ __device__ static inline void attend_tile(const attention_launch &launch, attent
 
 template <typename Shape>
 __device__ static inline void attend(const attention_launch &launch, attention_block<Shape> &t,
-                                     const attention_tiles<Shape> &tiles,
-                                     attention_thread<Shape> &mine) {
+                                     attention_tiles<Shape> tiles, attention_thread<Shape> &mine) {
     const int32_t end = (int32_t)rwi_ceil_div(t.seen.end, Shape::KEYS);
 #pragma unroll 1
     for (int32_t first = t.seen.begin / Shape::KEYS; first < end; first += Shape::THREADS) {
         const int count = (int)rwi_min(Shape::THREADS, end - first);
-        __syncthreads(); /* the last tiles' answers were read */
+        __syncthreads(); /* the last tiles, and the answers for them, were read */
         ask_tiles(t, first, end);
         __syncthreads();
         int n = next_tile(t, 0, count);
         if (Shape::BACKGROUND && n < count)
-            attention_stage<Shape>(launch, t, launch.op.k, launch.op.head_dim,
-                                   (first + n) * Shape::KEYS, tiles.k);
+            stage_k(launch, t, (first + n) * Shape::KEYS, tiles.k);
+        if (Shape::AHEAD && n < count)
+            stage_v(launch, t, (first + n) * Shape::KEYS, tiles.v);
 #pragma unroll 1
         while (n < count) {
             const int next = next_tile(t, n + 1, count);
@@ -205,6 +224,11 @@ __device__ static inline void attend(const attention_launch &launch, attention_b
                                next < count ? (first + next) * Shape::KEYS : -1,
                                (rw_tile)t.tiles[n]);
             n = next;
+            if (!Shape::AHEAD)
+                continue;
+            tiles.k += tiles.next_stage;
+            tiles.v += tiles.next_stage;
+            tiles.next_stage = -tiles.next_stage;
         }
     }
     rwi_async_wait();
@@ -379,7 +403,7 @@ template <typename Shape> __device__ static inline void repair(const attention_b
 }
 
 template <rw_dtype D, int WIDTH, bool FEW, int UNIT>
-static __global__ void __launch_bounds__((attention_shape<D, WIDTH, FEW, UNIT>::THREADS))
+static __global__ void __launch_bounds__((attention_shape<D, WIDTH, FEW, UNIT>::THREADS), 2)
     attention_kernel(attention_launch launch, rwi_fault_sink sink) {
     typedef attention_shape<D, WIDTH, FEW, UNIT> Shape;
     HIP_DYNAMIC_SHARED(uint4, shared)

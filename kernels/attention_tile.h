@@ -20,7 +20,7 @@ struct attention_launch {
 /* WIDTH: columns of q, k and v, at most. FEW: 16 rows, which all waves share, each taking keys of
  * its own; else each wave has rows of its own, and all the keys.
  *
- * Shared memory of an AMD GPU is 64 KiB a block; NVIDIA's, of 227 KiB, holds two tiles, k and v,
+ * Shared memory of an AMD GPU is 64 KiB a block; NVIDIA's, of 227 KiB, holds tiles of k and of v,
  * which arrive in the background. */
 template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT> struct attention_shape {
 #if defined(__HIP_PLATFORM_NVIDIA__)
@@ -39,9 +39,12 @@ template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT> struct attention_shape {
 
     static constexpr int WAVES = !HALVES && WIDTH == 256 ? 2 : 4;
     static constexpr int THREADS = WAVES * unit::LANES;
-    static constexpr int BUFFERS = BACKGROUND ? 2 : 1;
+    static constexpr bool AHEAD = BACKGROUND && FEW; /* k and v of the next tile come meanwhile */
+    static constexpr int BUFFERS = AHEAD ? 4 : BACKGROUND ? 2 : 1;
     static constexpr int ROW_BYTES = WIDTH * (int)sizeof(element);
-    static constexpr int WIDE_KEYS = ROW_BYTES <= 256 ? 64 : ROW_BYTES <= 512 ? 16 * BUFFERS : 16;
+    static constexpr int WIDE_KEYS = ROW_BYTES <= 256                 ? 64
+                                     : ROW_BYTES <= 512 && BACKGROUND ? 32
+                                                                      : 16;
     static constexpr int WAVE_ROWS = 16 * M;
     static constexpr int ROWS = FEW ? WAVE_ROWS : WAVES * WAVE_ROWS;
     static constexpr int KEYS = FEW ? 16 * WAVES : WIDE_KEYS;
@@ -96,16 +99,21 @@ template <typename Shape> struct attention_tiles {
     typename Shape::element *q;
     typename Shape::element *k;
     typename Shape::element *v;
-    float *out; /* over all of them */
+    int next_stage; /* where AHEAD: from the tiles of k and v to the next ones */
+    float *out;     /* over all of them */
     float *scratch;
 };
 
 template <typename Shape>
 __device__ static inline attention_tiles<Shape> attention_find_tiles(uint4 *shared) {
     typename Shape::element *q = (typename Shape::element *)shared;
-    attention_tiles<Shape> tiles = {q, q + Shape::Q_SIZE,
-                                    q + Shape::Q_SIZE + (Shape::BUFFERS - 1) * Shape::KV_SIZE,
-                                    (float *)shared, (float *)shared};
+    typename Shape::element *k = q + Shape::Q_SIZE;
+    attention_tiles<Shape> tiles = {q,
+                                    k,
+                                    Shape::BACKGROUND ? k + Shape::KV_SIZE : k,
+                                    2 * Shape::KV_SIZE,
+                                    (float *)shared,
+                                    (float *)shared};
     const int wave = (int)threadIdx.x / Shape::unit::LANES;
     tiles.scratch += Shape::SHARED_BYTES / (int)sizeof(float);
     tiles.scratch -= (Shape::WAVES - wave) * Shape::SCRATCH;
@@ -114,55 +122,122 @@ __device__ static inline attention_tiles<Shape> attention_find_tiles(uint4 *shar
 
 /* ---- into shared memory ---- */
 
-/* Elements [column, column + VECTOR) of a row, 0 from `width` on. */
+/* The VECTOR elements at `from`, or zeros. */
 template <typename Shape>
-__device__ static inline void attention_copy(typename Shape::element *to, const void *data,
-                                             int64_t at, int column, int width, bool vectors) {
+__device__ static inline void attention_copy(typename Shape::element *to,
+                                             const typename Shape::element *from, bool inside,
+                                             bool vectors) {
     if (vectors) {
-        rwi_async_copy_16(to, rwi_element(Shape::DTYPE, data, at + column), column < width);
+        rwi_async_copy_16(to, from, inside);
         return;
     }
-    const typename Shape::element *from = (const typename Shape::element *)data + at;
-#pragma unroll
+#pragma unroll 1
     for (int n = 0; n < Shape::VECTOR; n++)
-        to[n] = column + n < width ? from[column + n] : (typename Shape::element)0;
+        to[n] = inside ? from[n] : (typename Shape::element)0;
 }
 
 template <typename Shape>
 __device__ static inline void attention_stage_q(const attention_launch &launch,
                                                 const attention_block<Shape> &t,
                                                 typename Shape::element *tile) {
+    typedef const typename Shape::element *elements;
     constexpr int VECTORS = Shape::WIDTH / Shape::VECTOR;
 #pragma unroll 1
     for (int n = (int)threadIdx.x; n < Shape::ROWS * VECTORS; n += Shape::THREADS) {
         const int row = n / VECTORS, column = n % VECTORS * Shape::VECTOR;
-        const bool inside = row < t.item.rows;
+        const bool inside = row < t.item.rows && column < launch.op.head_dim;
         const int64_t at = inside ? rwi_attention_at(&launch.op.q, t.item.b, &t.rows[row]) : 0;
-        attention_copy<Shape>(tile + row * Shape::PITCH + column, launch.op.q.data, at, column,
-                              inside ? launch.op.head_dim : 0, launch.vectors);
+        attention_copy<Shape>(tile + row * Shape::PITCH + column,
+                              (elements)launch.op.q.data + at + column, inside, launch.vectors);
     }
 }
 
-/* Keys [j, j + KEYS) of k or v; 0 where no row may see them. */
+/* Keys of a tile that a thread brings: its column of the first, then of every STEP-th. */
+template <typename Shape> struct attention_share {
+    static constexpr int VECTORS = Shape::WIDTH / Shape::VECTOR;
+    static constexpr int STEP = Shape::THREADS / VECTORS;
+    static constexpr int COUNT = Shape::KEYS / STEP;
+    static_assert(Shape::THREADS % VECTORS == 0 && Shape::KEYS % STEP == 0, "equal shares");
+};
+
+/* Keys [j, j + KEYS) of k or v, which follow each other in memory; 0 where no row may see them. */
+template <typename Shape>
+__device__ static inline void attention_stage_run(const attention_launch &launch,
+                                                  const attention_block<Shape> &t,
+                                                  const rwi_attention_tensor &tensor, int width,
+                                                  int32_t j, typename Shape::element *tile) {
+    typedef attention_share<Shape> share;
+    const int key = (int)threadIdx.x / share::VECTORS;
+    const int column = (int)threadIdx.x % share::VECTORS * Shape::VECTOR;
+    const int begin = t.seen.begin - j, end = column < width ? t.seen.end - j : 0;
+    const typename Shape::element *from =
+        (const typename Shape::element *)tensor.data + t.item.b * tensor.stride[0] +
+        t.item.kv_head * tensor.stride[1] + (j + key) * tensor.stride[2] + column;
+    typename Shape::element *to = tile + key * Shape::PITCH + column;
+    if (launch.vectors) {
+#pragma unroll 4
+        for (int n = 0; n < share::COUNT; n++) {
+            const int at = key + n * share::STEP;
+            rwi_async_copy_16(to + n * share::STEP * Shape::PITCH, from, at >= begin && at < end);
+            from += share::STEP * tensor.stride[2];
+        }
+        return;
+    }
+#pragma unroll 1
+    for (int n = 0; n < share::COUNT; n++) {
+        const int at = key + n * share::STEP;
+        attention_copy<Shape>(to + n * share::STEP * Shape::PITCH, from, at >= begin && at < end,
+                              false);
+        from += share::STEP * tensor.stride[2];
+    }
+}
+
+/* The same from pages, whose numbers are looked up a few at a time, before any key is fetched. */
+template <typename Shape>
+__device__ static inline void attention_stage_pages(const attention_launch &launch,
+                                                    const attention_block<Shape> &t,
+                                                    const rwi_attention_tensor &tensor, int width,
+                                                    int32_t j, typename Shape::element *tile) {
+    typedef attention_share<Shape> share;
+    constexpr int TOGETHER = share::COUNT % 4 == 0 ? 4 : 1;
+    const rwi_kv_pages &pages = launch.op.pages;
+    const int key = (int)threadIdx.x / share::VECTORS;
+    const int column = (int)threadIdx.x % share::VECTORS * Shape::VECTOR;
+    const rwi_span seen = t.seen;
+    const int64_t first = t.item.kv_head * tensor.stride[1] + column;
+#pragma unroll 1
+    for (int n = 0; n < share::COUNT; n += TOGETHER) {
+        int64_t page[TOGETHER];
+#pragma unroll
+        for (int m = 0; m < TOGETHER; m++) {
+            const int32_t at = j + key + (n + m) * share::STEP;
+            page[m] = -1;
+            if (rwi_span_has(seen, at))
+                page[m] = rwi_ids_load(&pages.table, 0, t.item.b, at >> pages.shift);
+        }
+#pragma unroll
+        for (int m = 0; m < TOGETHER; m++) {
+            const int at = key + (n + m) * share::STEP;
+            const bool inside = page[m] >= 0 && page[m] < pages.num_pages && column < width;
+            const int64_t row = (j + at) & (((int64_t)1 << pages.shift) - 1);
+            const int64_t from =
+                first + (inside ? page[m] * tensor.stride[0] + row * tensor.stride[2] : 0);
+            attention_copy<Shape>(tile + at * Shape::PITCH + column,
+                                  (const typename Shape::element *)tensor.data + from, inside,
+                                  launch.vectors);
+        }
+    }
+}
+
 template <typename Shape>
 __device__ static inline void attention_stage(const attention_launch &launch,
                                               const attention_block<Shape> &t,
                                               const rwi_attention_tensor &tensor, int width,
                                               int32_t j, typename Shape::element *tile) {
-    constexpr int VECTORS = Shape::WIDTH / Shape::VECTOR;
-    const rwi_span seen = t.seen;
-    const int64_t b = t.item.b, kv_head = t.item.kv_head;
-#pragma unroll 4
-    for (int n = 0; n < Shape::KEYS * VECTORS / Shape::THREADS; n++) {
-        const int at = n * Shape::THREADS + (int)threadIdx.x;
-        const int key = at / VECTORS, column = at % VECTORS * Shape::VECTOR;
-        rwi_kv_place place = {0, 0};
-        const bool inside =
-            rwi_span_has(seen, j + key) && rwi_attention_find_key(&launch.op, b, j + key, &place);
-        attention_copy<Shape>(tile + key * Shape::PITCH + column, tensor.data,
-                              inside ? rwi_attention_key_at(&tensor, kv_head, &place) : 0, column,
-                              inside ? width : 0, launch.vectors);
-    }
+    if (launch.op.pages.table.data)
+        attention_stage_pages<Shape>(launch, t, tensor, width, j, tile);
+    else
+        attention_stage_run<Shape>(launch, t, tensor, width, j, tile);
 }
 
 /* What is not finite in v counts for the rows that see it, which attention_repair() sees to: here
@@ -170,14 +245,24 @@ __device__ static inline void attention_stage(const attention_launch &launch,
 template <typename Shape>
 __device__ static inline void attention_tame(attention_block<Shape> &t, int32_t j,
                                              typename Shape::element *tile) {
+    constexpr int VECTORS = Shape::WIDTH / Shape::VECTOR;
     bool odd = false;
-#pragma unroll 1
-    for (int n = (int)threadIdx.x; n < Shape::KEYS * Shape::WIDTH; n += Shape::THREADS) {
-        typename Shape::element *at = tile + n / Shape::WIDTH * Shape::PITCH + n % Shape::WIDTH;
-        if (rwi_load(Shape::DTYPE, at, 0) * 0.0f == 0.0f)
+#pragma unroll 2
+    for (int n = (int)threadIdx.x; n < Shape::KEYS * VECTORS; n += Shape::THREADS) {
+        typename Shape::element *at =
+            tile + n / VECTORS * Shape::PITCH + n % VECTORS * Shape::VECTOR;
+        float x[Shape::VECTOR], nothing = 0.0f;
+        rwi_load_vector<Shape::DTYPE>(at, 0, x);
+#pragma unroll
+        for (int c = 0; c < Shape::VECTOR; c++)
+            nothing += x[c] * 0.0f;
+        if (nothing == 0.0f)
             continue;
-        *at = 0;
         odd = true;
+#pragma unroll
+        for (int c = 0; c < Shape::VECTOR; c++)
+            if (x[c] * 0.0f != 0.0f)
+                at[c] = 0;
     }
     if (odd) {
         atomicMin(&t.odd.begin, j);

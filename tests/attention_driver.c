@@ -515,16 +515,36 @@ static double attention_bytes(const rwt_job *job) {
     return size * (q + kv);
 }
 
+/* Keys that query i sees, where prefix, causality and window alone say so. */
+static double keys_of(const attention_case *c, int64_t i) {
+    int64_t p = c->align == RW_ALIGN_TOP_LEFT ? i : i + c->seq_k - c->seq_q;
+    int64_t begin = c->left < 0 || p < c->left ? 0 : p - c->left;
+    int64_t end = c->right < 0 ? c->seq_k : p + c->right + 1;
+    int64_t prefix = c->prefix < 0 ? 0 : c->prefix < c->seq_k ? c->prefix : c->seq_k;
+    if (c->causal && end > p + 1)
+        end = p + 1;
+    if (end > c->seq_k)
+        end = c->seq_k;
+    if (begin < prefix)
+        begin = prefix;
+    return (double)prefix + (end > begin ? (double)(end - begin) : 0.0);
+}
+
+static double pairs_of(const rwt_job *job) {
+    const attention_case *c = case_of(&job->c);
+    const attention_plan *plan = job->plan;
+    if (c->padding || c->documents || c->prefixes || has_cells(c))
+        return rwt_pattern_count(job, pattern_of(c), &plan->pattern);
+    double pairs = 0.0;
+    for (int64_t i = 0; i < c->seq_q; i++)
+        pairs += keys_of(c, i);
+    return pairs * (double)c->batch;
+}
+
 /* Those of the pairs that see each other. */
 static double attention_flops(const rwt_job *job) {
     const attention_case *c = case_of(&job->c);
-    const attention_plan *plan = job->plan;
-    double pairs = (double)(c->batch * c->seq_q * c->seq_k);
-    bool plain =
-        !c->causal && c->left < 0 && c->right < 0 && !c->padding && !c->documents && !has_cells(c);
-    if (!plain)
-        pairs = rwt_pattern_count(job, pattern_of(c), &plan->pattern);
-    return 2.0 * pairs * (double)(c->heads * (c->head_dim + c->v_dim));
+    return 2.0 * pairs_of(job) * (double)(c->heads * (c->head_dim + c->v_dim));
 }
 
 /* ---- cases ------------------------------------------------------------------------------------
@@ -658,6 +678,14 @@ static const rwt_benchmark attention_benchmarks[] = {
     {"bf16 4x32x4096x128 window 1024",
      "dtype=bf16,out_dtype=bf16,batch=4,heads=32,group=1,seq_q=4096,seq_k=4096,head_dim=128,"
      "v_dim=128,causal=1,left=1023,lse=0",
+     false, true, false},
+    {"bf16 1x32x16384x128 causal",
+     "dtype=bf16,out_dtype=bf16,heads=32,group=1,seq_q=16384,seq_k=16384,head_dim=128,v_dim=128,"
+     "causal=1,lse=0",
+     false, true, false},
+    {"bf16 1x32x16384x128 window 1024",
+     "dtype=bf16,out_dtype=bf16,heads=32,group=1,seq_q=16384,seq_k=16384,head_dim=128,v_dim=128,"
+     "causal=1,left=1023,lse=0",
      false, true, false},
     {"bf16 4x32x4096x128 prefix 1024",
      "dtype=bf16,out_dtype=bf16,batch=4,heads=32,group=1,seq_q=4096,seq_k=4096,head_dim=128,"

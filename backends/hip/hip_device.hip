@@ -13,7 +13,7 @@
 #endif
 
 /* Blocks that read memory as fast as it can be read. */
-#define BLOCKS_A_MULTIPROCESSOR 4
+#define BLOCKS_A_MULTIPROCESSOR 2
 
 /* ---- errors ---- */
 
