@@ -13,6 +13,15 @@ __device__ static inline void rwi_async_copy_16(void *to, const void *from, bool
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from),
                  "r"(bytes)
                  : "memory");
+#elif defined(__HIP_PLATFORM_AMD__) && defined(__HIP_DEVICE_COMPILE__)
+    /* The pointer may come from shared memory, so that the compiler does not know it to be global.
+     */
+    typedef uint32_t words __attribute__((ext_vector_type(4)));
+    typedef const __attribute__((address_space(1))) words *global_words;
+    words x = {0, 0, 0, 0};
+    if (inside)
+        x = *(global_words)(uintptr_t)from;
+    *(words *)to = x;
 #else
     *(uint4 *)to = inside ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
 #endif

@@ -28,7 +28,7 @@ __device__ static inline rwi_attention_item find_item(const attention_launch &la
  * is reported by attention_combine, where the keys are split. */
 template <typename Shape>
 __device__ static inline void find_rows(attention_block<Shape> &t, const rwi_fault_sink &sink) {
-    const rw_attention_params &p = t.p;
+    const rw_attention_params &p = t.launch.op;
 #pragma unroll 1
     for (int r = (int)threadIdx.x; r < Shape::ROWS; r += Shape::THREADS) {
         rwi_attention_row *row = &t.rows[r];
@@ -56,7 +56,7 @@ __device__ static inline void find_rows(attention_block<Shape> &t, const rwi_fau
 /* Rows that need a page which is none are left untouched. */
 template <typename Shape>
 __device__ static inline void check_pages(attention_block<Shape> &t, const rwi_fault_sink &sink) {
-    const rw_attention_params &p = t.p;
+    const rw_attention_params &p = t.launch.op;
     if (!p.pages.table.data || rwi_span_empty(t.seen))
         return;
     int64_t bad;
@@ -87,12 +87,14 @@ template <typename Shape>
 __device__ static inline void begin_block(const attention_launch &launch, int64_t item,
                                           attention_block<Shape> &t, const rwi_fault_sink &sink) {
     if (threadIdx.x == 0) {
-        t.p = launch.op;
-        t.item = find_item(launch, item, Shape::ROWS);
+        t.launch = launch;
         t.seen.begin = t.odd.begin = INT32_MAX;
         t.seen.end = t.odd.end = 0;
         t.missing_page = 0;
     }
+    __syncthreads();
+    if (threadIdx.x == 0)
+        t.item = find_item(t.launch, item, Shape::ROWS);
     __syncthreads();
     find_rows(t, sink);
     __syncthreads();
@@ -122,18 +124,35 @@ __device__ static inline void begin_thread(const rw_attention_params &p,
 
 /* ---- the keys ---- */
 
-/* Which of the tiles [first, first + THREADS) of keys the rows see; `end` is behind the last. */
+/* Which of the BATCH tiles from `first` on the rows see, and in which pages these lie; `end` is
+ * behind the last tile. */
 template <typename Shape>
 __device__ static inline void ask_tiles(attention_block<Shape> &t, int32_t first, int32_t end) {
-    const int32_t tile = first + (int32_t)threadIdx.x;
-    const int64_t j = (int64_t)tile * Shape::KEYS;
-    const int64_t keys = rwi_min(Shape::KEYS, t.item.keys.end - j);
-    rw_tile state = RW_TILE_NONE;
-    if (tile < end)
-        state = rwi_attention_ask_tile(&t.p, &t.item, j, keys);
-    /* The tile's end may lie behind the last key. */
-    t.tiles[threadIdx.x] =
-        (uint8_t)(state == RW_TILE_ALL && keys < Shape::KEYS ? RW_TILE_SOME : state);
+    const rw_attention_params &p = t.launch.op;
+    const int thread = (int)threadIdx.x;
+    if (thread < Shape::BATCH) {
+        const int64_t j = (int64_t)(first + thread) * Shape::KEYS;
+        const int64_t keys = rwi_min(Shape::KEYS, t.item.keys.end - j);
+        rw_tile state = RW_TILE_NONE;
+        if (first + thread < end)
+            state = rwi_attention_ask_tile(&p, &t.item, j, keys);
+        if (state == RW_TILE_ALL && keys < Shape::KEYS)
+            state = RW_TILE_SOME; /* it ends behind the last key */
+        t.tiles[thread] = (uint8_t)state;
+    }
+    if (!p.pages.table.data)
+        return;
+    const int64_t first_page = (int64_t)first * Shape::KEYS >> p.pages.shift;
+    if (thread == 0)
+        t.first_page = first_page;
+#pragma unroll 1
+    for (int n = thread; n < Shape::BATCH * Shape::KEYS / 16; n += Shape::THREADS) {
+        const int64_t at = first_page + n;
+        int64_t page = -1;
+        if (at >= t.seen.begin >> p.pages.shift && at <= (t.seen.end - 1) >> p.pages.shift)
+            page = rwi_ids_load(&p.pages.table, 0, t.item.b, at);
+        t.pages[n] = page < p.pages.num_pages ? page : -1;
+    }
 }
 
 template <typename Shape>
@@ -207,8 +226,8 @@ __device__ static inline void attend(const attention_launch &launch, attention_b
                                      attention_tiles<Shape> tiles, attention_thread<Shape> &mine) {
     const int32_t end = (int32_t)rwi_ceil_div(t.seen.end, Shape::KEYS);
 #pragma unroll 1
-    for (int32_t first = t.seen.begin / Shape::KEYS; first < end; first += Shape::THREADS) {
-        const int count = (int)rwi_min(Shape::THREADS, end - first);
+    for (int32_t first = t.seen.begin / Shape::KEYS; first < end; first += Shape::BATCH) {
+        const int count = (int)rwi_min(Shape::BATCH, end - first);
         __syncthreads(); /* the last tiles, and the answers for them, were read */
         ask_tiles(t, first, end);
         __syncthreads();
@@ -251,7 +270,7 @@ __device__ static inline void sum_waves(attention_block<Shape> &t, attention_thr
         t.sum[at] = sum;
     }
     __syncthreads();
-    const rw_attention_params &p = t.p;
+    const rw_attention_params &p = t.launch.op;
     const int waves = Shape::FEW ? Shape::WAVES : 1;
 #pragma unroll 1
     for (int r = (int)threadIdx.x; r < t.item.rows; r += Shape::THREADS) {
@@ -291,7 +310,7 @@ struct row_target {
 
 template <typename Shape>
 __device__ static inline row_target find_target(const attention_block<Shape> &t, int r) {
-    const rw_attention_params &p = t.p;
+    const rw_attention_params &p = t.launch.op;
     if (p.parts.count == 1)
         return {p.out.data, rwi_attention_at(&p.out, t.item.b, &t.rows[r]), p.out_dtype};
     const int64_t number = rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r);
@@ -323,14 +342,13 @@ __device__ static inline void store_four(const row_target &to, int column, const
 
 /* The columns from `column` on of every row, from shared memory, where each wave has its own. */
 template <typename Shape>
-__device__ static inline void store_columns(const attention_launch &launch,
-                                            const attention_block<Shape> &t, const float *out,
+__device__ static inline void store_columns(const attention_block<Shape> &t, const float *out,
                                             int column) {
     constexpr int VECTORS = Shape::OUT_COLUMNS / 4;
 #pragma unroll 1
     for (int n = (int)threadIdx.x; n < t.item.rows * VECTORS; n += Shape::THREADS) {
         const int r = n / VECTORS, c = n % VECTORS * 4;
-        if (!t.rows[r].sane || column + c >= t.p.v_dim)
+        if (!t.rows[r].sane || column + c >= t.launch.op.v_dim)
             continue;
         float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
@@ -343,13 +361,13 @@ __device__ static inline void store_columns(const attention_launch &launch,
             sum.z += share != 0.0f ? x.z * share : 0.0f;
             sum.w += share != 0.0f ? x.w * share : 0.0f;
         }
-        store_four(find_target(t, r), column + c, sum, launch.out_vectors || t.p.parts.count > 1);
+        store_four(find_target(t, r), column + c, sum,
+                   t.launch.out_vectors || t.launch.op.parts.count > 1);
     }
 }
 
 template <typename Shape>
-__device__ static inline void store_rows(const attention_launch &launch,
-                                         const attention_block<Shape> &t,
+__device__ static inline void store_rows(const attention_block<Shape> &t,
                                          const attention_thread<Shape> &mine, float *out) {
     typedef typename Shape::unit unit;
     constexpr int STEP = Shape::OUT_COLUMNS / 16;
@@ -367,13 +385,13 @@ __device__ static inline void store_rows(const attention_launch &launch,
                     rows[unit::query(lane, q) * Shape::OUT_PITCH +
                          unit::template column<STEP>(lane, n, e)] = mine.out[first + n].x[q][e];
         __syncthreads();
-        store_columns(launch, t, out, first * 16);
+        store_columns(t, out, first * 16);
     }
 }
 
 /* Adds what is not finite in v to the rows that see it. Rare, and slow. */
 template <typename Shape> __device__ static inline void repair(const attention_block<Shape> &t) {
-    const rw_attention_params &p = t.p;
+    const rw_attention_params &p = t.launch.op;
     const bool cells = rwi_pattern_has_cells(&p.rules.pattern);
 #pragma unroll 1
     for (int n = (int)threadIdx.x; n < t.item.rows * p.v_dim; n += Shape::THREADS) {
@@ -414,11 +432,13 @@ static __global__ void __launch_bounds__((attention_shape<D, WIDTH, FEW, UNIT>::
     const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
     attention_thread<Shape> mine;
     begin_block(launch, item, t, sink);
-    begin_thread<Shape>(launch.op, mine);
-    attention_stage_q<Shape>(launch, t, tiles.q);
-    attend<Shape>(launch, t, tiles, mine);
+    /* AMD's scalar registers are too few for what every thread keeps in mind. */
+    const attention_launch &near = Shape::PARAMETERS_NEAR ? launch : t.launch;
+    begin_thread<Shape>(near.op, mine);
+    attention_stage_q<Shape>(near, t, tiles.q);
+    attend<Shape>(near, t, tiles, mine);
     sum_waves<Shape>(t, mine);
-    store_rows<Shape>(launch, t, mine, tiles.out);
+    store_rows<Shape>(t, mine, tiles.out);
     if (t.odd.end == 0)
         return;
     __syncthreads(); /* what was stored is seen by the whole block */

@@ -25,8 +25,10 @@ struct attention_launch {
 template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT> struct attention_shape {
 #if defined(__HIP_PLATFORM_NVIDIA__)
     static constexpr bool BACKGROUND = true;
+    static constexpr bool PARAMETERS_NEAR = true; /* those of a kernel are operands */
 #else
     static constexpr bool BACKGROUND = UNIT == RWI_MMA_SYNC;
+    static constexpr bool PARAMETERS_NEAR = false;
 #endif
     static constexpr rw_dtype DTYPE = D;
     static constexpr int WIDTH = WIDTH_;
@@ -53,6 +55,7 @@ template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT> struct attention_shape {
     static constexpr int VECTOR = 16 / (int)sizeof(element);
     static constexpr int PITCH = WIDTH + VECTOR; /* rows side by side begin in different banks */
     static constexpr int OUT_COLUMNS = 64;       /* that leave at a time */
+    static constexpr int BATCH = 64;             /* tiles of keys that are asked about at a time */
     static constexpr int OUT_PITCH = OUT_COLUMNS + 4;
 
     /* Products of a wave: along keys, and those that pass its scratch at a time; along columns. */
@@ -72,13 +75,15 @@ template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT> struct attention_shape {
 
 /* What a block holds. */
 template <typename Shape> struct attention_block {
-    rw_attention_params p; /* what every thread keeps in mind would fill the scalar registers */
+    attention_launch launch;
     rwi_attention_item item;
     rwi_attention_row rows[Shape::ROWS];
     rwi_span seen;    /* from the first key of the part that any row may see to the last */
     rwi_span odd;     /* keys of tiles whose values are not all finite; others may lie between */
     int missing_page; /* a page that is needed is none */
-    uint8_t tiles[Shape::THREADS];
+    uint8_t tiles[Shape::BATCH];
+    int64_t pages[Shape::BATCH * Shape::KEYS / 16]; /* of the tiles' keys, -1 where it is none */
+    int64_t first_page;
     float base[Shape::WAVES * Shape::WAVE_ROWS]; /* of each wave's sums */
     float sum[Shape::WAVES * Shape::WAVE_ROWS];
     float share[Shape::WAVES * Shape::WAVE_ROWS];
@@ -192,40 +197,29 @@ __device__ static inline void attention_stage_run(const attention_launch &launch
     }
 }
 
-/* The same from pages, whose numbers are looked up a few at a time, before any key is fetched. */
+/* The same from pages. */
 template <typename Shape>
 __device__ static inline void attention_stage_pages(const attention_launch &launch,
                                                     const attention_block<Shape> &t,
                                                     const rwi_attention_tensor &tensor, int width,
                                                     int32_t j, typename Shape::element *tile) {
     typedef attention_share<Shape> share;
-    constexpr int TOGETHER = share::COUNT % 4 == 0 ? 4 : 1;
-    const rwi_kv_pages &pages = launch.op.pages;
     const int key = (int)threadIdx.x / share::VECTORS;
     const int column = (int)threadIdx.x % share::VECTORS * Shape::VECTOR;
+    const int shift = launch.op.pages.shift;
     const rwi_span seen = t.seen;
-    const int64_t first = t.item.kv_head * tensor.stride[1] + column;
-#pragma unroll 1
-    for (int n = 0; n < share::COUNT; n += TOGETHER) {
-        int64_t page[TOGETHER];
-#pragma unroll
-        for (int m = 0; m < TOGETHER; m++) {
-            const int32_t at = j + key + (n + m) * share::STEP;
-            page[m] = -1;
-            if (rwi_span_has(seen, at))
-                page[m] = rwi_ids_load(&pages.table, 0, t.item.b, at >> pages.shift);
-        }
-#pragma unroll
-        for (int m = 0; m < TOGETHER; m++) {
-            const int at = key + (n + m) * share::STEP;
-            const bool inside = page[m] >= 0 && page[m] < pages.num_pages && column < width;
-            const int64_t row = (j + at) & (((int64_t)1 << pages.shift) - 1);
-            const int64_t from =
-                first + (inside ? page[m] * tensor.stride[0] + row * tensor.stride[2] : 0);
-            attention_copy<Shape>(tile + at * Shape::PITCH + column,
-                                  (const typename Shape::element *)tensor.data + from, inside,
-                                  launch.vectors);
-        }
+    const typename Shape::element *first =
+        (const typename Shape::element *)tensor.data + t.item.kv_head * tensor.stride[1] + column;
+#pragma unroll 2
+    for (int n = 0; n < share::COUNT; n++) {
+        const int at = key + n * share::STEP;
+        const int32_t row = j + at;
+        const int64_t page = t.pages[((int64_t)row >> shift) - t.first_page];
+        const bool inside = page >= 0 && rwi_span_has(seen, row) && column < width;
+        const int64_t in_page = row & (((int64_t)1 << shift) - 1);
+        attention_copy<Shape>(tile + at * Shape::PITCH + column,
+                              first + page * tensor.stride[0] + in_page * tensor.stride[2], inside,
+                              launch.vectors);
     }
 }
 
@@ -247,7 +241,7 @@ __device__ static inline void attention_tame(attention_block<Shape> &t, int32_t 
                                              typename Shape::element *tile) {
     constexpr int VECTORS = Shape::WIDTH / Shape::VECTOR;
     bool odd = false;
-#pragma unroll 2
+#pragma unroll 1
     for (int n = (int)threadIdx.x; n < Shape::KEYS * VECTORS; n += Shape::THREADS) {
         typename Shape::element *at =
             tile + n / VECTORS * Shape::PITCH + n % VECTORS * Shape::VECTOR;
@@ -281,7 +275,7 @@ __device__ static inline void attention_apply_rules(const attention_block<Shape>
     typedef typename Shape::unit unit;
     constexpr int PITCH = Shape::WAVE_ROWS + 4, KEYS = Shape::N_SCRATCH * 16;
     const int lane = (int)threadIdx.x % unit::LANES;
-    const rw_attention_params &p = t.p;
+    const rw_attention_params &p = t.launch.op;
     const bool cells = rwi_pattern_has_cells(&p.rules.pattern);
     __syncthreads();
 #pragma unroll
@@ -343,7 +337,7 @@ attention_score(const attention_block<Shape> &t, typename Shape::product (&s)[Sh
                 int wave_row, int32_t j, bool all, bool plain, float *scratch) {
     if (plain && all)
         return;
-    if (plain && !rwi_pattern_has_cells(&t.p.rules.pattern)) {
+    if (plain && !rwi_pattern_has_cells(&t.launch.op.rules.pattern)) {
         attention_hide<Shape>(t.rows + wave_row, s, j);
         return;
     }

@@ -119,12 +119,11 @@ static inline rw_status rwi_launch(rwi_device *device, const rwi_launch_shape &s
     if (scope.status != RW_OK)
         return scope.status;
     if (shape.shared_bytes > RWI_UNASKED_SHARED_BYTES) {
-        const rw_status status =
-            rwi_hip_status(device,
-                           hipFuncSetAttribute((const void *)kernel,
-                                               hipFuncAttributeMaxDynamicSharedMemorySize,
-                                               (int)shape.shared_bytes),
-                           "hipFuncSetAttribute");
+        const rw_status status = rwi_hip_status(
+            device,
+            hipFuncSetAttribute((const void *)kernel, hipFuncAttributeMaxDynamicSharedMemorySize,
+                                (int)shape.shared_bytes),
+            "hipFuncSetAttribute");
         if (status != RW_OK)
             return status;
     }

@@ -81,6 +81,7 @@ template <rw_dtype D> __device__ static inline uint16_t rwi_to_bits(float x) {
  *
  * A lane holds elements of row lane % 16 of a, of column lane % 16 of b and of d.
  *   share(lane)   which of the shares of that row, and of b's column, it holds
+ *   rest()        where loads are not moved across
  *   key(lane, e)  the row of d that its element e is
  *   order(i)      the key that its element i is in the second product, from the first of its share
  *   weights       the second product's b from the first one's d
@@ -94,6 +95,7 @@ template <rw_dtype D> struct rwi_mfma_unit {
     __device__ static inline int share(int lane) {
         return lane / 16;
     }
+    __device__ static inline void rest() {}
     __device__ static inline int key(int lane, int e) {
         return lane / 16 * 4 + e;
     }
@@ -129,6 +131,12 @@ template <rw_dtype D> struct rwi_wmma_unit {
 
     __device__ static inline int share(int) {
         return 0;
+    }
+    /* Keeps loads where they are: factors of 8 registers, fetched ahead, would fill them all. */
+    __device__ static inline void rest() {
+#if defined(__HIP_DEVICE_COMPILE__) && defined(RWI_HAS_WMMA)
+        asm volatile("" ::: "memory");
+#endif
     }
     __device__ static inline int key(int lane, int e) {
         return 2 * e + lane / 16;
@@ -173,6 +181,7 @@ template <rw_dtype D> struct rwi_wmma12_unit {
     __device__ static inline int share(int lane) {
         return lane / 16;
     }
+    __device__ static inline void rest() {}
     __device__ static inline int key(int lane, int e) {
         return lane / 16 * 8 + e;
     }
@@ -229,8 +238,10 @@ template <typename Unit, int M> struct rwi_mma_amd {
         static_assert(WIDTH % 16 == 0, "products are 16 columns deep");
         constexpr int TOGETHER = 16 / sizeof(factor) > 1 ? 16 / sizeof(factor) : 1;
 #pragma unroll
-        for (int d = 0; d + 16 * TOGETHER <= WIDTH; d += 16 * TOGETHER)
+        for (int d = 0; d + 16 * TOGETHER <= WIDTH; d += 16 * TOGETHER) {
             add_columns<TOGETHER>(s, q + d, k + d, pitch);
+            Unit::rest();
+        }
         if constexpr (WIDTH % (16 * TOGETHER) != 0)
             add_columns<1>(s, q + WIDTH - 16, k + WIDTH - 16, pitch);
     }
@@ -271,6 +282,7 @@ template <typename Unit, int M> struct rwi_mma_amd {
 #pragma unroll
                     for (int m = 0; m < M; m++)
                         add(a[next], b[m], out[c + next].x[m]);
+                Unit::rest();
             }
         }
     }

@@ -97,7 +97,7 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
         share(w, scratch);
         const float *weights = scratch + lane / ACROSS * QUERIES;
         const element *from = v + key(lane, 0);
-#pragma unroll 2
+#pragma unroll 1
         for (int k = 0; k < NK * 16; k++) {
             float a[QUERIES];
 #pragma unroll

@@ -24,6 +24,8 @@ __device__ static inline void rwi_ldmatrix(uint32_t (&r)[4], const uint16_t *row
                  : "memory");
 #elif defined(RWI_HAS_MMA_SYNC)
     hip_emulator_ldmatrix_x4(r, row);
+#else
+    (void)r, (void)row;
 #endif
 }
 
@@ -37,6 +39,8 @@ __device__ static inline void rwi_ldmatrix_transposed(uint32_t (&r)[4], const ui
                  : "memory");
 #elif defined(RWI_HAS_MMA_SYNC)
     hip_emulator_ldmatrix_x4_trans(r, row);
+#else
+    (void)r, (void)row;
 #endif
 }
 
@@ -60,6 +64,8 @@ __device__ static inline void rwi_mma_16_8_16(float (&d)[4], const uint32_t (&a)
         hip_emulator_mma_m16n8k16_f16(d, a, b0, b1);
     else
         hip_emulator_mma_m16n8k16_bf16(d, a, b0, b1);
+#else
+    (void)d, (void)a, (void)b0, (void)b1;
 #endif
 }
 
