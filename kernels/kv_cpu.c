@@ -38,13 +38,19 @@ typedef struct token_heads {
 } token_heads;
 
 /* What the columns of a chunk are multiplied by where heads are normalised, laid out as its pairs.
- */
-RWI_INLINE void load_weights(const rw_rope_append_params *p, int which, bool interleaved,
-                             int64_t first, int64_t count, rwi_rope_pairs *weights) {
+ * Not inline, since it is of no dtype of q and k: that would compile it for each. */
+static void load_weights(const rw_rope_append_params *p, int which, bool interleaved, int64_t first,
+                         int64_t count, rwi_rope_pairs *weights) {
     rw_dtype dtype = p->norm_dtype[which];
     int64_t column = rwi_rope_first_column(&p->rope, interleaved, first);
     rwi_rope_load_pairs(dtype, interleaved, rwi_element(dtype, p->norm_weight[which], column),
                         count, p->rope.num_frequencies, weights);
+}
+
+/* Not inline, either. */
+static void compute_turns(const rw_rope_params *p, const int64_t *ids, int64_t first, int64_t count,
+                          rwi_rope_turns *turns) {
+    rwi_rope_compute_turns(p, ids, first, count, turns);
 }
 
 RWI_INLINE float head_factor(const rw_rope_append_params *p, rw_dtype dtype, const char *in) {
@@ -117,7 +123,7 @@ RWI_INLINE void turn_heads(const rw_rope_append_params *p, rw_dtype dtype, bool 
             c.count = rwi_min(RWI_ROPE_CHUNK, rope->num_frequencies - first);
             bool ready = head > 0 && rope->num_frequencies <= RWI_ROPE_CHUNK;
             if (!ready)
-                rwi_rope_compute_turns(rope, ids, first, c.count, &c.turns);
+                compute_turns(rope, ids, first, c.count, &c.turns);
             if (!ready && normed)
                 load_weights(p, which, interleaved, first, c.count, &c.weights);
             turn_chunk(p, dtype, interleaved, &c, normed, factor, in, out);
@@ -132,13 +138,15 @@ RWI_INLINE void append_token(const rw_rope_append_params *p, rw_dtype dtype, boo
                              int64_t b, int64_t s, const int64_t *ids, rwi_kv_place place) {
     const rwi_rope_heads *q = &p->rope.heads[0];
     const rwi_kv_side *k = &p->kv.sides[0];
-    token_heads q_heads = {rwi_element(dtype, q->in, b * q->in_stride[0] + s * q->in_stride[1]),
-                           rwi_element(dtype, q->out, b * q->out_stride[0] + s * q->out_stride[1]),
-                           q->heads, q->in_stride[2], q->out_stride[2]};
-    token_heads k_heads = {rwi_kv_source(&p->kv, 0, b, s), rwi_kv_target(&p->kv, 0, place),
-                           p->kv.heads, k->in_stride[2], k->cache_stride[1]};
-    turn_heads(p, dtype, interleaved, 0, ids, &q_heads);
-    turn_heads(p, dtype, interleaved, 1, ids, &k_heads);
+    const token_heads heads[] = {
+        {rwi_element(dtype, q->in, b * q->in_stride[0] + s * q->in_stride[1]),
+         rwi_element(dtype, q->out, b * q->out_stride[0] + s * q->out_stride[1]), q->heads,
+         q->in_stride[2], q->out_stride[2]},
+        {rwi_kv_source(&p->kv, 0, b, s), rwi_kv_target(&p->kv, 0, place), p->kv.heads,
+         k->in_stride[2], k->cache_stride[1]},
+    };
+    for (int which = 0; which < 2; which++)
+        turn_heads(p, dtype, interleaved, which, ids, &heads[which]);
     copy_heads(&p->kv, 1, b, s, place);
 }
 

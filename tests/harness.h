@@ -99,6 +99,7 @@ typedef struct rwt_case_options {
     rwt_tier tier;      /* rows of this tier and those below */
     int64_t num_random; /* random cases on top; -1: as many as the driver thinks right */
     uint64_t seed;      /* of the random ones */
+    rwt_tier from;      /* no rows below this tier */
 } rwt_case_options;
 
 /* Every case of a driver; an invalid row ends the program with a sentence. */

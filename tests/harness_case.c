@@ -219,7 +219,7 @@ static void draw(rwt_case_list *list, const rwt_driver *driver, int64_t count, u
 rwt_case_list rwt_case_list_make(const rwt_driver *driver, const rwt_case_options *options) {
     rwt_case_list list = {NULL, 0, 0};
     for (const rwt_case_row *row = driver->rows; row->text; row++) {
-        if (row->tier <= options->tier)
+        if (row->tier >= options->from && row->tier <= options->tier)
             cross(&list, driver, row->text);
     }
     draw(&list, driver, options->num_random < 0 ? driver->num_random : options->num_random,

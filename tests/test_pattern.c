@@ -214,7 +214,7 @@ static void check_tiles(const ran *r, rwt_random *random, int *certain) {
 
 static void test_four_uses(void **state) {
     (void)state;
-    const rwt_case_options options = {RWT_QUICK, -1, 20261123};
+    const rwt_case_options options = {.tier = RWT_QUICK, .num_random = -1, .seed = 20261123};
     rwt_case_list list = rwt_case_list_make(&driver, &options);
     rwt_random random = {7};
     int certain[3] = {0};
