@@ -266,7 +266,7 @@ __device__ static inline void sum_waves(attention_block<Shape> &t, attention_thr
     for (int q = 0; q < unit::QUERIES; q++) {
         const float sum = unit::reduce_sum(mine.sum[q]);
         const int at = wave * Shape::WAVE_ROWS + unit::query(lane, q);
-        t.base[at] = rwi_softmax_base(mine.largest[q]) * mine.factor; /* lanes agree */
+        t.base[at] = rwi_softmax_base(mine.largest[q]); /* lanes agree */
         t.sum[at] = sum;
     }
     __syncthreads();

@@ -92,8 +92,8 @@ template <typename Shape> struct attention_block {
 /* What a thread holds of its rows. Scores are as they come out of the product where no rule but the
  * scale changes them; `factor` makes exponents of 2 of them. */
 template <typename Shape> struct attention_thread {
-    float largest[Shape::unit::QUERIES];
-    float sum[Shape::unit::QUERIES]; /* of this lane's keys */
+    float largest[Shape::unit::QUERIES]; /* times `factor` */
+    float sum[Shape::unit::QUERIES];     /* of this lane's keys */
     typename Shape::product out[Shape::N_COLUMNS];
     float factor;
     bool plain;
@@ -346,38 +346,57 @@ attention_score(const attention_block<Shape> &t, typename Shape::product (&s)[Sh
         attention_apply_rules<Shape>(t, s + n, wave_row, j + n * 16, plain, scratch);
 }
 
-/* Scores to weights; what was summed up before is brought to the new largest score. */
+/* What was summed up before is brought to the new largest score; mostly that is the old one. */
+template <typename Shape>
+__device__ static inline void attention_rescale(const float (&kept)[Shape::unit::QUERIES],
+                                                attention_thread<Shape> &mine) {
+    bool same = true;
+#pragma unroll
+    for (int q = 0; q < Shape::unit::QUERIES; q++)
+        same = same && kept[q] == 1.0f;
+    if (__all(same))
+        return;
+#pragma unroll
+    for (int q = 0; q < Shape::unit::QUERIES; q++) {
+        mine.sum[q] *= kept[q];
+#pragma unroll
+        for (int n = 0; n < Shape::N_COLUMNS; n++)
+#pragma unroll
+            for (int e = 0; e < Shape::unit::KEYS; e++)
+                mine.out[n].x[q][e] *= kept[q];
+    }
+}
+
+/* Scores to weights. fmaxf() passes NaN by, which shows in the sum of weights. */
 template <typename Shape>
 __device__ static inline void attention_weigh(typename Shape::product (&s)[Shape::N_KEYS],
                                               attention_thread<Shape> &mine) {
     typedef typename Shape::unit unit;
+    float base[unit::QUERIES], kept[unit::QUERIES];
 #pragma unroll
     for (int q = 0; q < unit::QUERIES; q++) {
-        float largest = mine.largest[q];
+        float largest = -INFINITY;
 #pragma unroll
         for (int n = 0; n < Shape::N_KEYS; n++)
 #pragma unroll
             for (int e = 0; e < unit::KEYS; e++)
-                largest = s[n].x[q][e] > largest ? s[n].x[q][e] : largest;
-        largest = unit::reduce_max(largest);
-        const float base = rwi_softmax_base(largest) * mine.factor;
-        const float kept = rwi_exp2_fast(fmaf(mine.largest[q], mine.factor, -base));
-        float sum = mine.sum[q] * kept;
+                largest = fmaxf(largest, s[n].x[q][e]);
+        largest = fmaxf(mine.largest[q], unit::reduce_max(largest) * mine.factor);
+        base[q] = rwi_softmax_base(largest);
+        /* Exactly 1 where nothing changed: many tiles would make much of a little. */
+        kept[q] = mine.largest[q] == -INFINITY ? 0.0f : rwi_exp2_fast(mine.largest[q] - base[q]);
+        mine.largest[q] = largest;
+    }
+    attention_rescale<Shape>(kept, mine);
+#pragma unroll
+    for (int q = 0; q < unit::QUERIES; q++)
 #pragma unroll
         for (int n = 0; n < Shape::N_KEYS; n++)
 #pragma unroll
             for (int e = 0; e < unit::KEYS; e++) {
-                s[n].x[q][e] = rwi_exp2_fast(fmaf(s[n].x[q][e], mine.factor, -base));
-                sum += s[n].x[q][e];
+                s[n].x[q][e] = rwi_exp2_fast(fmaf(s[n].x[q][e], mine.factor, -base[q]));
+                mine.sum[q] += s[n].x[q][e];
             }
-        mine.sum[q] = sum;
-        mine.largest[q] = largest;
-#pragma unroll
-        for (int n = 0; n < Shape::N_COLUMNS; n++)
-#pragma unroll
-            for (int e = 0; e < unit::KEYS; e++)
-                mine.out[n].x[q][e] *= kept;
-    }
 }
 
 #endif

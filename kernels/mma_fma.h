@@ -117,10 +117,8 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
 
     __device__ static inline float reduce_max(float x) {
 #pragma unroll
-        for (int distance = 1; distance < ACROSS; distance *= 2) {
-            const float other = __shfl_xor(x, distance);
-            x = other > x ? other : x;
-        }
+        for (int distance = 1; distance < ACROSS; distance *= 2)
+            x = fmaxf(x, __shfl_xor(x, distance));
         return x;
     }
 
