@@ -45,6 +45,18 @@ static void test_learned(void **state) {
     compare("embed_learned", "seq=2048,hidden=4096,max_positions=2048,placement=in");
 }
 
+static void test_attention(void **state) {
+    (void)state;
+    compare("attention", "dtype=bf16,out_dtype=bf16,heads=32,group=4,seq_q=1024,seq_k=1024,"
+                         "head_dim=128,v_dim=128,causal=1,lse=0");
+}
+
+static void test_decode(void **state) {
+    (void)state;
+    compare("attention_combine", "dtype=bf16,out_dtype=bf16,batch=4,heads=32,group=4,seq_q=1,"
+                                 "seq_k=8192,head_dim=128,v_dim=128,lse=0");
+}
+
 int main(void) {
     rw_backend_probe_result hip = rw_backend_probe(RW_BACKEND_HIP);
     if (!hip.automatic) {
@@ -62,6 +74,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rope),
         cmocka_unit_test(test_learned),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_decode),
     };
     int failed = cmocka_run_group_tests_name("speed", tests, NULL, NULL);
     rw_context_destroy(cpu);
