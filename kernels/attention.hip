@@ -1,5 +1,6 @@
 /* Attention on a GPU; the twin of attention_cpu.c. A block takes a tile of rows, queries of the
  * heads that share k and v, and a part of the keys; its waves multiply by the units of mma.h. */
+#include "attention_store.h"
 #include "attention_tile.h"
 
 /* k and v of so many bytes stay in the second-level cache while the blocks of their heads run. */
@@ -301,43 +302,14 @@ __device__ static inline void sum_waves(attention_block<Shape> &t, attention_thr
     }
 }
 
-/* Where a row's output goes to, and as what. */
-struct row_target {
-    void *data;
-    int64_t at;
-    rw_dtype dtype;
-};
-
 template <typename Shape>
-__device__ static inline row_target find_target(const attention_block<Shape> &t, int r) {
+__device__ static inline attention_target find_target(const attention_block<Shape> &t, int r) {
     const rw_attention_params &p = t.launch.op;
     if (p.parts.count == 1)
         return {p.out.data, rwi_attention_at(&p.out, t.item.b, &t.rows[r]), p.out_dtype};
     const int64_t number = rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r);
     return {p.parts.out, (t.item.part * attention_combine_work(&p).items + number) * p.v_dim,
             RW_F32};
-}
-
-/* Four columns; `vectors`: they lie on a multiple of their size. */
-__device__ static inline void store_four(const row_target &to, int column, const float4 &x,
-                                         bool vectors) {
-    const int64_t at = to.at + column;
-    if (vectors && to.dtype == RW_F32) {
-        *(float4 *)((float *)to.data + at) = x;
-    } else if (vectors) {
-        uint16_t halves[4] = {};
-        rwi_store(to.dtype, halves, 0, x.x);
-        rwi_store(to.dtype, halves, 1, x.y);
-        rwi_store(to.dtype, halves, 2, x.z);
-        rwi_store(to.dtype, halves, 3, x.w);
-        *(uint2 *)((uint16_t *)to.data + at) = make_uint2((uint32_t)halves[1] << 16 | halves[0],
-                                                          (uint32_t)halves[3] << 16 | halves[2]);
-    } else {
-        rwi_store(to.dtype, to.data, at, x.x);
-        rwi_store(to.dtype, to.data, at + 1, x.y);
-        rwi_store(to.dtype, to.data, at + 2, x.z);
-        rwi_store(to.dtype, to.data, at + 3, x.w);
-    }
 }
 
 /* The columns from `column` on of every row, from shared memory, where each wave has its own. */
@@ -361,8 +333,8 @@ __device__ static inline void store_columns(const attention_block<Shape> &t, con
             sum.z += share != 0.0f ? x.z * share : 0.0f;
             sum.w += share != 0.0f ? x.w * share : 0.0f;
         }
-        store_four(find_target(t, r), column + c, sum,
-                   t.launch.out_vectors || t.launch.op.parts.count > 1);
+        attention_store_four(find_target(t, r), column + c, sum,
+                             t.launch.out_vectors || t.launch.op.parts.count > 1);
     }
 }
 
@@ -414,7 +386,7 @@ template <typename Shape> __device__ static inline void repair(const attention_b
         }
         if (odd == 0.0f)
             continue;
-        const row_target to = find_target(t, r);
+        const attention_target to = find_target(t, r);
         const float x = rwi_load(to.dtype, to.data, to.at + column);
         rwi_store(to.dtype, to.data, to.at + column, x + odd);
     }
@@ -426,6 +398,8 @@ static __global__ void __launch_bounds__((attention_shape<D, WIDTH, FEW, UNIT>::
     typedef attention_shape<D, WIDTH, FEW, UNIT> Shape;
     HIP_DYNAMIC_SHARED(uint4, shared)
     __shared__ attention_block<Shape> t;
+    static_assert(Shape::BACKGROUND || Shape::SHARED_BYTES + sizeof t <= 64 * 1024,
+                  "an AMD GPU has no more shared memory");
     const int64_t item = rwi_block_row();
     if (item >= launch.items)
         return;
@@ -490,122 +464,4 @@ extern "C" rw_status rwi_hip_attention(rwi_device *device, const rw_attention_pa
             return launch_width<D, 128>(device, *p);
         return launch_width<D, 256>(device, *p);
     });
-}
-
-/* ---- the parts of the keys ---- */
-
-#define COMBINE_LANES (RWI_ATTENTION_MAX_DIM / 4) /* threads along the columns, four each */
-#define COMBINE_TEAMS (RWI_BLOCK / COMBINE_LANES) /* along the parts */
-
-struct combine_block {
-    rwi_attention_row row;
-    int64_t b;
-    int64_t kv_head;
-    float sum[COMBINE_TEAMS];
-    float4 out[COMBINE_TEAMS][COMBINE_LANES];
-    int missing_page;
-};
-
-/* The row of the block, by its first thread, and the pages that it needs, by all. */
-__device__ static inline void find_row(const rw_attention_params &p, int64_t number,
-                                       combine_block &t, const rwi_fault_sink &sink) {
-    const int thread = (int)(threadIdx.y * blockDim.x + threadIdx.x);
-    int64_t group, r, bad = 0;
-    rwi_split_index(number, rwi_attention_group_rows(&p), &group, &r);
-    if (thread == 0) {
-        rwi_split_index(group, p.rules.scores.heads / p.group, &t.b, &t.kv_head);
-        rwi_attention_find_row(&p, t.b, t.kv_head, r, &t.row, &bad);
-        t.missing_page = 0;
-        if (!t.row.sane)
-            rwi_fault_raise(sink, t.b * p.rules.scores.seq_q + t.row.pattern.i, bad);
-    }
-    __syncthreads();
-    if (!p.pages.table.data || !t.row.sane)
-        return;
-    const rwi_span hull = rwi_pattern_hull(&t.row.pattern);
-    const int64_t end = rwi_ceil_div(hull.end, (int64_t)1 << p.pages.shift);
-#pragma unroll 1
-    for (int64_t n = (hull.begin >> p.pages.shift) + thread; n < end; n += RWI_BLOCK) {
-        const int64_t page = rwi_ids_load(&p.pages.table, 0, t.b, n);
-        if (page < 0 || page >= p.pages.num_pages)
-            t.missing_page = 1; /* whoever writes, writes this */
-    }
-    __syncthreads();
-    if (thread == 0 && t.missing_page) {
-        t.row.sane = rwi_attention_pages_exist(&p, t.b, hull, &bad);
-        rwi_fault_raise(sink, t.b * p.rules.scores.seq_q + t.row.pattern.i, bad);
-    }
-    __syncthreads();
-}
-
-/* This team's parts, relative to `base`; returns the sum of their weights. */
-__device__ static inline float sum_parts(const rw_attention_params &p, int64_t number, int64_t rows,
-                                         float base, float4 *out) {
-    const int column = (int)threadIdx.x * 4;
-    float sum = 0.0f;
-    *out = {0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll 4
-    for (int64_t part = threadIdx.y; part < p.parts.count; part += COMBINE_TEAMS) {
-        const int64_t at = part * rows + number;
-        const float weight = expf(p.parts.lse[at] - base);
-        sum += weight;
-        if (column >= p.v_dim)
-            continue;
-        const float4 x = *(const float4 *)(p.parts.out + at * p.v_dim + column);
-        out->x += weight * x.x;
-        out->y += weight * x.y;
-        out->z += weight * x.z;
-        out->w += weight * x.w;
-    }
-    return sum;
-}
-
-static __global__ void __launch_bounds__(RWI_BLOCK)
-    combine_kernel(rw_attention_combine_params p, rwi_fault_sink sink) {
-    __shared__ combine_block t;
-    const int64_t number = rwi_block_row(), rows = attention_combine_work(&p).items;
-    if (number >= rows)
-        return;
-    find_row(p, number, t, sink);
-    if (!t.row.sane)
-        return;
-    float largest = -INFINITY;
-#pragma unroll 4
-    for (int64_t part = 0; part < p.parts.count; part++) {
-        const float lse = p.parts.lse[part * rows + number];
-        largest = lse > largest ? lse : largest;
-    }
-    const float base = rwi_softmax_base(largest);
-    float4 out;
-    const float sum = sum_parts(p, number, rows, base, &out);
-    t.out[threadIdx.y][threadIdx.x] = out;
-    if (threadIdx.x == 0)
-        t.sum[threadIdx.y] = sum;
-    __syncthreads();
-    if (threadIdx.y != 0)
-        return;
-    float total = t.sum[0];
-#pragma unroll
-    for (int team = 1; team < COMBINE_TEAMS; team++) {
-        total += t.sum[team];
-        out.x += t.out[team][threadIdx.x].x;
-        out.y += t.out[team][threadIdx.x].y;
-        out.z += t.out[team][threadIdx.x].z;
-        out.w += t.out[team][threadIdx.x].w;
-    }
-    const rwi_attention_end end = rwi_attention_finish(&p, t.row.h, base, total);
-    if (threadIdx.x == 0 && p.lse.data)
-        ((float *)p.lse.data)[rwi_attention_at(&p.lse, t.b, &t.row)] = end.lse;
-    if ((int)threadIdx.x * 4 < p.v_dim)
-        store_four(
-            {p.out.data, rwi_attention_at(&p.out, t.b, &t.row), p.out_dtype}, (int)threadIdx.x * 4,
-            {out.x * end.share, out.y * end.share, out.z * end.share, out.w * end.share}, false);
-}
-
-/* Reports under the name of the operation that it is a step of. */
-extern "C" rw_status rwi_hip_attention_combine(rwi_device *device,
-                                               const rw_attention_combine_params *p) {
-    const rwi_launch_shape shape = rwi_launch_rows(
-        RWI_OP_attention, attention_combine_work(p).items, dim3(COMBINE_LANES, COMBINE_TEAMS));
-    return rwi_launch(device, shape, combine_kernel, *p);
 }

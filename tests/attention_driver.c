@@ -687,6 +687,10 @@ static const rwt_benchmark attention_benchmarks[] = {
      "dtype=bf16,out_dtype=bf16,heads=32,group=1,seq_q=16384,seq_k=16384,head_dim=128,v_dim=128,"
      "causal=1,left=1023,lse=0",
      false, true, false},
+    {"bf16 1x8x65536x128 causal",
+     "dtype=bf16,out_dtype=bf16,heads=8,group=1,seq_q=65536,seq_k=65536,head_dim=128,v_dim=128,"
+     "causal=1",
+     false, true, false},
     {"bf16 4x32x4096x128 prefix 1024",
      "dtype=bf16,out_dtype=bf16,batch=4,heads=32,group=1,seq_q=4096,seq_k=4096,head_dim=128,"
      "v_dim=128,causal=1,prefix=1024,lse=0",
