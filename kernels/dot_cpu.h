@@ -1,0 +1,98 @@
+/* Products of few rows with many, on the CPU: nothing is packed or transposed but the few.
+ *
+ * A register holds four words of each of several rows: quad r is of row r. */
+#ifndef RWI_DOT_CPU_H
+#define RWI_DOT_CPU_H
+
+#include "tile_cpu.h"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+/* Rows in a register. */
+#define RWI_DOT_ROWS (RWI_LANES / 4)
+
+/* Other rows of a block. */
+#define RWI_DOT_KEYS 8
+
+/* Four words, in each quad. */
+RWI_INLINE rwi_lanes rwi_dot_repeat(const rwi_word *x) {
+#if defined(__AVX512F__)
+    return (rwi_lanes)_mm512_broadcast_f32x4(_mm_loadu_ps((const float *)x));
+#elif defined(__AVX__)
+    return (rwi_lanes)_mm256_broadcast_ps((const __m128 *)(const void *)x);
+#else
+    return (rwi_lanes){x[0], x[1], x[2], x[3]};
+#endif
+}
+
+/* Number k of quad r is the sum of x[k]'s quad r. */
+RWI_INLINE rwi_lanes rwi_dot_sums(const rwi_lanes x[4]) {
+#if defined(__AVX512F__)
+    __m512 a = (__m512)x[0], b = (__m512)x[1], c = (__m512)x[2], d = (__m512)x[3];
+    __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b) + _mm512_unpackhi_ps(a, b));
+    __m512d cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d) + _mm512_unpackhi_ps(c, d));
+    return (rwi_lanes)(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)) +
+                       _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+#elif defined(__AVX__)
+    __m256 a = (__m256)x[0], b = (__m256)x[1], c = (__m256)x[2], d = (__m256)x[3];
+    __m256d ab = _mm256_castps_pd(_mm256_unpacklo_ps(a, b) + _mm256_unpackhi_ps(a, b));
+    __m256d cd = _mm256_castps_pd(_mm256_unpacklo_ps(c, d) + _mm256_unpackhi_ps(c, d));
+    return (rwi_lanes)(_mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)) +
+                       _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)));
+#else
+    rwi_lanes sums;
+    for (int k = 0; k < 4; k++)
+        sums[k] = (x[k][0] + x[k][2]) + (x[k][1] + x[k][3]);
+    return sums;
+#endif
+}
+
+/* few: [groups of RWI_DOT_ROWS rows][words / 4][RWI_LANES], c: [rows of the groups][c_row]. */
+typedef struct rwi_dot_product {
+    const float *few;
+    const rwi_word *const *keys; /* a multiple of RWI_DOT_KEYS */
+    float *c;
+    int64_t c_row;
+    int64_t groups;
+    int64_t num_keys;
+    int64_t words; /* a multiple of 4 */
+} rwi_dot_product;
+
+/* Where a row's words lie in `few`, four of them together: word 4 * n at the result +
+ * n * RWI_LANES. */
+RWI_INLINE int64_t rwi_dot_place(int64_t row, int64_t words) {
+    return row / RWI_DOT_ROWS * RWI_DOT_ROWS * words + row % RWI_DOT_ROWS * 4;
+}
+
+RWI_INLINE void rwi_dot_block(const rwi_dot_product *t, bool pairs, int64_t group, int64_t n) {
+    const float *few = t->few + group * RWI_DOT_ROWS * t->words;
+    const rwi_word *const *keys = t->keys + n;
+    rwi_lanes sum[RWI_DOT_KEYS];
+#pragma GCC unroll 8
+    for (int k = 0; k < RWI_DOT_KEYS; k++)
+        sum[k] = rwi_lanes_of(0.0f);
+    for (int64_t w = 0; w < t->words; w += 4) {
+        rwi_lanes x = *(const rwi_lanes *)(few + w * RWI_DOT_ROWS);
+#pragma GCC unroll 8
+        for (int k = 0; k < RWI_DOT_KEYS; k++)
+            sum[k] = rwi_tile_add(pairs, sum[k], rwi_dot_repeat(keys[k] + w), x);
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < RWI_DOT_KEYS; k += 4) {
+        rwi_lanes sums = rwi_dot_sums(sum + k);
+        for (int r = 0; r < RWI_DOT_ROWS; r++)
+            memcpy(t->c + (group * RWI_DOT_ROWS + r) * t->c_row + n + k,
+                   (const float *)&sums + 4 * r, 4 * sizeof(float));
+    }
+}
+
+/* c[i][n] = dot of row i of the few with key n. */
+RWI_INLINE void rwi_dot_multiply(const rwi_dot_product *t, bool pairs) {
+    for (int64_t n = 0; n < t->num_keys; n += RWI_DOT_KEYS)
+        for (int64_t group = 0; group < t->groups; group++)
+            rwi_dot_block(t, pairs, group, n);
+}
+
+#endif
