@@ -8,6 +8,8 @@
  */
 #include "attention_softmax_cpu.h"
 
+#define CHUNK 16 /* keys whose values lie in the first-level cache */
+
 /* ---- scores ------------------------------------------------------------------------------ */
 
 RWI_INLINE void multiply_panels(state *t, const rwi_word *const *k, bool pairs) {
@@ -34,8 +36,7 @@ RWI_INLINE void multiply_few_k(state *t, rw_dtype dtype, bool pairs) {
                                .c_row = FEW_KEYS,
                                .groups = rwi_ceil_div(t->item.rows, RWI_FEW_ROWS),
                                .num_keys = padded_keys(t),
-                               .words = t->words,
-                               .next = t->v_rows};
+                               .words = t->words};
     rwi_few_multiply(&product, dtype, pairs);
 }
 
@@ -114,26 +115,48 @@ static void multiply_with_care(const rw_attention_params *p, state *t) {
     }
 }
 
-/* Values as they are multiplied: in their place, as f32, or key 2 * n beside key 2 * n + 1. */
+/* Elements of two keys to words. */
+static void pair_values(const uint16_t *even, const uint16_t *odd, int64_t count, float *words) {
+    int64_t d = 0;
+#if defined(__AVX512F__) /* in half the instructions that compilers find */
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
+                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    for (; d + 32 <= count; d += 32) {
+        __m512i a = _mm512_loadu_si512(even + d), b = _mm512_loadu_si512(odd + d);
+        _mm512_storeu_si512(words + d, _mm512_permutex2var_epi16(a, low, b));
+        _mm512_storeu_si512(words + d + 16, _mm512_permutex2var_epi16(a, high, b));
+    }
+#endif
+    for (; d < count; d++) {
+        uint32_t word = (uint32_t)odd[d] << 16 | even[d];
+        memcpy(words + d, &word, sizeof word);
+    }
+}
+
+/* Values of keys [begin, end) of the tile as they are multiplied: as f32, or two keys together. */
+static void copy_v(const rw_attention_params *p, state *t, int64_t begin, int64_t end) {
+    int64_t step = t->pairs ? 2 : 1;
+    for (int64_t n = begin; n < end; n += step) {
+        float *line = t->key_words + (n - begin) / step * t->width;
+        t->v_words[(n - begin) / step] = line;
+        if (t->pairs)
+            pair_values(t->v_rows[n], t->v_rows[n + 1], p->v_dim, line);
+        else
+            load_row(p->dtype, t->v_rows[n], p->v_dim, line);
+        for (int64_t d = p->v_dim; d < t->width; d++)
+            line[d] = 0.0f;
+    }
+}
+
+/* The same for a whole tile, where the keys lie if they can stay there. */
 static void prepare_v(const rw_attention_params *p, state *t) {
-    bool here = p->dtype == RW_F32 && p->v_dim == t->width;
-    for (int64_t n = 0; !t->pairs && n < padded_keys(t); n++) {
-        float *line = t->key_words + n * MAX_DIM;
-        t->v_words[n] = here ? t->v_rows[n] : line;
-        if (here)
-            continue;
-        load_row(p->dtype, t->v_rows[n], p->v_dim, line);
-        memset(line + p->v_dim, 0, (size_t)(t->width - p->v_dim) * sizeof *line);
+    if (p->dtype != RW_F32 || p->v_dim != t->width) {
+        copy_v(p, t, 0, padded_keys(t));
+        return;
     }
-    for (int64_t n = 0; t->pairs && n < padded_keys(t) / 2; n++) {
-        const uint16_t *even = t->v_rows[2 * n], *odd = t->v_rows[2 * n + 1];
-        uint32_t *line = (uint32_t *)(t->key_words + n * MAX_DIM);
-        t->v_words[n] = (const float *)line;
-        memset(line + p->v_dim, 0, (size_t)(t->width - p->v_dim) * sizeof *line);
-#pragma omp simd
-        for (int64_t d = 0; d < p->v_dim; d++)
-            line[d] = (uint32_t)odd[d] << 16 | even[d];
-    }
+    for (int64_t n = 0; n < padded_keys(t); n++)
+        t->v_words[n] = t->v_rows[n];
 }
 
 /* Weights of two keys to a word; `step` lies between them, and `count` such words side by side. */
@@ -145,31 +168,30 @@ RWI_INLINE void pair_weights(const float *weights, int64_t step, int64_t count, 
     }
 }
 
-RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, rw_dtype dtype, bool pairs) {
-    rwi_few_sum sum = {.weights = pairs ? (const rwi_word *)t->weight_pairs : t->scores,
-                       .weights_row = pairs ? FEW_KEYS / 2 : FEW_KEYS,
-                       .values = t->v_rows,
-                       .c = t->out,
-                       .c_row = t->width,
-                       .kept = t->kept,
-                       .rows = t->item.rows,
-                       .columns = p->v_dim,
-                       .words = pairs ? padded_keys(t) / 2 : t->keys};
-    rwi_few_add(&sum, dtype, pairs);
-}
-
-static void multiply_any_few_v(const rw_attention_params *p, state *t) {
-    for (int32_t r = 0; t->pairs && r < t->item.rows; r++)
-        pair_weights(t->scores + r * FEW_KEYS, 1, padded_keys(t) / 2,
-                     t->weight_pairs + r * FEW_KEYS / 2);
-    if (t->pairs)
-        multiply_few_v(p, t, RW_BF16, true);
-    else if (p->dtype == RW_BF16)
-        multiply_few_v(p, t, RW_BF16, false);
-    else if (p->dtype == RW_F16)
-        multiply_few_v(p, t, RW_F16, false);
-    else
-        multiply_few_v(p, t, RW_F32, false);
+/* Few rows copy all values, CHUNK keys at a time, as they do with k. */
+RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, bool pairs) {
+    int64_t keys = padded_keys(t), step = pairs ? 2 : 1;
+    for (int32_t r = 0; pairs && r < t->item.rows; r++)
+        pair_weights(t->scores + r * FEW_KEYS, 1, keys / 2, t->weight_pairs + r * FEW_KEYS / 2);
+    for (int64_t begin = 0; begin < keys; begin += CHUNK) {
+        int64_t end = rwi_min(begin + CHUNK, keys);
+        copy_v(p, t, begin, end);
+        const rwi_word *weights = pairs ? (const rwi_word *)t->weight_pairs : t->scores;
+        rwi_tile_product product = {.a = weights + begin / step,
+                                    .a_row = FEW_KEYS / step,
+                                    .a_depth = 1,
+                                    .b = t->key_words,
+                                    .b_row = t->width,
+                                    .c = t->out,
+                                    .c_row = t->width,
+                                    .add = true,
+                                    .kept = begin == 0 ? t->kept : NULL,
+                                    .rows = t->item.rows,
+                                    .columns = t->width,
+                                    .depth = (end - begin) / step,
+                                    .pairs = pairs};
+        rwi_tile_multiply(&product);
+    }
 }
 
 RWI_INLINE void multiply_panel(state *t, int32_t panel, bool pairs) {
@@ -202,12 +224,13 @@ static void multiply_weights_v(const rw_attention_params *p, state *t) {
         multiply_with_care(p, t);
         return;
     }
-    if (t->few) {
-        multiply_any_few_v(p, t);
-        return;
-    }
-    prepare_v(p, t);
-    for (int32_t panel = 0; panel < panels(t); panel++) {
+    if (t->few && t->pairs)
+        multiply_few_v(p, t, true);
+    else if (t->few)
+        multiply_few_v(p, t, false);
+    else
+        prepare_v(p, t);
+    for (int32_t panel = 0; !t->few && panel < panels(t); panel++) {
         if (t->pairs)
             multiply_panel(t, panel, true);
         else

@@ -19,9 +19,9 @@
 #define RWI_FEW_MAX_WORDS 256
 
 /* Four words, in each quad. */
-RWI_INLINE rwi_lanes rwi_few_repeat(const rwi_word *x) {
+RWI_INLINE rwi_lanes rwi_few_repeat(const float *x) {
 #if defined(__AVX512F__)
-    return (rwi_lanes)_mm512_broadcast_f32x4(_mm_loadu_ps((const float *)x));
+    return (rwi_lanes)_mm512_broadcast_f32x4(_mm_loadu_ps(x));
 #elif defined(__AVX__)
     return (rwi_lanes)_mm256_broadcast_ps((const __m128 *)(const void *)x);
 #else
@@ -56,13 +56,12 @@ RWI_INLINE rwi_lanes rwi_few_sums(const rwi_lanes x[4]) {
 /* few: [groups of RWI_FEW_ROWS rows][words / 4][RWI_LANES], c: [rows of the groups][c_row]. */
 typedef struct rwi_few_product {
     const float *few;
-    const void *const *keys; /* a multiple of RWI_FEW_KEYS */
+    const void *const *keys;
     float *c;
     int64_t c_row;
     int64_t groups;
-    int64_t num_keys;
-    int64_t words;           /* a multiple of 4 */
-    const void *const *next; /* rows that are read after the keys, as many and as long */
+    int64_t num_keys; /* a multiple of RWI_FEW_KEYS */
+    int64_t words;    /* a multiple of 4 */
 } rwi_few_product;
 
 /* Where a row's words lie in `few`, four of them together: word 4 * n at the result +
@@ -71,8 +70,9 @@ RWI_INLINE int64_t rwi_few_place(int64_t row, int64_t words) {
     return row / RWI_FEW_ROWS * RWI_FEW_ROWS * words + row % RWI_FEW_ROWS * 4;
 }
 
-RWI_INLINE void rwi_few_block(const rwi_few_product *t, bool pairs,
-                              const rwi_word *const keys[RWI_FEW_KEYS], int64_t group, float *c) {
+/* `keys` are rows of RWI_FEW_MAX_WORDS. */
+RWI_INLINE void rwi_few_block(const rwi_few_product *t, bool pairs, const float *keys,
+                              int64_t group, float *c) {
     const float *few = t->few + group * RWI_FEW_ROWS * t->words;
     rwi_lanes sum[RWI_FEW_KEYS];
 #pragma GCC unroll 8
@@ -82,7 +82,8 @@ RWI_INLINE void rwi_few_block(const rwi_few_product *t, bool pairs,
         rwi_lanes x = *(const rwi_lanes *)(few + w * RWI_FEW_ROWS);
 #pragma GCC unroll 8
         for (int k = 0; k < RWI_FEW_KEYS; k++)
-            sum[k] = rwi_tile_add(pairs, sum[k], rwi_few_repeat(keys[k] + w), x);
+            sum[k] =
+                rwi_tile_add(pairs, sum[k], rwi_few_repeat(keys + k * RWI_FEW_MAX_WORDS + w), x);
     }
 #pragma GCC unroll 8
     for (int k = 0; k < RWI_FEW_KEYS; k += 4) {
@@ -93,130 +94,22 @@ RWI_INLINE void rwi_few_block(const rwi_few_product *t, bool pairs,
     }
 }
 
-/* Asks for bytes [begin, end) of a row, to be there when they are read: what follows in memory
- * comes by itself, but not across pages, and not while something else is computed. */
-RWI_INLINE void rwi_few_fetch(const void *row, int64_t begin, int64_t end) {
-    for (int64_t at = begin; at < end; at += 64)
-        __builtin_prefetch((const char *)row + at);
-}
-
-/* c[i][n] = dot of row i of the few with key n. */
+/* c[i][n] = dot of row i of the few with key n. Keys are copied, one after another, although they
+ * could be multiplied where they lie: memory is read faster that way. */
 RWI_INLINE void rwi_few_multiply(const rwi_few_product *t, rw_dtype dtype, bool pairs) {
-    const rwi_word *keys[RWI_FEW_KEYS];
-    _Alignas(64) float lines[RWI_FEW_KEYS * RWI_FEW_MAX_WORDS];
+    _Alignas(64) float keys[RWI_FEW_KEYS * RWI_FEW_MAX_WORDS];
     for (int64_t n = 0; n < t->num_keys; n += RWI_FEW_KEYS) {
-        bool words = dtype == RW_F32 || pairs, last = n + RWI_FEW_KEYS == t->num_keys;
         for (int k = 0; k < RWI_FEW_KEYS; k++) {
-            float *line = lines + k * RWI_FEW_MAX_WORDS;
-            keys[k] = words ? (const rwi_word *)t->keys[n + k] : line;
-            if (!words)
-                rwi_load_many(dtype, t->keys[n + k], t->words, line);
+            const char *from = t->keys[n + k];
+            float *key = keys + k * RWI_FEW_MAX_WORDS;
+            for (int64_t w = 0; pairs && w < t->words; w += 4)
+                memcpy(key + w, from + w * 4, 16);
+            if (!pairs)
+                rwi_load_many(dtype, from, t->words, key);
         }
-        const void *const *next = last ? t->next : t->keys + n + RWI_FEW_KEYS;
-        for (int k = 0; k < RWI_FEW_KEYS; k++)
-            rwi_few_fetch(next[k], 0, t->words * (words ? 4 : 2));
         for (int64_t group = 0; group < t->groups; group++)
             rwi_few_block(t, pairs, keys, group, t->c + n);
     }
-}
-
-/* ---- few rows of weights times values ------------------------------------------------------- */
-
-/* A block: 4 x 4 registers of 32, 4 x 2 of 16. */
-#if defined(__AVX512F__)
-#define RWI_FEW_VECTORS 4
-#else
-#define RWI_FEW_VECTORS 2
-#endif
-#define RWI_FEW_COLUMNS (RWI_FEW_VECTORS * RWI_LANES)
-
-/* c = c * kept + weights * values. */
-typedef struct rwi_few_sum {
-    const rwi_word *weights; /* [rows][weights_row] words */
-    int64_t weights_row;
-    const void *const *values; /* a row for each f32 of weights, or each half of a pair */
-    float *c;
-    int64_t c_row;
-    const float *kept;
-    int64_t rows;
-    int64_t columns; /* of values; those of c are padded to whole RWI_LANES */
-    int64_t words;
-} rwi_few_sum;
-
-/* Columns [j, j + count) of words: elements of row `word`, or those of row 2 * word beside those of
- * the next row; 0 behind them. */
-RWI_INLINE void rwi_few_load(const rwi_few_sum *t, rw_dtype dtype, bool pairs, int64_t word,
-                             int64_t j, int64_t count, rwi_lanes x[RWI_FEW_VECTORS]) {
-    const void *const *values = t->values + (pairs ? 2 * word : word);
-#if defined(__AVX512F__)
-    if (pairs && count == RWI_FEW_COLUMNS) {
-        __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8,
-                                       39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-        __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-        for (int v = 0; v < RWI_FEW_VECTORS; v += 2) {
-            __m512i a = _mm512_loadu_si512((const uint16_t *)values[0] + j + v * RWI_LANES);
-            __m512i b = _mm512_loadu_si512((const uint16_t *)values[1] + j + v * RWI_LANES);
-            x[v] = (rwi_lanes)_mm512_permutex2var_epi16(a, low, b);
-            x[v + 1] = (rwi_lanes)_mm512_permutex2var_epi16(a, high, b);
-        }
-        return;
-    }
-#endif
-    uint32_t line[RWI_FEW_COLUMNS] = {0};
-    for (int64_t d = 0; pairs && d < count; d++)
-        line[d] = (uint32_t)((const uint16_t *)values[1])[j + d] << 16 |
-                  ((const uint16_t *)values[0])[j + d];
-    if (!pairs)
-        rwi_load_many(dtype, rwi_element(dtype, values[0], j), count, (float *)line);
-    memcpy(x, line, sizeof line);
-}
-
-/* Rows [i, i + rows) and columns [j, j + count), in `vectors` registers. */
-RWI_INLINE void rwi_few_sum_block(const rwi_few_sum *t, rw_dtype dtype, bool pairs, int rows,
-                                  int vectors, int64_t i, int64_t j, int64_t count) {
-    const int64_t size = (int64_t)rwi_dtype_size(dtype), rows_a_word = pairs ? 2 : 1;
-    float *c = t->c + i * t->c_row + j;
-    rwi_lanes sum[4][RWI_FEW_VECTORS];
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++)
-            sum[r][v] = t->kept[i + r] * *(const rwi_lanes *)(c + r * t->c_row + v * RWI_LANES);
-    for (int64_t w = 0; w < t->words; w++) {
-        rwi_lanes x[RWI_FEW_VECTORS];
-        rwi_few_load(t, dtype, pairs, w, j, count, x);
-        if (i == 0 && j == 0) /* the first to read these rows, but not all of each */
-            for (int64_t row = w * rows_a_word; row < (w + 1) * rows_a_word; row++)
-                rwi_few_fetch(t->values[row], count * size, t->columns * size);
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++)
-                sum[r][v] = rwi_tile_add(
-                    pairs, sum[r][v], rwi_lanes_of(t->weights[(i + r) * t->weights_row + w]), x[v]);
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++)
-            *(rwi_lanes *)(c + r * t->c_row + v * RWI_LANES) = sum[r][v];
-}
-
-RWI_INLINE void rwi_few_sum_rows(const rwi_few_sum *t, rw_dtype dtype, bool pairs, int rows,
-                                 int64_t i) {
-    int64_t j = 0;
-    for (; j + RWI_FEW_COLUMNS <= t->columns; j += RWI_FEW_COLUMNS)
-        rwi_few_sum_block(t, dtype, pairs, rows, RWI_FEW_VECTORS, i, j, RWI_FEW_COLUMNS);
-    for (; j < t->columns; j += RWI_LANES)
-        rwi_few_sum_block(t, dtype, pairs, rows, 1, i, j, rwi_min(RWI_LANES, t->columns - j));
-}
-
-RWI_INLINE void rwi_few_add(const rwi_few_sum *t, rw_dtype dtype, bool pairs) {
-    int64_t i = 0;
-    for (; i + 4 <= t->rows; i += 4)
-        rwi_few_sum_rows(t, dtype, pairs, 4, i);
-    for (; i < t->rows; i++)
-        rwi_few_sum_rows(t, dtype, pairs, 1, i);
 }
 
 #endif
