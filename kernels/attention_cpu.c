@@ -1,10 +1,10 @@
 /* Attention on the CPU; the twin of attention.hip. An item is a tile of rows: queries of the heads
  * that share k and v.
  *
- * k and v are read where they lie, as far as they hold words that can be multiplied: f32, and pairs
- * of bf16 where the processor has an instruction for them. So q takes the place that k^T usually
- * has: many rows lie side by side, and with them their scores, [key][row]; of few rows, each for
- * itself, the scores are [row][key].
+ * Many rows meet k and v where these lie, as far as they hold words that can be multiplied: f32,
+ * and pairs of bf16 where the processor has an instruction for them. So it is q that is transposed,
+ * not k: rows lie side by side, and with them their scores, [key][row]. Few rows wait for memory,
+ * which is read fastest one row after another; their scores are [row][key].
  */
 #include "attention_softmax_cpu.h"
 
@@ -142,6 +142,8 @@ static void copy_v(const rw_attention_params *p, state *t, int64_t begin, int64_
         t->v_words[(n - begin) / step] = line;
         if (t->pairs)
             pair_values(t->v_rows[n], t->v_rows[n + 1], p->v_dim, line);
+        else if (p->dtype == RW_F32)
+            rwi_few_copy(t->v_rows[n], p->v_dim, line);
         else
             load_row(p->dtype, t->v_rows[n], p->v_dim, line);
         for (int64_t d = p->v_dim; d < t->width; d++)
