@@ -76,7 +76,17 @@ RWI_INLINE void multiply_rows(const rwi_matmul *p, rw_dtype a_dtype, rw_dtype b_
             int64_t depth = rwi_min(DEPTH, p->k - k);
             pack_a(p, a_dtype, a, rows, k, depth, &t);
             pack_b(p, b_dtype, transposed, head->b, n, columns, k, depth, &t);
-            rwi_tile_product product = {t.a, t.b, t.c, DEPTH, TILE, TILE, rows, columns, depth};
+            rwi_tile_product product = {.a = t.a,
+                                        .a_row = DEPTH,
+                                        .a_depth = 1,
+                                        .b = t.b,
+                                        .b_row = TILE,
+                                        .c = t.c,
+                                        .c_row = TILE,
+                                        .add = true,
+                                        .rows = rows,
+                                        .columns = columns,
+                                        .depth = depth};
             rwi_tile_multiply(&product);
         }
         store_c(p, c, rows, n, columns, &t);

@@ -1,58 +1,112 @@
-/* Products of small f32 matrices in registers, on the CPU. */
+/* Products of small matrices in registers, on the CPU. */
 #ifndef RWI_TILE_CPU_H
 #define RWI_TILE_CPU_H
 
 #include "kernel.h"
 
-/* Floats in a register, and registers of a row of a block: 4 x 4 of 32 registers, or 4 x 2 of 16.
- */
+/* Floats in a register, and a block: 8 x 2 of 32 registers, 6 x 2 of 16. */
 #if defined(__AVX512F__)
 #define RWI_LANES 16
-#define RWI_TILE_VECTORS 4
+#define RWI_TILE_ROWS 8
 #elif defined(__AVX__)
 #define RWI_LANES 8
-#define RWI_TILE_VECTORS 2
+#define RWI_TILE_ROWS 6
 #else
 #define RWI_LANES 4
-#define RWI_TILE_VECTORS 2
+#define RWI_TILE_ROWS 6
 #endif
-#define RWI_TILE_ROWS 4
+#define RWI_TILE_VECTORS 2
 
 /* What columns are padded to, whatever the instruction set. */
 #define RWI_TILE_PAD 16
 
+/* An f32, or two bf16 that follow each other, wherever they lie. */
+typedef float rwi_word __attribute__((aligned(2), may_alias));
+
 typedef float rwi_lanes __attribute__((vector_size(RWI_LANES * 4), aligned(4), may_alias));
 
-/* c[i * c_row + j] += sum over k of a[i * a_row + k] * b[k * b_row + j], with rows of b and c
- * padded to whole RWI_TILE_PAD. */
+RWI_INLINE rwi_lanes rwi_lanes_of(float x) {
+#if RWI_LANES == 16
+    return (rwi_lanes){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+#elif RWI_LANES == 8
+    return (rwi_lanes){x, x, x, x, x, x, x, x};
+#else
+    return (rwi_lanes){x, x, x, x};
+#endif
+}
+
+/* Element (i, k) of a is a_rows[i][k * a_depth], row k of b starts at b_rows[k]: rows that lie
+ * anywhere; where there are no such lists, a_row and b_row lie between them. */
 typedef struct rwi_tile_product {
-    const float *a;
-    const float *b;
-    float *c;
+    const rwi_word *a;
+    const rwi_word *const *a_rows;
     int64_t a_row;
+    int64_t a_depth;
+    const float *b;
+    const float *const *b_rows;
     int64_t b_row;
+    float *c; /* rows of b and c are padded to whole RWI_TILE_PAD */
     int64_t c_row;
+    bool add;          /* to c, else it is overwritten */
+    const float *kept; /* what rows of c are multiplied by before; NULL: by nothing */
     int64_t rows;
     int64_t columns;
     int64_t depth;
+    bool pairs; /* words are two bf16, whose products are summed up: rwi_tile_has_pairs() */
 } rwi_tile_product;
+
+/* Whether the processor multiplies pairs of bf16. Asked for at run time, since x86-64-v4 does not
+ * promise it. */
+static inline bool rwi_tile_has_pairs(void) {
+#if defined(__AVX512F__)
+    return __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+}
+
+/* sum + a * b. */
+RWI_INLINE rwi_lanes rwi_tile_add(bool pairs, rwi_lanes sum, rwi_lanes a, rwi_lanes b) {
+#if defined(__AVX512F__)
+    if (pairs) { /* an intrinsic would need a compiler flag that promises the instruction */
+        __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+        return sum;
+    }
+#endif
+    (void)pairs;
+    return sum + a * b;
+}
 
 /* A block of constant size; each of its sums runs over k in order. */
 RWI_INLINE void rwi_tile_block(const rwi_tile_product *t, int rows, int vectors, int64_t i,
                                int64_t j) {
     rwi_lanes sum[RWI_TILE_ROWS][RWI_TILE_VECTORS];
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++)
-            sum[r][v] = *(const rwi_lanes *)(t->c + (i + r) * t->c_row + j + v * RWI_LANES);
-    for (int64_t k = 0; k < t->depth; k++) {
-        const float *b = t->b + k * t->b_row + j;
-        for (int r = 0; r < rows; r++) {
-            float a = t->a[(i + r) * t->a_row + k];
-            for (int v = 0; v < vectors; v++)
-                sum[r][v] += a * *(const rwi_lanes *)(b + v * RWI_LANES);
+    const rwi_word *a[RWI_TILE_ROWS];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        a[r] = t->a_rows ? t->a_rows[i + r] : t->a + (i + r) * t->a_row;
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) {
+            const float *c = t->c + (i + r) * t->c_row + j + v * RWI_LANES;
+            sum[r][v] = t->add ? *(const rwi_lanes *)c : rwi_lanes_of(0.0f);
+            if (t->kept)
+                sum[r][v] *= t->kept[i + r];
         }
     }
+    for (int64_t k = 0; k < t->depth; k++) {
+        const float *b = (t->b_rows ? t->b_rows[k] : t->b + k * t->b_row) + j;
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            rwi_lanes x = rwi_lanes_of(a[r][k * t->a_depth]);
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; v++)
+                sum[r][v] =
+                    rwi_tile_add(t->pairs, sum[r][v], x, *(const rwi_lanes *)(b + v * RWI_LANES));
+        }
+    }
+#pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
         for (int v = 0; v < vectors; v++)
             *(rwi_lanes *)(t->c + (i + r) * t->c_row + j + v * RWI_LANES) = sum[r][v];
 }
@@ -65,11 +119,22 @@ RWI_INLINE void rwi_tile_rows(const rwi_tile_product *t, int rows, int64_t i) {
         rwi_tile_block(t, rows, 1, i, j);
 }
 
-static inline void rwi_tile_multiply(const rwi_tile_product *t) {
+/* c = a * b, or c * kept + a * b. Which parts of the product there are is best known where this is
+ * inlined.
+ */
+RWI_INLINE void rwi_tile_multiply(const rwi_tile_product *t) {
     int64_t i = 0;
     for (; i + RWI_TILE_ROWS <= t->rows; i += RWI_TILE_ROWS)
         rwi_tile_rows(t, RWI_TILE_ROWS, i);
-    for (; i < t->rows; i++)
+    if (i + 4 <= t->rows) {
+        rwi_tile_rows(t, 4, i);
+        i += 4;
+    }
+    if (i + 2 <= t->rows) {
+        rwi_tile_rows(t, 2, i);
+        i += 2;
+    }
+    if (i < t->rows)
         rwi_tile_rows(t, 1, i);
 }
 
