@@ -81,10 +81,10 @@ RWI_INLINE rwi_lanes rwi_tile_add(bool pairs, rwi_lanes sum, rwi_lanes a, rwi_la
 RWI_INLINE void rwi_tile_block(const rwi_tile_product *t, int rows, int vectors, int64_t i,
                                int64_t j) {
     rwi_lanes sum[RWI_TILE_ROWS][RWI_TILE_VECTORS];
-    const rwi_word *a[RWI_TILE_ROWS];
+    const rwi_word *a[RWI_TILE_ROWS], *first = t->a_rows ? NULL : t->a + i * t->a_row;
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
-        a[r] = t->a_rows ? t->a_rows[i + r] : t->a + (i + r) * t->a_row;
+        a[r] = t->a_rows ? t->a_rows[i + r] : NULL;
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) {
             const float *c = t->c + (i + r) * t->c_row + j + v * RWI_LANES;
@@ -97,7 +97,9 @@ RWI_INLINE void rwi_tile_block(const rwi_tile_product *t, int rows, int vectors,
         const float *b = (t->b_rows ? t->b_rows[k] : t->b + k * t->b_row) + j;
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
-            rwi_lanes x = rwi_lanes_of(a[r][k * t->a_depth]);
+            /* One pointer and constant distances, where there is no list, leave registers free. */
+            const rwi_word *at = t->a_rows ? a[r] : first + r * t->a_row;
+            rwi_lanes x = rwi_lanes_of(at[k * t->a_depth]);
 #pragma GCC unroll 8
             for (int v = 0; v < vectors; v++)
                 sum[r][v] =
