@@ -2,6 +2,7 @@
 #include <ropewalk/attention.h>
 
 #include "kv_cache.h"
+#include "pattern_describe.h"
 #include "softmax_describe.h"
 
 static const rwi_tensor_rule rank_4_floats = {4, 4, RWI_FLOATS};
@@ -56,11 +57,8 @@ static rw_status check_inputs(const rwi_call *call, const rw_attention_args *arg
 static rw_status check_outputs(const rwi_call *call, const rw_attention_args *args) {
     const rwi_argument out = {"out", &args->out}, lse = {"lse", &args->lse},
                        workspace = {"workspace", &args->workspace};
-    const rwi_argument inputs[] = {{"q", &args->q},
-                                   {"k", &args->k},
-                                   {"v", &args->v},
-                                   {"block_table", &args->block_table},
-                                   {"sinks", &args->sinks}};
+    const rwi_argument inputs[] = {
+        {"q", &args->q}, {"k", &args->k}, {"v", &args->v}, {"block_table", &args->block_table}};
     const bool wanted = !rwi_absent(&args->lse);
     rw_status status = rwi_check_tensor(call, out, rank_4_floats);
     for (int axis = 0; axis < 4 && status == RW_OK; axis++)
@@ -74,6 +72,8 @@ static rw_status check_outputs(const rwi_call *call, const rw_attention_args *ar
         status = rwi_check_length(call, lse, axis, args->q.shape[axis]);
     if (status == RW_OK && wanted)
         status = rwi_check_output(call, lse);
+    if (status == RW_OK && !rwi_absent(&args->workspace))
+        status = rwi_check_tensor(call, workspace, (rwi_tensor_rule){1, 1, RWI_BYTES});
     if (status == RW_OK)
         status = rwi_check_apart(call, out, lse, false);
     if (status == RW_OK)
@@ -148,17 +148,12 @@ static int64_t bytes_of_parts(const rw_attention_params *params, int64_t count) 
 /* The split of the keys, as far as there is a workspace for it. */
 static rw_status describe_parts(const rwi_call *call, const rw_attention_args *args,
                                 rw_attention_params *params) {
-    const rwi_argument workspace = {"workspace", &args->workspace};
     params->parts = split_keys(call, params);
     const int64_t bytes = bytes_of_parts(params, params->parts.count);
-    if (rwi_absent(workspace.tensor)) {
+    if (rwi_absent(&args->workspace)) {
         params->parts = (rwi_attention_parts){.count = 1, .keys = INT32_MAX};
         return RW_OK;
     }
-    rw_status status =
-        rwi_check_tensor(call, workspace, (rwi_tensor_rule){1, 1, RWI_DTYPE_BIT(RW_U8)});
-    if (status != RW_OK)
-        return status;
     if (args->workspace.shape[0] < bytes)
         return rwi_fail(call, RW_INVALID_ARGUMENT, "workspace has %lld bytes, expected %lld",
                         (long long)args->workspace.shape[0], (long long)bytes);
@@ -184,6 +179,10 @@ static rw_status describe_inputs(const rwi_call *call, const rw_attention_args *
                                         .heads = args->q.shape[1],
                                         .seq_q = args->q.shape[2],
                                         .seq_k = seq_k};
+    const rw_pattern_shape shape = {args->q.shape[0], args->q.shape[2], seq_k};
+    status = rwi_check_pattern_shape(call, &shape);
+    if (status != RW_OK)
+        return status;
     params->q = kernel_tensor(&args->q);
     params->k = kernel_tensor(&args->k);
     params->v = kernel_tensor(&args->v);

@@ -65,6 +65,34 @@ static int close_fixture(void **state) {
     return status;
 }
 
+#define SPLIT_KEYS 1024
+#define WORKSPACE 6144 /* floats from the first */
+
+/* k and v as 3 pages of 16, of which two sequences have 2 each. */
+static void make_paged(fixture *f) {
+    const int64_t pages[] = {3, 2, 16, 16}, table[] = {2, 2};
+    f->attention.k = tensor(f->memory + 2560, 4, pages);
+    f->attention.v = tensor(f->memory + 4096, 4, pages);
+    f->attention.block_table = rw_tensor_contiguous(f->memory + WORKSPACE, RW_I32, 2, table);
+}
+
+/* One query against many keys, which are all the same 16 floats, and their workspace. One group of
+ * heads: any device has more than that to do. Returns the bytes. */
+static int64_t make_split(fixture *f) {
+    const int64_t q[] = {1, 4, 1, 16}, k[] = {1, 1, SPLIT_KEYS, 16};
+    f->attention.q = tensor(f->memory, 4, q);
+    f->attention.k = tensor(f->memory + 512, 4, k);
+    f->attention.v = tensor(f->memory + 1024, 4, k);
+    f->attention.k.stride[2] = f->attention.v.stride[2] = 0;
+    f->attention.out = tensor(f->memory + 1536, 4, q);
+    f->attention.lse = tensor(f->memory + 2048, 3, q);
+    int64_t bytes = 0;
+    assert_int_equal(rw_attention_workspace(f->context, &f->attention, &bytes), RW_OK);
+    assert_in_range(bytes, 1, sizeof(float) * (MEMORY_FLOATS - WORKSPACE - 16));
+    f->attention.workspace = rw_tensor_contiguous(f->memory + WORKSPACE, RW_U8, 1, &bytes);
+    return bytes;
+}
+
 static void assert_says(const char *sentence, const char *word) {
     if (!strstr(sentence, word))
         print_error("'%s' lacks '%s'\n", sentence, word);
@@ -196,6 +224,249 @@ static void test_attention_overlap(void **state) {
     refuse_attention(f, RW_INVALID_ARGUMENT, "lse overlaps mask");
 }
 
+static void test_block_table(void **state) {
+    fixture *f = *state;
+    make_paged(f);
+    const rw_attention_args good = f->attention;
+    const int64_t rows[] = {1, 3, 0}, sizes[] = {0, 1, 8, 24, 48};
+    f->attention.block_table.rank = 1;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "block_table has rank 1");
+    f->attention.block_table.rank = 9;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "block_table has rank 9");
+    f->attention = good;
+    f->attention.block_table.dtype = RW_F32;
+    refuse_attention(f, RW_UNSUPPORTED, "block_table has dtype f32");
+    f->attention = good;
+    f->attention.block_table.data = NULL;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "block_table.data is NULL");
+    f->attention = good;
+    f->attention.block_table.shape[1] = -1;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "block_table has shape [2, -1]");
+    for (int i = 0; i < 3; i++) {
+        f->attention = good;
+        f->attention.block_table.shape[0] = rows[i];
+        refuse_attention(f, RW_INVALID_ARGUMENT, "block_table has shape");
+    }
+    for (int i = 0; i < 5; i++) {
+        f->attention = good;
+        f->attention.k.shape[2] = f->attention.v.shape[2] = sizes[i];
+        refuse_attention(f, RW_INVALID_ARGUMENT, "k has pages of");
+    }
+    f->attention = good;
+    f->attention.v.shape[0] = 2;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "v has shape [2, 2, 16, 16]");
+    f->attention = good;
+    f->attention.v.shape[2] = 32;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "v has shape [3, 2, 32, 16]");
+    f->attention = good;
+    f->attention.out.data = good.block_table.data;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "out overlaps block_table");
+    f->attention = good;
+    f->attention.lse.data = good.block_table.data;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "lse overlaps block_table");
+}
+
+/* More keys than are counted. */
+static void test_long_tables(void **state) {
+    fixture *f = *state;
+    make_paged(f);
+    f->attention.block_table.stride[1] = 0;
+    f->attention.block_table.shape[1] = (int64_t)1 << 27;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "seq_k is 2147483648");
+    f->attention.block_table.shape[1] = (int64_t)1 << 60;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "block_table has");
+}
+
+static void test_workspace(void **state) {
+    fixture *f = *state;
+    const int64_t bytes = make_split(f);
+    const rw_attention_args good = f->attention;
+    const int32_t ranks[] = {-1, 2, 4, 5, 9};
+    for (int i = 0; i < 5; i++) {
+        f->attention.workspace.rank = ranks[i];
+        refuse_attention(f, RW_INVALID_ARGUMENT, "workspace has rank");
+    }
+    f->attention = good;
+    f->attention.workspace.dtype = RW_F32;
+    refuse_attention(f, RW_UNSUPPORTED, "workspace has dtype f32");
+    f->attention.workspace.dtype = (rw_dtype)99;
+    refuse_attention(f, RW_UNSUPPORTED, "workspace has dtype");
+    f->attention = good;
+    f->attention.workspace.shape[0] = bytes - 1;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "workspace has");
+    f->attention.workspace.shape[0] = 0;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "workspace has 0 bytes");
+    f->attention.workspace.shape[0] = -1;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "workspace has shape [-1]");
+    f->attention = good;
+    f->attention.workspace.data = NULL;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "workspace.data is NULL");
+    f->attention = good;
+    f->attention.workspace.stride[0] = 2;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "workspace has stride 2");
+    for (int by = 1; by < 16; by++) {
+        f->attention = good;
+        f->attention.workspace.data = (char *)good.workspace.data + by;
+        refuse_attention(f, RW_INVALID_ARGUMENT, "workspace.data is");
+    }
+}
+
+/* The workspace begins where an argument does. */
+static void refuse_overlap(fixture *f, const void *data, const char *words) {
+    void *apart = f->attention.workspace.data;
+    memcpy(&f->attention.workspace.data, &data, sizeof data);
+    refuse_attention(f, RW_INVALID_ARGUMENT, words);
+    f->attention.workspace.data = apart;
+}
+
+static void test_workspace_overlap(void **state) {
+    fixture *f = *state;
+    const int64_t bytes = make_split(f), keys[] = {SPLIT_KEYS}, heads[] = {4}, one[] = {1};
+    float *m = f->memory;
+    rw_pattern pattern = {.key_end = rw_tensor_contiguous(m + 3600, RW_I32, 1, one)};
+    rw_alibi alibi = {.slopes = tensor(m + 4000, 1, heads)};
+    f->attention.mask = tensor(m + 2560, 1, keys);
+    f->attention.sinks = tensor(m + 4400, 1, heads);
+    f->attention.pattern = &pattern;
+    f->attention.alibi = &alibi;
+    refuse_overlap(f, f->attention.q.data, "workspace overlaps q");
+    refuse_overlap(f, f->attention.k.data, "workspace overlaps k");
+    refuse_overlap(f, f->attention.v.data, "workspace overlaps v");
+    refuse_overlap(f, f->attention.out.data, "workspace overlaps out");
+    refuse_overlap(f, f->attention.lse.data, "workspace overlaps lse");
+    refuse_overlap(f, f->attention.mask.data, "workspace overlaps mask");
+    refuse_overlap(f, m + 3600, "workspace overlaps pattern.key_end");
+    refuse_overlap(f, m + 4000, "workspace overlaps alibi.slopes");
+    refuse_overlap(f, m + 4400, "workspace overlaps sinks");
+    refuse_overlap(f, (char *)f->attention.v.data - bytes + 16, "workspace overlaps v");
+    const int64_t table[] = {1, SPLIT_KEYS / 16};
+    f->attention.block_table = rw_tensor_contiguous(m + 4800, RW_I32, 2, table);
+    f->attention.k.shape[2] = f->attention.v.shape[2] = 16;
+    refuse_overlap(f, m + 4800, "workspace overlaps block_table");
+    f->attention.sinks.rank = 9;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "sinks has rank 9");
+}
+
+/* As many bytes as were asked for serve, none is written behind them, and the parts make what the
+ * whole is. */
+static void test_exact_workspace(void **state) {
+    fixture *f = *state;
+    static float whole[MEMORY_FLOATS], parts[MEMORY_FLOATS];
+    const int64_t bytes = make_split(f);
+    const rw_attention_args split = f->attention;
+    f->attention.workspace.rank = 0;
+    assert_int_equal(rw_attention(f->context, &f->attention), RW_OK);
+    assert_int_equal(rw_synchronize(f->context), RW_OK);
+    rwt_test_download(f->context, whole, f->memory, sizeof whole);
+    assert_int_equal(rw_attention(f->context, &split), RW_OK);
+    assert_int_equal(rw_synchronize(f->context), RW_OK);
+    rwt_test_download(f->context, parts, f->memory, sizeof parts);
+    for (int i = 0; i < WORKSPACE; i++)
+        assert_true(fabs((double)whole[i] - (double)parts[i]) <= 1e-5);
+    assert_memory_not_equal((char *)(parts + WORKSPACE), (char *)(f->before + WORKSPACE),
+                            (size_t)bytes);
+    assert_memory_equal((char *)(parts + WORKSPACE) + bytes,
+                        (char *)(f->before + WORKSPACE) + bytes,
+                        sizeof parts - WORKSPACE * sizeof *parts - (size_t)bytes);
+}
+
+/* Where none is of use, none is needed, and one of 0 bytes or of any other number serves. */
+static void test_needless_workspace(void **state) {
+    fixture *f = *state;
+    int64_t bytes = -1, none[] = {0}, some[] = {5};
+    assert_int_equal(rw_attention_workspace(f->context, &f->attention, &bytes), RW_OK);
+    assert_int_equal(bytes, 0);
+    f->attention.workspace = rw_tensor_contiguous(NULL, RW_U8, 1, none);
+    assert_int_equal(rw_attention(f->context, &f->attention), RW_OK);
+    f->attention.workspace =
+        rw_tensor_contiguous((char *)(f->memory + WORKSPACE) + 1, RW_U8, 1, some);
+    assert_int_equal(rw_attention(f->context, &f->attention), RW_OK);
+    assert_int_equal(rw_synchronize(f->context), RW_OK);
+}
+
+static void refuse_size(const fixture *f, rw_status expected, const char *argument) {
+    int64_t bytes = 77;
+    assert_refused(f, rw_attention_workspace(f->context, &f->attention, &bytes), expected,
+                   "rw_attention_workspace", argument);
+    assert_int_equal(bytes, 77);
+}
+
+static void test_workspace_size(void **state) {
+    fixture *f = *state;
+    const int64_t expected = make_split(f);
+    int64_t bytes = 77;
+    assert_int_equal(rw_attention_workspace(NULL, &f->attention, &bytes), RW_INVALID_ARGUMENT);
+    assert_refused(f, rw_attention_workspace(f->context, NULL, &bytes), RW_INVALID_ARGUMENT,
+                   "rw_attention_workspace", "args is NULL");
+    assert_int_equal(bytes, 77);
+    assert_refused(f, rw_attention_workspace(f->context, &f->attention, NULL), RW_INVALID_ARGUMENT,
+                   "rw_attention_workspace", "bytes is NULL");
+    const rw_attention_args good = f->attention;
+    f->attention.workspace = (rw_tensor){.rank = 9}; /* is not looked at */
+    assert_int_equal(rw_attention_workspace(f->context, &f->attention, &bytes), RW_OK);
+    assert_int_equal(bytes, expected);
+    f->attention = good;
+    f->attention.q.rank = 3;
+    refuse_size(f, RW_INVALID_ARGUMENT, "q has rank 3");
+    f->attention = good;
+    f->attention.v.shape[2] = 4;
+    refuse_size(f, RW_INVALID_ARGUMENT, "v has shape");
+    f->attention = good;
+    f->attention.k.shape[1] = f->attention.v.shape[1] = 3;
+    refuse_size(f, RW_INVALID_ARGUMENT, "divisor");
+    f->attention = good;
+    f->attention.q.shape[0] = 2;
+    refuse_size(f, RW_INVALID_ARGUMENT, "k has shape");
+    f->attention = good;
+    f->attention.v.shape[3] = 12;
+    refuse_size(f, RW_UNSUPPORTED, "multiple of 8");
+    f->attention = good;
+    f->attention.k.dtype = RW_U8;
+    refuse_size(f, RW_UNSUPPORTED, "k has dtype u8");
+    f->attention = good;
+    f->attention.k.shape[2] = f->attention.v.shape[2] = (int64_t)1 << 31;
+    refuse_size(f, RW_INVALID_ARGUMENT, "seq_k is 2147483648");
+    f->attention = good;
+    f->attention.block_table = rw_tensor_contiguous(f->memory + 4000, RW_F32, 2, good.q.shape);
+    refuse_size(f, RW_UNSUPPORTED, "block_table has dtype f32");
+}
+
+/* [batch, heads, seq, 128] over a few bytes: lengths without memory. */
+static rw_tensor lengths(const fixture *f, int64_t batch, int64_t heads, int64_t seq) {
+    return (rw_tensor){f->memory, RW_BF16, 4, {batch, heads, seq, 128}, {0, 0, 0, 1}};
+}
+
+static int64_t size_of_workspace(fixture *f, const rw_attention_args *args) {
+    int64_t bytes = -1;
+    assert_int_equal(rw_attention_workspace(f->context, args, &bytes), RW_OK);
+    assert_true(bytes >= 0);
+    return bytes;
+}
+
+/* What scores would take, 64 GiB for the first of these, is what attention is there to avoid. */
+static void test_workspace_is_small(void **state) {
+    fixture *f = *state;
+    const int64_t mib = 1 << 20;
+    rw_attention_args args = {
+        .q = lengths(f, 1, 8, 65536), .k = lengths(f, 1, 8, 65536), .v = lengths(f, 1, 8, 65536)};
+    assert_true(size_of_workspace(f, &args) <= 64 * mib);
+    args = (rw_attention_args){
+        .q = lengths(f, 64, 32, 1), .k = lengths(f, 64, 8, 8192), .v = lengths(f, 64, 8, 8192)};
+    assert_true(size_of_workspace(f, &args) <= 16 * mib);
+    for (int64_t seq_k = 1; seq_k < (int64_t)1 << 31; seq_k *= 8) {
+        args = (rw_attention_args){
+            .q = lengths(f, 1, 32, 1), .k = lengths(f, 1, 8, seq_k), .v = lengths(f, 1, 8, seq_k)};
+        assert_true(size_of_workspace(f, &args) <= 4 * mib);
+    }
+    for (int64_t seq_q = 1; seq_q <= 4096; seq_q *= 2)
+        for (int64_t kv_heads = 1; kv_heads <= 16; kv_heads *= 2) {
+            args = (rw_attention_args){.q = lengths(f, 1, 16, seq_q),
+                                       .k = lengths(f, 1, kv_heads, mib),
+                                       .v = lengths(f, 1, kv_heads, mib)};
+            assert_true(size_of_workspace(f, &args) <= 64 * mib);
+        }
+}
+
 static void test_products(void **state) {
     fixture *f = *state;
     const rw_qk_matmul_args qk = f->qk;
@@ -260,6 +531,14 @@ int main(void) {
         WITH_FIXTURE(test_attention_shapes),
         WITH_FIXTURE(test_attention_rules),
         WITH_FIXTURE(test_attention_overlap),
+        WITH_FIXTURE(test_block_table),
+        WITH_FIXTURE(test_long_tables),
+        WITH_FIXTURE(test_workspace),
+        WITH_FIXTURE(test_workspace_overlap),
+        WITH_FIXTURE(test_exact_workspace),
+        WITH_FIXTURE(test_needless_workspace),
+        WITH_FIXTURE(test_workspace_size),
+        WITH_FIXTURE(test_workspace_is_small),
         WITH_FIXTURE(test_products),
         WITH_FIXTURE(test_statistics),
         WITH_FIXTURE(test_merge),

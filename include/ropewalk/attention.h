@@ -14,12 +14,12 @@ extern "C" {
 #endif
 
 /* q            f32, f16 or bf16 [batch, heads, seq_q, head_dim]
- * k            q's dtype [batch, kv_heads, seq_k, head_dim]; kv_heads divides heads (GQA, MQA): head
- *              h reads k and v of head h / (heads / kv_heads)
+ * k            q's dtype [batch, kv_heads, seq_k, head_dim]; kv_heads divides heads (GQA, MQA):
+ *              head h reads k and v of head h / (heads / kv_heads)
  * v            q's dtype [batch, kv_heads, seq_k, v_dim]
  * block_table  absent, or i32 or i64 [batch, max_pages]: k and v are the pages of a cache, as in
- *              rw_kv_cache: [pages, kv_heads, page_size, width], and seq_k is max_pages * page_size;
- *              pattern->key_end says how much of it is in use
+ *              rw_kv_cache: [pages, kv_heads, page_size, width], and seq_k is max_pages times
+ *              page_size; pattern->key_end says how much of it is in use
  * out          f32, f16 or bf16 [batch, heads, seq_q, v_dim]; overlaps no input
  * lse          f32 [batch, heads, seq_q]; may be absent
  * workspace    u8, as many as rw_attention_workspace() says: few queries against many keys are then
@@ -55,22 +55,22 @@ typedef struct rw_attention_args {
  *   lse[b, h, i]    = ln(sum over j of exp(s_j) + exp(sink))
  *
  * A query without a visible key gives 0, and -inf (with a sink: the sink). Keys that the pattern
- * hides may be anything, NaN too: they show in no query that does not see them. NaN and Inf of a key
- * that is seen show, but may not where its weight is 0 in f32. Tiles that the pattern hides as a whole
- * are skipped.
+ * hides may be anything, NaN too: they show in no query that does not see them. NaN and Inf of a
+ * key that is seen show, but may not where its weight is 0 in f32. Tiles that the pattern hides as
+ * a whole are skipped.
  *
- * Sums are f32. Of f16 and bf16 inputs the weights, at most 1 each, are rounded to that dtype before
- * they meet v, as matrix hardware takes them. Stream-ordered: allocates nothing, moves nothing
- * between host and device. Returns RW_OK, RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR;
- * what the pattern's tensors and the block table hold is checked as in rw_pattern: the queries that
- * a wrong value concerns are left untouched and reported.
+ * Sums are f32. Of f16 and bf16 inputs the weights, at most 1 each, are rounded to that dtype
+ * before they meet v, as matrix hardware takes them. Stream-ordered: allocates nothing, moves
+ * nothing between host and device. Returns RW_OK, RW_INVALID_ARGUMENT, RW_UNSUPPORTED or
+ * RW_DEVICE_ERROR; what the pattern's tensors and the block table hold is checked as in rw_pattern:
+ * the queries that a wrong value concerns are left untouched and reported.
  */
 RW_API rw_status rw_attention(rw_context *context, const rw_attention_args *args);
 
 /* The bytes of workspace that a call of rw_attention() with these arguments makes use of, 0 where
- * none would help; whatever args->workspace is. It depends on the lengths, not on what tensors hold,
- * and grows with the queries and the device, not with the keys. Synchronous. Returns RW_OK or
- * RW_INVALID_ARGUMENT. */
+ * none would help; whatever args->workspace is. It depends on the lengths, not on what tensors
+ * hold, and grows with the queries and the device, not with the keys. Synchronous. Returns RW_OK,
+ * RW_INVALID_ARGUMENT or RW_UNSUPPORTED. */
 RW_API rw_status rw_attention_workspace(rw_context *context, const rw_attention_args *args,
                                         int64_t *bytes);
 

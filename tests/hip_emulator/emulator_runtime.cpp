@@ -123,7 +123,7 @@ hipError_t hipGetDeviceProperties(hipDeviceProp_t *properties, int device) {
     properties->sharedMemPerBlock = settings.shared_bytes;
     properties->warpSize = settings.wave;
     properties->maxThreadsPerBlock = HIP_EMULATOR_MAX_THREADS;
-    properties->multiProcessorCount = 1;
+    properties->multiProcessorCount = 8;
     return hipSuccess;
 }
 
