@@ -62,6 +62,22 @@ static void store_c(const rwi_matmul *p, void *c, int64_t rows, int64_t n, int64
     }
 }
 
+/* c += a * b */
+static void add_product(tiles *t, int64_t rows, int64_t columns, int64_t depth) {
+    rwi_tile_product product = {.a = t->a,
+                                .a_row = DEPTH,
+                                .a_depth = 1,
+                                .b = t->b,
+                                .b_row = TILE,
+                                .c = t->c,
+                                .c_row = TILE,
+                                .add = true,
+                                .rows = rows,
+                                .columns = columns,
+                                .depth = depth};
+    rwi_tile_multiply(&product);
+}
+
 /* Rows [m, m + TILE) of one head. */
 RWI_INLINE void multiply_rows(const rwi_matmul *p, rw_dtype a_dtype, rw_dtype b_dtype,
                               bool transposed, const rwi_matmul_head *head, int64_t m) {
@@ -76,18 +92,7 @@ RWI_INLINE void multiply_rows(const rwi_matmul *p, rw_dtype a_dtype, rw_dtype b_
             int64_t depth = rwi_min(DEPTH, p->k - k);
             pack_a(p, a_dtype, a, rows, k, depth, &t);
             pack_b(p, b_dtype, transposed, head->b, n, columns, k, depth, &t);
-            rwi_tile_product product = {.a = t.a,
-                                        .a_row = DEPTH,
-                                        .a_depth = 1,
-                                        .b = t.b,
-                                        .b_row = TILE,
-                                        .c = t.c,
-                                        .c_row = TILE,
-                                        .add = true,
-                                        .rows = rows,
-                                        .columns = columns,
-                                        .depth = depth};
-            rwi_tile_multiply(&product);
+            add_product(&t, rows, columns, depth);
         }
         store_c(p, c, rows, n, columns, &t);
     }
