@@ -242,37 +242,6 @@ static void multiply_weights_v(const rw_attention_params *p, state *t) {
 
 /* ---- ends -------------------------------------------------------------------------------- */
 
-/* What a row gives, in the caller's tensors. */
-RWI_INLINE void store_row(const rw_attention_params *p, rw_dtype dtype, int64_t b,
-                          const rwi_attention_row *row, float *out, rwi_attention_end end) {
-#pragma omp simd
-    for (int64_t d = 0; d < p->v_dim; d++)
-        out[d] *= end.share;
-    rwi_store_many(dtype, rwi_element(dtype, p->out.data, rwi_attention_at(&p->out, b, row)),
-                   p->v_dim, out);
-    if (p->lse.data)
-        ((float *)p->lse.data)[rwi_attention_at(&p->lse, b, row)] = end.lse;
-}
-
-static void store_any_row(const rw_attention_params *p, int64_t b, const rwi_attention_row *row,
-                          float *out, rwi_attention_end end) {
-    switch (p->out_dtype) {
-    case RW_F32:
-        store_row(p, RW_F32, b, row, out, end);
-        return;
-    case RW_F16:
-        store_row(p, RW_F16, b, row, out, end);
-        return;
-    case RW_BF16:
-        store_row(p, RW_BF16, b, row, out, end);
-        return;
-    case RW_I32:
-    case RW_I64:
-    case RW_U8:
-        return;
-    }
-}
-
 /* What a part of the keys gives for row `number` of all. */
 static void store_part(const rw_attention_params *p, int64_t part, int64_t number, float *out,
                        rwi_attention_end end) {
@@ -291,7 +260,8 @@ static void end_rows(const rw_attention_params *p, state *t) {
         if (!row->sane)
             continue;
         if (p->parts.count == 1)
-            store_any_row(p, t->item.b, row, out, rwi_attention_finish(p, row->h, base, t->sum[r]));
+            rwi_attention_store_any(p, t->item.b, row, out,
+                                    rwi_attention_finish(p, row->h, base, t->sum[r]));
         else
             store_part(p, t->item.part,
                        rwi_attention_row_number(p, t->item.b, t->item.kv_head, t->item.first + r),
@@ -335,37 +305,4 @@ void RWI_CPU_KERNEL(attention)(const rw_attention_params *p, int64_t begin, int6
         }
         end_rows(p, &t);
     }
-}
-
-/* Row `number` of all, of its parts. */
-static void combine_row(const rw_attention_params *p, int64_t number) {
-    float out[MAX_DIM] = {0}, largest = -INFINITY, sum = 0.0f;
-    int64_t rows = attention_combine_work(p).items, group, r, b, kv_head, bad;
-    rwi_attention_row row;
-    rwi_split_index(number, rwi_attention_group_rows(p), &group, &r);
-    rwi_split_index(group, p->rules.scores.heads / p->group, &b, &kv_head);
-    find_row(p, b, kv_head, r, &row, &bad);
-    if (!row.sane)
-        return;
-    for (int64_t part = 0; part < p->parts.count; part++) {
-        float lse = p->parts.lse[part * rows + number];
-        largest = lse > largest ? lse : largest;
-    }
-    float base = rwi_softmax_base(largest);
-    for (int64_t part = 0; part < p->parts.count; part++) {
-        float weight = rwi_exp(p->parts.lse[part * rows + number] - base);
-        const float *from = p->parts.out + (part * rows + number) * p->v_dim;
-        sum += weight;
-#pragma omp simd
-        for (int64_t d = 0; d < p->v_dim; d++)
-            out[d] += weight * from[d];
-    }
-    store_any_row(p, b, &row, out, rwi_attention_finish(p, row.h, base, sum));
-}
-
-void RWI_CPU_KERNEL(attention_combine)(const rw_attention_combine_params *p, int64_t begin,
-                                       int64_t end, rwi_fault_sink *sink) {
-    (void)sink; /* attention reported what makes no sense */
-    for (int64_t number = begin; number < end; number++)
-        combine_row(p, number);
 }

@@ -2,7 +2,7 @@
 #ifndef RWI_ATTENTION_TILE_CPU_H
 #define RWI_ATTENTION_TILE_CPU_H
 
-#include "attention_kernel.h"
+#include "attention_store_cpu.h"
 #include "few_rows_cpu.h"
 
 #define ROWS RWI_ATTENTION_ROWS
@@ -48,13 +48,6 @@ typedef struct state {
 } state;
 
 static const float nothing[MAX_DIM] = {0}; /* a key that has no page */
-
-/* A row with all that it needs. */
-static void find_row(const rw_attention_params *p, int64_t b, int64_t kv_head, int64_t r,
-                     rwi_attention_row *row, int64_t *bad) {
-    rwi_attention_find_row(p, b, kv_head, r, row, bad);
-    row->sane = row->sane && rwi_attention_pages_exist(p, b, rwi_pattern_hull(&row->pattern), bad);
-}
 
 static void load_row(rw_dtype dtype, const void *data, int64_t count, float *x) {
     switch (dtype) {
@@ -112,7 +105,7 @@ static rwi_span join(rwi_span a, rwi_span b) {
 static void begin_row(const rw_attention_params *p, state *t, int32_t r, rwi_fault_sink *sink) {
     int64_t bad;
     rwi_attention_row *row = &t->rows[r];
-    find_row(p, t->item.b, t->item.kv_head, t->item.first + r, row, &bad);
+    rwi_attention_find_whole_row(p, t->item.b, t->item.kv_head, t->item.first + r, row, &bad);
     if (!row->sane)
         rwi_cpu_fault_raise(sink, t->item.b * p->rules.scores.seq_q + row->pattern.i, bad);
     t->hulls[r / PANEL] = join(t->hulls[r / PANEL], rwi_pattern_hull(&row->pattern));
