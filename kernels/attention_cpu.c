@@ -62,7 +62,7 @@ static void multiply_q_k(const rw_attention_params *p, state *t) {
     for (int64_t n = 0; n < padded_keys(t); n++) {
         k[n] = words ? (const rwi_word *)t->k_rows[n] : t->key_words + n * MAX_DIM;
         if (!words)
-            load_row(p->dtype, t->k_rows[n], p->head_dim, t->key_words + n * MAX_DIM);
+            rwi_cpu_load(p->dtype, t->k_rows[n], p->head_dim, t->key_words + n * MAX_DIM);
     }
     if (t->pairs)
         multiply_panels(t, k, true);
@@ -108,7 +108,7 @@ static void multiply_with_care(const rw_attention_params *p, state *t) {
             float weight = weights[n * score_stride(t)];
             if (weight == 0.0f)
                 continue;
-            load_row(p->dtype, t->v_rows[n], p->v_dim, line);
+            rwi_cpu_load(p->dtype, t->v_rows[n], p->v_dim, line);
             for (int64_t d = 0; d < p->v_dim; d++)
                 out[d] += weight * line[d];
         }
@@ -145,7 +145,7 @@ static void copy_v(const rw_attention_params *p, state *t, int64_t begin, int64_
         else if (p->dtype == RW_F32)
             rwi_few_copy(t->v_rows[n], p->v_dim, line);
         else
-            load_row(p->dtype, t->v_rows[n], p->v_dim, line);
+            rwi_cpu_load(p->dtype, t->v_rows[n], p->v_dim, line);
         for (int64_t d = p->v_dim; d < t->width; d++)
             line[d] = 0.0f;
     }

@@ -3,6 +3,7 @@
 #define RWI_ATTENTION_TILE_CPU_H
 
 #include "attention_store_cpu.h"
+#include "block_cpu.h"
 #include "few_rows_cpu.h"
 
 #define ROWS RWI_ATTENTION_ROWS
@@ -49,24 +50,6 @@ typedef struct state {
 
 static const float nothing[MAX_DIM] = {0}; /* a key that has no page */
 
-static void load_row(rw_dtype dtype, const void *data, int64_t count, float *x) {
-    switch (dtype) {
-    case RW_F32:
-        rwi_load_many(RW_F32, data, count, x);
-        return;
-    case RW_F16:
-        rwi_load_many(RW_F16, data, count, x);
-        return;
-    case RW_BF16:
-        rwi_load_many(RW_BF16, data, count, x);
-        return;
-    case RW_I32:
-    case RW_I64:
-    case RW_U8:
-        return;
-    }
-}
-
 /* Whether rows of q, k and v hold words as they are multiplied. */
 static bool are_words(const rw_attention_params *p, const state *t) {
     return p->dtype == RW_F32 || t->pairs;
@@ -82,7 +65,7 @@ static void pack_row(const rw_attention_params *p, state *t, int32_t r) {
     if (are_words(p, t))
         memcpy(line, q, (size_t)t->words * sizeof *line);
     else
-        load_row(p->dtype, q, p->head_dim, line);
+        rwi_cpu_load(p->dtype, q, p->head_dim, line);
     if (t->few) {
         float *to = t->q + rwi_few_place(r, t->words);
         for (int64_t w = 0; w < t->words; w += 4)

@@ -74,8 +74,13 @@ __device__ inline void rwi_fault_raise(const rwi_fault_sink &sink, int64_t token
 
 /* ---- launches ---- */
 
-/* What a block gets of shared memory without asking for more. */
+/* What a block gets of dynamic shared memory without asking for more: on AMD's platform all there is,
+ * on NVIDIA's 48 KiB with its static arrays. */
+#if defined(__HIP_PLATFORM_AMD__)
+#define RWI_UNASKED_SHARED_BYTES ((size_t)64 * 1024)
+#else
 #define RWI_UNASKED_SHARED_BYTES ((size_t)32 * 1024)
+#endif
 
 typedef struct rwi_launch_shape {
     rwi_op op;
