@@ -201,9 +201,14 @@ static bool overlap(const rw_tensor *a, const rw_tensor *b) {
     return meet(steps, count, distance / size);
 }
 
+/* Not so where it is absent, nor where rwi_check_tensor() is still to refuse its rank. */
+static bool has_axes(const rw_tensor *tensor) {
+    return tensor->rank > 0 && tensor->rank <= RW_MAX_RANK;
+}
+
 rw_status rwi_check_apart(const rwi_call *call, rwi_argument output, rwi_argument other,
                           bool in_place) {
-    if (rwi_absent(output.tensor) || rwi_absent(other.tensor) ||
+    if (!has_axes(output.tensor) || !has_axes(other.tensor) ||
         (in_place && same_view(output.tensor, other.tensor)) ||
         !overlap(output.tensor, other.tensor))
         return RW_OK;

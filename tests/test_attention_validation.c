@@ -282,6 +282,8 @@ static void test_workspace(void **state) {
     const int64_t bytes = make_split(f);
     const rw_attention_args good = f->attention;
     const int32_t ranks[] = {-1, 2, 4, 5, 9};
+    for (int axis = 1; axis < RW_MAX_RANK; axis++) /* so that a rank too high is not just empty */
+        f->attention.workspace.shape[axis] = f->attention.workspace.stride[axis] = 1;
     for (int i = 0; i < 5; i++) {
         f->attention.workspace.rank = ranks[i];
         refuse_attention(f, RW_INVALID_ARGUMENT, "workspace has rank");
@@ -343,6 +345,8 @@ static void test_workspace_overlap(void **state) {
     f->attention.block_table = rw_tensor_contiguous(m + 4800, RW_I32, 2, table);
     f->attention.k.shape[2] = f->attention.v.shape[2] = 16;
     refuse_overlap(f, m + 4800, "workspace overlaps block_table");
+    for (int axis = 1; axis < RW_MAX_RANK; axis++)
+        f->attention.sinks.shape[axis] = f->attention.sinks.stride[axis] = 1;
     f->attention.sinks.rank = 9;
     refuse_attention(f, RW_INVALID_ARGUMENT, "sinks has rank 9");
 }

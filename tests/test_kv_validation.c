@@ -223,6 +223,18 @@ static void test_norm(void **state) {
     assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "norm.k_weight");
 }
 
+/* More axes than a tensor can have. */
+static void test_ranks(void **state) {
+    fixture *f = *state;
+    const rw_tensor high = {f->memory + 8000, RW_I32, 9, {2, 1, 1, 1}, {1, 1, 1, 1}};
+    rw_rope_append_args good = f->args;
+    f->args.append.offsets = high;
+    assert_refused(f, RW_INVALID_ARGUMENT, "offsets has rank 9");
+    f->args = good;
+    f->args.norm.q_weight = high;
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "norm.q_weight has rank 9");
+}
+
 #define WITH_FIXTURE(test) cmocka_unit_test_setup_teardown(test, open_fixture, close_fixture)
 
 int main(void) {
@@ -231,7 +243,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_FIXTURE(test_valid),  WITH_FIXTURE(test_null),      WITH_FIXTURE(test_absent),
         WITH_FIXTURE(test_shapes), WITH_FIXTURE(test_page_size), WITH_FIXTURE(test_overlap),
-        WITH_FIXTURE(test_norm),
+        WITH_FIXTURE(test_norm),   WITH_FIXTURE(test_ranks),
     };
     return cmocka_run_group_tests_name("KV cache, refused arguments", tests, NULL, NULL);
 }
