@@ -74,7 +74,7 @@ __device__ inline void rwi_fault_raise(const rwi_fault_sink &sink, int64_t token
 
 /* ---- launches ---- */
 
-/* What a block gets of dynamic shared memory without asking for more: on AMD's platform all there is,
+/* What a block gets of dynamic shared memory without asking: on AMD's platform all there is,
  * on NVIDIA's 48 KiB with its static arrays. */
 #if defined(__HIP_PLATFORM_AMD__)
 #define RWI_UNASKED_SHARED_BYTES ((size_t)64 * 1024)

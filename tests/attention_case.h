@@ -4,11 +4,11 @@
 
 #include "pattern_case.h"
 
-/* scale   in 1/64; 0: none given
- * mask    [batch, heads, seq_q, seq_k] or [batch, 1, 1, seq_k]
- * poison  k and v are NaN where no query sees the key
- * sick    NaN in column 0 of v or k, at the last key that the first query sees; or of the first
- * query
+/* scale       in 1/64; 0: none given
+ * mask        [batch, heads, seq_q, seq_k] or [batch, 1, 1, seq_k]
+ * poison      k and v are NaN where no query sees the key
+ * sick        NaN in column 0 of v or k, at the last key that the first query sees; or of the first
+ *             query
  * paged       k and v in pages, in no order, and pages that no one reads between them
  * page_fault  the last sequence's page of the last key that its last query sees is -1, or past the
  *             last

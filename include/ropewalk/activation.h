@@ -27,8 +27,9 @@ typedef enum rw_swiglu_packing {
  * gate, up   [..., hidden] both
  * packed     [..., 2 * hidden], laid out as `packing` says
  * out        [..., hidden]; absent: gate in place (not for packed). It may be the view of gate or
- * of up, also within a row that is packed in halves, but no other memory of theirs. limit      if
- * not 0: gate is clamped to at most limit and up to [-limit, limit], before anything else; positive
+ *            of up, also within a row that is packed in halves, but no other memory of theirs
+ * limit      if not 0: gate is clamped to at most limit and up to [-limit, limit], before anything
+ *            else; positive
  * alpha      factor of the gate within the sigmoid [1], positive
  * up_offset  added to up, after the clamp
  *

@@ -97,7 +97,8 @@ typedef struct rw_attention_merge_args {
  *   lse = m + ln(w_a + w_b)
  *
  * A part without keys (lse = -inf) leaves the other bit for bit (merged.out of its dtype), and its
- * out is not read; two of them give 0 and -inf. Associative and commutative up to rounding.
+ * out is not read; two of them give 0 and -inf. Associative and commutative up to rounding. Sinks
+ * count once: give them to one of the parts.
  *
  * Stream-ordered: allocates nothing, moves nothing between host and device. Returns RW_OK,
  * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.

@@ -73,7 +73,8 @@ typedef struct rw_head_norm {
 /* rope    q, q_out, positions, offsets, offset and direction as in rw_rope_apply(); k and k_out are
  *         absent: k is that of `append`, of q's dtype, batch, seq and head_dim
  * append  as in rw_kv_append(). Where a token lies in the cache and which ids turn it are two
- * things: left-padded and M-RoPE tokens differ in them norm    zero: none
+ *         things: left-padded and M-RoPE tokens differ in them
+ * norm    zero: none
  */
 typedef struct rw_rope_append_args {
     rw_rope_args rope;

@@ -32,8 +32,8 @@ RW_API rw_status rw_scale(rw_context *context, const rw_scale_args *args);
  * x        [seq_q, seq_k], [heads, seq_q, seq_k] or [batch, heads, seq_q, seq_k]; f32, f16 or bf16
  * out      shape and dtype of x; absent: in place
  * mask     f32, f16 or bf16; the trailing axes of x, or 1 along any but the last of them, which
- * then serves all. What stands in it is added, -inf and -1e4 alike pattern  NULL: none. Either mask
- * or pattern may be absent, not both
+ *          then serves all. What stands in it is added, -inf and -1e4 alike
+ * pattern  NULL: none. Either mask or pattern may be absent, not both
  */
 typedef struct rw_mask_apply_args {
     rw_tensor x;
