@@ -1,4 +1,4 @@
-/* Where attention's results go to, for attention.hip and attention_combine.hip. */
+/* Where attention's results go to, for attention_gpu.h and attention_combine.hip. */
 #ifndef RWI_ATTENTION_STORE_H
 #define RWI_ATTENTION_STORE_H
 

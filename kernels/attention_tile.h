@@ -1,4 +1,4 @@
-/* The pieces of attention.hip: shapes of its tiles, what a block and a thread hold, tiles into
+/* The pieces of attention_gpu.h: shapes of its tiles, what a block and a thread hold, tiles into
  * shared memory, scores to weights. */
 #ifndef RWI_ATTENTION_TILE_H
 #define RWI_ATTENTION_TILE_H
