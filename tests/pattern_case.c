@@ -285,14 +285,11 @@ bool rwt_pattern_sees(const rwt_job *job, const rwt_pattern_fields *fields,
 double rwt_pattern_count(const rwt_job *job, const rwt_pattern_fields *fields,
                          const rwt_pattern_plan *plan) {
     double count = 0.0;
-    bool alike = !fields->prefixes && !fields->own && !fields->padding && !fields->bits &&
-                 !fields->hide; /* what one sequence sees, all see */
-    int64_t batch = alike && plan->shape.batch > 0 ? 1 : plan->shape.batch;
-    for (int64_t b = 0; b < batch; b++)
+    for (int64_t b = 0; b < plan->shape.batch; b++)
         for (int64_t i = 0; i < plan->shape.seq_q; i++)
             for (int64_t j = 0; j < plan->shape.seq_k; j++) {
                 rw_pattern_pair pair = {b, i, j};
                 count += rwt_pattern_sees(job, fields, plan, &pair);
             }
-    return alike ? count * (double)plan->shape.batch : count;
+    return count;
 }
