@@ -76,7 +76,7 @@ static bool has_vectors(const rwi_bias_rows &rows) {
 
 template <rw_dtype D, int VEC>
 static rw_status launch_alibi(rwi_device *device, const rw_alibi_bias_params &op) {
-    rwi_tiled<rw_alibi_bias_params> p = {op, {alibi_bias_work(&op).items, op.rows.seq_k, 0, 0}};
+    rwi_tiled<rw_alibi_bias_params> p = {op, {alibi_bias_work(&op).items, op.rows.seq_k, 0}};
     const rwi_launch_shape shape =
         rwi_launch_row_tiles(RWI_OP_alibi_bias, VEC, RWI_TILE_MAX_STEPS, &p.tiles);
     return rwi_launch(device, shape, alibi_kernel<D, VEC>, p);

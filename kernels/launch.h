@@ -34,6 +34,7 @@
 #include "hip/hip_device.h"
 
 #include "dtype.h"
+#include "rows.h"
 
 /* Threads of a block, where a kernel has no reason for another number. */
 #define RWI_BLOCK 256
@@ -102,6 +103,20 @@ __device__ inline int64_t rwi_block_row() {
     return (int64_t)blockIdx.y * gridDim.x + blockIdx.x;
 }
 
+/* Lines of blocks: along x the pieces of a line, so that nobody divides to find them. */
+static inline rwi_launch_shape rwi_launch_lines(rwi_op op, int64_t lines, int64_t pieces,
+                                                dim3 block) {
+    const int64_t layers = rwi_ceil_div(lines, 65535);
+    rwi_launch_shape shape = {op, dim3((uint32_t)pieces), block, 0};
+    shape.grid.y = layers == 0 ? 0 : (uint32_t)rwi_ceil_div(lines, layers);
+    shape.grid.z = (uint32_t)layers;
+    return shape;
+}
+
+__device__ inline int64_t rwi_block_line() {
+    return (int64_t)blockIdx.z * gridDim.y + blockIdx.y;
+}
+
 /* One thread an item: kernels return where rwi_item() is past the last. */
 static inline rwi_launch_shape rwi_launch_items(rwi_op op, int64_t items) {
     return rwi_launch_rows(op, rwi_ceil_div(items, RWI_BLOCK), dim3(RWI_BLOCK));
@@ -136,6 +151,25 @@ static inline rw_status rwi_launch(rwi_device *device, const rwi_launch_shape &s
     hipLaunchKernelGGL(kernel, shape.grid, shape.block, shape.shared_bytes, hip->stream, params,
                        sink);
     return rwi_hip_status(device, hipGetLastError(), "a kernel launch");
+}
+
+/* ---- rows ---- */
+
+/* Where a row starts in N tensors. A GPU feels products of 64 bits: where the rows have one axis,
+ * as they mostly do, there is one for each tensor. */
+template <int N>
+__device__ inline void rwi_row_offsets(const rwi_row_axes &axes, int64_t row,
+                                       const int64_t *const (&strides)[N], int64_t (&offsets)[N]) {
+    if (axes.single) {
+#pragma unroll
+        for (int n = 0; n < N; n++)
+            offsets[n] = row * strides[n][2];
+    } else {
+        const rwi_row_index index = rwi_row_find(&axes, row);
+#pragma unroll
+        for (int n = 0; n < N; n++)
+            offsets[n] = rwi_row_offset(&index, strides[n]);
+    }
 }
 
 /* ---- dtypes as template arguments ---- */
@@ -189,38 +223,83 @@ static inline bool rwi_rows_are_vectors(rw_dtype dtype, const rwi_rows &rows) {
 template <rw_dtype D> struct rwi_storage { typedef uint16_t type; };
 template <> struct rwi_storage<RW_F32> { typedef float type; };
 
-/* Elements i .. i + VEC - 1 of an array of D, as f32. Where VEC is rwi_vector_length<D>, element i
- * lies on 16 bytes and one access moves them all; else they move one by one. */
+/* VEC elements as they lie in memory: four words where VEC is rwi_vector_length<D>, else one by one.
+ */
+template <rw_dtype D, int VEC, bool WHOLE = VEC == rwi_vector_length<D>> struct rwi_packed {
+    typename rwi_storage<D>::type elements[VEC];
+};
+template <rw_dtype D, int VEC> struct rwi_packed<D, VEC, true> { uint32_t words[4]; };
+
+/* Elements i .. i + VEC - 1 of an array of D. Whole vectors lie on 16 bytes; one access moves them.
+ */
 template <rw_dtype D, int VEC>
-__device__ inline void rwi_load_vector(const void *data, int64_t i, float (&x)[VEC]) {
+__device__ inline void rwi_load_packed(const void *data, int64_t i, rwi_packed<D, VEC> &packed) {
     if constexpr (VEC != rwi_vector_length<D>) {
         for (int n = 0; n < VEC; n++)
-            x[n] = rwi_load(D, data, i + n);
+            packed.elements[n] = ((const typename rwi_storage<D>::type *)data)[i + n];
     } else {
         const uint4 chunk = *(const uint4 *)rwi_element(D, data, i);
-        const uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
-        typename rwi_storage<D>::type elements[VEC];
-        memcpy(elements, words, sizeof words);
-#pragma unroll
-        for (int n = 0; n < VEC; n++)
-            x[n] = rwi_load(D, elements, n);
+        packed = {{chunk.x, chunk.y, chunk.z, chunk.w}};
     }
 }
 
 template <rw_dtype D, int VEC>
-__device__ inline void rwi_store_vector(void *data, int64_t i, const float (&x)[VEC]) {
+__device__ inline void rwi_store_packed(void *data, int64_t i, const rwi_packed<D, VEC> &packed) {
     if constexpr (VEC != rwi_vector_length<D>) {
         for (int n = 0; n < VEC; n++)
-            rwi_store(D, data, i + n, x[n]);
+            ((typename rwi_storage<D>::type *)data)[i + n] = packed.elements[n];
+    } else {
+        const uint32_t(&words)[4] = packed.words;
+        *(uint4 *)rwi_element(D, data, i) = make_uint4(words[0], words[1], words[2], words[3]);
+    }
+}
+
+/* The elements as f32. */
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_unpack(const rwi_packed<D, VEC> &packed, float (&x)[VEC]) {
+    if constexpr (VEC != rwi_vector_length<D>) {
+        for (int n = 0; n < VEC; n++)
+            x[n] = rwi_load(D, packed.elements, n);
+    } else {
+        constexpr int each = VEC / 4; /* of a word */
+#pragma unroll
+        for (int n = 0; n < VEC; n++) {
+            const uint32_t word = packed.words[n / each];
+            if constexpr (D == RW_BF16) /* as rwi_load() does, but in one step */
+                x[n] = rwi_f32_from_bits(n % each == 0 ? word << 16 : word & 0xFFFF0000u);
+            else
+                x[n] = rwi_load(D, &word, n % each);
+        }
+    }
+}
+
+/* The nearest elements of D. */
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_pack(const float (&x)[VEC], rwi_packed<D, VEC> &packed) {
+    if constexpr (VEC != rwi_vector_length<D>) {
+        for (int n = 0; n < VEC; n++)
+            rwi_store(D, packed.elements, n, x[n]);
     } else {
         typename rwi_storage<D>::type elements[VEC];
 #pragma unroll
         for (int n = 0; n < VEC; n++)
             rwi_store(D, elements, n, x[n]);
-        uint32_t words[4];
-        memcpy(words, elements, sizeof words);
-        *(uint4 *)rwi_element(D, data, i) = make_uint4(words[0], words[1], words[2], words[3]);
+        memcpy(packed.words, elements, sizeof elements);
     }
+}
+
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_load_vector(const void *data, int64_t i, float (&x)[VEC]) {
+    rwi_packed<D, VEC> packed;
+    rwi_load_packed(data, i, packed);
+    rwi_unpack(packed, x);
+}
+
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_store_vector(void *data, int64_t i, const float (&x)[VEC]) {
+    rwi_packed<D, VEC> packed;
+    rwi_pack(x, packed);
+    rwi_store_packed(data, i, packed);
 }
 
 /* Element i, bit for bit. */

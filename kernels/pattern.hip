@@ -81,7 +81,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
 template <rw_dtype D, int VEC>
 static rw_status launch_fill(rwi_device *device, const rw_pattern_fill_params &op) {
     rwi_tiled<rw_pattern_fill_params> p = {op,
-                                           {pattern_fill_work(&op).items, op.pattern.seq_k, 0, 0}};
+                                           {pattern_fill_work(&op).items, op.pattern.seq_k, 0}};
     const rwi_launch_shape shape =
         rwi_launch_row_tiles(RWI_OP_pattern_fill, VEC, RWI_TILE_MAX_STEPS, &p.tiles);
     if (rwi_pattern_has_cells(&op.pattern))
@@ -101,7 +101,7 @@ extern "C" rw_status rwi_hip_pattern_fill(rwi_device *device, const rw_pattern_f
 extern "C" rw_status rwi_hip_pattern_fill_bits(rwi_device *device,
                                                const rw_pattern_fill_bits_params *op) {
     rwi_tiled<rw_pattern_fill_bits_params> p = {
-        *op, {pattern_fill_bits_work(op).items, rwi_ceil_div(op->pattern.seq_k, 8), 0, 0}};
+        *op, {pattern_fill_bits_work(op).items, rwi_ceil_div(op->pattern.seq_k, 8), 0}};
     const rwi_launch_shape shape =
         rwi_launch_row_tiles(RWI_OP_pattern_fill_bits, 1, RWI_TILE_MAX_STEPS, &p.tiles);
     if (rwi_pattern_has_cells(&op->pattern))

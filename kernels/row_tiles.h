@@ -20,7 +20,6 @@
 typedef struct rwi_row_tiles {
     int64_t rows;
     int64_t columns;
-    int64_t tiles; /* of a row */
     int32_t steps;
 } rwi_row_tiles;
 
@@ -30,7 +29,7 @@ template <typename Params> struct rwi_tiled {
     rwi_row_tiles tiles;
 };
 
-/* Cuts rows and columns; max_steps is RWI_TILE_STEPS or RWI_TILE_MAX_STEPS. */
+/* Cuts rows and columns; max_steps is RWI_TILE_MAX_STEPS, or what a thread loads before it stores. */
 static inline rwi_launch_shape rwi_launch_row_tiles(rwi_op op, int vec, int max_steps,
                                                     rwi_row_tiles *tiles) {
     const int64_t vectors = rwi_ceil_div(tiles->columns, vec);
@@ -41,18 +40,18 @@ static inline rwi_launch_shape rwi_launch_row_tiles(rwi_op op, int vec, int max_
     while (x < threads && x < RWI_BLOCK)
         x *= 2;
     const uint32_t y = RWI_BLOCK / x;
-    tiles->tiles = rwi_ceil_div(threads, x);
-    return rwi_launch_rows(op, rwi_ceil_div(tiles->rows, y) * tiles->tiles, dim3(x, y));
+    const int64_t blocks = rwi_ceil_div(threads, x);
+    if (blocks > 1) /* even shares */
+        x = (uint32_t)rwi_ceil_div(rwi_ceil_div(threads, blocks), 32) * 32;
+    return rwi_launch_lines(op, rwi_ceil_div(tiles->rows, y), blocks, dim3(x, y));
 }
 
 /* The row of this thread and its first column; false where there is none. */
 template <int VEC>
 __device__ static inline bool rwi_tile_place(const rwi_row_tiles &tiles, int64_t *row,
                                              int64_t *column) {
-    int64_t rows, tile;
-    rwi_split_index(rwi_block_row(), tiles.tiles, &rows, &tile);
-    *row = rows * blockDim.y + threadIdx.y;
-    *column = (tile * tiles.steps * blockDim.x + threadIdx.x) * VEC;
+    *row = rwi_block_line() * blockDim.y + threadIdx.y;
+    *column = ((int64_t)blockIdx.x * tiles.steps * blockDim.x + threadIdx.x) * VEC;
     return *row < tiles.rows;
 }
 

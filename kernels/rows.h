@@ -8,6 +8,8 @@
  * through, so that the leading ones are mostly 1. */
 typedef struct rwi_row_axes {
     int64_t length[3];
+    int64_t count; /* of all rows */
+    bool single;   /* axis: length[0] and length[1] are 1 */
 } rwi_row_axes;
 
 typedef struct rwi_row_index {
@@ -15,12 +17,12 @@ typedef struct rwi_row_index {
 } rwi_row_index;
 
 RWI_INLINE int64_t rwi_row_count(const rwi_row_axes *axes) {
-    return axes->length[0] * axes->length[1] * axes->length[2];
+    return axes->count;
 }
 
 RWI_INLINE rwi_row_index rwi_row_find(const rwi_row_axes *axes, int64_t row) {
     rwi_row_index index = {{0, 0, row}};
-    if (axes->length[0] * axes->length[1] > 1) {
+    if (!axes->single) {
         rwi_split_index(row, axes->length[2], &row, &index.at[2]);
         rwi_split_index(row, axes->length[1], &index.at[0], &index.at[1]);
     }

@@ -340,7 +340,7 @@ static rw_status dispatch(rwi_device *device, const rwi_scores &scores, Body bod
 }
 
 extern "C" rw_status rwi_hip_scale(rwi_device *device, const rw_scale_params *op) {
-    rwi_tiled<rw_scale_params> p = {*op, {rwi_scores_rows(&op->scores), op->scores.seq_k, 0, 0}};
+    rwi_tiled<rw_scale_params> p = {*op, {rwi_scores_rows(&op->scores), op->scores.seq_k, 0}};
     return dispatch(device, op->scores, [&](auto dtype, auto vec) {
         const rwi_launch_shape shape =
             rwi_launch_row_tiles(RWI_OP_scale, vec.value, RWI_TILE_STEPS, &p.tiles);
@@ -350,7 +350,7 @@ extern "C" rw_status rwi_hip_scale(rwi_device *device, const rw_scale_params *op
 
 extern "C" rw_status rwi_hip_mask_apply(rwi_device *device, const rw_mask_apply_params *op) {
     rwi_tiled<rw_mask_apply_params> p = {*op,
-                                         {rwi_scores_rows(&op->scores), op->scores.seq_k, 0, 0}};
+                                         {rwi_scores_rows(&op->scores), op->scores.seq_k, 0}};
     return dispatch(device, op->scores, [&](auto dtype, auto vec) {
         const rwi_launch_shape shape =
             rwi_launch_row_tiles(RWI_OP_mask_apply, vec.value, RWI_TILE_STEPS, &p.tiles);

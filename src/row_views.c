@@ -14,7 +14,7 @@ static bool continues(const rwi_row_view *views, int num_views, int axis, int be
 }
 
 rwi_row_axes rwi_rows_describe(const rwi_row_view *views, int num_views, int num_axes) {
-    rwi_row_axes axes = {{1, 1, 1}};
+    rwi_row_axes axes = {.length = {1, 1, 1}};
     for (int i = 0; i < num_views; i++)
         for (int place = 0; place < 3; place++)
             views[i].stride[place] = 0;
@@ -34,5 +34,7 @@ rwi_row_axes rwi_rows_describe(const rwi_row_view *views, int num_views, int num
         }
         last = axis;
     }
+    axes.count = axes.length[0] * axes.length[1] * axes.length[2];
+    axes.single = axes.length[0] == 1 && axes.length[1] == 1;
     return axes;
 }
