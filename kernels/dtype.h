@@ -39,6 +39,17 @@ RWI_INLINE uint16_t rwi_f32_to_bf16(float value) {
 #endif
 }
 
+/* The nearest bf16, as f32. */
+RWI_INLINE float rwi_round_to_bf16(float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800 /* where a pair is rounded eight times as fast */
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(value), "f"(0.0f));
+    return rwi_f32_from_bits(pair);
+#else
+    return rwi_bf16_to_f32(rwi_f32_to_bf16(value));
+#endif
+}
+
 /* C and HIP's own compiler (__HIP__) have a type for f16, other compilers of HIP its functions. */
 #if defined(__cplusplus) && !defined(__HIP__)
 RWI_INLINE float rwi_f16_to_f32(uint16_t bits) {
@@ -134,7 +145,7 @@ RWI_INLINE float rwi_round_to(rw_dtype dtype, float value) {
     case RW_F16:
         return rwi_f16_to_f32(rwi_f32_to_f16(value));
     case RW_BF16:
-        return rwi_bf16_to_f32(rwi_f32_to_bf16(value));
+        return rwi_round_to_bf16(value);
     case RW_F32:
     case RW_I32:
     case RW_I64:

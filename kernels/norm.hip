@@ -8,9 +8,11 @@
 /* Lanes that reduce by shuffles: no wave has fewer. */
 #define LANES 32
 
-/* Vectors that a thread keeps, and the most threads of a block that does so. */
+/* Vectors that a thread keeps, where there are rows enough to keep a GPU busy, and the most threads
+ * of a block that does so. */
 #define KEPT 4
 #define KEPT_THREADS 512
+#define MANY_ROWS 512
 
 #define LONG_THREADS 1024
 
@@ -23,42 +25,77 @@ struct norm_row {
     bool valid;
 };
 
-template <rw_dtype D> __device__ static inline norm_row find_row(const rw_rms_norm_params &p) {
+template <rw_dtype D, bool RESIDUAL>
+__device__ static inline norm_row find_row(const rw_rms_norm_params &p) {
     const int64_t number = rwi_block_row() * blockDim.y + threadIdx.y;
     const bool valid = number < rwi_row_count(&p.rows);
-    const rwi_row_index index = rwi_row_find(&p.rows, valid ? number : 0);
-    return {rwi_element(D, p.x, rwi_row_offset(&index, p.x_stride)),
-            rwi_element(D, p.residual, rwi_row_offset(&index, p.residual_stride)),
-            rwi_element(D, p.sum, rwi_row_offset(&index, p.sum_stride)),
-            rwi_element(D, p.out, rwi_row_offset(&index, p.out_stride)), valid};
+    int64_t offset[2];
+    rwi_row_offsets(p.rows, valid ? number : 0, {p.x_stride, p.out_stride}, offset);
+    norm_row row = {rwi_element(D, p.x, offset[0]), nullptr, nullptr,
+                    rwi_element(D, p.out, offset[1]), valid};
+    if constexpr (RESIDUAL) {
+        rwi_row_offsets(p.rows, valid ? number : 0, {p.residual_stride, p.sum_stride}, offset);
+        row.residual = rwi_element(D, p.residual, offset[0]);
+        row.sum = rwi_element(D, p.sum, offset[1]);
+    }
+    return row;
 }
 
-/* x, or x + residual, which is written. */
+/* x += residual, which is written. */
 template <rw_dtype D, int VEC>
-__device__ static inline void add_residual(const norm_row &row, int64_t i, float (&x)[VEC]) {
-    float residual[VEC];
-    rwi_load_vector<D>(row.residual, i, residual);
+__device__ static inline void add_residual(const norm_row &row, int64_t i,
+                                           const rwi_packed<D, VEC> &residual,
+                                           rwi_packed<D, VEC> &x) {
+    float sum[VEC], other[VEC];
+    rwi_unpack(x, sum);
+    rwi_unpack(residual, other);
 #pragma unroll
     for (int n = 0; n < VEC; n++)
-        x[n] = rwi_round_to(D, x[n] + residual[n]);
-    rwi_store_vector<D>(row.sum, i, x);
+        sum[n] += other[n];
+    rwi_pack(sum, x);
+    rwi_store_packed(row.sum, i, x);
 }
 
-/* f64 holds the square of any f32. */
-template <int VEC> __device__ static inline double squares(const float (&x)[VEC]) {
-    double sum = 0.0;
+/* The squares of the first `count` vectors, times factor^2. Adding pairs rounds no number more than
+ * eight times, which costs the root two of SPEC's 4 eps. */
+template <rw_dtype D, int VEC, int COUNT>
+__device__ static inline float squares_of(const rwi_packed<D, VEC> (&packed)[COUNT], int count,
+                                          float factor) {
+    float total = 0.0f;
 #pragma unroll
-    for (int n = 0; n < VEC; n++)
-        sum += (double)x[n] * (double)x[n];
-    return sum;
+    for (int k = 0; k < COUNT; k++) {
+        float x[VEC];
+        rwi_unpack(packed[k], x);
+#pragma unroll
+        for (int n = 0; n < VEC; n++)
+            x[n] = (x[n] * factor) * (x[n] * factor);
+#pragma unroll
+        for (int distance = VEC / 2; distance > 0; distance /= 2)
+#pragma unroll
+            for (int n = 0; n < distance; n++)
+                x[n] += x[n + distance];
+        total += k < count ? x[0] : 0.0f;
+    }
+    return total;
+}
+
+/* The squares of any f32, even where f32 has no number for them. */
+template <rw_dtype D, int VEC, int COUNT>
+__device__ static inline double squares(const rwi_packed<D, VEC> (&x)[COUNT], int count) {
+    const float sum = squares_of(x, count, 1.0f);
+    if (sum > 0x1p-80f && sum < 0x1p100f)
+        return (double)sum;
+    return sum < 1.0f ? (double)squares_of(x, count, 0x1p100f) * 0x1p-200
+                      : (double)squares_of(x, count, 0x1p-80f) * 0x1p160;
 }
 
 /* The sum over a row's threads, on each of them; every thread of the block calls. */
 __device__ static inline double sum_over_row(double sum) {
     __shared__ double partial[LONG_THREADS / LANES];
-    const int width = blockDim.x < LANES ? (int)blockDim.x : LANES;
-    for (int distance = width / 2; distance > 0; distance /= 2)
-        sum += __shfl_xor(sum, distance, width);
+#pragma unroll
+    for (int distance = LANES / 2; distance > 0; distance /= 2)
+        if (distance < blockDim.x)
+            sum += __shfl_xor(sum, distance, LANES);
     if (blockDim.x <= LANES) /* the same for all threads of the block */
         return sum;
     const int parts = blockDim.x / LANES;
@@ -90,10 +127,17 @@ __device__ static inline void load_weight(const void *weight, int64_t i, float (
 /* Normalizes one vector and writes it. */
 template <rw_dtype D, int VEC>
 __device__ static inline void store_scaled(const rw_rms_norm_params &p, const norm_row &row,
-                                           int64_t i, rwi_rms_factor factor, float (&x)[VEC]) {
+                                           int64_t i, rwi_rms_factor factor,
+                                           rwi_packed<D, VEC> &packed) {
+    float x[VEC];
+    rwi_unpack(packed, x);
+    if (factor.first != 1.0f)
+#pragma unroll
+        for (int n = 0; n < VEC; n++)
+            x[n] *= factor.first;
 #pragma unroll
     for (int n = 0; n < VEC; n++)
-        x[n] = rms_norm_scale(x[n], factor);
+        x[n] *= factor.second;
     if (p.weight) {
         float w[VEC];
         if (p.weight_dtype == RW_F32)
@@ -102,60 +146,89 @@ __device__ static inline void store_scaled(const rw_rms_norm_params &p, const no
             load_weight<RW_F16>(p.weight, i, w);
         else
             load_weight<RW_BF16>(p.weight, i, w);
+        if (p.cast_before_weight)
+#pragma unroll
+            for (int n = 0; n < VEC; n++)
+                x[n] = rwi_round_to(D, x[n]);
+        if (p.weight_offset != 0.0f)
+#pragma unroll
+            for (int n = 0; n < VEC; n++)
+                w[n] += p.weight_offset;
 #pragma unroll
         for (int n = 0; n < VEC; n++)
-            x[n] = (p.cast_before_weight ? rwi_round_to(D, x[n]) : x[n]) * (w[n] + p.weight_offset);
+            x[n] *= w[n];
     }
     rwi_store_vector<D>(row.out, i, x);
 }
 
-/* Rows of at most COUNT vectors a thread. */
+/* The vectors of a row that a thread keeps. */
+struct norm_share {
+    int first; /* column */
+    int step;  /* from vector to vector */
+    int count;
+
+    __device__ int column(int k) const {
+        return first + k * step;
+    }
+};
+
+/* All vectors are under way together: no branch parts the loads. Those past the last repeat the
+ * row's first. */
 template <rw_dtype D, int VEC, int COUNT>
+__device__ static inline void load_share(const void *data, const norm_share &share,
+                                         rwi_packed<D, VEC> (&x)[COUNT]) {
+#pragma unroll
+    for (int k = 0; k < COUNT; k++)
+        rwi_load_packed(data, k < share.count ? share.column(k) : 0, x[k]);
+}
+
+/* Rows of at most COUNT vectors a thread. */
+template <rw_dtype D, int VEC, int COUNT, bool RESIDUAL>
 static __global__ void __launch_bounds__(KEPT_THREADS)
     kept_kernel(rw_rms_norm_params p, rwi_fault_sink) {
-    const norm_row row = find_row<D>(p);
-    const int64_t first = threadIdx.x * VEC, step = blockDim.x * VEC;
-    const int64_t end = row.valid ? p.hidden : 0;
-    float x[COUNT][VEC] = {};
+    const norm_row row = find_row<D, RESIDUAL>(p);
+    norm_share share = {(int)threadIdx.x * VEC, (int)blockDim.x * VEC, 0};
 #pragma unroll
     for (int k = 0; k < COUNT; k++)
-        if (first + k * step < end)
-            rwi_load_vector<D>(row.x, first + k * step, x[k]);
-    double sum = 0.0;
+        share.count += row.valid && share.column(k) < p.hidden;
+    rwi_packed<D, VEC> x[COUNT];
+    load_share(row.x, share, x);
+    if constexpr (RESIDUAL) {
+        rwi_packed<D, VEC> residual[COUNT];
+        load_share(row.residual, share, residual);
 #pragma unroll
-    for (int k = 0; k < COUNT; k++) {
-        if (first + k * step < end) {
-            if (p.residual)
-                add_residual<D>(row, first + k * step, x[k]);
-            sum += squares(x[k]);
-        }
+        for (int k = 0; k < COUNT; k++)
+            if (k < share.count)
+                add_residual(row, share.column(k), residual[k], x[k]);
     }
-    const rwi_rms_factor factor = rms_norm_factor(&p, sum_over_row(sum));
+    const rwi_rms_factor factor = rms_norm_factor(&p, sum_over_row(squares(x, share.count)));
 #pragma unroll
     for (int k = 0; k < COUNT; k++)
-        if (first + k * step < end)
-            store_scaled<D>(p, row, first + k * step, factor, x[k]);
+        if (k < share.count)
+            store_scaled(p, row, share.column(k), factor, x[k]);
 }
 
 /* Rows of any length, which are read twice. */
-template <rw_dtype D, int VEC>
+template <rw_dtype D, int VEC, bool RESIDUAL>
 static __global__ void __launch_bounds__(LONG_THREADS)
     long_kernel(rw_rms_norm_params p, rwi_fault_sink) {
-    const norm_row row = find_row<D>(p);
+    const norm_row row = find_row<D, RESIDUAL>(p);
     const int64_t first = threadIdx.x * VEC, step = blockDim.x * VEC;
     const int64_t end = row.valid ? p.hidden : 0;
-    float x[VEC];
+    rwi_packed<D, VEC> x[1], residual;
     double sum = 0.0;
     for (int64_t i = first; i < end; i += step) {
-        rwi_load_vector<D>(row.x, i, x);
-        if (p.residual)
-            add_residual<D>(row, i, x);
-        sum += squares(x);
+        rwi_load_packed(row.x, i, x[0]);
+        if constexpr (RESIDUAL) {
+            rwi_load_packed(row.residual, i, residual);
+            add_residual(row, i, residual, x[0]);
+        }
+        sum += squares(x, 1);
     }
     const rwi_rms_factor factor = rms_norm_factor(&p, sum_over_row(sum));
     for (int64_t i = first; i < end; i += step) {
-        rwi_load_vector<D>(p.residual ? row.sum : row.x, i, x); /* what this thread wrote */
-        store_scaled<D>(p, row, i, factor, x);
+        rwi_load_packed(RESIDUAL ? row.sum : row.x, i, x[0]); /* what this thread wrote */
+        store_scaled(p, row, i, factor, x[0]);
     }
 }
 
@@ -177,21 +250,27 @@ static rwi_launch_shape shape_for(const rw_rms_norm_params &p, int64_t threads) 
                            dim3((uint32_t)x, (uint32_t)y));
 }
 
-template <rw_dtype D, int VEC>
+template <rw_dtype D, int VEC, bool RESIDUAL>
 static rw_status launch_norm(rwi_device *device, const rw_rms_norm_params &p) {
     const int64_t vectors = rwi_ceil_div(p.hidden, VEC);
-    if (vectors <= LANES)
-        return rwi_launch(device, shape_for(p, vectors), kept_kernel<D, VEC, 1>, p);
+    if (rms_norm_work(&p).items < MANY_ROWS && vectors <= KEPT_THREADS)
+        return rwi_launch(device, shape_for(p, vectors), kept_kernel<D, VEC, 1, RESIDUAL>, p);
     if (vectors <= KEPT * KEPT_THREADS)
         return rwi_launch(device, shape_for(p, rwi_ceil_div(vectors, KEPT)),
-                          kept_kernel<D, VEC, KEPT>, p);
-    return rwi_launch(device, shape_for(p, LONG_THREADS), long_kernel<D, VEC>, p);
+                          kept_kernel<D, VEC, KEPT, RESIDUAL>, p);
+    return rwi_launch(device, shape_for(p, LONG_THREADS), long_kernel<D, VEC, RESIDUAL>, p);
+}
+
+template <rw_dtype D, int VEC>
+static rw_status launch_vectors(rwi_device *device, const rw_rms_norm_params &p) {
+    return p.residual ? launch_norm<D, VEC, true>(device, p)
+                      : launch_norm<D, VEC, false>(device, p);
 }
 
 extern "C" rw_status rwi_hip_rms_norm(rwi_device *device, const rw_rms_norm_params *p) {
     return rwi_dispatch_float(device, p->dtype, [&](auto dtype) {
         constexpr rw_dtype D = dtype.value;
-        return has_vectors(*p) ? launch_norm<D, rwi_vector_length<D>>(device, *p)
-                               : launch_norm<D, 1>(device, *p);
+        return has_vectors(*p) ? launch_vectors<D, rwi_vector_length<D>>(device, *p)
+                               : launch_vectors<D, 1>(device, *p);
     });
 }
