@@ -59,8 +59,8 @@ typedef struct rwi_swiglu_kind {
 RWI_INLINE float swiglu_exp(const rw_swiglu_params *p, rwi_swiglu_kind kind, float gate, float z) {
     float size = fabsf(z) * 0.5f;
     float e = kind.narrow ? rwi_exp_small(-size) : rwi_exp(-size);
-    if (!kind.plain) { /* the rounding of z alone would cost the result |z| units in the last place
-                        */
+    if (!kind.plain &&
+        !kind.narrow) { /* the rounding of z would cost |z| units in the last place */
         float rest = rwi_product_rest(p->alpha, gate, z) * 0.5f;
         rest = z < 0.0f ? -rest : rest;
         e -= size < 200.0f ? e * rest : 0.0f;

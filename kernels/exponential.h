@@ -11,11 +11,6 @@ RWI_INLINE float rwi_exp(float x) {
     return expf(x);
 }
 
-/* For x <= 0, where what is below 2^-125 may be 0. */
-RWI_INLINE float rwi_exp_small(float x) {
-    return expf(x);
-}
-
 /* 2^x within 2 units in the last place, where what is below 2^-126 may be 0. */
 RWI_INLINE float rwi_exp2_fast(float x) {
 #if defined(__CUDA_ARCH__)
@@ -27,9 +22,18 @@ RWI_INLINE float rwi_exp2_fast(float x) {
 #endif
 }
 
-/* Within 2 units in the last place, for b up to 2^126. */
+/* For x <= 0, within 2 + |x| units in the last place; what is below 2^-125 may be 0. */
+RWI_INLINE float rwi_exp_small(float x) {
+    return rwi_exp2_fast(x * 0x1.715476p+0f);
+}
+
+/* Within 2 units in the last place, for b from 2^-126 to 2^126. */
 RWI_INLINE float rwi_divide_fast(float a, float b) {
-#if defined(__CUDA_ARCH__) || defined(__HIP_DEVICE_COMPILE__)
+#if defined(__CUDA_ARCH__)
+    float reciprocal;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(b));
+    return a * reciprocal;
+#elif defined(__HIP_DEVICE_COMPILE__)
     return __fdividef(a, b);
 #else
     return a / b;
