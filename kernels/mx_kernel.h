@@ -120,19 +120,19 @@ RWI_INLINE float rwi_mx_decode(rw_mx_format format, uint32_t code) {
     return rwi_f32_from_bits(bits | (code & sign) << (32 - element.bits));
 }
 
-/* Rounds to nearest even, saturating; the value is finite. */
+/* Rounds to nearest even, saturating; the value is finite. The last place of `step` is the distance
+ * of the format's numbers around the value: the sum rounds as they do, and ends in how many such
+ * distances the value is. */
 RWI_INLINE uint32_t rwi_mx_encode(rw_mx_format format, float value) {
     rwi_mx_element element = rwi_mx_element_of(format);
-    int shift = 23 - element.mantissa;
     uint32_t bits = rwi_f32_bits(value);
     uint32_t rest = bits & 0x7FFFFFFFu;
-    uint32_t half = (1u << (shift - 1)) - 1u;
-    uint32_t normal = ((rest + half + ((rest >> shift) & 1u)) >> shift) -
-                      ((uint32_t)(127 - element.bias) << element.mantissa);
-    /* The last place of `step` is the distance of the subnormals: the sum rounds as they do. */
-    float step = rwi_f32_from_bits((uint32_t)(127 + 24 - element.bias - element.mantissa) << 23);
-    uint32_t subnormal = rwi_f32_bits(rwi_f32_from_bits(rest) + step) - rwi_f32_bits(step);
-    uint32_t code = rest < (uint32_t)(128 - element.bias) << 23 ? subnormal : normal;
+    uint32_t least = (uint32_t)(128 - element.bias); /* exponent, of normal numbers */
+    uint32_t exponent = rest >> 23;
+    exponent = exponent < least ? least : exponent;
+    uint32_t step = (exponent + 23u - (uint32_t)element.mantissa) << 23;
+    uint32_t count = rwi_f32_bits(rwi_f32_from_bits(rest) + rwi_f32_from_bits(step)) - step;
+    uint32_t code = count + ((exponent - least) << element.mantissa);
     code = code > element.max_code ? element.max_code : code;
     return code | (bits >> 31) << (element.bits - 1);
 }
@@ -216,16 +216,22 @@ RWI_INLINE rwi_mx_quads rwi_mx_quads_of(rw_mx_format format, rw_mx_nibbles nibbl
     return quads;
 }
 
-/* Writes a group's codes, one a byte of `word` in the order of rwi_mx_quads. */
-RWI_INLINE void rwi_mx_store_group(rw_mx_format format, rw_mx_nibbles nibbles, uint64_t word,
-                                   uint8_t *codes, int group) {
-    int bytes = rwi_mx_element_of(format).bits;
+/* A group's codes, one a byte in the order of rwi_mx_quads, as they lie in memory. */
+RWI_INLINE uint64_t rwi_mx_pack_group(rw_mx_format format, rw_mx_nibbles nibbles, uint64_t word) {
     if (format == RW_MXFP4_E2M1 && nibbles == RW_MX_SPLIT)
         word |= word >> 28; /* the second four beside the first */
     else
         word = rwi_mx_pack(format, word);
     if (format == RW_MXFP4_E2M1 && nibbles == RW_MX_HIGH_FIRST)
         word = rwi_mx_swap_nibbles(word);
+    return word;
+}
+
+/* Writes a group's codes. */
+RWI_INLINE void rwi_mx_store_group(rw_mx_format format, rw_mx_nibbles nibbles, uint64_t word,
+                                   uint8_t *codes, int group) {
+    int bytes = rwi_mx_element_of(format).bits;
+    word = rwi_mx_pack_group(format, nibbles, word);
     memcpy(codes + group * bytes, &word, (size_t)bytes);
 }
 
