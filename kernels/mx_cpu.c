@@ -225,7 +225,7 @@ RWI_INLINE uint32_t encode(rw_mx_format format, float value) {
     uint32_t code = rwi_f32_bits(rwi_f32_from_bits(rest) + rwi_f32_from_bits(step)) - step +
                     ((exponent - least) >> shift);
     code = code < element.max_code ? code : element.max_code;
-    return code | (bits >> 31) << (element.bits - 1);
+    return code | (bits >> (32 - element.bits) & 1u << (element.bits - 1));
 }
 
 /* The codes of blocks that follow each other, one a byte, to where they follow each other. */
@@ -262,14 +262,21 @@ RWI_INLINE void pack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const ui
 RWI_INLINE void encode_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const float *values,
                               int64_t count, uint8_t *scales, uint8_t *codes) {
     float scaled[RWI_CPU_BLOCK];
+    uint32_t largest[BATCH];
+    float inverse[BATCH];
     _Alignas(64) uint8_t encoded[RWI_CPU_BLOCK];
     uint8_t *target = rwi_mx_element_of(format).bits == 8 ? codes : encoded;
+    for (int64_t b = 0; b < count; b++)
+        largest[b] = largest_bits(values + b * RW_MX_BLOCK);
+#pragma omp simd
     for (int64_t b = 0; b < count; b++) {
-        scales[b] = rwi_mx_scale_for(format, largest_bits(values + b * RW_MX_BLOCK));
-        float inverse = rwi_mx_inverse_scale(scales[b]);
+        scales[b] = rwi_mx_scale_for(format, largest[b]);
+        inverse[b] = rwi_mx_inverse_scale(scales[b]);
+    }
+    for (int64_t b = 0; b < count; b++) {
 #pragma omp simd
         for (int64_t i = b * RW_MX_BLOCK; i < (b + 1) * RW_MX_BLOCK; i++)
-            scaled[i] = values[i] * inverse;
+            scaled[i] = values[i] * inverse[b];
     }
 #pragma omp simd
     for (int64_t i = 0; i < count * RW_MX_BLOCK; i++)
