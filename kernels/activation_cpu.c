@@ -52,14 +52,13 @@ typedef struct swiglu_piece {
     int64_t count;
 } swiglu_piece;
 
-RWI_INLINE float lowest_gate(rw_dtype dtype, int step, const swiglu_piece *piece) {
-    float lowest = INFINITY;
-#pragma omp simd reduction(min : lowest)
-    for (int64_t i = 0; i < piece->count; i++) {
-        float gate = rwi_load(dtype, piece->gate, step * i);
-        lowest = gate < lowest ? gate : lowest;
-    }
-    return lowest;
+/* Whether all gates are swiglu_nearest() at least, or NaN. */
+RWI_INLINE bool is_near(rw_dtype dtype, int step, const swiglu_piece *piece, float nearest) {
+    unsigned below = 0;
+#pragma omp simd reduction(| : below)
+    for (int64_t i = 0; i < piece->count; i++)
+        below |= rwi_load(dtype, piece->gate, step * i) < nearest;
+    return !below;
 }
 
 RWI_INLINE void activate(const rw_swiglu_params *p, rw_dtype dtype, int step, swiglu_mode mode,
@@ -77,7 +76,7 @@ RWI_INLINE void activate(const rw_swiglu_params *p, rw_dtype dtype, int step, sw
 
 RWI_INLINE void activate_piece(const rw_swiglu_params *p, rw_dtype dtype, int step,
                                const swiglu_piece *piece) {
-    if (!(lowest_gate(dtype, step, piece) >= swiglu_nearest(p)))
+    if (!is_near(dtype, step, piece, swiglu_nearest(p)))
         activate(p, dtype, step, SWIGLU_FAR, piece);
     else if (swiglu_is_plain(p))
         activate(p, dtype, step, SWIGLU_PLAIN, piece);

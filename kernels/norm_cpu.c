@@ -100,14 +100,13 @@ RWI_INLINE double exact_squares(rw_dtype dtype, const void *x, int64_t begin, in
     return sum;
 }
 
-RWI_INLINE double float_squares(const float *x, int64_t part) {
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < part; i++)
-        sum += (double)(four_squares(x[i], x[part + i], x[2 * part + i], x[3 * part + i]) +
-                        four_squares(x[4 * part + i], x[5 * part + i], x[6 * part + i],
-                                     x[7 * part + i]));
-    return sum;
+/* Sums side by side, since a compiler adds up its own one by one. */
+#define LANES 8
+
+/* The squares of eight columns of a block that are `part` apart, or, of bf16, pairs of them. */
+RWI_INLINE float float_squares(const float *x, int64_t part) {
+    return four_squares(x[0], x[part], x[2 * part], x[3 * part]) +
+           four_squares(x[4 * part], x[5 * part], x[6 * part], x[7 * part]);
 }
 
 RWI_INLINE float pair_squares(uint32_t a, uint32_t b) {
@@ -115,22 +114,30 @@ RWI_INLINE float pair_squares(uint32_t a, uint32_t b) {
                         rwi_pair_second(b));
 }
 
-RWI_INLINE double pairs_squares(const rwi_pair *x, int64_t part) {
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < part; i++)
-        sum += (double)(pair_squares(x[i], x[part + i]) +
-                        pair_squares(x[2 * part + i], x[3 * part + i]));
-    return sum;
+RWI_INLINE float pairs_squares(const rwi_pair *x, int64_t part) {
+    return pair_squares(x[0], x[part]) + pair_squares(x[2 * part], x[3 * part]);
+}
+
+/* Of a block of f32 or bf16, of its first 8 * part columns. */
+RWI_INLINE double quick_squares(rw_dtype dtype, const void *x, int64_t part) {
+    double sum[LANES] = {0.0};
+    for (int64_t i = 0; i < part; i += LANES) {
+#pragma omp simd
+        for (int lane = 0; lane < LANES; lane++)
+            sum[lane] +=
+                (double)(dtype == RW_BF16 ? pairs_squares((const rwi_pair *)x + i + lane, part)
+                                          : float_squares((const float *)x + i + lane, part));
+    }
+    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 }
 
 /* Of a block of f32 or bf16. */
 RWI_INLINE double sum_of_squares(rw_dtype dtype, const void *x, int64_t count) {
-    int64_t part = count / 8;
-    double sum = dtype == RW_BF16 ? pairs_squares(x, part) : float_squares(x, part);
+    int64_t part = count / (8 * LANES) * LANES;
+    double sum = quick_squares(dtype, x, part);
     if (!is_safe_sum(sum))
         return exact_squares(dtype, x, 0, count);
-    return sum + exact_squares(dtype, x, 8 * part, count);
+    return 8 * part < count ? sum + exact_squares(dtype, x, 8 * part, count) : sum;
 }
 
 /* ---- a row ---- */
