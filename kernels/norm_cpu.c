@@ -266,16 +266,16 @@ RWI_INLINE void prefetch(const char *data, int64_t bytes) {
 
 /* Normalizes the row that the first pass left, of which most is still in the cache. */
 RWI_INLINE void second_pass(const rw_rms_norm_params *p, rw_dtype dtype, const norm_row *row,
-                            const norm_row *next, const norm_weight *weight, rwi_rms_factor factor,
+                            const norm_row *ahead, const norm_weight *weight, rwi_rms_factor factor,
                             bool stream) {
     float buffer[RWI_CPU_BLOCK];
     const char *in = row->residual ? row->sum : row->x;
     for (int64_t first = 0; first < p->hidden; first += RWI_CPU_BLOCK) {
         int64_t count = rwi_min(RWI_CPU_BLOCK, p->hidden - first);
         int64_t bytes = count * (int64_t)rwi_dtype_size(dtype);
-        prefetch(rwi_element(dtype, next->x, first), bytes);
+        prefetch(rwi_element(dtype, ahead->x, first), bytes);
         if (row->residual)
-            prefetch(rwi_element(dtype, next->residual, first), bytes);
+            prefetch(rwi_element(dtype, ahead->residual, first), bytes);
         const void *x = rwi_element(dtype, in, first);
         void *out = rwi_element(dtype, row->out, first);
         if (!p->weight) {
@@ -290,6 +290,9 @@ RWI_INLINE void second_pass(const rw_rms_norm_params *p, rw_dtype dtype, const n
     }
 }
 
+/* Short rows that are normalized together: one alone waits for its root and division. */
+#define GROUP 8
+
 RWI_INLINE void normalize(const rw_rms_norm_params *p, rw_dtype dtype, int64_t begin, int64_t end) {
     const void *in = p->residual ? p->sum : p->x;
     int64_t bytes = rwi_row_count(&p->rows) * p->hidden * (int64_t)rwi_dtype_size(dtype);
@@ -297,12 +300,19 @@ RWI_INLINE void normalize(const rw_rms_norm_params *p, rw_dtype dtype, int64_t b
         p->out != in && p->out != p->x && p->out != p->residual && bytes >= RWI_CPU_STREAM_BYTES;
     norm_weight weight;
     keep_weight(p, dtype, &weight);
-    norm_row row = find_row(p, dtype, begin);
-    for (int64_t number = begin; number < end; number++) {
-        norm_row next = find_row(p, dtype, number + 1 < end ? number + 1 : number);
-        rwi_rms_factor factor = rms_norm_factor(p, first_pass(p, dtype, &row));
-        second_pass(p, dtype, &row, &next, &weight, factor, stream);
-        row = next;
+    int64_t step = p->hidden <= RWI_CPU_BLOCK ? GROUP : 1;
+    for (int64_t first = begin; first < end; first += step) {
+        norm_row rows[GROUP];
+        double totals[GROUP];
+        int64_t count = rwi_min(step, end - first);
+        for (int64_t i = 0; i < count; i++) {
+            rows[i] = find_row(p, dtype, first + i);
+            totals[i] = first_pass(p, dtype, &rows[i]);
+        }
+        for (int64_t i = 0; i < count; i++) {
+            norm_row ahead = find_row(p, dtype, rwi_min(first + i + step, end - 1));
+            second_pass(p, dtype, &rows[i], &ahead, &weight, rms_norm_factor(p, totals[i]), stream);
+        }
     }
     if (stream)
         rwi_cpu_stream_end();
