@@ -258,10 +258,11 @@ RWI_INLINE void scale_block(rw_dtype dtype, norm_kind kind, const void *in, cons
     rwi_cpu_write(dtype, out, count, stream, y);
 }
 
-/* Asks for memory that is about to be read: rows are too short for the CPU to foresee the next. */
+/* Asks for memory that is about to be read, since rows are too short for the CPU to foresee the
+ * next; into the second level, as this row fills the first and is still at work there. */
 RWI_INLINE void prefetch(const char *data, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch(data + i);
+        __builtin_prefetch(data + i, 0, 2);
 }
 
 /* Normalizes the row that the first pass left, of which most is still in the cache. */
