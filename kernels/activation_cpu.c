@@ -1,63 +1,133 @@
 /* SwiGLU on the CPU; the twin of activation.hip. An item is a piece of a row. */
 #include "activation_kernel.h"
 #include "block_cpu.h"
+#include "pairs_cpu.h"
 
 _Static_assert(RWI_SWIGLU_PIECE <= RWI_CPU_BLOCK, "a piece is computed as one block");
 
-RWI_INLINE void activate(const rw_swiglu_params *p, rwi_swiglu_kind kind, const float *gate,
-                         const float *up, int64_t count, float *out) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++)
-        out[i] = swiglu_value(p, kind, gate[i], up[i]);
+/* ---- values ---- */
+
+/* Which formula a piece takes. */
+typedef enum swiglu_mode {
+    SWIGLU_PLAIN, /* swiglu_near() where swiglu_is_plain() */
+    SWIGLU_NEAR,  /* swiglu_near() */
+    SWIGLU_FAR    /* swiglu_value(), for gates of any size */
+} swiglu_mode;
+
+/* The least gate of swiglu_near(). */
+RWI_INLINE float swiglu_nearest(const rw_swiglu_params *p) {
+    return p->alpha > 1024.0f ? INFINITY : -80.0f / p->alpha;
 }
 
-RWI_INLINE void activate_pairs(const rw_swiglu_params *p, rwi_swiglu_kind kind, const float *pairs,
-                               bool up_first, int64_t count, float *out) {
+/* As swiglu_value(), in half the work: from -80 on neither exp(-z) overflows nor does a product
+ * vanish before the result does. */
+RWI_INLINE float swiglu_near(const rw_swiglu_params *p, bool plain, float gate, float up) {
+    if (!plain) { /* NaN passes */
+        gate = gate > p->limit ? p->limit : gate;
+        up = up > p->limit ? p->limit : up < -p->limit ? -p->limit : up;
+        up += p->up_offset;
+    }
+    float z = plain ? gate : p->alpha * gate;
+    float e = rwi_exp_small(-z);
+    if (!plain) { /* what rounding took from z */
+        float rest = rwi_product_rest(p->alpha, gate, z);
+        e -= z < 80.0f ? e * rest : 0.0f;
+    }
+    return gate / (1.0f + e) * up;
+}
+
+RWI_INLINE float swiglu_of(const rw_swiglu_params *p, swiglu_mode mode, float gate, float up) {
+    rwi_swiglu_kind any = {false, false};
+    return mode == SWIGLU_FAR ? swiglu_value(p, any, gate, up)
+                              : swiglu_near(p, mode == SWIGLU_PLAIN, gate, up);
+}
+
+/* ---- pieces ---- */
+
+/* A piece of a row, of f32 or bf16; gate and up are `step` elements apart from their next ones. */
+typedef struct swiglu_piece {
+    const void *gate;
+    const void *up;
+    void *out;
+    int64_t count;
+} swiglu_piece;
+
+/* Whether all gates are swiglu_nearest() at least, or NaN. */
+RWI_INLINE bool is_near(rw_dtype dtype, int step, const swiglu_piece *piece, float nearest) {
+    unsigned below = 0;
+#pragma omp simd reduction(| : below)
+    for (int64_t i = 0; i < piece->count; i++)
+        below |= rwi_load(dtype, piece->gate, step * i) < nearest;
+    return !below;
+}
+
+RWI_INLINE void activate(const rw_swiglu_params *p, rw_dtype dtype, int step, swiglu_mode mode,
+                         const swiglu_piece *piece) {
 #pragma omp simd
-    for (int64_t i = 0; i < count; i++)
-        out[i] = swiglu_value(p, kind, pairs[2 * i + up_first], pairs[2 * i + 1 - up_first]);
+    for (int64_t i = 0; i < piece->count; i++) {
+        float value = swiglu_of(p, mode, rwi_load(dtype, piece->gate, step * i),
+                                rwi_load(dtype, piece->up, step * i));
+        if (dtype == RW_BF16)
+            ((uint16_t *)piece->out)[i] = (uint16_t)(rwi_pair_round(value) >> 16);
+        else
+            ((float *)piece->out)[i] = value;
+    }
+}
+
+RWI_INLINE void activate_piece(const rw_swiglu_params *p, rw_dtype dtype, int step,
+                               const swiglu_piece *piece) {
+    if (!is_near(dtype, step, piece, swiglu_nearest(p)))
+        activate(p, dtype, step, SWIGLU_FAR, piece);
+    else if (swiglu_is_plain(p))
+        activate(p, dtype, step, SWIGLU_PLAIN, piece);
+    else
+        activate(p, dtype, step, SWIGLU_NEAR, piece);
 }
 
 /* The elements [first, first + count) of a row. */
-RWI_INLINE void activate_piece(const rw_swiglu_params *p, rw_dtype dtype, bool plain,
-                               const rwi_row_index *index, int64_t first, bool stream) {
-    float buffer[2 * RWI_SWIGLU_PIECE], up_buffer[RWI_SWIGLU_PIECE], out_buffer[RWI_SWIGLU_PIECE];
-    rwi_swiglu_kind kind = {plain, dtype != RW_F32};
+RWI_INLINE void read_and_activate(const rw_swiglu_params *p, rw_dtype dtype, int step,
+                                  const rwi_row_index *index, int64_t first, bool stream) {
+    float gate_buffer[2 * RWI_SWIGLU_PIECE], up_buffer[RWI_SWIGLU_PIECE];
+    float out_buffer[RWI_SWIGLU_PIECE];
     int64_t count = rwi_min(RWI_SWIGLU_PIECE, p->hidden - first);
+    int64_t gate_at = rwi_row_offset(index, p->gate_stride) + step * first;
+    int64_t up_at = rwi_row_offset(index, p->up_stride) + first;
+    swiglu_piece piece = {.gate = rwi_element(dtype, p->gate, gate_at), .count = count};
     char *out = rwi_element(dtype, p->out, rwi_row_offset(index, p->out_stride) + first);
-    float *target = rwi_cpu_target(dtype, out, stream, out_buffer);
-    int64_t gate_first = rwi_row_offset(index, p->gate_stride) + (p->interleaved ? 2 : 1) * first;
-    const char *gate_data = rwi_element(dtype, p->gate, gate_first);
-    if (p->interleaved) {
-        const float *pairs = rwi_cpu_read(dtype, gate_data, 2 * count, buffer);
-        if (p->up_first)
-            activate_pairs(p, kind, pairs, true, count, target);
-        else
-            activate_pairs(p, kind, pairs, false, count, target);
-    } else {
-        const char *up_data =
-            rwi_element(dtype, p->up, rwi_row_offset(index, p->up_stride) + first);
-        const float *gate = rwi_cpu_read(dtype, gate_data, count, buffer);
-        const float *up = rwi_cpu_read(dtype, up_data, count, up_buffer);
-        activate(p, kind, gate, up, count, target);
+    if (step == 1)
+        piece.up = rwi_element(dtype, p->up, up_at);
+    if (dtype == RW_F16) {
+        piece.gate = rwi_cpu_read(dtype, piece.gate, step * count, gate_buffer);
+        if (step == 1)
+            piece.up = rwi_cpu_read(dtype, piece.up, count, up_buffer);
     }
-    rwi_cpu_write(dtype, out, count, stream, target);
+    rw_dtype as = dtype == RW_F16 ? RW_F32 : dtype; /* what the buffers hold */
+    if (step == 2) {
+        const void *second = rwi_element(as, piece.gate, 1);
+        piece.up = p->up_first ? piece.gate : second;
+        piece.gate = p->up_first ? second : piece.gate;
+    }
+    piece.out = stream || dtype == RW_F16 ? (void *)out_buffer : out;
+    activate_piece(p, as, step, &piece);
+    if (dtype == RW_F16)
+        rwi_cpu_write(dtype, out, count, stream, out_buffer);
+    else if (stream)
+        rwi_cpu_stream(out, out_buffer, (size_t)count * rwi_dtype_size(dtype));
 }
 
 RWI_INLINE void activate_pieces(const rw_swiglu_params *p, rw_dtype dtype, int64_t begin,
                                 int64_t end) {
     int64_t bytes = rwi_row_count(&p->rows) * p->hidden * (int64_t)rwi_dtype_size(dtype);
     bool stream = p->out != p->gate && p->out != p->up && bytes >= RWI_CPU_STREAM_BYTES;
-    bool plain = swiglu_is_plain(p);
     int64_t pieces = swiglu_pieces(p);
     for (int64_t item = begin; item < end; item++) {
         int64_t row, piece;
         rwi_split_index(item, pieces, &row, &piece);
         rwi_row_index index = rwi_row_find(&p->rows, row);
-        if (plain)
-            activate_piece(p, dtype, true, &index, piece * RWI_SWIGLU_PIECE, stream);
+        if (p->interleaved)
+            read_and_activate(p, dtype, 2, &index, piece * RWI_SWIGLU_PIECE, stream);
         else
-            activate_piece(p, dtype, false, &index, piece * RWI_SWIGLU_PIECE, stream);
+            read_and_activate(p, dtype, 1, &index, piece * RWI_SWIGLU_PIECE, stream);
     }
     if (stream)
         rwi_cpu_stream_end();

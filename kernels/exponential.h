@@ -79,11 +79,10 @@ RWI_INLINE float rwi_exp(float x) {
     return parts.fraction * rwi_power_of_two(half) * rwi_power_of_two(parts.whole - half);
 }
 
-/* For x <= 0, as exact, a little faster, and 0 below 2^-125. */
+/* For x up to 88, as exact and a little faster: what is below 2^-125 comes out as about that. */
 RWI_INLINE float rwi_exp_small(float x) {
-    rwi_exp_parts parts = rwi_exp_split(x < -87.0f ? -87.0f : x);
-    uint32_t bits = rwi_f32_bits(parts.fraction) + ((uint32_t)parts.whole << 23);
-    return x < -86.6f ? 0.0f : rwi_f32_from_bits(bits);
+    rwi_exp_parts parts = rwi_exp_split(x < -87.0f ? -87.0f : x); /* NaN stays */
+    return parts.fraction * rwi_power_of_two(parts.whole);
 }
 
 RWI_INLINE float rwi_divide_fast(float a, float b) {

@@ -1,6 +1,7 @@
 /* Microscaling formats on the CPU; the twin of mx.hip. An item is a block of 32 elements. */
 #include "block_cpu.h"
 #include "mx_kernel.h"
+#include "pairs_cpu.h"
 
 /* Blocks decoded at a time. */
 #define BATCH (RWI_CPU_BLOCK / RW_MX_BLOCK)
@@ -24,33 +25,114 @@ static run find_run(const rwi_mx_params *p, int64_t begin, int64_t end) {
     return r;
 }
 
-/* ---- dequantize ---- */
+/* ---- dequantize ----
+ *
+ * A number of any format times a scale is a bf16, unless the scale is very small or large, and bf16
+ * are made of whole numbers of 16 bits, twice as many at a time as f32. */
 
-RWI_INLINE void unpack_block(rw_mx_format format, rw_mx_nibbles nibbles, const uint8_t *codes,
-                             uint8_t *unpacked) {
-    for (int group = 0; group < RWI_MX_GROUPS; group++) {
-        uint64_t word = rwi_mx_load_group(format, nibbles, codes, group);
-        memcpy(unpacked + group * RWI_MX_GROUP, &word, sizeof word);
+/* The codes of blocks that follow each other, one in 16 bits each. Loops over all of them take
+ * longer vectors than a block fills. */
+RWI_INLINE void unpack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const uint8_t *codes,
+                              int64_t count, uint16_t *unpacked) {
+    int64_t bytes = count * rwi_mx_element_of(format).bits * RW_MX_BLOCK / 8;
+    if (rwi_mx_element_of(format).bits == 8) {
+#pragma omp simd
+        for (int64_t i = 0; i < bytes; i++)
+            unpacked[i] = codes[i];
+    } else if (rwi_mx_element_of(format).bits == 6) {
+        uint8_t spread[RWI_CPU_BLOCK];
+        for (int64_t group = 0; group < count * RWI_MX_GROUPS; group++) {
+            uint64_t word = rwi_mx_load_group(format, nibbles, codes, (int)group);
+            memcpy(spread + group * RWI_MX_GROUP, &word, sizeof word);
+        }
+#pragma omp simd
+        for (int64_t i = 0; i < count * RW_MX_BLOCK; i++)
+            unpacked[i] = spread[i];
+    } else if (nibbles == RW_MX_SPLIT) {
+        for (int64_t b = 0; b < count; b++) {
+#pragma omp simd
+            for (int i = 0; i < RW_MX_BLOCK / 2; i++) {
+                unpacked[b * RW_MX_BLOCK + i] = codes[b * RW_MX_BLOCK / 2 + i] & 15u;
+                unpacked[b * RW_MX_BLOCK + RW_MX_BLOCK / 2 + i] =
+                    codes[b * RW_MX_BLOCK / 2 + i] >> 4;
+            }
+        }
+    } else {
+        bool low_first = nibbles == RW_MX_LOW_FIRST;
+        rwi_pair *pairs = (rwi_pair *)unpacked;
+#pragma omp simd
+        for (int64_t i = 0; i < bytes; i++) {
+            uint32_t low = codes[i] & 15u, high = codes[i] >> 4;
+            pairs[i] = low_first ? low | high << 16 : high | low << 16;
+        }
     }
 }
 
-RWI_INLINE void decode_block(rw_mx_format format, const uint8_t *unpacked, float scale,
-                             float *out) {
+/* Whether all of a block's numbers are 0, normal bf16, Inf or NaN. */
+RWI_INLINE bool are_bf16(rw_mx_format format, uint8_t scale) {
+    rwi_mx_element element = rwi_mx_element_of(format);
+    return scale > element.bias + element.mantissa && scale <= 254 - element.largest;
+}
+
+RWI_INLINE uint16_t lesser(uint16_t a, uint16_t b) {
+    return a < b ? a : b;
+}
+
+/* A code's number times the scale, as a bf16, in a block that are_bf16(). A subnormal number moves
+ * up by as many places as bring its first 1 to where the hidden one belongs, and its exponent down:
+ * of all numbers of places those are the ones with the least sum. */
+RWI_INLINE uint16_t decode_bf16(rw_mx_format format, uint16_t code, uint8_t scale) {
+    rwi_mx_element element = rwi_mx_element_of(format);
+    const int mantissa = element.mantissa, shift = 7 - mantissa;
+    const uint16_t sign = (uint16_t)(1u << (element.bits - 1));
+    const uint16_t exponent = (uint16_t)((scale - element.bias) * 128);
+    uint16_t rest = (uint16_t)(code & (sign - 1u));
+    uint16_t bits = (uint16_t)((rest << shift) + exponent);
+    bits = lesser(bits, (uint16_t)((rest << (shift + 1)) + (uint16_t)(exponent - 128)));
+    if (mantissa >= 2)
+        bits = lesser(bits, (uint16_t)((rest << (shift + 2)) + (uint16_t)(exponent - 256)));
+    if (mantissa >= 3)
+        bits = lesser(bits, (uint16_t)((rest << (shift + 3)) + (uint16_t)(exponent - 384)));
+    bits = rest == 0 ? 0 : bits;
+    if (format == RW_MXFP8_E4M3)
+        bits = rest == 0x7F ? 0x7FC0 : bits;
+    if (format == RW_MXFP8_E5M2) {
+        bits = rest == 0x7C ? 0x7F80 : bits;
+        bits = rest > 0x7C ? 0x7FC0 : bits;
+    }
+    return (uint16_t)(bits | (code & sign) << (16 - element.bits));
+}
+
+/* A block to f32, or bf16. */
+RWI_INLINE void decode_block(rw_mx_format format, rw_dtype dtype, const uint16_t *unpacked,
+                             uint8_t scale, void *out) {
+    float buffer[RW_MX_BLOCK];
+    uint16_t *words = out;
+    if (dtype == RW_BF16 && are_bf16(format, scale)) {
+#pragma omp simd
+        for (int i = 0; i < RW_MX_BLOCK; i++)
+            words[i] = decode_bf16(format, unpacked[i], scale);
+        return;
+    }
+    float *numbers = dtype == RW_BF16 ? buffer : out;
+    float factor = rwi_mx_scale(scale);
 #if defined(__AVX512F__)
-    if (format == RW_MXFP4_E2M1) { /* all sixteen numbers fit a register */
-        const __m512 numbers = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f,
-                                              -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
+    if (format == RW_MXFP4_E2M1 && dtype == RW_F32) { /* all sixteen numbers fit a register */
+        __m512 all = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f,
+                                    -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
+        all = _mm512_mul_ps(all, _mm512_set1_ps(factor));
         for (int i = 0; i < RW_MX_BLOCK; i += 16) {
-            __m512i codes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(unpacked + i)));
-            __m512 values = _mm512_permutexvar_ps(codes, numbers);
-            _mm512_storeu_ps(out + i, _mm512_mul_ps(values, _mm512_set1_ps(scale)));
+            __m512i codes = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(unpacked + i)));
+            _mm512_storeu_ps(numbers + i, _mm512_permutexvar_ps(codes, all));
         }
         return;
     }
 #endif
 #pragma omp simd
     for (int i = 0; i < RW_MX_BLOCK; i++)
-        out[i] = rwi_mx_decode(format, unpacked[i]) * scale;
+        numbers[i] = rwi_bf16_to_f32(decode_bf16(format, unpacked[i], 127)) * factor;
+    if (dtype == RW_BF16)
+        rwi_store_many(RW_BF16, out, RW_MX_BLOCK, numbers);
 }
 
 /* Unpacks some blocks before it decodes them: a vector that is read right after its parts were
@@ -58,22 +140,33 @@ RWI_INLINE void decode_block(rw_mx_format format, const uint8_t *unpacked, float
 RWI_INLINE void dequantize_run(const rwi_mx_params *p, rw_mx_format format, rw_mx_nibbles nibbles,
                                run r, bool stream) {
     float buffer[RWI_CPU_BLOCK];
-    uint8_t unpacked[RWI_CPU_BLOCK];
-    bool dense = p->value_stride[2] == RW_MX_BLOCK;
-    int64_t batch = dense ? BATCH : 1;
+    uint8_t gathered[RWI_CPU_BLOCK];
+    uint16_t unpacked[RWI_CPU_BLOCK];
+    int64_t code_bytes = rwi_mx_element_of(format).bits * RW_MX_BLOCK / 8;
+    bool dense = p->value_stride[2] == RW_MX_BLOCK, words = p->dtype == RW_BF16;
+    int64_t batch = dense ? BATCH : 1, block_bytes = RW_MX_BLOCK * (words ? 2 : 4);
     for (int64_t first = 0; first < r.count; first += batch) {
         int64_t count = rwi_min(batch, r.count - first);
         const uint8_t *codes = r.codes + first * p->code_stride[2];
         const uint8_t *scales = r.scales + first * p->scale_stride[2];
         char *out = rwi_element(p->dtype, r.values, first * p->value_stride[2]);
-        float *target = rwi_cpu_target(p->dtype, out, stream, buffer);
-        for (int64_t b = 0; b < count; b++)
-            unpack_block(format, nibbles, codes + b * p->code_stride[2],
-                         unpacked + b * RW_MX_BLOCK);
-        for (int64_t b = 0; b < count; b++)
-            decode_block(format, unpacked + b * RW_MX_BLOCK,
-                         rwi_mx_scale(scales[b * p->scale_stride[2]]), target + b * RW_MX_BLOCK);
-        rwi_cpu_write(p->dtype, out, count * RW_MX_BLOCK, stream, target);
+        char *target = stream || p->dtype == RW_F16 ? (char *)buffer : out;
+        for (int64_t b = 0; b < count && code_bytes != p->code_stride[2]; b++)
+            memcpy(gathered + b * code_bytes, codes + b * p->code_stride[2], (size_t)code_bytes);
+        unpack_blocks(format, nibbles, code_bytes == p->code_stride[2] ? codes : gathered, count,
+                      unpacked);
+        for (int64_t b = 0; b < count; b++) {
+            const uint16_t *block = unpacked + b * RW_MX_BLOCK;
+            uint8_t scale = scales[b * p->scale_stride[2]];
+            if (words)
+                decode_block(format, RW_BF16, block, scale, target + b * block_bytes);
+            else
+                decode_block(format, RW_F32, block, scale, target + b * block_bytes);
+        }
+        if (p->dtype == RW_F16)
+            rwi_cpu_write(RW_F16, out, count * RW_MX_BLOCK, stream, buffer);
+        else if (stream)
+            rwi_cpu_stream(out, buffer, (size_t)(count * block_bytes));
     }
 }
 
@@ -119,43 +212,130 @@ void RWI_CPU_KERNEL(mx_dequantize)(const rw_mx_dequantize_params *p, int64_t beg
 
 /* ---- quantize ---- */
 
-RWI_INLINE uint8_t encode_block(rw_mx_format format, rw_mx_nibbles nibbles, const float *values,
-                                uint8_t *codes) {
-    uint32_t max_bits = 0;
-#pragma omp simd reduction(max : max_bits)
+/* The largest bits of a block's values without their signs. */
+RWI_INLINE uint32_t largest_bits(const float *values) {
+    uint32_t largest = 0;
+#pragma omp simd reduction(max : largest)
     for (int i = 0; i < RW_MX_BLOCK; i++) {
         uint32_t bits = rwi_f32_bits(values[i]) & 0x7FFFFFFFu;
-        max_bits = bits > max_bits ? bits : max_bits;
+        largest = bits > largest ? bits : largest;
     }
-    uint8_t scale = rwi_mx_scale_for(format, max_bits);
-    uint8_t encoded[RW_MX_BLOCK] = {0};
-    if (scale != 255) {
-        float inverse = rwi_mx_inverse_scale(scale);
-#pragma omp simd
-        for (int i = 0; i < RW_MX_BLOCK; i++)
-            encoded[i] = (uint8_t)rwi_mx_encode(format, values[i] * inverse);
-    }
-    for (int group = 0; group < RWI_MX_GROUPS; group++) {
-        rwi_mx_quads quads = rwi_mx_quads_of(format, nibbles, group);
-        uint64_t word;
-        memcpy(&word, encoded + quads.first, 4);
-        memcpy((char *)&word + 4, encoded + quads.second, 4);
-        rwi_mx_store_group(format, nibbles, word, codes, group);
-    }
-    return scale;
+    return largest;
 }
 
-RWI_INLINE void quantize(const rwi_mx_params *p, rw_mx_format format, int64_t begin, int64_t end) {
-    float buffer[RW_MX_BLOCK];
+/* As rwi_mx_encode(), in fewer steps: subnormal numbers are as far apart as the least normal ones,
+ * so that the largest exponent below a number, or the least there is, says how it is rounded. */
+RWI_INLINE uint32_t encode(rw_mx_format format, float value) {
+    rwi_mx_element element = rwi_mx_element_of(format);
+    const int shift = 23 - element.mantissa;
+    const uint32_t least = (uint32_t)(128 - element.bias) << 23;
+    uint32_t bits = rwi_f32_bits(value), rest = bits & 0x7FFFFFFFu;
+    uint32_t exponent = bits & 0x7F800000u;
+    exponent = exponent > least ? exponent : least;
+    /* The last place of `step` is the distance of the numbers: the sum rounds as they do. */
+    uint32_t step = exponent + ((uint32_t)shift << 23);
+    uint32_t code = rwi_f32_bits(rwi_f32_from_bits(rest) + rwi_f32_from_bits(step)) - step +
+                    ((exponent - least) >> shift);
+    code = code < element.max_code ? code : element.max_code;
+    return code | (bits >> (32 - element.bits) & 1u << (element.bits - 1));
+}
+
+/* The codes of blocks that follow each other, one a byte, to where they follow each other. */
+RWI_INLINE void pack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const uint8_t *encoded,
+                            int64_t count, uint8_t *codes) {
+    const uint16_t *pairs = (const uint16_t *)(const void *)encoded;
+    int64_t bytes = count * RW_MX_BLOCK / 2;
+    if (rwi_mx_element_of(format).bits == 6) {
+        for (int64_t group = 0; group < count * RWI_MX_GROUPS; group++) {
+            uint64_t word;
+            memcpy(&word, encoded + group * RWI_MX_GROUP, sizeof word);
+            rwi_mx_store_group(format, nibbles, word, codes, (int)group);
+        }
+    } else if (nibbles == RW_MX_SPLIT) {
+        for (int64_t b = 0; b < count; b++) {
+            const uint8_t *block = encoded + b * RW_MX_BLOCK;
+#pragma omp simd
+            for (int i = 0; i < RW_MX_BLOCK / 2; i++)
+                codes[b * RW_MX_BLOCK / 2 + i] =
+                    (uint8_t)(block[i] | block[RW_MX_BLOCK / 2 + i] << 4);
+        }
+    } else if (nibbles == RW_MX_LOW_FIRST) {
+#pragma omp simd
+        for (int64_t i = 0; i < bytes; i++)
+            codes[i] = (uint8_t)(pairs[i] | pairs[i] >> 4);
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < bytes; i++)
+            codes[i] = (uint8_t)(pairs[i] << 4 | pairs[i] >> 8);
+    }
+}
+
+/* Some blocks, whose codes are written where they follow each other. */
+RWI_INLINE void encode_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const float *values,
+                              int64_t count, uint8_t *scales, uint8_t *codes) {
+    float scaled[RWI_CPU_BLOCK];
+    uint32_t largest[BATCH];
+    float inverse[BATCH];
+    _Alignas(64) uint8_t encoded[RWI_CPU_BLOCK];
+    uint8_t *target = rwi_mx_element_of(format).bits == 8 ? codes : encoded;
+    for (int64_t b = 0; b < count; b++)
+        largest[b] = largest_bits(values + b * RW_MX_BLOCK);
+#pragma omp simd
+    for (int64_t b = 0; b < count; b++) {
+        scales[b] = rwi_mx_scale_for(format, largest[b]);
+        inverse[b] = rwi_mx_inverse_scale(scales[b]);
+    }
+    for (int64_t b = 0; b < count; b++) {
+#pragma omp simd
+        for (int64_t i = b * RW_MX_BLOCK; i < (b + 1) * RW_MX_BLOCK; i++)
+            scaled[i] = values[i] * inverse[b];
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < count * RW_MX_BLOCK; i++)
+        target[i] = (uint8_t)encode(format, scaled[i]);
+    for (int64_t b = 0; b < count; b++) {
+        if (scales[b] == 255)
+            memset(target + b * RW_MX_BLOCK, 0, RW_MX_BLOCK);
+    }
+    if (target == encoded)
+        pack_blocks(format, nibbles, encoded, count, codes);
+}
+
+/* Blocks that follow each other as f32, where they lie or in `buffer`. */
+RWI_INLINE const float *read_blocks(const rwi_mx_params *p, const char *values, int64_t count,
+                                    float *buffer) {
+    if (p->value_stride[2] == RW_MX_BLOCK)
+        return rwi_cpu_read(p->dtype, values, count * RW_MX_BLOCK, buffer);
+    for (int64_t b = 0; b < count; b++)
+        rwi_cpu_load(p->dtype, rwi_element(p->dtype, values, b * p->value_stride[2]), RW_MX_BLOCK,
+                     buffer + b * RW_MX_BLOCK);
+    return buffer;
+}
+
+RWI_INLINE void quantize_run(const rwi_mx_params *p, rw_mx_format format, rw_mx_nibbles nibbles,
+                             run r) {
+    float buffer[RWI_CPU_BLOCK];
+    uint8_t scales[BATCH], packed[RWI_CPU_BLOCK];
+    int64_t code_bytes = rwi_mx_element_of(format).bits * RW_MX_BLOCK / 8;
+    for (int64_t first = 0; first < r.count; first += BATCH) {
+        int64_t count = rwi_min(BATCH, r.count - first);
+        uint8_t *codes = r.codes + first * p->code_stride[2];
+        const char *values = rwi_element(p->dtype, r.values, first * p->value_stride[2]);
+        bool dense = p->code_stride[2] == code_bytes;
+        encode_blocks(format, nibbles, read_blocks(p, values, count, buffer), count, scales,
+                      dense ? codes : packed);
+        for (int64_t b = 0; b < count && !dense; b++)
+            memcpy(codes + b * p->code_stride[2], packed + b * code_bytes, (size_t)code_bytes);
+        for (int64_t b = 0; b < count; b++)
+            r.scales[(first + b) * p->scale_stride[2]] = scales[b];
+    }
+}
+
+RWI_INLINE void quantize(const rwi_mx_params *p, rw_mx_format format, rw_mx_nibbles nibbles,
+                         int64_t begin, int64_t end) {
     while (begin < end) {
         run r = find_run(p, begin, end);
-        for (int64_t b = 0; b < r.count; b++) {
-            const float *values =
-                rwi_cpu_read(p->dtype, rwi_element(p->dtype, r.values, b * p->value_stride[2]),
-                             RW_MX_BLOCK, buffer);
-            r.scales[b * p->scale_stride[2]] =
-                encode_block(format, p->nibbles, values, r.codes + b * p->code_stride[2]);
-        }
+        quantize_run(p, format, nibbles, r);
         begin += r.count;
     }
 }
@@ -165,19 +345,24 @@ void RWI_CPU_KERNEL(mx_quantize)(const rw_mx_quantize_params *p, int64_t begin, 
     (void)sink;
     switch (p->format) {
     case RW_MXFP4_E2M1:
-        quantize(p, RW_MXFP4_E2M1, begin, end);
+        if (p->nibbles == RW_MX_LOW_FIRST)
+            quantize(p, RW_MXFP4_E2M1, RW_MX_LOW_FIRST, begin, end);
+        else if (p->nibbles == RW_MX_HIGH_FIRST)
+            quantize(p, RW_MXFP4_E2M1, RW_MX_HIGH_FIRST, begin, end);
+        else
+            quantize(p, RW_MXFP4_E2M1, RW_MX_SPLIT, begin, end);
         return;
     case RW_MXFP6_E2M3:
-        quantize(p, RW_MXFP6_E2M3, begin, end);
+        quantize(p, RW_MXFP6_E2M3, RW_MX_LOW_FIRST, begin, end);
         return;
     case RW_MXFP6_E3M2:
-        quantize(p, RW_MXFP6_E3M2, begin, end);
+        quantize(p, RW_MXFP6_E3M2, RW_MX_LOW_FIRST, begin, end);
         return;
     case RW_MXFP8_E4M3:
-        quantize(p, RW_MXFP8_E4M3, begin, end);
+        quantize(p, RW_MXFP8_E4M3, RW_MX_LOW_FIRST, begin, end);
         return;
     case RW_MXFP8_E5M2:
-        quantize(p, RW_MXFP8_E5M2, begin, end);
+        quantize(p, RW_MXFP8_E5M2, RW_MX_LOW_FIRST, begin, end);
         return;
     }
 }

@@ -1,6 +1,7 @@
 /* RMSNorm on the CPU; the twin of norm.hip. An item is a row. */
 #include "block_cpu.h"
 #include "norm_kernel.h"
+#include "pairs_cpu.h"
 
 /* One row of every tensor. */
 typedef struct norm_row {
@@ -10,143 +11,309 @@ typedef struct norm_row {
     char *out;
 } norm_row;
 
-static norm_row find_row(const rw_rms_norm_params *p, int64_t number) {
+static norm_row find_row(const rw_rms_norm_params *p, rw_dtype dtype, int64_t number) {
     rwi_row_index index = rwi_row_find(&p->rows, number);
     norm_row row = {
-        .x = rwi_element(p->dtype, p->x, rwi_row_offset(&index, p->x_stride)),
-        .out = rwi_element(p->dtype, p->out, rwi_row_offset(&index, p->out_stride)),
+        .x = rwi_element(dtype, p->x, rwi_row_offset(&index, p->x_stride)),
+        .out = rwi_element(dtype, p->out, rwi_row_offset(&index, p->out_stride)),
     };
     if (p->residual) {
-        row.residual =
-            rwi_element(p->dtype, p->residual, rwi_row_offset(&index, p->residual_stride));
-        row.sum = rwi_element(p->dtype, p->sum, rwi_row_offset(&index, p->sum_stride));
+        row.residual = rwi_element(dtype, p->residual, rwi_row_offset(&index, p->residual_stride));
+        row.sum = rwi_element(dtype, p->sum, rwi_row_offset(&index, p->sum_stride));
     }
     return row;
 }
 
-/* f64 holds the square of any f32. */
-RWI_INLINE double sum_of_squares(const float *x, int64_t count) {
-    double a = 0.0, b = 0.0;
-    int64_t half = count / 2;
-#pragma omp simd reduction(+ : a, b)
-    for (int64_t i = 0; i < half; i++) {
-        a += (double)x[i] * (double)x[i];
-        b += (double)x[half + i] * (double)x[half + i];
-    }
-    if (count % 2)
-        a += (double)x[count - 1] * (double)x[count - 1];
-    return a + b;
-}
+/* ---- the weight ---- */
 
-/* What rows of up to KEPT columns need not convert anew: the row between its two passes, and the
- * weight with its offset. */
+/* Rows of up to KEPT columns find the weight as it is multiplied: as f32, with its offset, and
+ * split by blocks where pairs of bf16 are. */
 #define KEPT 4096
 
-typedef struct norm_kept {
-    float row[KEPT];
-    float weight[KEPT];
-    bool has_row;
-    bool has_weight;
-} norm_kept;
+typedef struct norm_weight {
+    float kept[KEPT];
+    bool is_kept;
+    bool is_ready; /* the caller's is as it is multiplied */
+} norm_weight;
 
-RWI_INLINE void prepare(const rw_rms_norm_params *p, rw_dtype dtype, norm_kept *kept) {
-    kept->has_row = dtype != RW_F32 && p->hidden <= KEPT;
-    kept->has_weight = p->weight && p->weight_dtype != RW_F32 && p->hidden <= KEPT;
-    if (!kept->has_weight)
-        return;
-    rwi_cpu_load(p->weight_dtype, p->weight, p->hidden, kept->weight);
+/* Columns [first, first + count) of it, a block. */
+RWI_INLINE void prepare_weight(const rw_rms_norm_params *p, rw_dtype dtype, int64_t first,
+                               int64_t count, float *prepared) {
+    float ordered[RWI_CPU_BLOCK];
+    float *weight = dtype == RW_BF16 ? ordered : prepared;
+    rwi_cpu_load(p->weight_dtype, rwi_element(p->weight_dtype, p->weight, first), count, weight);
 #pragma omp simd
-    for (int64_t i = 0; i < p->hidden; i++)
-        kept->weight[i] += p->weight_offset;
+    for (int64_t i = 0; i < count; i++)
+        weight[i] = rwi_pair_operand(weight[i] + p->weight_offset);
+    if (dtype == RW_BF16)
+        rwi_pair_split(count, ordered, prepared);
+}
+
+RWI_INLINE void keep_weight(const rw_rms_norm_params *p, rw_dtype dtype, norm_weight *weight) {
+    weight->is_ready = dtype != RW_BF16 && p->weight_dtype == RW_F32 && p->weight_offset == 0.0f;
+    weight->is_kept = p->weight && !weight->is_ready && p->hidden <= KEPT;
+    if (!weight->is_kept)
+        return;
+    for (int64_t first = 0; first < p->hidden; first += RWI_CPU_BLOCK)
+        prepare_weight(p, dtype, first, rwi_min(RWI_CPU_BLOCK, p->hidden - first),
+                       weight->kept + first);
+}
+
+RWI_INLINE const float *find_weight(const rw_rms_norm_params *p, rw_dtype dtype,
+                                    const norm_weight *weight, int64_t first, int64_t count,
+                                    float *buffer) {
+    if (weight->is_kept)
+        return weight->kept + first;
+    if (weight->is_ready)
+        return (const float *)p->weight + first;
+    prepare_weight(p, dtype, first, count, buffer);
+    return buffer;
+}
+
+/* ---- the sum of squares ---- */
+
+/* Sums of f32 are quick and wrong by a little, and by a lot where squares overflow or vanish; f64
+ * holds the square of any f32.
+ *
+ * On their way through eight_squares() numbers are rounded four times at most, so that a sum is off
+ * by 4 * 2^-24 of it and 1 / rms by 2 * 2^-24; 5.5 * 2^-24 are added to that by the mean's way to
+ * f32, root, division and products: less than 4 eps, which are 8 * 2^-24. */
+RWI_INLINE float two_squares(float a, float b) {
+    return a * a + b * b;
+}
+
+RWI_INLINE float four_squares(float a, float b, float c, float d) {
+    return two_squares(a, b) + two_squares(c, d);
+}
+
+/* Where sums of f32 are as good as said: what vanished from the squares of a block is less than
+ * 512 * 2^-149. NaN is not in there. */
+RWI_INLINE bool is_safe_sum(double sum) {
+    return sum >= 0x1p-80 && sum <= (double)0x1p127f;
+}
+
+RWI_INLINE double exact_squares(rw_dtype dtype, const void *x, int64_t begin, int64_t end) {
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = begin; i < end; i++)
+        sum += (double)rwi_load(dtype, x, i) * (double)rwi_load(dtype, x, i);
+    return sum;
+}
+
+/* Sums side by side, since a compiler adds up its own one by one. */
+#define LANES 8
+
+/* The squares of eight columns of a block that are `part` apart, or, of bf16, pairs of them. */
+RWI_INLINE float float_squares(const float *x, int64_t part) {
+    return four_squares(x[0], x[part], x[2 * part], x[3 * part]) +
+           four_squares(x[4 * part], x[5 * part], x[6 * part], x[7 * part]);
+}
+
+RWI_INLINE float pair_squares(uint32_t a, uint32_t b) {
+    return four_squares(rwi_pair_first(a), rwi_pair_second(a), rwi_pair_first(b),
+                        rwi_pair_second(b));
+}
+
+RWI_INLINE float pairs_squares(const rwi_pair *x, int64_t part) {
+    return pair_squares(x[0], x[part]) + pair_squares(x[2 * part], x[3 * part]);
+}
+
+/* Of a block of f32 or bf16, of its first 8 * part columns. */
+RWI_INLINE double quick_squares(rw_dtype dtype, const void *x, int64_t part) {
+    double sum[LANES] = {0.0};
+    for (int64_t i = 0; i < part; i += LANES) {
+#pragma omp simd
+        for (int lane = 0; lane < LANES; lane++)
+            sum[lane] +=
+                (double)(dtype == RW_BF16 ? pairs_squares((const rwi_pair *)x + i + lane, part)
+                                          : float_squares((const float *)x + i + lane, part));
+    }
+    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+}
+
+/* Of a block of f32 or bf16. */
+RWI_INLINE double sum_of_squares(rw_dtype dtype, const void *x, int64_t count) {
+    int64_t part = count / (8 * LANES) * LANES;
+    double sum = quick_squares(dtype, x, part);
+    if (!is_safe_sum(sum))
+        return exact_squares(dtype, x, 0, count);
+    return 8 * part < count ? sum + exact_squares(dtype, x, 8 * part, count) : sum;
+}
+
+/* ---- a row ---- */
+
+/* A block of x + residual. */
+RWI_INLINE void add_residual(rw_dtype dtype, const void *x, const void *residual, int64_t count,
+                             void *sum) {
+    float buffer[RWI_CPU_BLOCK], residual_buffer[RWI_CPU_BLOCK];
+    int64_t done = 0;
+    if (dtype == RW_BF16) {
+        const rwi_pair *a = x, *b = residual;
+        rwi_pair *out = sum;
+        done = count / 2 * 2;
+#pragma omp simd
+        for (int64_t i = 0; i < done / 2; i++)
+            out[i] = rwi_pair_join(rwi_pair_first(a[i]) + rwi_pair_first(b[i]),
+                                   rwi_pair_second(a[i]) + rwi_pair_second(b[i]));
+        if (done < count)
+            rwi_store(dtype, sum, done, rwi_load(dtype, x, done) + rwi_load(dtype, residual, done));
+        return;
+    }
+    const float *a = rwi_cpu_read(dtype, x, count, buffer);
+    const float *b = rwi_cpu_read(dtype, residual, count, residual_buffer);
+    float *target = rwi_cpu_target(dtype, sum, false, buffer);
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        target[i] = a[i] + b[i];
+    rwi_cpu_write(dtype, sum, count, false, target);
 }
 
 /* Writes x + residual, where there is one. Returns the sum of the row's squares. */
-RWI_INLINE double first_pass(const rw_rms_norm_params *p, rw_dtype dtype, const norm_row *row,
-                             norm_kept *kept) {
-    float x_buffer[RWI_CPU_BLOCK], residual_buffer[RWI_CPU_BLOCK];
+RWI_INLINE double first_pass(const rw_rms_norm_params *p, rw_dtype dtype, const norm_row *row) {
+    float buffer[RWI_CPU_BLOCK];
     double total = 0.0;
     for (int64_t first = 0; first < p->hidden; first += RWI_CPU_BLOCK) {
         int64_t count = rwi_min(RWI_CPU_BLOCK, p->hidden - first);
-        float *buffer = kept->has_row ? kept->row + first : x_buffer;
-        const float *x = rwi_cpu_read(dtype, rwi_element(dtype, row->x, first), count, buffer);
+        const void *x = rwi_element(dtype, row->x, first);
         if (row->residual) {
-            const float *residual = rwi_cpu_read(dtype, rwi_element(dtype, row->residual, first),
-                                                 count, residual_buffer);
-            char *out = rwi_element(dtype, row->sum, first);
-            float *sum = rwi_cpu_target(dtype, out, false, buffer);
-#pragma omp simd
-            for (int64_t i = 0; i < count; i++)
-                sum[i] = x[i] + residual[i];
-            rwi_cpu_write(dtype, out, count, false, sum);
-            rwi_round_many(dtype, count, sum);
+            void *sum = rwi_element(dtype, row->sum, first);
+            add_residual(dtype, x, rwi_element(dtype, row->residual, first), count, sum);
             x = sum;
         }
-        total += sum_of_squares(x, count);
+        if (dtype == RW_BF16)
+            total += sum_of_squares(RW_BF16, x, count);
+        else
+            total += sum_of_squares(RW_F32, rwi_cpu_read(dtype, x, count, buffer), count);
     }
     return total;
 }
 
-/* y *= weight, for the columns from `first` on */
-RWI_INLINE void multiply_by_weight(const rw_rms_norm_params *p, const norm_kept *kept,
-                                   int64_t first, int64_t count, float *y) {
-    float buffer[RWI_CPU_BLOCK];
-    const float *weight = kept->weight + first;
-    float offset = kept->has_weight ? 0.0f : p->weight_offset;
-    if (!kept->has_weight)
-        weight = rwi_cpu_read(p->weight_dtype, rwi_element(p->weight_dtype, p->weight, first),
-                              count, buffer);
+/* What becomes of a number but for the last rounding. */
+typedef enum norm_kind {
+    NORM_PLAIN,
+    NORM_WEIGHT,
+    NORM_CAST_WEIGHT
+} norm_kind;
+
+/* A block of pairs; the weight is split. */
+RWI_INLINE void scale_pairs(norm_kind kind, const void *in, const float *weight, int64_t count,
+                            rwi_rms_factor factor, void *out) {
+    const rwi_pair *x = in;
+    rwi_pair *y = out;
+    int64_t half = count / 2;
 #pragma omp simd
-    for (int64_t i = 0; i < count; i++)
-        y[i] *= weight[i] + offset;
+    for (int64_t i = 0; i < half; i++) {
+        float a = rms_norm_scale(rwi_pair_first(x[i]), factor);
+        float b = rms_norm_scale(rwi_pair_second(x[i]), factor);
+        if (kind == NORM_CAST_WEIGHT) {
+            a = rwi_pair_rounded(a);
+            b = rwi_pair_rounded(b);
+        }
+        if (kind != NORM_PLAIN) {
+            a *= weight[i];
+            b *= weight[half + i];
+        }
+        y[i] = rwi_pair_join(a, b);
+    }
+    if (count % 2) {
+        float a = rms_norm_scale(rwi_load(RW_BF16, in, count - 1), factor);
+        a = kind == NORM_CAST_WEIGHT ? rwi_round_to(RW_BF16, a) : a;
+        a *= kind == NORM_PLAIN ? 1.0f : weight[count - 1];
+        rwi_store(RW_BF16, out, count - 1, a);
+    }
 }
 
-/* Asks for memory that is about to be read: rows are too short for the CPU to foresee the next. */
+/* A block of f32 that is to become one of the dtype. */
+RWI_INLINE void scale_floats(rw_dtype dtype, norm_kind kind, const float *x, const float *weight,
+                             int64_t count, rwi_rms_factor factor, float *y) {
+    if (kind == NORM_WEIGHT || (kind == NORM_CAST_WEIGHT && dtype == RW_F32)) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            y[i] = rms_norm_scale(x[i], factor) * weight[i];
+        return;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        y[i] = rms_norm_scale(x[i], factor);
+    if (kind == NORM_PLAIN)
+        return;
+    rwi_round_many(dtype, count, y);
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        y[i] *= weight[i];
+}
+
+RWI_INLINE void scale_block(rw_dtype dtype, norm_kind kind, const void *in, const float *weight,
+                            int64_t count, rwi_rms_factor factor, void *out, bool stream) {
+    float buffer[RWI_CPU_BLOCK];
+    if (dtype == RW_BF16) {
+        scale_pairs(kind, in, weight, count, factor, stream ? (void *)buffer : out);
+        if (stream)
+            rwi_cpu_stream(out, buffer, (size_t)count * sizeof(uint16_t));
+        return;
+    }
+    const float *x = rwi_cpu_read(dtype, in, count, buffer);
+    float *y = rwi_cpu_target(dtype, out, stream, buffer);
+    scale_floats(dtype, kind, x, weight, count, factor, y);
+    rwi_cpu_write(dtype, out, count, stream, y);
+}
+
+/* Asks for memory that is about to be read, since rows are too short for the CPU to foresee the
+ * next; into the second level, as this row fills the first and is still at work there. */
 RWI_INLINE void prefetch(const char *data, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch(data + i);
+        __builtin_prefetch(data + i, 0, 2);
 }
 
 /* Normalizes the row that the first pass left, of which most is still in the cache. */
 RWI_INLINE void second_pass(const rw_rms_norm_params *p, rw_dtype dtype, const norm_row *row,
-                            const norm_row *next, const norm_kept *kept, rwi_rms_factor factor,
+                            const norm_row *ahead, const norm_weight *weight, rwi_rms_factor factor,
                             bool stream) {
     float buffer[RWI_CPU_BLOCK];
     const char *in = row->residual ? row->sum : row->x;
     for (int64_t first = 0; first < p->hidden; first += RWI_CPU_BLOCK) {
         int64_t count = rwi_min(RWI_CPU_BLOCK, p->hidden - first);
         int64_t bytes = count * (int64_t)rwi_dtype_size(dtype);
-        prefetch(rwi_element(dtype, next->x, first), bytes);
+        prefetch(rwi_element(dtype, ahead->x, first), bytes);
         if (row->residual)
-            prefetch(rwi_element(dtype, next->residual, first), bytes);
-        const float *x = kept->row + first;
-        if (!kept->has_row)
-            x = rwi_cpu_read(dtype, rwi_element(dtype, in, first), count, buffer);
-        char *out = rwi_element(dtype, row->out, first);
-        float *y = rwi_cpu_target(dtype, out, stream, buffer);
-#pragma omp simd
-        for (int64_t i = 0; i < count; i++)
-            y[i] = rms_norm_scale(x[i], factor);
-        if (p->weight && p->cast_before_weight)
-            rwi_round_many(dtype, count, y);
-        if (p->weight)
-            multiply_by_weight(p, kept, first, count, y);
-        rwi_cpu_write(dtype, out, count, stream, y);
+            prefetch(rwi_element(dtype, ahead->residual, first), bytes);
+        const void *x = rwi_element(dtype, in, first);
+        void *out = rwi_element(dtype, row->out, first);
+        if (!p->weight) {
+            scale_block(dtype, NORM_PLAIN, x, NULL, count, factor, out, stream);
+            continue;
+        }
+        const float *w = find_weight(p, dtype, weight, first, count, buffer);
+        if (p->cast_before_weight)
+            scale_block(dtype, NORM_CAST_WEIGHT, x, w, count, factor, out, stream);
+        else
+            scale_block(dtype, NORM_WEIGHT, x, w, count, factor, out, stream);
     }
 }
+
+/* Short rows that are normalized together: one alone waits for its root and division. */
+#define GROUP 8
 
 RWI_INLINE void normalize(const rw_rms_norm_params *p, rw_dtype dtype, int64_t begin, int64_t end) {
     const void *in = p->residual ? p->sum : p->x;
     int64_t bytes = rwi_row_count(&p->rows) * p->hidden * (int64_t)rwi_dtype_size(dtype);
     bool stream =
         p->out != in && p->out != p->x && p->out != p->residual && bytes >= RWI_CPU_STREAM_BYTES;
-    norm_kept kept;
-    prepare(p, dtype, &kept);
-    norm_row row = find_row(p, begin);
-    for (int64_t number = begin; number < end; number++) {
-        norm_row next = find_row(p, number + 1 < end ? number + 1 : number);
-        rwi_rms_factor factor = rms_norm_factor(p, first_pass(p, dtype, &row, &kept));
-        second_pass(p, dtype, &row, &next, &kept, factor, stream);
-        row = next;
+    norm_weight weight;
+    keep_weight(p, dtype, &weight);
+    int64_t step = p->hidden <= RWI_CPU_BLOCK ? GROUP : 1;
+    for (int64_t first = begin; first < end; first += step) {
+        norm_row rows[GROUP];
+        double totals[GROUP];
+        int64_t count = rwi_min(step, end - first);
+        for (int64_t i = 0; i < count; i++) {
+            rows[i] = find_row(p, dtype, first + i);
+            totals[i] = first_pass(p, dtype, &rows[i]);
+        }
+        for (int64_t i = 0; i < count; i++) {
+            norm_row ahead = find_row(p, dtype, rwi_min(first + i + step, end - 1));
+            second_pass(p, dtype, &rows[i], &ahead, &weight, rms_norm_factor(p, totals[i]), stream);
+        }
     }
     if (stream)
         rwi_cpu_stream_end();

@@ -17,7 +17,8 @@ typedef enum residual_kind {
 } residual_kind;
 
 /* rank: axes of x, the last of batch, seq, heads, hidden. heads_first: heads are laid out before
- * seq. power: x and the residual are multiplied by 10^power. eps: 10^-eps, 0 for none. */
+ * seq. power: x and the residual are multiplied by 10^power, with `mixed` every other
+ * 512 elements of their storage. eps: 10^-eps, 0 for none. */
 #define NORM_FIELDS(FIELD)                                                                         \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(rank, 2, NULL)                                                                           \
@@ -34,6 +35,7 @@ typedef enum residual_kind {
     FIELD(cast, RW_NORM_CAST_BEFORE_WEIGHT, words_cast)                                            \
     FIELD(eps, 6, NULL)                                                                            \
     FIELD(power, 0, NULL)                                                                          \
+    FIELD(mixed, 0, NULL)                                                                          \
     FIELD(broadcast, 0, NULL)                                                                      \
     FIELD(misalign, 0, NULL)                                                                       \
     FIELD(weight_misalign, 0, NULL)                                                                \
@@ -101,9 +103,12 @@ static rwt_view add_filled(rwt_job *job, const char *name, int64_t misalign) {
     rwt_view view = rwt_view_add(job, &layout, spec);
     rwt_buffer_fill(job, view.buffer, (rwt_values)c->values);
     if (c->power) {
-        for (int64_t i = 0; i < job->buffers[view.buffer].elements; i++)
+        for (int64_t i = 0; i < job->buffers[view.buffer].elements; i++) {
+            if (c->mixed && i / 512 % 2 == 0)
+                continue;
             rwt_buffer_set(job, view.buffer, i,
                            rwt_buffer_get(job, view.buffer, i) * pow(10.0, (double)c->power));
+        }
     }
     return view;
 }
@@ -285,6 +290,8 @@ static const rwt_case_row norm_rows[] = {
     {RWT_QUICK, "heads=0|1|2|7|31|33|129,hidden=8|40,dtype=f32|bf16"},
     {RWT_QUICK, "rank=4,batch=0|2,seq=0|3,heads=0|2,hidden=0|8"},
     {RWT_QUICK, "power=-18|18|-30|30,eps=0|6,dtype=f32|bf16,hidden=64|333|4104,residual=none|out"},
+    {RWT_QUICK, "mixed=1,power=-18|18|-30|25,eps=0,dtype=f32|bf16,hidden=1024|1100|5000,"
+                "residual=none|out"},
     {RWT_QUICK, "power=-6|4,eps=0,dtype=f16,hidden=100"},
     {RWT_QUICK, "power=-30,eps=30,hidden=64"},
     {RWT_QUICK, "values=special,dtype=f32|f16|bf16,residual=none|in,heads=40,hidden=6|48,"
