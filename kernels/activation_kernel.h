@@ -56,11 +56,10 @@ typedef struct rwi_swiglu_kind {
 } rwi_swiglu_kind;
 
 /* exp(-|alpha * gate| / 2); `z` is the product, as it was rounded. */
-RWI_INLINE float swiglu_exp(const rw_swiglu_params *p, rwi_swiglu_kind kind, float gate, float z) {
+RWI_INLINE float swiglu_exp(const rw_swiglu_params *p, bool plain, float gate, float z) {
     float size = fabsf(z) * 0.5f;
-    float e = kind.narrow ? rwi_exp_small(-size) : rwi_exp(-size);
-    if (!kind.plain &&
-        !kind.narrow) { /* the rounding of z would cost |z| units in the last place */
+    float e = rwi_exp(-size);
+    if (!plain) { /* the rounding of z alone would cost the result |z| units in the last place */
         float rest = rwi_product_rest(p->alpha, gate, z) * 0.5f;
         rest = z < 0.0f ? -rest : rest;
         e -= size < 200.0f ? e * rest : 0.0f;
@@ -80,7 +79,7 @@ RWI_INLINE float swiglu_value(const rw_swiglu_params *p, rwi_swiglu_kind kind, f
         up += p->up_offset;
     }
     float z = kind.plain ? gate : p->alpha * gate;
-    float e = swiglu_exp(p, kind, gate, z);
+    float e = swiglu_exp(p, kind.plain, gate, z);
     float factor = z < 0.0f ? e : 1.0f;
     float quotient =
         kind.narrow ? rwi_divide_fast(gate * factor, 1.0f + e * e) : gate * factor / (1.0f + e * e);

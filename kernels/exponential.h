@@ -22,11 +22,6 @@ RWI_INLINE float rwi_exp2_fast(float x) {
 #endif
 }
 
-/* For x <= 0, within 2 + |x| units in the last place; what is below 2^-125 may be 0. */
-RWI_INLINE float rwi_exp_small(float x) {
-    return rwi_exp2_fast(x * 0x1.715476p+0f);
-}
-
 /* Within 2 units in the last place, for b from 2^-126 to 2^126. */
 RWI_INLINE float rwi_divide_fast(float a, float b) {
 #if defined(__CUDA_ARCH__)

@@ -30,6 +30,13 @@ static run find_run(const rwi_mx_params *p, int64_t begin, int64_t end) {
  * A number of any format times a scale is a bf16, unless the scale is very small or large, and bf16
  * are made of whole numbers of 16 bits, twice as many at a time as f32. */
 
+/* Eight codes of six bits, to one a byte. */
+RWI_INLINE uint64_t spread_sixes(uint64_t packed) {
+    packed = (packed & 0xFFFFFFu) | (packed & 0xFFFFFF000000u) << 8;
+    packed = (packed & 0x00000FFF00000FFFu) | (packed & 0x00FFF00000FFF000u) << 4;
+    return (packed & 0x003F003F003F003Fu) | (packed & 0x0FC00FC00FC00FC0u) << 2;
+}
+
 /* The codes of blocks that follow each other, one in 16 bits each. Loops over all of them take
  * longer vectors than a block fills. */
 RWI_INLINE void unpack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const uint8_t *codes,
@@ -42,7 +49,9 @@ RWI_INLINE void unpack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const 
     } else if (rwi_mx_element_of(format).bits == 6) {
         uint8_t spread[RWI_CPU_BLOCK];
         for (int64_t group = 0; group < count * RWI_MX_GROUPS; group++) {
-            uint64_t word = rwi_mx_load_group(format, nibbles, codes, (int)group);
+            uint64_t word = 0;
+            memcpy(&word, codes + group * 6, 6);
+            word = spread_sixes(word);
             memcpy(spread + group * RWI_MX_GROUP, &word, sizeof word);
         }
 #pragma omp simd
@@ -223,23 +232,6 @@ RWI_INLINE uint32_t largest_bits(const float *values) {
     return largest;
 }
 
-/* As rwi_mx_encode(), in fewer steps: subnormal numbers are as far apart as the least normal ones,
- * so that the largest exponent below a number, or the least there is, says how it is rounded. */
-RWI_INLINE uint32_t encode(rw_mx_format format, float value) {
-    rwi_mx_element element = rwi_mx_element_of(format);
-    const int shift = 23 - element.mantissa;
-    const uint32_t least = (uint32_t)(128 - element.bias) << 23;
-    uint32_t bits = rwi_f32_bits(value), rest = bits & 0x7FFFFFFFu;
-    uint32_t exponent = bits & 0x7F800000u;
-    exponent = exponent > least ? exponent : least;
-    /* The last place of `step` is the distance of the numbers: the sum rounds as they do. */
-    uint32_t step = exponent + ((uint32_t)shift << 23);
-    uint32_t code = rwi_f32_bits(rwi_f32_from_bits(rest) + rwi_f32_from_bits(step)) - step +
-                    ((exponent - least) >> shift);
-    code = code < element.max_code ? code : element.max_code;
-    return code | (bits >> (32 - element.bits) & 1u << (element.bits - 1));
-}
-
 /* The codes of blocks that follow each other, one a byte, to where they follow each other. */
 RWI_INLINE void pack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const uint8_t *encoded,
                             int64_t count, uint8_t *codes) {
@@ -249,7 +241,8 @@ RWI_INLINE void pack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const ui
         for (int64_t group = 0; group < count * RWI_MX_GROUPS; group++) {
             uint64_t word;
             memcpy(&word, encoded + group * RWI_MX_GROUP, sizeof word);
-            rwi_mx_store_group(format, nibbles, word, codes, (int)group);
+            word = rwi_mx_pack(format, word);
+            memcpy(codes + group * 6, &word, 6);
         }
     } else if (nibbles == RW_MX_SPLIT) {
         for (int64_t b = 0; b < count; b++) {
@@ -292,7 +285,7 @@ RWI_INLINE void encode_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const 
     }
 #pragma omp simd
     for (int64_t i = 0; i < count * RW_MX_BLOCK; i++)
-        target[i] = (uint8_t)encode(format, scaled[i]);
+        target[i] = (uint8_t)rwi_mx_encode(format, scaled[i]);
     for (int64_t b = 0; b < count; b++) {
         if (scales[b] == 255)
             memset(target + b * RW_MX_BLOCK, 0, RW_MX_BLOCK);

@@ -101,60 +101,27 @@ RWI_INLINE float rwi_mx_inverse_scale(uint8_t e) {
 
 /* ---- elements ---- */
 
-/* The bits of exponent and mantissa are put where a float has them. A subnormal gets the exponent
- * of the least normal number, whose 1 is then taken away: subnormal floats, which some CPUs are
- * slow with, do not occur. */
-RWI_INLINE float rwi_mx_decode(rw_mx_format format, uint32_t code) {
-    rwi_mx_element element = rwi_mx_element_of(format);
-    uint32_t sign = 1u << (element.bits - 1);
-    uint32_t rest = code & (sign - 1);
-    uint32_t normal = (rest << (23 - element.mantissa)) + ((uint32_t)(127 - element.bias) << 23);
-    uint32_t least = (uint32_t)(128 - element.bias) << 23;
-    uint32_t subnormal =
-        rwi_f32_bits(rwi_f32_from_bits(normal + (1u << 23)) - rwi_f32_from_bits(least));
-    uint32_t bits = rest >> element.mantissa == 0 ? subnormal : normal;
-    if (format == RW_MXFP8_E4M3)
-        bits = rest == 0x7Fu ? 0x7FC00000u : bits;
-    if (format == RW_MXFP8_E5M2)
-        bits = rest >= 0x7Cu ? 0x7F800000u | rest << 21 : bits;
-    return rwi_f32_from_bits(bits | (code & sign) << (32 - element.bits));
-}
-
-/* Rounds to nearest even, saturating; the value is finite. The last place of `step` is the distance
- * of the format's numbers around the value: the sum rounds as they do, and ends in how many such
- * distances the value is. */
+/* Rounds to nearest even, saturating; the value is finite. Subnormal numbers are as far apart as the
+ * least normal ones, so that the largest power of two below a number, or the least there is, says
+ * how it is rounded: the last place of `step` is the distance of the numbers around it, and the sum
+ * ends in how many such distances it is. */
 RWI_INLINE uint32_t rwi_mx_encode(rw_mx_format format, float value) {
     rwi_mx_element element = rwi_mx_element_of(format);
-    uint32_t bits = rwi_f32_bits(value);
-    uint32_t rest = bits & 0x7FFFFFFFu;
-    uint32_t least = (uint32_t)(128 - element.bias); /* exponent, of normal numbers */
-    uint32_t exponent = rest >> 23;
-    exponent = exponent < least ? least : exponent;
-    uint32_t step = (exponent + 23u - (uint32_t)element.mantissa) << 23;
+    const int shift = 23 - element.mantissa;
+    const uint32_t least = (uint32_t)(128 - element.bias) << 23;
+    uint32_t bits = rwi_f32_bits(value), rest = bits & 0x7FFFFFFFu;
+    uint32_t exponent = bits & 0x7F800000u;
+    exponent = exponent > least ? exponent : least;
+    uint32_t step = exponent + ((uint32_t)shift << 23);
     uint32_t count = rwi_f32_bits(rwi_f32_from_bits(rest) + rwi_f32_from_bits(step)) - step;
-    uint32_t code = count + ((exponent - least) << element.mantissa);
-    code = code > element.max_code ? element.max_code : code;
-    return code | (bits >> 31) << (element.bits - 1);
+    uint32_t code = count + ((exponent - least) >> shift);
+    code = code < element.max_code ? code : element.max_code;
+    return code | (bits >> (32 - element.bits) & 1u << (element.bits - 1));
 }
 
 /* ---- packing ---- */
 
-/* Eight codes, packed from the lowest bit on, to one a byte. */
-RWI_INLINE uint64_t rwi_mx_spread(rw_mx_format format, uint64_t packed) {
-    int bits = rwi_mx_element_of(format).bits;
-    if (bits == 4) {
-        packed = (packed | packed << 16) & 0x0000FFFF0000FFFFu;
-        packed = (packed | packed << 8) & 0x00FF00FF00FF00FFu;
-        packed = (packed | packed << 4) & 0x0F0F0F0F0F0F0F0Fu;
-    } else if (bits == 6) {
-        packed = (packed & 0xFFFFFFu) | (packed & 0xFFFFFF000000u) << 8;
-        packed = (packed & 0x00000FFF00000FFFu) | (packed & 0x00FFF00000FFF000u) << 4;
-        packed = (packed & 0x003F003F003F003Fu) | (packed & 0x0FC00FC00FC00FC0u) << 2;
-    }
-    return packed;
-}
-
-/* The reverse. */
+/* Eight codes, one a byte, to packed from the lowest bit on. */
 RWI_INLINE uint64_t rwi_mx_pack(rw_mx_format format, uint64_t codes) {
     int bits = rwi_mx_element_of(format).bits;
     if (bits == 4) {
@@ -171,36 +138,6 @@ RWI_INLINE uint64_t rwi_mx_pack(rw_mx_format format, uint64_t codes) {
 
 RWI_INLINE uint64_t rwi_mx_swap_nibbles(uint64_t bytes) {
     return (bytes & 0x0F0F0F0Fu) << 4 | (bytes >> 4 & 0x0F0F0F0Fu);
-}
-
-/* Four, six or eight bytes, little-endian, from any address. */
-RWI_INLINE uint64_t rwi_mx_load_word(const uint8_t *bytes, int count) {
-    uint64_t word = 0;
-    uint32_t low;
-    uint16_t high;
-    if (count == 8) {
-        memcpy(&word, bytes, sizeof word);
-        return word;
-    }
-    memcpy(&low, bytes, sizeof low);
-    if (count == 4)
-        return low;
-    memcpy(&high, bytes + 4, sizeof high);
-    return low | (uint64_t)high << 32;
-}
-
-/* The codes of elements 8 * group to 8 * group + 7 of a block, one a byte. */
-RWI_INLINE uint64_t rwi_mx_load_group(rw_mx_format format, rw_mx_nibbles nibbles,
-                                      const uint8_t *codes, int group) {
-    int bytes = rwi_mx_element_of(format).bits;
-    if (format == RW_MXFP4_E2M1 && nibbles == RW_MX_SPLIT) {
-        uint64_t pairs = rwi_mx_load_word(codes + group % 2 * 8, 8);
-        return (group < 2 ? pairs : pairs >> 4) & 0x0F0F0F0F0F0F0F0Fu;
-    }
-    uint64_t word = rwi_mx_load_word(codes + group * bytes, bytes);
-    if (format == RW_MXFP4_E2M1 && nibbles == RW_MX_HIGH_FIRST)
-        word = rwi_mx_swap_nibbles(word);
-    return rwi_mx_spread(format, word);
 }
 
 /* The eight elements whose codes fill the bytes that a writer of group `group` owns: the elements
@@ -225,14 +162,6 @@ RWI_INLINE uint64_t rwi_mx_pack_group(rw_mx_format format, rw_mx_nibbles nibbles
     if (format == RW_MXFP4_E2M1 && nibbles == RW_MX_HIGH_FIRST)
         word = rwi_mx_swap_nibbles(word);
     return word;
-}
-
-/* Writes a group's codes. */
-RWI_INLINE void rwi_mx_store_group(rw_mx_format format, rw_mx_nibbles nibbles, uint64_t word,
-                                   uint8_t *codes, int group) {
-    int bytes = rwi_mx_element_of(format).bits;
-    word = rwi_mx_pack_group(format, nibbles, word);
-    memcpy(codes + group * bytes, &word, (size_t)bytes);
 }
 
 #endif

@@ -94,7 +94,7 @@ __device__ static inline double sum_over_row(double sum) {
     __shared__ double partial[LONG_THREADS / LANES];
 #pragma unroll
     for (int distance = LANES / 2; distance > 0; distance /= 2)
-        if (distance < blockDim.x)
+        if (distance < (int)blockDim.x)
             sum += __shfl_xor(sum, distance, LANES);
     if (blockDim.x <= LANES) /* the same for all threads of the block */
         return sum;
