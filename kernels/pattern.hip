@@ -80,8 +80,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
 
 template <rw_dtype D, int VEC>
 static rw_status launch_fill(rwi_device *device, const rw_pattern_fill_params &op) {
-    rwi_tiled<rw_pattern_fill_params> p = {op,
-                                           {pattern_fill_work(&op).items, op.pattern.seq_k, 0}};
+    rwi_tiled<rw_pattern_fill_params> p = {op, {pattern_fill_work(&op).items, op.pattern.seq_k, 0}};
     const rwi_launch_shape shape =
         rwi_launch_row_tiles(RWI_OP_pattern_fill, VEC, RWI_TILE_MAX_STEPS, &p.tiles);
     if (rwi_pattern_has_cells(&op.pattern))

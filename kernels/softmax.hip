@@ -349,8 +349,7 @@ extern "C" rw_status rwi_hip_scale(rwi_device *device, const rw_scale_params *op
 }
 
 extern "C" rw_status rwi_hip_mask_apply(rwi_device *device, const rw_mask_apply_params *op) {
-    rwi_tiled<rw_mask_apply_params> p = {*op,
-                                         {rwi_scores_rows(&op->scores), op->scores.seq_k, 0}};
+    rwi_tiled<rw_mask_apply_params> p = {*op, {rwi_scores_rows(&op->scores), op->scores.seq_k, 0}};
     return dispatch(device, op->scores, [&](auto dtype, auto vec) {
         const rwi_launch_shape shape =
             rwi_launch_row_tiles(RWI_OP_mask_apply, vec.value, RWI_TILE_STEPS, &p.tiles);
