@@ -40,6 +40,33 @@ __device__ static inline void load_pairs(const rw_swiglu_params &p, const swiglu
     }
 }
 
+/* alpha / 2 / ln 2 as first + second. */
+struct swiglu_scale {
+    float first;
+    float second;
+};
+
+__device__ static inline swiglu_scale scale_of(float alpha) {
+    const float first = 0x1.715476p+0f, second = 0x1.4ae0cp-26f; /* 1 / ln 2 */
+    const float half = alpha * 0.5f, product = half * first;
+    return {product, fmaf(half, first, -product) + half * second};
+}
+
+/* As swiglu_value(), for what is rounded to 16 bits: the power of two that a GPU has an instruction
+ * for, where what its exponent loses as f32 is made up for, and a quick division. */
+template <bool PLAIN>
+__device__ static inline float narrow_value(const rw_swiglu_params &p, swiglu_scale scale,
+                                            float gate, float up) {
+    if (!PLAIN)
+        swiglu_clamp(&p, &gate, &up);
+    const float size = fabsf(gate) * scale.first;
+    const float rest = fmaf(fabsf(gate), scale.first, -size) + fabsf(gate) * scale.second;
+    const float power = rwi_exp2_fast(-size);
+    const float e = size < 200.0f ? fmaf(power, rest * -0x1.62e43p-1f, power) : 0.0f;
+    const float factor = gate < 0.0f ? e : 1.0f;
+    return rwi_divide_fast(gate * factor, 1.0f + e * e) * (up * factor);
+}
+
 template <rw_dtype D, int VEC, bool INTERLEAVED, bool PLAIN>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     swiglu_kernel(rwi_tiled<rw_swiglu_params> p, rwi_fault_sink) {
@@ -47,12 +74,16 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     if (!rwi_tile_place<VEC>(p.tiles, &number, &i) || i >= p.op.hidden)
         return;
     const swiglu_row row = find_row<D>(p.op, number);
-    constexpr rwi_swiglu_kind kind = {PLAIN, D != RW_F32};
     float gate[VEC], up[VEC];
     load_pairs<D, VEC, INTERLEAVED>(p.op, row, i, gate, up);
+    const swiglu_scale scale = scale_of(PLAIN ? 1.0f : p.op.alpha);
 #pragma unroll
-    for (int n = 0; n < VEC; n++)
-        gate[n] = swiglu_value(&p.op, kind, gate[n], up[n]);
+    for (int n = 0; n < VEC; n++) {
+        if constexpr (D == RW_F32)
+            gate[n] = swiglu_value(&p.op, PLAIN, gate[n], up[n]);
+        else
+            gate[n] = narrow_value<PLAIN>(p.op, scale, gate[n], up[n]);
+    }
     rwi_store_vector<D>(row.out, i, gate);
 }
 

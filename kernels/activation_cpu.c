@@ -22,11 +22,8 @@ RWI_INLINE float swiglu_nearest(const rw_swiglu_params *p) {
 /* As swiglu_value(), in half the work: from -80 on neither exp(-z) overflows nor does a product
  * vanish before the result does. */
 RWI_INLINE float swiglu_near(const rw_swiglu_params *p, bool plain, float gate, float up) {
-    if (!plain) { /* NaN passes */
-        gate = gate > p->limit ? p->limit : gate;
-        up = up > p->limit ? p->limit : up < -p->limit ? -p->limit : up;
-        up += p->up_offset;
-    }
+    if (!plain)
+        swiglu_clamp(p, &gate, &up);
     float z = plain ? gate : p->alpha * gate;
     float e = rwi_exp_small(-z);
     if (!plain) { /* what rounding took from z */
@@ -37,8 +34,7 @@ RWI_INLINE float swiglu_near(const rw_swiglu_params *p, bool plain, float gate, 
 }
 
 RWI_INLINE float swiglu_of(const rw_swiglu_params *p, swiglu_mode mode, float gate, float up) {
-    rwi_swiglu_kind any = {false, false};
-    return mode == SWIGLU_FAR ? swiglu_value(p, any, gate, up)
+    return mode == SWIGLU_FAR ? swiglu_value(p, false, gate, up)
                               : swiglu_near(p, mode == SWIGLU_PLAIN, gate, up);
 }
 

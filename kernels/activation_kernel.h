@@ -49,12 +49,6 @@ RWI_INLINE bool swiglu_is_plain(const rw_swiglu_params *p) {
     return isinf(p->limit) && p->alpha == 1.0f && p->up_offset == 0.0f;
 }
 
-/* What is known where a kernel is compiled. */
-typedef struct rwi_swiglu_kind {
-    bool plain;  /* swiglu_is_plain() */
-    bool narrow; /* gate and up have 16 bits */
-} rwi_swiglu_kind;
-
 /* exp(-|alpha * gate| / 2); `z` is the product, as it was rounded. */
 RWI_INLINE float swiglu_exp(const rw_swiglu_params *p, bool plain, float gate, float z) {
     float size = fabsf(z) * 0.5f;
@@ -67,23 +61,24 @@ RWI_INLINE float swiglu_exp(const rw_swiglu_params *p, bool plain, float gate, f
     return e;
 }
 
-/* gate / (1 + exp(-alpha * gate)) * (up + up_offset). NaN passes the comparisons.
+/* gate and up, clamped and shifted. NaN passes the comparisons. */
+RWI_INLINE void swiglu_clamp(const rw_swiglu_params *p, float *gate, float *up) {
+    *gate = *gate > p->limit ? p->limit : *gate;
+    *up = *up > p->limit ? p->limit : *up < -p->limit ? -p->limit : *up;
+    *up += p->up_offset;
+}
+
+/* gate / (1 + exp(-alpha * gate)) * (up + up_offset); plain: swiglu_is_plain().
  *
  * With z = alpha * gate and e = exp(-|z| / 2) the sigmoid is 1 / (1 + e^2), for z < 0 times e^2:
  * one e goes to the gate and one to up, so that neither product vanishes before the result does. */
-RWI_INLINE float swiglu_value(const rw_swiglu_params *p, rwi_swiglu_kind kind, float gate,
-                              float up) {
-    if (!kind.plain) {
-        gate = gate > p->limit ? p->limit : gate;
-        up = up > p->limit ? p->limit : up < -p->limit ? -p->limit : up;
-        up += p->up_offset;
-    }
-    float z = kind.plain ? gate : p->alpha * gate;
-    float e = swiglu_exp(p, kind.plain, gate, z);
+RWI_INLINE float swiglu_value(const rw_swiglu_params *p, bool plain, float gate, float up) {
+    if (!plain)
+        swiglu_clamp(p, &gate, &up);
+    float z = plain ? gate : p->alpha * gate;
+    float e = swiglu_exp(p, plain, gate, z);
     float factor = z < 0.0f ? e : 1.0f;
-    float quotient =
-        kind.narrow ? rwi_divide_fast(gate * factor, 1.0f + e * e) : gate * factor / (1.0f + e * e);
-    return quotient * (up * factor);
+    return gate * factor / (1.0f + e * e) * (up * factor);
 }
 
 #endif

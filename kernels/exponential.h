@@ -80,10 +80,6 @@ RWI_INLINE float rwi_exp_small(float x) {
     return parts.fraction * rwi_power_of_two(parts.whole);
 }
 
-RWI_INLINE float rwi_divide_fast(float a, float b) {
-    return a / b;
-}
-
 #endif
 
 #endif

@@ -46,8 +46,9 @@ typedef struct rw_rms_norm_args {
  *   out = round(n) * (weight + weight_offset)   RW_NORM_CAST_BEFORE_WEIGHT
  *   out = n * (weight + weight_offset)          RW_NORM_CAST_AFTER_WEIGHT
  *
- * The mean is f64, so that squares neither overflow nor vanish: rows of 1e30 and of 1e-30 have the
- * norm that they should. The rest is f32. A row of zeros under eps 0 is 0/0, NaN.
+ * Squares neither overflow nor vanish: rows of 1e30 and of 1e-30 have the norm that they should, and
+ * rows of both. Results are within 4 eps of f32, but for roundings to the dtype. A row of zeros under
+ * eps 0 is 0/0, NaN.
  *
  * Stream-ordered: allocates nothing, moves nothing between host and device. Returns RW_OK,
  * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.
