@@ -41,6 +41,7 @@ template <int THREADS> static rwi_launch_shape shape_for(rwi_op op, const rwi_mx
 /* Where codes lie in the bytes that a thread reads. */
 template <rw_mx_format F, rw_mx_nibbles NIBBLES> struct code_layout {
     static constexpr rw_mx_format format = F;
+    static constexpr rw_mx_nibbles nibbles = NIBBLES;
     static constexpr bool split = F == RW_MXFP4_E2M1 && NIBBLES == RW_MX_SPLIT;
     static constexpr bool swapped = F == RW_MXFP4_E2M1 && NIBBLES == RW_MX_HIGH_FIRST;
     /* rwi_mx_element_of(F).bits, as a constant */
@@ -201,7 +202,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK) quantize_kernel(mx_launch p,
     rwi_row_offsets(p.op.blocks, valid ? at.block : 0,
                     {p.op.code_stride, p.op.scale_stride, p.op.value_stride}, offset);
     const void *values = rwi_element(D, p.op.values, offset[2]);
-    const rwi_mx_quads quads = rwi_mx_quads_of(L::format, p.op.nibbles, at.thread);
+    const rwi_mx_quads quads = rwi_mx_quads_of(L::format, L::nibbles, at.thread);
     float x[RWI_MX_GROUP];
     load_quad<D, VECTORS>(values, quads.first, x);
     load_quad<D, VECTORS>(values, quads.second, x + 4);
@@ -209,7 +210,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK) quantize_kernel(mx_launch p,
     if (!valid)
         return;
     const uint64_t word =
-        rwi_mx_pack_group(L::format, p.op.nibbles, encode_group<L::format>(x, scale));
+        rwi_mx_pack_group(L::format, L::nibbles, encode_group<L::format>(x, scale));
     store_bytes<L::bits>(p.op.codes + offset[0] + at.thread * L::bits, word, p.aligned);
     if (at.thread == 0)
         p.op.scales[offset[1]] = scale;
@@ -269,7 +270,7 @@ extern "C" rw_status rwi_hip_mx_dequantize(rwi_device *device, const rw_mx_dequa
 extern "C" rw_status rwi_hip_mx_quantize(rwi_device *device, const rw_mx_quantize_params *op) {
     const rwi_launch_shape shape = shape_for<RWI_MX_GROUPS>(RWI_OP_mx_quantize, *op);
     return rwi_dispatch_float(device, op->dtype, [&](auto dtype) {
-        return dispatch_layout(op->format, RW_MX_LOW_FIRST, [&](auto layout) {
+        return dispatch_layout(op->format, op->nibbles, [&](auto layout) {
             typedef decltype(layout) L;
             constexpr rw_dtype D = dtype.value;
             const mx_launch p = {*op, has_aligned_codes(*op, piece_of<L::bits>)};
