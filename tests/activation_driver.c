@@ -239,8 +239,7 @@ static const rwt_case_row swiglu_rows[] = {
     {RWT_FULL, "rows=500,hidden=129|512,dtype=f32|f16|bf16,form=apart|gate_first|interleaved"},
     {RWT_FULL, "rows=2,hidden=100003,dtype=f32|bf16,form=apart|interleaved"},
     {RWT_FULL, "rows=65541,hidden=129,dtype=bf16"}, /* past 2^16 lines of blocks on a GPU */
-    {RWT_LARGE, "rows=512,hidden=11008,dtype=f32|f16|bf16"},
-    {RWT_LARGE, "rows=512,hidden=11008,dtype=bf16,form=up_first|interleaved"},
+    {RWT_LARGE, "rows=512,hidden=11008,dtype=f32|f16|bf16,form=apart|up_first|interleaved"},
     {RWT_QUICK, NULL}};
 
 static const char swiglu_random[] =
