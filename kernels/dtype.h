@@ -67,6 +67,11 @@ RWI_INLINE float rwi_f16_to_f32(uint16_t bits) {
 }
 
 RWI_INLINE uint16_t rwi_f32_to_f16(float value) {
+#if defined(__HIP_DEVICE_COMPILE__) && __HIP_DEVICE_COMPILE__
+    /* Up to version 22 clang makes of a product that is rounded to f16 v_fma_mixlo_f16(a, b, +0),
+     * which turns -0 into +0. It does not where it cannot see that `value` is a product. */
+    __asm__("" : "+v"(value));
+#endif
     _Float16 half = (_Float16)value;
     uint16_t bits;
     memcpy(&bits, &half, sizeof bits);

@@ -41,36 +41,28 @@
 
 /* ---- faults ---- */
 
-/* Reports that token `token` (b * seq + s) has the id `id`, which makes no sense. What is kept is
- * the first launch that reports and in it the lowest token, however the threads run; all threads
- * that report one token must report the same id.
+/* Reports that token `token` (b * seq + s, below 2^48) has the id `id`, which makes no sense. What is
+ * kept is the first launch that reports and in it the lowest token, however the threads run; all
+ * threads that report one token must report the same id.
  *
- * The launches of a stream run one after another, so that a record of another launch is an earlier
- * one. The critical section lies inside the loop's body, so that a wave in lockstep whose lanes
- * contend for the lock makes progress. */
+ * No thread waits for another: lanes of a wave may run in lockstep, where one that waits for its
+ * neighbour would wait forever. Each part of the id is kept in one word below the token, so that the
+ * lowest token decides every word by itself. The launches of a stream run one after another, so
+ * that the first to report is the earliest. */
 __device__ inline void rwi_fault_raise(const rwi_fault_sink &sink, int64_t token, int64_t id) {
-    volatile rwi_fault_record *record = sink.record;
-    volatile rwi_fault *report = sink.report;
-    bool done = false;
-    while (!done) {
-        if (record->launch != 0 && (record->launch != sink.launch || record->token <= token))
-            return;
-        if (atomicCAS(&sink.record->lock, 0u, 1u) != 0u)
-            continue;
-        __threadfence();
-        if (record->launch == 0 || (record->launch == sink.launch && token < record->token)) {
-            report->op = sink.op;
-            report->token = token;
-            report->id = id;
-            report->raised = true;
-            record->token = token;
-            __threadfence();
-            record->launch = sink.launch;
-        }
-        __threadfence_system();
-        atomicExch(&sink.record->lock, 0u);
-        done = true;
+    rwi_fault_record *record = sink.record;
+    const rwi_fault_word claim = RWI_FAULT_CLAIM(sink.launch, sink.op);
+    const rwi_fault_word claimed = atomicCAS(&record->claim, RWI_NO_FAULT, claim);
+    if (claimed != RWI_NO_FAULT && claimed != claim)
+        return;
+    if (atomicMin(&record->token, (rwi_fault_word)token) <= (rwi_fault_word)token)
+        return;
+#pragma unroll
+    for (int part = 0; part < RWI_FAULT_PARTS; part++) {
+        const rwi_fault_word bits = (rwi_fault_word)id >> (16 * part) & 0xFFFFu;
+        atomicMin(&record->parts[part], (rwi_fault_word)token << 16 | bits);
     }
+    *sink.raised = 1;
 }
 
 /* ---- launches ---- */
@@ -147,7 +139,7 @@ static inline rw_status rwi_launch(rwi_device *device, const rwi_launch_shape &s
         if (status != RW_OK)
             return status;
     }
-    const rwi_fault_sink sink = {hip->record, hip->report_on_device, ++hip->launches, shape.op};
+    const rwi_fault_sink sink = {hip->record, hip->raised_on_device, ++hip->launches, shape.op};
     hipLaunchKernelGGL(kernel, shape.grid, shape.block, shape.shared_bytes, hip->stream, params,
                        sink);
     return rwi_hip_status(device, hipGetLastError(), "a kernel launch");
@@ -254,21 +246,43 @@ __device__ inline void rwi_store_packed(void *data, int64_t i, const rwi_packed<
     }
 }
 
+/* Two halves of a word, the first in its low half.
+ *
+ * Halves are put together and taken apart by shifts of whole words: clang-19 makes vectors of 16-bit
+ * shifts, v_pk_lshrrev_b16, and then uses halves of them that hold something else. */
+template <rw_dtype D> __device__ inline uint32_t rwi_pack_halves(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    uint32_t packed;
+    if constexpr (D == RW_F16)
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    else
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+#else
+    const uint32_t halves[2] = {D == RW_F16 ? rwi_f32_to_f16(low) : rwi_f32_to_bf16(low),
+                                D == RW_F16 ? rwi_f32_to_f16(high) : rwi_f32_to_bf16(high)};
+    return halves[1] << 16 | halves[0];
+#endif
+}
+
 /* The elements as f32. */
 template <rw_dtype D, int VEC>
 __device__ inline void rwi_unpack(const rwi_packed<D, VEC> &packed, float (&x)[VEC]) {
     if constexpr (VEC != rwi_vector_length<D>) {
         for (int n = 0; n < VEC; n++)
             x[n] = rwi_load(D, packed.elements, n);
+    } else if constexpr (D == RW_F32) {
+#pragma unroll
+        for (int n = 0; n < VEC; n++)
+            x[n] = rwi_f32_from_bits(packed.words[n]);
     } else {
-        constexpr int each = VEC / 4; /* of a word */
 #pragma unroll
         for (int n = 0; n < VEC; n++) {
-            const uint32_t word = packed.words[n / each];
+            const uint32_t word = packed.words[n / 2];
             if constexpr (D == RW_BF16) /* as rwi_load() does, but in one step */
-                x[n] = rwi_f32_from_bits(n % each == 0 ? word << 16 : word & 0xFFFF0000u);
+                x[n] = rwi_f32_from_bits(n % 2 == 0 ? word << 16 : word & 0xFFFF0000u);
             else
-                x[n] = rwi_load(D, &word, n % each);
+                x[n] = rwi_f16_to_f32((uint16_t)(n % 2 == 0 ? word : word >> 16));
         }
     }
 }
@@ -280,11 +294,12 @@ __device__ inline void rwi_pack(const float (&x)[VEC], rwi_packed<D, VEC> &packe
         for (int n = 0; n < VEC; n++)
             rwi_store(D, packed.elements, n, x[n]);
     } else {
-        typename rwi_storage<D>::type elements[VEC];
 #pragma unroll
-        for (int n = 0; n < VEC; n++)
-            rwi_store(D, elements, n, x[n]);
-        memcpy(packed.words, elements, sizeof elements);
+        for (int n = 0; n < 4; n++)
+            if constexpr (D == RW_F32)
+                packed.words[n] = rwi_f32_bits(x[n]);
+            else
+                packed.words[n] = rwi_pack_halves<D>(x[2 * n], x[2 * n + 1]);
     }
 }
 

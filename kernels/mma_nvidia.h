@@ -69,22 +69,6 @@ __device__ static inline void rwi_mma_16_8_16(float (&d)[4], const uint32_t (&a)
 #endif
 }
 
-/* Two numbers, the first in the low half. */
-template <rw_dtype D> __device__ static inline uint32_t rwi_pack_halves(float low, float high) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    uint32_t packed;
-    if constexpr (D == RW_F16)
-        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-    else
-        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-    return packed;
-#else
-    const uint16_t halves[2] = {D == RW_F16 ? rwi_f32_to_f16(low) : rwi_f32_to_bf16(low),
-                                D == RW_F16 ? rwi_f32_to_f16(high) : rwi_f32_to_bf16(high)};
-    return (uint32_t)halves[1] << 16 | halves[0];
-#endif
-}
-
 template <rw_dtype D, int M> struct rwi_mma_sync {
     typedef uint16_t element;
     static constexpr int LANES = 32;

@@ -7,18 +7,26 @@
 
 #include "backend.h"
 
-/* The first fault since the last synchronize, in device memory, all zero where there is none. */
+/* What 64-bit atomics take. */
+typedef unsigned long long rwi_fault_word;
+
+#define RWI_NO_FAULT (~(rwi_fault_word)0)
+#define RWI_FAULT_CLAIM(launch, op) ((rwi_fault_word)(launch) << 8 | (rwi_fault_word)(op))
+#define RWI_FAULT_PARTS 4
+
+/* The first fault since the last synchronize, in device memory; every word is RWI_NO_FAULT where
+ * there is none. Written by rwi_fault_raise() in kernels/launch.h. */
 typedef struct rwi_fault_record {
-    uint32_t lock;
-    uint64_t launch;
-    int64_t token;
+    rwi_fault_word claim;                  /* RWI_FAULT_CLAIM() of the launch that reports */
+    rwi_fault_word token;                  /* the lowest */
+    rwi_fault_word parts[RWI_FAULT_PARTS]; /* token << 16 | 16 bits of its id, the lowest first */
 } rwi_fault_record;
 
-/* Where a kernel reports faults: see rwi_fault_raise() in kernels/launch.h. */
+/* Where a kernel reports faults. */
 struct rwi_fault_sink {
     rwi_fault_record *record;
-    rwi_fault *report; /* pinned host memory: what synchronize reads */
-    uint64_t launch;   /* number of this launch on its device, from 1 */
+    volatile uint32_t *raised; /* pinned host memory: what synchronize looks at */
+    uint64_t launch;           /* number of this launch on its device, from 1 */
     int32_t op;
 };
 
@@ -29,8 +37,8 @@ typedef struct rwi_hip_device {
     int wave;              /* lanes */
     char architecture[16]; /* AMD's and the emulator's name of it, "gfx90a" */
     rwi_fault_record *record;
-    rwi_fault *report;           /* pinned host memory */
-    rwi_fault *report_on_device; /* the same memory as kernels address it */
+    volatile uint32_t *raised;           /* pinned host memory: whether the record holds a fault */
+    volatile uint32_t *raised_on_device; /* the same memory as kernels address it */
 } rwi_hip_device;
 
 /* RW_OK for hipSuccess; else the status, and in device->error "<what> failed: <HIP's text>". */

@@ -71,8 +71,8 @@ static rw_status hip_device_count(int *count, char platform[16], rw_message *mes
 static void release(rwi_hip_device *hip) {
     if (hip->record)
         (void)hipFree(hip->record);
-    if (hip->report)
-        (void)hipHostFree(hip->report);
+    if (hip->raised)
+        (void)hipHostFree((void *)hip->raised);
     (void)hipGetLastError();
     free(hip);
 }
@@ -93,24 +93,31 @@ static rw_status describe_device(rwi_hip_device *hip) {
     return rwi_hip_status(&hip->base, error, "hipGetDeviceProperties");
 }
 
-/* The fault record, with nothing in it. */
+/* Nothing is in it from now on, in stream order. */
+static rw_status clear_record(rwi_hip_device *hip) {
+    *hip->raised = 0;
+    return rwi_hip_status(&hip->base,
+                          hipMemsetAsync(hip->record, 0xFF, sizeof *hip->record, hip->stream),
+                          "hipMemsetAsync of the fault record");
+}
+
 static rw_status create_record(rwi_hip_device *hip) {
     rwi_device *device = &hip->base;
     rw_status status = rwi_hip_status(device, hipMalloc((void **)&hip->record, sizeof *hip->record),
                                       "hipMalloc of the fault record");
     if (status == RW_OK)
         status = rwi_hip_status(
-            device, hipHostMalloc((void **)&hip->report, sizeof *hip->report, hipHostMallocMapped),
-            "hipHostMalloc of the fault report");
-    if (status != RW_OK)
-        return status;
-    memset(hip->report, 0, sizeof *hip->report);
-    status = rwi_hip_status(
-        device, hipHostGetDevicePointer((void **)&hip->report_on_device, hip->report, 0),
-        "hipHostGetDevicePointer of the fault report");
+            device, hipHostMalloc((void **)&hip->raised, sizeof *hip->raised, hipHostMallocMapped),
+            "hipHostMalloc of the fault flag");
     if (status == RW_OK)
-        status = rwi_hip_status(device, hipMemset(hip->record, 0, sizeof *hip->record),
-                                "hipMemset of the fault record");
+        status = rwi_hip_status(
+            device,
+            hipHostGetDevicePointer((void **)&hip->raised_on_device, (void *)hip->raised, 0),
+            "hipHostGetDevicePointer of the fault flag");
+    if (status == RW_OK)
+        status = clear_record(hip);
+    if (status == RW_OK)
+        status = rwi_hip_status(device, hipStreamSynchronize(hip->stream), "hipStreamSynchronize");
     return status;
 }
 
@@ -203,6 +210,30 @@ static rw_status hip_copy(rwi_device *device, const rw_copy_args *args) {
 
 /* ---- streams ---- */
 
+static_assert(RWI_NUM_OPS <= 256, "a claim holds an operation in 8 bits");
+
+/* Only where a fault was raised does anything move from the device. */
+static rw_status read_fault(rwi_hip_device *hip, rwi_fault *fault) {
+    rwi_fault_record record;
+    rw_status status = rwi_hip_status(
+        &hip->base,
+        hipMemcpyAsync(&record, hip->record, sizeof record, hipMemcpyDeviceToHost, hip->stream),
+        "hipMemcpyAsync of the fault record");
+    if (status == RW_OK)
+        status =
+            rwi_hip_status(&hip->base, hipStreamSynchronize(hip->stream), "hipStreamSynchronize");
+    if (status != RW_OK)
+        return status;
+    uint64_t id = 0;
+    for (int part = 0; part < RWI_FAULT_PARTS; part++)
+        id |= (uint64_t)(record.parts[part] & 0xFFFFu) << (16 * part);
+    fault->raised = true;
+    fault->op = (int32_t)(record.claim & 0xFFu);
+    fault->token = (int64_t)record.token;
+    fault->id = (int64_t)id;
+    return clear_record(hip);
+}
+
 static rw_status hip_synchronize(rwi_device *device, rwi_fault *fault) {
     rwi_hip_device *hip = (rwi_hip_device *)device;
     fault->raised = false;
@@ -210,12 +241,7 @@ static rw_status hip_synchronize(rwi_device *device, rwi_fault *fault) {
     rw_status status = scope.status;
     if (status == RW_OK)
         status = rwi_hip_status(device, hipStreamSynchronize(hip->stream), "hipStreamSynchronize");
-    if (status != RW_OK || !hip->report->raised)
-        return status;
-    *fault = *hip->report;
-    hip->report->raised = false;
-    return rwi_hip_status(device, hipMemsetAsync(hip->record, 0, sizeof *hip->record, hip->stream),
-                          "hipMemsetAsync of the fault record");
+    return status == RW_OK && *hip->raised ? read_fault(hip, fault) : status;
 }
 
 static rw_status hip_set_stream(rwi_device *device, void *stream) {
