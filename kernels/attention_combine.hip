@@ -48,17 +48,34 @@ __device__ static inline void find_row(const rw_attention_params &p, int64_t num
     __syncthreads();
 }
 
+/* The largest score of all parts, as they keep it. */
+__device__ static inline float find_largest(const rw_attention_params &p, int64_t number,
+                                            int64_t rows) {
+    float largest = -INFINITY;
+#pragma unroll 4
+    for (int64_t part = 0; part < p.parts.count; part++) {
+        const float of_part = p.parts.largest[part * rows + number];
+        if (p.parts.sum[part * rows + number] != 0.0f && of_part > largest)
+            largest = of_part;
+    }
+    return rwi_softmax_base(largest);
+}
+
 /* This team's parts, relative to `base`; returns the sum of their weights. */
 __device__ static inline float sum_parts(const rw_attention_params &p, int64_t number, int64_t rows,
                                          float base, float4 *out) {
     const int column = (int)threadIdx.x * 4;
+    const float scale = rwi_attention_kept_scale(&p);
     float sum = 0.0f;
     *out = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll 4
     for (int64_t part = threadIdx.y; part < p.parts.count; part += COMBINE_TEAMS) {
         const int64_t at = part * rows + number;
-        const float weight = expf(p.parts.lse[at] - base);
-        sum += weight;
+        const float of_part = p.parts.sum[at];
+        if (of_part == 0.0f)
+            continue;
+        const float weight = expf((p.parts.largest[at] - base) * scale);
+        sum += weight * of_part;
         if (column >= p.v_dim)
             continue;
         const float4 x = *(const float4 *)(p.parts.out + at * p.v_dim + column);
@@ -79,13 +96,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     find_row(p, number, t, sink);
     if (!t.row.sane)
         return;
-    float largest = -INFINITY;
-#pragma unroll 4
-    for (int64_t part = 0; part < p.parts.count; part++) {
-        const float lse = p.parts.lse[part * rows + number];
-        largest = lse > largest ? lse : largest;
-    }
-    const float base = rwi_softmax_base(largest);
+    const float base = find_largest(p, number, rows);
     float4 out;
     const float sum = sum_parts(p, number, rows, base, &out);
     t.out[threadIdx.y][threadIdx.x] = out;
@@ -103,7 +114,8 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
         out.z += t.out[team][threadIdx.x].z;
         out.w += t.out[team][threadIdx.x].w;
     }
-    const rwi_attention_end end = rwi_attention_finish(&p, t.row.h, base, total);
+    const rwi_attention_end end =
+        rwi_attention_finish(&p, t.row.h, base * rwi_attention_kept_scale(&p), total);
     if (threadIdx.x == 0 && p.lse.data)
         ((float *)p.lse.data)[rwi_attention_at(&p.lse, t.b, &t.row)] = end.lse;
     if ((int)threadIdx.x * 4 < p.v_dim)

@@ -13,14 +13,18 @@ static void combine_row(const rw_attention_params *p, int64_t number) {
     if (!row.sane)
         return;
     for (int64_t part = 0; part < p->parts.count; part++) {
-        float lse = p->parts.lse[part * rows + number];
-        largest = lse > largest ? lse : largest;
+        float of_part = p->parts.largest[part * rows + number];
+        if (p->parts.sum[part * rows + number] != 0.0f && of_part > largest)
+            largest = of_part;
     }
     float base = rwi_softmax_base(largest);
     for (int64_t part = 0; part < p->parts.count; part++) {
-        float weight = rwi_exp(p->parts.lse[part * rows + number] - base);
-        const float *from = p->parts.out + (part * rows + number) * p->v_dim;
-        sum += weight;
+        int64_t at = part * rows + number;
+        if (p->parts.sum[at] == 0.0f)
+            continue;
+        float weight = rwi_exp(p->parts.largest[at] - base);
+        const float *from = p->parts.out + at * p->v_dim;
+        sum += weight * p->parts.sum[at];
 #pragma omp simd
         for (int64_t d = 0; d < p->v_dim; d++)
             out[d] += weight * from[d];

@@ -98,20 +98,26 @@ static void multiply_with_care(const rw_attention_params *p, state *t) {
     float line[MAX_DIM];
     for (int32_t r = 0; r < t->item.rows; r++) {
         const float *weights = scores_of(t, r);
-        float *out = t->out + r * t->width;
+        float *out = t->out + r * t->width, *part = t->out_rest + r * t->width;
         rwi_span keys = {0, (int32_t)t->keys};
         if (!t->few)
             keys = rwi_span_meet(keys_of_panel(t, r / PANEL), 0, t->keys);
-        for (int64_t d = 0; !rwi_span_empty(keys) && d < p->v_dim; d++)
+        if (rwi_span_empty(keys))
+            continue;
+        for (int64_t d = 0; d < p->v_dim; d++) {
             out[d] *= t->kept[r];
+            part[d] *= t->kept[r];
+        }
         for (int64_t n = keys.begin; n < keys.end; n++) {
             float weight = weights[n * score_stride(t)];
             if (weight == 0.0f)
                 continue;
             rwi_cpu_load(p->dtype, t->v_rows[n], p->v_dim, line);
             for (int64_t d = 0; d < p->v_dim; d++)
-                out[d] += weight * line[d];
+                part[d] += weight * line[d];
         }
+        for (int64_t d = 0; d < p->v_dim; d++)
+            rwi_sum_join(&out[d], &part[d]);
     }
 }
 
@@ -185,8 +191,8 @@ RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, bool pair
                                     .b = t->key_words,
                                     .b_row = t->width,
                                     .c = t->out,
+                                    .c_rest = t->out_rest,
                                     .c_row = t->width,
-                                    .add = true,
                                     .kept = begin == 0 ? t->kept : NULL,
                                     .rows = t->item.rows,
                                     .columns = t->width,
@@ -210,8 +216,8 @@ RWI_INLINE void multiply_panel(state *t, int32_t panel, bool pairs) {
         .a_depth = PANEL,
         .b_rows = t->v_words + depth_begin,
         .c = t->out + panel * PANEL * t->width,
+        .c_rest = t->out_rest + panel * PANEL * t->width,
         .c_row = t->width,
-        .add = true,
         .kept = t->kept + panel * PANEL,
         .rows = rwi_min(PANEL, t->item.rows - panel * PANEL),
         .columns = t->width,
@@ -242,30 +248,27 @@ static void multiply_weights_v(const rw_attention_params *p, state *t) {
 
 /* ---- ends -------------------------------------------------------------------------------- */
 
-/* What a part of the keys gives for row `number` of all. */
-static void store_part(const rw_attention_params *p, int64_t part, int64_t number, float *out,
-                       rwi_attention_end end) {
-    int64_t at = part * attention_combine_work(p).items + number;
-    float *to = p->parts.out + at * p->v_dim;
-#pragma omp simd
-    for (int64_t d = 0; d < p->v_dim; d++)
-        to[d] = out[d] * end.share;
-    p->parts.lse[at] = end.lse;
+/* What a part of the keys gives for row `r`. */
+static void store_part(const rw_attention_params *p, const state *t, int32_t r) {
+    int64_t number = rwi_attention_row_number(p, t->item.b, t->item.kv_head, t->item.first + r);
+    int64_t at = t->item.part * attention_combine_work(p).items + number;
+    memcpy(p->parts.out + at * p->v_dim, t->out + r * t->width,
+           (size_t)p->v_dim * sizeof *p->parts.out);
+    p->parts.largest[at] = t->largest[r];
+    p->parts.sum[at] = t->sum[r];
 }
 
 static void end_rows(const rw_attention_params *p, state *t) {
     for (int32_t r = 0; r < t->item.rows; r++) {
         const rwi_attention_row *row = &t->rows[r];
-        float *out = t->out + r * t->width, base = rwi_softmax_base(t->largest[r]);
+        float base = rwi_softmax_base(t->largest[r]);
         if (!row->sane)
             continue;
         if (p->parts.count == 1)
-            rwi_attention_store_any(p, t->item.b, row, out,
+            rwi_attention_store_any(p, t->item.b, row, t->out + r * t->width,
                                     rwi_attention_finish(p, row->h, base, t->sum[r]));
         else
-            store_part(p, t->item.part,
-                       rwi_attention_row_number(p, t->item.b, t->item.kv_head, t->item.first + r),
-                       out, rwi_attention_end_at(base, t->sum[r]));
+            store_part(p, t, r);
     }
 }
 

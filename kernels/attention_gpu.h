@@ -10,9 +10,6 @@
 /* k and v of so many bytes stay in the second-level cache while the blocks of their heads run. */
 #define SECTION_BYTES ((int64_t)16 << 20)
 
-#define LOG2_E 1.44269504f
-#define LN_2 0.693147181f
-
 /* ---- the beginning ---- */
 
 /* Items go by sections of groups; of a section those of the last rows, which see most of the keys
@@ -39,6 +36,8 @@ __device__ static inline void find_rows(attention_block<Shape> &t, const rwi_fau
         rwi_attention_row *row = &t.rows[r];
         int64_t bad;
         const bool inside = r < t.item.rows;
+        t.earlier_base[r] = -INFINITY;
+        t.earlier_sum[r] = 0.0f;
         rwi_attention_find_row(&p, t.item.b, t.item.kv_head, t.item.first + (inside ? r : 0), row,
                                &bad);
         if (!inside) {
@@ -110,21 +109,32 @@ __device__ static inline void begin_block(const attention_launch &launch, int64_
     __syncthreads();
 }
 
-template <typename Shape>
-__device__ static inline void begin_thread(const rw_attention_params &p,
-                                           attention_thread<Shape> &mine) {
-    mine.plain = rwi_attention_is_plain(&p) && p.rules.scale > 0.0f;
-    mine.factor = mine.plain ? p.rules.scale * LOG2_E : LOG2_E;
+template <typename Shape> __device__ static inline void clear_sums(attention_thread<Shape> &mine) {
 #pragma unroll
-    for (int q = 0; q < Shape::unit::QUERIES; q++) {
-        mine.largest[q] = -INFINITY;
+    for (int q = 0; q < Shape::unit::QUERIES; q++)
         mine.sum[q] = 0.0f;
+}
+
+template <typename Shape> __device__ static inline void clear_out(attention_thread<Shape> &mine) {
 #pragma unroll
-        for (int n = 0; n < Shape::N_COLUMNS; n++)
+    for (int n = 0; n < Shape::N_COLUMNS; n++)
+#pragma unroll
+        for (int q = 0; q < Shape::unit::QUERIES; q++)
 #pragma unroll
             for (int e = 0; e < Shape::unit::KEYS; e++)
                 mine.out[n].x[q][e] = 0.0f;
-    }
+}
+
+template <typename Shape>
+__device__ static inline void begin_thread(const rw_attention_params &p,
+                                           attention_thread<Shape> &mine) {
+    mine.plain = rwi_attention_keeps_products(&p);
+    mine.factor = rwi_attention_kept_scale(&p) * RWI_LOG2_E;
+#pragma unroll
+    for (int q = 0; q < Shape::unit::QUERIES; q++)
+        mine.largest[q] = -INFINITY;
+    clear_sums<Shape>(mine);
+    clear_out<Shape>(mine);
 }
 
 /* ---- the keys ---- */
@@ -226,85 +236,7 @@ __device__ static inline void attend_tile(const attention_launch &launch, attent
     unit::values(mine.out, s, tiles.v + key * Shape::PITCH, Shape::PITCH, tiles.scratch);
 }
 
-template <typename Shape>
-__device__ static inline void attend(const attention_launch &launch, attention_block<Shape> &t,
-                                     attention_tiles<Shape> tiles, attention_thread<Shape> &mine) {
-    const int32_t end = (int32_t)rwi_ceil_div(t.seen.end, Shape::KEYS);
-#pragma unroll 1
-    for (int32_t first = t.seen.begin / Shape::KEYS; first < end; first += Shape::BATCH) {
-        const int count = (int)rwi_min(Shape::BATCH, end - first);
-        __syncthreads(); /* the last tiles, and the answers for them, were read */
-        ask_tiles(t, first, end);
-        __syncthreads();
-        int n = next_tile(t, 0, count);
-        if (Shape::BACKGROUND && n < count)
-            stage_k(launch, t, (first + n) * Shape::KEYS, tiles.k);
-        if (Shape::AHEAD && n < count)
-            stage_v(launch, t, (first + n) * Shape::KEYS, tiles.v);
-#pragma unroll 1
-        while (n < count) {
-            const int next = next_tile(t, n + 1, count);
-            attend_tile<Shape>(launch, t, tiles, mine, (first + n) * Shape::KEYS,
-                               next < count ? (first + next) * Shape::KEYS : -1,
-                               (rw_tile)t.tiles[n]);
-            n = next;
-            if (!Shape::AHEAD)
-                continue;
-            tiles.k += tiles.next_stage;
-            tiles.v += tiles.next_stage;
-            tiles.next_stage = -tiles.next_stage;
-        }
-    }
-    rwi_async_wait();
-    __syncthreads();
-}
-
-/* ---- the end ---- */
-
-/* Each lane's sums, then each wave's, to those of the rows; what each wave's output is multiplied
- * by into `share`. */
-template <typename Shape>
-__device__ static inline void sum_waves(attention_block<Shape> &t, attention_thread<Shape> &mine) {
-    typedef typename Shape::unit unit;
-    const int lane = (int)threadIdx.x % unit::LANES, wave = (int)threadIdx.x / unit::LANES;
-#pragma unroll
-    for (int q = 0; q < unit::QUERIES; q++) {
-        const float sum = unit::reduce_sum(mine.sum[q]);
-        const int at = wave * Shape::WAVE_ROWS + unit::query(lane, q);
-        t.base[at] = rwi_softmax_base(mine.largest[q]); /* lanes agree */
-        t.sum[at] = sum;
-    }
-    __syncthreads();
-    const rw_attention_params &p = t.launch.op;
-    const int waves = Shape::FEW ? Shape::WAVES : 1;
-#pragma unroll 1
-    for (int r = (int)threadIdx.x; r < t.item.rows; r += Shape::THREADS) {
-        const rwi_attention_row &row = t.rows[r];
-        float base = -INFINITY, sum = 0.0f;
-        for (int w = 0; w < waves; w++)
-            if (t.sum[w * Shape::ROWS + r] != 0.0f && t.base[w * Shape::ROWS + r] > base)
-                base = t.base[w * Shape::ROWS + r];
-        base = rwi_softmax_base(base);
-        for (int w = 0; w < waves; w++) {
-            const int at = w * Shape::ROWS + r;
-            t.share[at] = t.sum[at] == 0.0f ? 0.0f : rwi_exp2_fast(t.base[at] - base);
-            sum += t.sum[at] * t.share[at];
-        }
-        const bool split = p.parts.count > 1;
-        const rwi_attention_end end = split ? rwi_attention_end_at(base * LN_2, sum)
-                                            : rwi_attention_finish(&p, row.h, base * LN_2, sum);
-        for (int w = 0; w < waves; w++)
-            t.share[w * Shape::ROWS + r] *= end.share;
-        if (!row.sane)
-            continue;
-        if (split)
-            p.parts.lse[t.item.part * attention_combine_work(&p).items +
-                        rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r)] =
-                end.lse;
-        else if (p.lse.data)
-            ((float *)p.lse.data)[rwi_attention_at(&p.lse, t.item.b, &row)] = end.lse;
-    }
-}
+/* ---- out of registers ---- */
 
 template <typename Shape>
 __device__ static inline attention_target find_target(const attention_block<Shape> &t, int r) {
@@ -316,29 +248,98 @@ __device__ static inline attention_target find_target(const attention_block<Shap
             RW_F32};
 }
 
+/* The end of row `r`, whose sum is `sum` relative to `base`; what its output is multiplied by. */
+template <typename Shape>
+__device__ static inline float end_row(const attention_block<Shape> &t, int r, float base,
+                                       float sum) {
+    const rw_attention_params &p = t.launch.op;
+    const rwi_attention_row &row = t.rows[r];
+    if (p.parts.count > 1) {
+        const int64_t number =
+            rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r);
+        const int64_t at = t.item.part * attention_combine_work(&p).items + number;
+        if (row.sane) {
+            p.parts.largest[at] = base;
+            p.parts.sum[at] = sum;
+        }
+        return 1.0f;
+    }
+    const rwi_attention_end end =
+        rwi_attention_finish(&p, row.h, base * rwi_attention_kept_scale(&p), sum);
+    if (row.sane && p.lse.data)
+        ((float *)p.lse.data)[rwi_attention_at(&p.lse, t.item.b, &row)] = end.lse;
+    return end.share;
+}
+
+/* Whether sums of values can wait where the output goes to. */
+__device__ static inline bool keeps_sums(const rw_attention_params &p) {
+    return p.parts.count > 1 || p.out_dtype == RW_F32;
+}
+
+/* Each lane's sums to those of the rows, and what each wave's output is multiplied by, into `share`:
+ * as it leaves at the `last`, or relative to the largest score so far. */
+template <typename Shape>
+__device__ static inline void sum_waves(attention_block<Shape> &t,
+                                        const attention_thread<Shape> &mine, bool last) {
+    typedef typename Shape::unit unit;
+    const int lane = (int)threadIdx.x % unit::LANES, wave = (int)threadIdx.x / unit::LANES;
+    const bool kept = keeps_sums(t.launch.op);
+#pragma unroll
+    for (int q = 0; q < unit::QUERIES; q++) {
+        const float sum = unit::reduce_sum(mine.sum[q]);
+        const int at = wave * Shape::WAVE_ROWS + unit::query(lane, q);
+        t.base[at] = mine.largest[q]; /* lanes agree */
+        t.sum[at] = sum;
+    }
+    __syncthreads();
+    const int waves = Shape::FEW ? Shape::WAVES : 1;
+#pragma unroll 1
+    for (int r = (int)threadIdx.x; r < t.item.rows; r += Shape::THREADS) {
+        float largest = t.earlier_base[r];
+        for (int w = 0; w < waves; w++)
+            largest = fmaxf(largest, t.base[w * Shape::ROWS + r]);
+        const float base = rwi_softmax_base(largest);
+        const float earlier = rwi_exp2_fast((t.earlier_base[r] - base) * mine.factor);
+        float sum = t.earlier_sum[r] * earlier;
+        for (int w = 0; w < waves; w++) {
+            const int at = w * Shape::ROWS + r;
+            t.share[at] =
+                rwi_exp2_fast(fmaf(t.base[at] - base, mine.factor, -(float)Shape::WEIGHT_BITS));
+            sum += t.sum[at] * t.share[at];
+        }
+        const float share = last ? end_row(t, r, base, sum) : 1.0f;
+        for (int w = 0; w < waves; w++)
+            t.share[w * Shape::ROWS + r] *= share;
+        t.earlier_share[r] = kept ? earlier * share : 0.0f;
+        t.earlier_sum[r] = sum;
+        t.earlier_base[r] = largest;
+    }
+}
+
 /* The columns from `column` on of every row, from shared memory, where each wave has its own. */
 template <typename Shape>
 __device__ static inline void store_columns(const attention_block<Shape> &t, const float *out,
                                             int column) {
     constexpr int VECTORS = Shape::OUT_COLUMNS / 4;
+    const bool vectors = t.launch.out_vectors || t.launch.op.parts.count > 1;
 #pragma unroll 1
     for (int n = (int)threadIdx.x; n < t.item.rows * VECTORS; n += Shape::THREADS) {
         const int r = n / VECTORS, c = n % VECTORS * 4;
         if (!t.rows[r].sane || column + c >= t.launch.op.v_dim)
             continue;
+        const attention_target to = find_target(t, r);
         float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (t.earlier_share[r] != 0.0f)
+            attention_add_four(attention_load_four(to, column + c, vectors), t.earlier_share[r],
+                               &sum);
 #pragma unroll
         for (int w = 0; w < (Shape::FEW ? Shape::WAVES : 1); w++) {
             const int row = w * Shape::ROWS + r;
-            const float4 x = *(const float4 *)(out + row * Shape::OUT_PITCH + c);
-            const float share = t.share[row];
-            sum.x += share != 0.0f ? x.x * share : 0.0f;
-            sum.y += share != 0.0f ? x.y * share : 0.0f;
-            sum.z += share != 0.0f ? x.z * share : 0.0f;
-            sum.w += share != 0.0f ? x.w * share : 0.0f;
+            if (t.share[row] != 0.0f)
+                attention_add_four(*(const float4 *)(out + row * Shape::OUT_PITCH + c),
+                                   t.share[row], &sum);
         }
-        attention_store_four(find_target(t, r), column + c, sum,
-                             t.launch.out_vectors || t.launch.op.parts.count > 1);
+        attention_store_four(to, column + c, sum, vectors);
     }
 }
 
@@ -363,6 +364,58 @@ __device__ static inline void store_rows(const attention_block<Shape> &t,
         __syncthreads();
         store_columns(t, out, first * 16);
     }
+}
+
+/* Sends what registers have summed up to shared memory and, of values, to where the output goes, so
+ * that they begin anew: next to the sum of thousands of keys, that of a few more would lose its lower
+ * bits. */
+template <typename Shape>
+__device__ static inline void put_away(const attention_launch &launch, attention_block<Shape> &t,
+                                       const attention_tiles<Shape> &tiles,
+                                       attention_thread<Shape> &mine) {
+    sum_waves<Shape>(t, mine, false);
+    clear_sums<Shape>(mine);
+    if (!keeps_sums(launch.op))
+        return;
+    store_rows<Shape>(t, mine, tiles.out);
+    clear_out<Shape>(mine);
+    __syncthreads(); /* what was stored lay in the tiles' place */
+    attention_stage_q<Shape>(launch, t, tiles.q);
+}
+
+template <typename Shape>
+__device__ static inline void attend(const attention_launch &launch, attention_block<Shape> &t,
+                                     attention_tiles<Shape> tiles, attention_thread<Shape> &mine) {
+    const int32_t end = (int32_t)rwi_ceil_div(t.seen.end, Shape::KEYS);
+#pragma unroll 1
+    for (int32_t first = t.seen.begin / Shape::KEYS; first < end; first += Shape::BATCH) {
+        const int count = (int)rwi_min(Shape::BATCH, end - first);
+        __syncthreads(); /* the last tiles, and the answers for them, were read */
+        if (first > t.seen.begin / Shape::KEYS)
+            put_away<Shape>(launch, t, tiles, mine);
+        ask_tiles(t, first, end);
+        __syncthreads();
+        int n = next_tile(t, 0, count);
+        if (Shape::BACKGROUND && n < count)
+            stage_k(launch, t, (first + n) * Shape::KEYS, tiles.k);
+        if (Shape::AHEAD && n < count)
+            stage_v(launch, t, (first + n) * Shape::KEYS, tiles.v);
+#pragma unroll 1
+        while (n < count) {
+            const int next = next_tile(t, n + 1, count);
+            attend_tile<Shape>(launch, t, tiles, mine, (first + n) * Shape::KEYS,
+                               next < count ? (first + next) * Shape::KEYS : -1,
+                               (rw_tile)t.tiles[n]);
+            n = next;
+            if (!Shape::AHEAD)
+                continue;
+            tiles.k += tiles.next_stage;
+            tiles.v += tiles.next_stage;
+            tiles.next_stage = -tiles.next_stage;
+        }
+    }
+    rwi_async_wait();
+    __syncthreads();
 }
 
 /* Adds what is not finite in v to the rows that see it. Rare, and slow. */
@@ -415,7 +468,7 @@ static __global__ void __launch_bounds__((attention_shape<D, WIDTH, FEW, UNIT>::
     begin_thread<Shape>(near.op, mine);
     attention_stage_q<Shape>(near, t, tiles.q);
     attend<Shape>(near, t, tiles, mine);
-    sum_waves<Shape>(t, mine);
+    sum_waves<Shape>(t, mine, true);
     store_rows<Shape>(t, mine, tiles.out);
     if (t.odd.end == 0)
         return;

@@ -12,6 +12,8 @@
 
 #define RWI_ATTENTION_MAX_DIM 256
 
+#define RWI_LOG2_E 1.44269504f
+
 /* Rows of a tile, few where there are few, and keys. */
 #define RWI_ATTENTION_ROWS 64
 #define RWI_ATTENTION_FEW_ROWS 16
@@ -27,13 +29,15 @@ typedef struct rwi_attention_tensor {
     int64_t stride[3];
 } rwi_attention_tensor;
 
-/* What the parts of the keys gave, [count, rows of all groups, v_dim] and [count, rows]: each as if
- * there were no other keys, without the sinks. */
+/* What the parts of the keys gave, [count, rows of all groups, v_dim] and [count, rows], without the
+ * sinks: sums of weighted values and of weights, relative to the largest score. That score stands by
+ * itself: in an LSE, of 1e7 say, the sum would be lost. */
 typedef struct rwi_attention_parts {
     int64_t count; /* 1: the keys are not split, and there is nothing here */
     int64_t keys;  /* of each part but the last, a multiple of RWI_ATTENTION_KEYS */
     float *out;
-    float *lse;
+    float *largest; /* of no meaning where the sum is 0 */
+    float *sum;
 } rwi_attention_parts;
 
 typedef struct rw_attention_params {
@@ -117,7 +121,7 @@ RWI_INLINE rwi_work attention_work(const rw_attention_params *p) {
 /* An item is a row of any group. */
 RWI_INLINE rwi_work attention_combine_work(const rw_attention_params *p) {
     rwi_work work = {rwi_attention_groups(p) * rwi_attention_group_rows(p),
-                     p->parts.count * (p->v_dim + 1) * (int64_t)sizeof(float)};
+                     p->parts.count * (p->v_dim + 2) * (int64_t)sizeof(float)};
     return work;
 }
 
@@ -180,6 +184,18 @@ RWI_INLINE int64_t rwi_attention_at(const rwi_attention_tensor *tensor, int64_t 
 /* Whether scores are more than products times the scale. */
 RWI_INLINE bool rwi_attention_is_plain(const rw_attention_params *p) {
     return p->rules.softcap == 0.0f && !p->rules.alibi.slopes && !p->rules.mask.data;
+}
+
+/* GPU: whether scores are kept as the products that they are made of, which `factor` times their
+ * difference makes an exponent of 2. */
+RWI_INLINE bool rwi_attention_keeps_products(const rw_attention_params *p) {
+    return rwi_attention_is_plain(p) && p->rules.scale > 0.0f &&
+           p->rules.scale * RWI_LOG2_E < INFINITY;
+}
+
+/* What makes a score of one that is kept. */
+RWI_INLINE float rwi_attention_kept_scale(const rw_attention_params *p) {
+    return rwi_attention_keeps_products(p) ? p->rules.scale : 1.0f;
 }
 
 /* The score of key j from its product. */

@@ -98,6 +98,14 @@ static void find_largest(const float *scores, rwi_span keys, float *largest) {
     }
 }
 
+/* The weights of a tile join those of row `r`, which are brought to the new largest score. */
+RWI_INLINE void join_sum(state *t, int32_t r, float weights) {
+    float sum = t->sum[r] * t->kept[r], part = t->sum_rest[r] * t->kept[r] + weights;
+    rwi_sum_join(&sum, &part);
+    t->sum[r] = sum;
+    t->sum_rest[r] = part;
+}
+
 /* Scores to weights; what was summed up before is to be brought to the new largest score. */
 static void weigh_panel(state *t, int32_t panel, rwi_span keys) {
     float *scores = t->scores + panel * PANEL * KEYS, base[PANEL], sums[PANEL] = {0};
@@ -119,7 +127,7 @@ static void weigh_panel(state *t, int32_t panel, rwi_span keys) {
     }
 #pragma omp simd
     for (int32_t r = 0; r < PANEL; r++)
-        t->sum[panel * PANEL + r] = t->sum[panel * PANEL + r] * kept[r] + sums[r];
+        join_sum(t, panel * PANEL + r, sums[r]);
 }
 
 /* The same for a row of few. */
@@ -149,7 +157,7 @@ static void weigh_row(const rw_attention_params *p, state *t, int32_t r) {
     }
     t->kept[r] = rwi_exp(t->largest[r] - base);
     t->largest[r] = largest;
-    t->sum[r] = t->sum[r] * t->kept[r] + sum;
+    join_sum(t, r, sum);
 }
 
 static void weigh(const rw_attention_params *p, state *t) {

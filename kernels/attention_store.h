@@ -17,20 +17,34 @@ __device__ static inline void attention_store_four(const attention_target &to, i
     const int64_t at = to.at + column;
     if (vectors && to.dtype == RW_F32) {
         *(float4 *)((float *)to.data + at) = x;
+    } else if (vectors && to.dtype == RW_F16) {
+        *(uint2 *)((uint16_t *)to.data + at) =
+            make_uint2(rwi_pack_halves<RW_F16>(x.x, x.y), rwi_pack_halves<RW_F16>(x.z, x.w));
     } else if (vectors) {
-        uint16_t halves[4] = {};
-        rwi_store(to.dtype, halves, 0, x.x);
-        rwi_store(to.dtype, halves, 1, x.y);
-        rwi_store(to.dtype, halves, 2, x.z);
-        rwi_store(to.dtype, halves, 3, x.w);
-        *(uint2 *)((uint16_t *)to.data + at) = make_uint2((uint32_t)halves[1] << 16 | halves[0],
-                                                          (uint32_t)halves[3] << 16 | halves[2]);
+        *(uint2 *)((uint16_t *)to.data + at) =
+            make_uint2(rwi_pack_halves<RW_BF16>(x.x, x.y), rwi_pack_halves<RW_BF16>(x.z, x.w));
     } else {
         rwi_store(to.dtype, to.data, at, x.x);
         rwi_store(to.dtype, to.data, at + 1, x.y);
         rwi_store(to.dtype, to.data, at + 2, x.z);
         rwi_store(to.dtype, to.data, at + 3, x.w);
     }
+}
+
+/* The same back, of f32. */
+__device__ static inline float4 attention_load_four(const attention_target &to, int column,
+                                                    bool vectors) {
+    const float *from = (const float *)to.data + to.at + column;
+    if (vectors)
+        return *(const float4 *)from;
+    return {from[0], from[1], from[2], from[3]};
+}
+
+__device__ static inline void attention_add_four(const float4 &x, float share, float4 *sum) {
+    sum->x += x.x * share;
+    sum->y += x.y * share;
+    sum->z += x.z * share;
+    sum->w += x.w * share;
 }
 
 #endif

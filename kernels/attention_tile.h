@@ -58,6 +58,9 @@ template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT> struct attention_shape {
     static constexpr int BATCH = 64;             /* tiles of keys that are asked about at a time */
     static constexpr int OUT_PITCH = OUT_COLUMNS + 4;
 
+    /* Weights, up to 1, are kept times 2^WEIGHT_BITS: those below 2^-14 would be subnormal f16. */
+    static constexpr int WEIGHT_BITS = D == RW_F16 ? 15 : 0;
+
     /* Products of a wave: along keys, and those that pass its scratch at a time; along columns. */
     static constexpr int N_KEYS = WAVE_KEYS / 16;
     static constexpr int N_SCRATCH = BACKGROUND && HALVES && N_KEYS > 2 ? 2 : N_KEYS;
@@ -87,13 +90,17 @@ template <typename Shape> struct attention_block {
     float base[Shape::WAVES * Shape::WAVE_ROWS]; /* of each wave's sums */
     float sum[Shape::WAVES * Shape::WAVE_ROWS];
     float share[Shape::WAVES * Shape::WAVE_ROWS];
+    float earlier_base[Shape::ROWS]; /* of what was put away; -inf: nothing */
+    float earlier_sum[Shape::ROWS];
+    float earlier_share[Shape::ROWS];
 };
 
 /* What a thread holds of its rows. Scores are as they come out of the product where no rule but the
- * scale changes them; `factor` makes exponents of 2 of them. */
+ * scale changes them; `factor` makes exponents of 2 of their differences. These come first: they are
+ * exact for scores close to each other, however large. */
 template <typename Shape> struct attention_thread {
-    float largest[Shape::unit::QUERIES]; /* times `factor` */
-    float sum[Shape::unit::QUERIES];     /* of this lane's keys */
+    float largest[Shape::unit::QUERIES];
+    float sum[Shape::unit::QUERIES]; /* of this lane's keys */
     typename Shape::product out[Shape::N_COLUMNS];
     float factor;
     bool plain;
@@ -381,22 +388,25 @@ __device__ static inline void attention_weigh(typename Shape::product (&s)[Shape
 #pragma unroll
             for (int e = 0; e < unit::KEYS; e++)
                 largest = fmaxf(largest, s[n].x[q][e]);
-        largest = fmaxf(mine.largest[q], unit::reduce_max(largest) * mine.factor);
+        largest = fmaxf(mine.largest[q], unit::reduce_max(largest));
         base[q] = rwi_softmax_base(largest);
-        /* Exactly 1 where nothing changed: many tiles would make much of a little. */
-        kept[q] = mine.largest[q] == -INFINITY ? 0.0f : rwi_exp2_fast(mine.largest[q] - base[q]);
+        kept[q] = rwi_exp2_fast((mine.largest[q] - base[q]) * mine.factor);
         mine.largest[q] = largest;
     }
     attention_rescale<Shape>(kept, mine);
 #pragma unroll
-    for (int q = 0; q < unit::QUERIES; q++)
+    for (int q = 0; q < unit::QUERIES; q++) {
+        float tile = 0.0f;
 #pragma unroll
         for (int n = 0; n < Shape::N_KEYS; n++)
 #pragma unroll
             for (int e = 0; e < unit::KEYS; e++) {
-                s[n].x[q][e] = rwi_exp2_fast(fmaf(s[n].x[q][e], mine.factor, -base[q]));
-                mine.sum[q] += s[n].x[q][e];
+                s[n].x[q][e] = rwi_exp2_fast(
+                    fmaf(s[n].x[q][e] - base[q], mine.factor, (float)Shape::WEIGHT_BITS));
+                tile += s[n].x[q][e];
             }
+        mine.sum[q] += tile;
+    }
 }
 
 #endif

@@ -5,6 +5,7 @@
 #include "attention_store_cpu.h"
 #include "block_cpu.h"
 #include "few_rows_cpu.h"
+#include "sum.h"
 
 #define ROWS RWI_ATTENTION_ROWS
 #define KEYS RWI_ATTENTION_KEYS
@@ -40,12 +41,14 @@ typedef struct state {
     int32_t window[2][ROWS];
     _Alignas(64) float largest[ROWS];
     float sum[ROWS];
-    float kept[ROWS]; /* what is left of a row's sums once its largest score has grown */
+    float sum_rest[ROWS]; /* what rwi_sum_join() left */
+    float kept[ROWS];     /* what is left of a row's sums once its largest score has grown */
     float q[ROWS * MAX_DIM];
     float key_words[KEYS * MAX_DIM]; /* of k, then v, unless they are multiplied where they lie */
     float scores[ROWS * KEYS];       /* as many as FEW_ROWS * FEW_KEYS */
     uint32_t weight_pairs[FEW_ROWS * FEW_KEYS / 2]; /* of all few rows, or of a panel */
     float out[ROWS * MAX_DIM];
+    float out_rest[ROWS * MAX_DIM]; /* what rwi_sum_join() left */
 } state;
 
 static const float nothing[MAX_DIM] = {0}; /* a key that has no page */
@@ -111,9 +114,10 @@ static void begin_rows(const rw_attention_params *p, state *t, rwi_fault_sink *s
         begin_row(p, t, r, sink);
     for (int32_t r = 0; r < ROWS; r++) {
         t->largest[r] = -INFINITY;
-        t->sum[r] = 0.0f;
+        t->sum[r] = t->sum_rest[r] = 0.0f;
     }
     memset(t->out, 0, (size_t)(t->item.rows * t->width) * sizeof *t->out);
+    memset(t->out_rest, 0, (size_t)(t->item.rows * t->width) * sizeof *t->out_rest);
     rwi_span seen = {0, 0};
     for (int32_t panel = 0; panel < PANELS; panel++)
         seen = join(seen, t->hulls[panel]);

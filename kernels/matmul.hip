@@ -3,10 +3,12 @@
 #include "launch.h"
 
 #include "matmul_kernel.h"
+#include "sum.h"
 
 #define TILE RWI_MATMUL_TILE
 #define DEPTH 16 /* of a slice */
 #define EACH 4   /* rows and columns of a thread */
+#define STEP 64  /* of k, whose products are summed up before they join the sum */
 #define PITCH (TILE + 4)
 
 /* Rows [row, row + TILE) and columns [k, k + DEPTH) of a matrix whose rows run along k, as
@@ -53,6 +55,14 @@ __device__ static inline tile_place find_tile(const rwi_matmul &p, int64_t block
     return {rwi_matmul_find(&p, b, h), m * TILE, n * TILE};
 }
 
+__device__ static inline void join(float (&sum)[EACH][EACH], float (&part)[EACH][EACH]) {
+#pragma unroll
+    for (int i = 0; i < EACH; i++)
+#pragma unroll
+        for (int j = 0; j < EACH; j++)
+            rwi_sum_join(&sum[i][j], &part[i][j]);
+}
+
 template <rw_dtype A, rw_dtype B, bool TRANSPOSED>
 static __global__ void __launch_bounds__(RWI_BLOCK) matmul_kernel(rwi_matmul p, rwi_fault_sink) {
     __shared__ float a[DEPTH][PITCH];
@@ -63,7 +73,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK) matmul_kernel(rwi_matmul p, 
     const tile_place at = find_tile(p, block);
     const int row = (int)threadIdx.x / (TILE / EACH) * EACH;
     const int column = (int)threadIdx.x % (TILE / EACH) * EACH;
-    float sum[EACH][EACH] = {};
+    float sum[EACH][EACH] = {}, part[EACH][EACH] = {};
 #pragma unroll 1
     for (int64_t k = 0; k < p.k; k += DEPTH) {
         load_along_k<A>(at.head.a, p.a_stride[2], at.m, p.m, k, p.k, a);
@@ -78,8 +88,10 @@ static __global__ void __launch_bounds__(RWI_BLOCK) matmul_kernel(rwi_matmul p, 
             for (int i = 0; i < EACH; i++)
 #pragma unroll
                 for (int j = 0; j < EACH; j++)
-                    sum[i][j] += a[d][row + i] * b[d][column + j];
+                    part[i][j] += a[d][row + i] * b[d][column + j];
         __syncthreads();
+        if (k % STEP == STEP - DEPTH || k + DEPTH >= p.k)
+            join(sum, part);
     }
 #pragma unroll
     for (int i = 0; i < EACH; i++)

@@ -4,12 +4,14 @@
 #include "tile_cpu.h"
 
 #define TILE RWI_MATMUL_TILE
-#define DEPTH 256 /* of a product: what lies in the second-level cache */
+#define DEPTH 256 /* of what is packed: it lies in the second-level cache */
+#define STEP 64   /* of a product, whose sums then join those before */
 
 typedef struct tiles {
     float a[TILE * DEPTH];
     float b[DEPTH * TILE];
     float c[TILE * TILE];
+    float c_rest[TILE * TILE]; /* what rwi_sum_join() left */
     float line[DEPTH];
 } tiles;
 
@@ -64,18 +66,20 @@ static void store_c(const rwi_matmul *p, void *c, int64_t rows, int64_t n, int64
 
 /* c += a * b */
 static void add_product(tiles *t, int64_t rows, int64_t columns, int64_t depth) {
-    rwi_tile_product product = {.a = t->a,
-                                .a_row = DEPTH,
-                                .a_depth = 1,
-                                .b = t->b,
-                                .b_row = TILE,
-                                .c = t->c,
-                                .c_row = TILE,
-                                .add = true,
-                                .rows = rows,
-                                .columns = columns,
-                                .depth = depth};
-    rwi_tile_multiply(&product);
+    for (int64_t k = 0; k < depth; k += STEP) {
+        rwi_tile_product product = {.a = t->a + k,
+                                    .a_row = DEPTH,
+                                    .a_depth = 1,
+                                    .b = t->b + k * TILE,
+                                    .b_row = TILE,
+                                    .c = t->c,
+                                    .c_rest = t->c_rest,
+                                    .c_row = TILE,
+                                    .rows = rows,
+                                    .columns = columns,
+                                    .depth = rwi_min(STEP, depth - k)};
+        rwi_tile_multiply(&product);
+    }
 }
 
 /* Rows [m, m + TILE) of one head. */
@@ -88,6 +92,7 @@ RWI_INLINE void multiply_rows(const rwi_matmul *p, rw_dtype a_dtype, rw_dtype b_
     for (int64_t n = 0; n < p->n; n += TILE) {
         int64_t columns = rwi_min(TILE, p->n - n);
         memset(t.c, 0, sizeof t.c);
+        memset(t.c_rest, 0, sizeof t.c_rest);
         for (int64_t k = 0; k < p->k; k += DEPTH) {
             int64_t depth = rwi_min(DEPTH, p->k - k);
             pack_a(p, a_dtype, a, rows, k, depth, &t);

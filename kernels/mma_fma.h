@@ -90,28 +90,42 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
         __syncthreads();
     }
 
+    /* Sums up a tile by itself before it joins the others, some columns at a time. */
     template <int NK, int N>
     __device__ static inline void values(product (&out)[N], const product (&w)[NK],
                                          const element *v, int pitch, float *scratch) {
+        constexpr int TOGETHER = N < 8 ? N : 8;
         const int lane = (int)__lane_id();
         share(w, scratch);
         const float *weights = scratch + lane / ACROSS * QUERIES;
         const element *from = v + key(lane, 0);
+#pragma unroll
+        for (int first = 0; first < N; first += TOGETHER) {
+            product tile[TOGETHER] = {};
 #pragma unroll 1
-        for (int k = 0; k < NK * 16; k++) {
-            float a[QUERIES];
+            for (int k = 0; k < NK * 16; k++) {
+                float a[QUERIES];
 #pragma unroll
-            for (int i = 0; i < QUERIES; i++)
-                a[i] = weights[k * PITCH + i];
+                for (int i = 0; i < QUERIES; i++)
+                    a[i] = weights[k * PITCH + i];
 #pragma unroll
-            for (int n = 0; n < N; n++)
+                for (int n = 0; n < TOGETHER; n++)
 #pragma unroll
-                for (int e = 0; e < KEYS; e++) {
-                    const float b = rwi_load(D, from, k * pitch + n * 16 + e * ACROSS);
+                    for (int e = 0; e < KEYS; e++) {
+                        const int column = (first + n) * 16 + e * ACROSS;
+                        const float b = rwi_load(D, from, k * pitch + column);
 #pragma unroll
-                    for (int i = 0; i < QUERIES; i++)
-                        out[n].x[i][e] += a[i] * b;
-                }
+                        for (int i = 0; i < QUERIES; i++)
+                            tile[n].x[i][e] += a[i] * b;
+                    }
+            }
+#pragma unroll
+            for (int n = 0; n < TOGETHER; n++)
+#pragma unroll
+                for (int i = 0; i < QUERIES; i++)
+#pragma unroll
+                    for (int e = 0; e < KEYS; e++)
+                        out[first + n].x[i][e] += tile[n].x[i][e];
         }
     }
 

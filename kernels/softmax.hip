@@ -4,6 +4,7 @@
 #include "visible.h"
 
 #include "softmax_kernel.h"
+#include "sum.h"
 
 /* A row that its first thread has found for the others. FULL rows have more than intervals of keys,
  * a scale and a sink. */
@@ -155,42 +156,26 @@ __device__ static inline scores_row share_row(const rw_softmax_params &p,
     return rows[threadIdx.y];
 }
 
-/* Elements as they lie in memory, so that loads can be under way together: what converts one waits
- * for it. */
-template <rw_dtype D, int VEC> struct raw_vector { typename rwi_storage<D>::type elements[VEC]; };
-
-template <rw_dtype D, int VEC>
-__device__ static inline void load_raw(const void *data, int64_t i, raw_vector<D, VEC> *raw) {
-    const void *from = rwi_element(D, data, i);
-    if constexpr (VEC == rwi_vector_length<D>) {
-        const uint4 chunk = *(const uint4 *)from;
-        const uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
-        memcpy(raw->elements, words, sizeof words);
-    } else {
-        memcpy(raw->elements, from, sizeof raw->elements);
-    }
-}
-
 /* The scores of keys j .. j + VEC - 1 from what was loaded where any is seen; -inf for what is
  * hidden. */
 template <rw_dtype D, int VEC, bool FULL>
 __device__ static inline void make_scores(const rw_softmax_params &p, const scores_row &row,
-                                          int32_t j, unsigned seen, const raw_vector<D, VEC> &raw,
-                                          float (&s)[VEC]) {
+                                          int32_t j, unsigned seen,
+                                          const rwi_packed<D, VEC> &packed, float (&s)[VEC]) {
 #pragma unroll
     for (int n = 0; n < VEC; n++)
         s[n] = -INFINITY;
     if (seen == 0)
         return;
-    float bias[VEC];
+    float bias[VEC], x[VEC];
+    rwi_unpack(packed, x);
     if (FULL)
         load_mask(p.mask, row.mask + j, bias);
 #pragma unroll
     for (int n = 0; n < VEC; n++) {
-        const float x = rwi_load(D, raw.elements, n);
         if (FULL)
             bias[n] += rwi_alibi_at(p.alibi.is_signed, row.slope, j - row.position + n);
-        s[n] = FULL ? rwi_softmax_score(&p, x) + bias[n] : x * p.scale;
+        s[n] = FULL ? rwi_softmax_score(&p, x[n]) + bias[n] : x[n] * p.scale;
     }
     if (seen == rwi_all_visible<VEC>)
         return;
@@ -222,7 +207,7 @@ static __global__ void __launch_bounds__(THREADS)
     __shared__ float largest_of_waves[RWI_MAX_WAVES], sum_of_waves[RWI_MAX_WAVES];
     const scores_row row = share_row<FULL>(p, sink, rows);
     const int32_t first = (int32_t)threadIdx.x * VEC, step = (int32_t)blockDim.x * VEC;
-    raw_vector<D, VEC> raw[ITEMS];
+    rwi_packed<D, VEC> packed[ITEMS]; /* so that loads are under way together */
     float s[ITEMS][VEC];
     unsigned seen = 0; /* in one register, the bits of the first vector lowest */
     float largest = row.sink;
@@ -231,13 +216,13 @@ static __global__ void __launch_bounds__(THREADS)
         const int32_t j = first + k * step;
         const unsigned bits = rwi_find_visible<VEC, FULL>(p.pattern, row.pattern, j);
         if (bits)
-            load_raw(p.scores.in, row.in + j, &raw[k]);
+            rwi_load_packed(p.scores.in, row.in + j, packed[k]);
         seen |= bits << k * VEC;
     }
 #pragma unroll
     for (int k = 0; k < ITEMS; k++)
         make_scores<D, VEC, FULL>(p, row, first + k * step, seen >> k * VEC & rwi_all_visible<VEC>,
-                                  raw[k], s[k]);
+                                  packed[k], s[k]);
 #pragma unroll
     for (int k = 0; k < ITEMS; k++)
 #pragma unroll
@@ -248,13 +233,15 @@ static __global__ void __launch_bounds__(THREADS)
     float sum = 0.0f;
 #pragma unroll
     for (int k = 0; k < ITEMS; k++) {
+        float part = 0.0f;
         if (!(seen >> k * VEC & rwi_all_visible<VEC>))
             continue;
 #pragma unroll
         for (int n = 0; n < VEC; n++) {
             s[k][n] = exponential(s[k][n] - base);
-            sum += s[k][n];
+            part += s[k][n];
         }
+        sum += part;
     }
     sum = rwi_reduce_row(sum, sum_of_waves, rwi_reduce_sum());
     const float share = rwi_softmax_share(sum + exponential(row.sink - base));
@@ -271,11 +258,11 @@ static __global__ void __launch_bounds__(THREADS)
 template <rw_dtype D, int VEC, bool FULL>
 __device__ static inline unsigned load_scores(const rw_softmax_params &p, const scores_row &row,
                                               int32_t j, float (&s)[VEC]) {
-    raw_vector<D, VEC> raw;
+    rwi_packed<D, VEC> packed;
     const unsigned seen = rwi_find_visible<VEC, FULL>(p.pattern, row.pattern, j);
     if (seen)
-        load_raw(p.scores.in, row.in + j, &raw);
-    make_scores<D, VEC, FULL>(p, row, j, seen, raw, s);
+        rwi_load_packed(p.scores.in, row.in + j, packed);
+    make_scores<D, VEC, FULL>(p, row, j, seen, packed, s);
     return seen;
 }
 
@@ -290,7 +277,7 @@ static __global__ void __launch_bounds__(THREADS)
     const rwi_span hull = rwi_pattern_hull(&row.pattern);
     const int64_t step = (int64_t)THREADS * VEC;
     float s[VEC];
-    float largest = row.sink, base = rwi_softmax_base(row.sink), sum = 0.0f;
+    float largest = row.sink, base = rwi_softmax_base(row.sink), sum = 0.0f, part = 0.0f;
     for (int64_t j = hull.begin / VEC * VEC + threadIdx.x * VEC; j < hull.end; j += step) {
         load_scores<D, VEC, FULL>(p, row, (int32_t)j, s);
         const float before = largest;
@@ -298,11 +285,15 @@ static __global__ void __launch_bounds__(THREADS)
         for (int n = 0; n < VEC; n++)
             largest = fmaxf(largest, s[n]);
         base = rwi_softmax_base(largest);
-        if (largest > before && before > -INFINITY)
-            sum *= exponential(before - base);
+        if (largest > before && before > -INFINITY) {
+            const float kept = exponential(before - base);
+            sum *= kept;
+            part *= kept;
+        }
 #pragma unroll
         for (int n = 0; n < VEC; n++)
-            sum += exponential(s[n] - base);
+            part += exponential(s[n] - base);
+        rwi_sum_join(&sum, &part);
     }
     largest = rwi_reduce_row(largest, largest_of_waves, rwi_reduce_max());
     const float all = rwi_softmax_base(largest);

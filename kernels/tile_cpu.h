@@ -25,6 +25,8 @@ typedef float rwi_word __attribute__((aligned(2), may_alias));
 
 typedef float rwi_lanes __attribute__((vector_size(RWI_LANES * 4), aligned(4), may_alias));
 
+typedef int32_t rwi_lane_bits __attribute__((vector_size(RWI_LANES * 4), aligned(4), may_alias));
+
 RWI_INLINE rwi_lanes rwi_lanes_of(float x) {
 #if RWI_LANES == 16
     return (rwi_lanes){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
@@ -47,8 +49,8 @@ typedef struct rwi_tile_product {
     int64_t b_row;
     float *c; /* rows of b and c are padded to whole RWI_TILE_PAD */
     int64_t c_row;
-    bool add;          /* to c, else it is overwritten */
-    const float *kept; /* what rows of c are multiplied by before; NULL: by nothing */
+    float *c_rest;     /* as c: the product joins c, see rwi_sum_join(); NULL: c is overwritten */
+    const float *kept; /* what rows of c and c_rest are multiplied by before; NULL: by nothing */
     int64_t rows;
     int64_t columns;
     int64_t depth;
@@ -77,6 +79,29 @@ RWI_INLINE rwi_lanes rwi_tile_add(bool pairs, rwi_lanes sum, rwi_lanes a, rwi_la
     return sum + a * b;
 }
 
+/* Vector `v` from column `j` on of a row of c or of c_rest. */
+RWI_INLINE rwi_lanes *rwi_tile_lanes(const rwi_tile_product *t, float *c, int64_t row, int64_t j,
+                                     int v) {
+    return (rwi_lanes *)(c + row * t->c_row + j + v * RWI_LANES);
+}
+
+/* As rwi_sum_join() does with one. */
+RWI_INLINE void rwi_tile_store(const rwi_tile_product *t, int64_t row, int64_t j, int v,
+                               rwi_lanes part) {
+    rwi_lanes *c = rwi_tile_lanes(t, t->c, row, j, v);
+    if (!t->c_rest) {
+        *c = part;
+        return;
+    }
+    rwi_lanes sum = *c;
+    if (t->kept)
+        sum *= t->kept[row];
+    rwi_lanes joined = sum + part, rest = part - (joined - sum);
+    rwi_lane_bits bits = (rwi_lane_bits)rest & (rwi_lane_bits)(rest - rest == 0.0f);
+    *c = joined;
+    *rwi_tile_lanes(t, t->c_rest, row, j, v) = (rwi_lanes)bits;
+}
+
 /* A block of constant size; each of its sums runs over k in order. */
 RWI_INLINE void rwi_tile_block(const rwi_tile_product *t, int rows, int vectors, int64_t i,
                                int64_t j) {
@@ -87,8 +112,9 @@ RWI_INLINE void rwi_tile_block(const rwi_tile_product *t, int rows, int vectors,
         a[r] = t->a_rows ? t->a_rows[i + r] : NULL;
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) {
-            const float *c = t->c + (i + r) * t->c_row + j + v * RWI_LANES;
-            sum[r][v] = t->add ? *(const rwi_lanes *)c : rwi_lanes_of(0.0f);
+            sum[r][v] = rwi_lanes_of(0.0f);
+            if (t->c_rest)
+                sum[r][v] = *rwi_tile_lanes(t, t->c_rest, i + r, j, v);
             if (t->kept)
                 sum[r][v] *= t->kept[i + r];
         }
@@ -110,7 +136,7 @@ RWI_INLINE void rwi_tile_block(const rwi_tile_product *t, int rows, int vectors,
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++)
-            *(rwi_lanes *)(t->c + (i + r) * t->c_row + j + v * RWI_LANES) = sum[r][v];
+            rwi_tile_store(t, i + r, j, v, sum[r][v]);
 }
 
 RWI_INLINE void rwi_tile_rows(const rwi_tile_product *t, int rows, int64_t i) {
@@ -121,7 +147,7 @@ RWI_INLINE void rwi_tile_rows(const rwi_tile_product *t, int rows, int64_t i) {
         rwi_tile_block(t, rows, 1, i, j);
 }
 
-/* c = a * b, or c * kept + a * b. Which parts of the product there are is best known where this is
+/* c = a * b, or a * b joins c * kept. Which parts of the product there are is best known where this is
  * inlined.
  */
 RWI_INLINE void rwi_tile_multiply(const rwi_tile_product *t) {

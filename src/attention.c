@@ -141,7 +141,7 @@ static rwi_attention_parts split_keys(const rwi_call *call, const rw_attention_p
 static int64_t bytes_of_parts(const rw_attention_params *params, int64_t count) {
     if (count == 1)
         return 0;
-    return count * attention_combine_work(params).items * (params->v_dim + 1) *
+    return count * attention_combine_work(params).items * (params->v_dim + 2) *
            (int64_t)sizeof(float);
 }
 
@@ -160,9 +160,10 @@ static rw_status describe_parts(const rwi_call *call, const rw_attention_args *a
     if (bytes > 0 && (uintptr_t)args->workspace.data % 16 != 0)
         return rwi_fail(call, RW_INVALID_ARGUMENT,
                         "workspace.data is %p, expected 16-byte alignment", args->workspace.data);
+    const int64_t rows = params->parts.count * attention_combine_work(params).items;
     params->parts.out = args->workspace.data;
-    params->parts.lse = params->parts.out +
-                        params->parts.count * attention_combine_work(params).items * params->v_dim;
+    params->parts.largest = params->parts.out + rows * params->v_dim;
+    params->parts.sum = params->parts.largest + rows;
     return RW_OK;
 }
 

@@ -13,6 +13,9 @@
  * page_fault  the last sequence's page of the last key that its last query sees is -1, or past the
  *             last
  * split       there is a workspace
+ * extreme     scores that are exact in f32, and alike in a row: 0 beside a mask of -1e9, of -1e10 or
+ *             of dtype's lowest number, 0 with a scale of 3e38, 2^35 (products); or 2^24 and 2^24 + 2
+ *             (large); or 0 for key 0 and -16.75 for all others (small), which are a small part
  */
 #define ATTENTION_FIELDS(FIELD, SPLIT)                                                             \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
@@ -39,6 +42,7 @@
     FIELD(page_size, 16, NULL)                                                                     \
     FIELD(page_fault, 0, rwt_attention_words_page_fault)                                           \
     FIELD(split, SPLIT, NULL)                                                                      \
+    FIELD(extreme, 0, rwt_attention_words_extreme)                                                 \
     RWT_PATTERN_FIELDS(FIELD)                                                                      \
     FIELD(seed, 0, NULL)
 
@@ -46,6 +50,16 @@ enum {
     SICK_V = 1,
     SICK_K,
     SICK_Q
+};
+
+enum {
+    EXTREME_MASK_1E9 = 1,
+    EXTREME_MASK_1E10,
+    EXTREME_MASK_LOWEST,
+    EXTREME_SCALE,
+    EXTREME_PRODUCTS,
+    EXTREME_LARGE,
+    EXTREME_SMALL
 };
 
 typedef struct rwt_attention_case {
@@ -58,6 +72,7 @@ extern const char *const rwt_attention_words_alibi[];
 extern const char *const rwt_attention_words_sick[];
 extern const char *const rwt_attention_words_paged[];
 extern const char *const rwt_attention_words_page_fault[];
+extern const char *const rwt_attention_words_extreme[];
 
 typedef struct rwt_attention_plan {
     rwt_view q;
@@ -74,6 +89,9 @@ typedef struct rwt_attention_plan {
 } rwt_attention_plan;
 
 const rwt_attention_case *rwt_attention_case_of(const rwt_case *c);
+
+/* What rw_attention is told; 0: nothing. */
+double rwt_attention_scale(const rwt_attention_case *c);
 const rwt_pattern_fields *rwt_attention_pattern_of(const rwt_attention_case *c);
 
 /* Pages of a sequence, and of the cache. */

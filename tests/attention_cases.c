@@ -23,6 +23,10 @@ const char *rwt_attention_invalid(const rwt_case *row) {
         return "a page at fault needs pages and a query that reads them";
     if (c->sick && (c->mask || c->alibi))
         return "a NaN whose key has a weight of 0 may show or not";
+    if (c->extreme && (c->scale || c->softcap || c->alibi || c->sinks || c->sick))
+        return "what is extreme is exact";
+    if (c->extreme && (c->extreme <= EXTREME_MASK_LOWEST) != (c->mask != 0))
+        return "a mask is what is extreme, or is not there";
     return rwt_pattern_invalid(rwt_attention_pattern_of(c), &shape);
 }
 
@@ -73,6 +77,14 @@ const rwt_case_row rwt_attention_rows[] = {
                "dtype=f32|f16|bf16,out_dtype=f32|bf16"},
     {RWT_FULL, "seq_q=1,seq_k=2049,heads=8,group=4,head_dim=64,v_dim=64,batch=2,padding=right,"
                "dtype=f32|bf16"},
+    {RWT_QUICK, "extreme=mask_1e9|mask_1e10|mask_lowest,mask=keys,dtype=f32|f16|bf16,seq_q=3|40,"
+                "seq_k=70,heads=2"},
+    {RWT_QUICK, "extreme=scale|products|large,dtype=f32|f16|bf16,seq_q=3|40,seq_k=70,heads=2,"
+                "causal=0|1"},
+    {RWT_QUICK, "extreme=small,dtype=f32|f16|bf16,heads=1,group=1,seq_q=1,seq_k=8200,head_dim=8,"
+                "v_dim=8"},
+    {RWT_FULL, "extreme=small,dtype=f32|bf16,heads=1,group=1,seq_q=1|33,seq_k=65536,head_dim=8,"
+               "v_dim=8"},
     {RWT_QUICK, NULL}};
 
 const char rwt_attention_random[] =
@@ -101,6 +113,11 @@ const rwt_case_row rwt_combine_rows[] = {
     {RWT_QUICK, "seq_q=9,seq_k=3,causal=1,align=top"},
     {RWT_FULL, "seq_q=1,seq_k=4100,heads=8,group=4,head_dim=128,v_dim=128,dtype=f32|bf16,"
                "batch=1|3"},
+    {RWT_QUICK, "extreme=mask_1e9|mask_1e10|mask_lowest,mask=keys,dtype=f32|f16|bf16,seq_q=1,"
+                "seq_k=600,heads=2"},
+    {RWT_QUICK, "extreme=scale|products|large,dtype=f32|f16|bf16,seq_q=2,seq_k=600,heads=2"},
+    {RWT_FULL, "extreme=small,dtype=f32|bf16,heads=1,group=1,seq_q=1,seq_k=65536,head_dim=8,"
+               "v_dim=8"},
     {RWT_QUICK, NULL}};
 
 const char rwt_combine_random[] =

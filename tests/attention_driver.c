@@ -11,6 +11,9 @@ const char *const rwt_attention_words_sick[] = {"none", "v", "k", "q", NULL};
 const char *const rwt_attention_words_paged[] = {"none", "i32", "i64", NULL};
 const char *const rwt_attention_words_page_fault[] = {"none", "low", "high", NULL};
 
+const char *const rwt_attention_words_extreme[] = {
+    "none", "mask_1e9", "mask_1e10", "mask_lowest", "scale", "products", "large", "small", NULL};
+
 static const rwt_field attention_fields[] = {ATTENTION_FIELDS(RWT_FIELD, 0)};
 static const rwt_field combine_fields[] = {ATTENTION_FIELDS(RWT_FIELD, 1)};
 
@@ -75,13 +78,22 @@ static void add_outputs(rwt_job *job, const rwt_attention_case *c, rwt_attention
     plan->lse = c->lse ? rwt_view_add(job, &lse, spec) : rwt_view_absent;
 }
 
+static double extreme_mask(const rwt_attention_case *c) {
+    static const double lowest[] = {
+        [RW_F32] = -0x1.fffffep127, [RW_F16] = -65504.0, [RW_BF16] = -0x1.fep127};
+    if (c->extreme == EXTREME_MASK_LOWEST)
+        return lowest[c->dtype];
+    return c->extreme == EXTREME_MASK_1E9 ? -1e9 : -1e10;
+}
+
 /* What masks hold. */
 static void add_mask(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
     static const double values[] = {0.0, 0.0, -INFINITY, -1e4, -3.25, 1.5};
     bool full = c->mask == 1;
     rwt_layout layout = {
         4, {c->batch, full ? c->heads : 1, full ? c->seq_q : 1, c->seq_k}, NULL, RWT_GAPS};
-    rwt_buffer_spec spec = {.name = "mask", .dtype = RW_F32};
+    bool lowest = c->extreme == EXTREME_MASK_LOWEST;
+    rwt_buffer_spec spec = {.name = "mask", .dtype = lowest ? (rw_dtype)c->dtype : RW_F32};
     plan->mask = rwt_view_absent;
     if (!c->mask)
         return;
@@ -89,7 +101,8 @@ static void add_mask(rwt_job *job, const rwt_attention_case *c, rwt_attention_pl
     rwt_buffer *mask = &job->buffers[plan->mask.buffer];
     for (int64_t n = 0; n < mask->elements; n++)
         rwt_store(mask->dtype, mask->initial, n,
-                  values[rwt_random_below(&job->random, RWT_COUNT(values))]);
+                  c->extreme ? extreme_mask(c)
+                             : values[rwt_random_below(&job->random, RWT_COUNT(values))]);
 }
 
 static rwt_view add_head_values(rwt_job *job, const char *name, bool given) {
@@ -101,6 +114,54 @@ static rwt_view add_head_values(rwt_job *job, const char *name, bool given) {
     rwt_view view = rwt_view_add(job, &layout, spec);
     rwt_buffer_fill(job, view.buffer, RWT_ORDINARY);
     return view;
+}
+
+/* Columns 0 and 1 of a query where scores are extreme; the others are 0. */
+static void extreme_query(const rwt_attention_case *c, double q[2]) {
+    q[0] = c->extreme == EXTREME_PRODUCTS ? 0x1p15
+           : c->extreme == EXTREME_LARGE  ? 0x1p12
+           : c->extreme == EXTREME_SMALL  ? 16.75
+                                          : 0.0;
+    q[1] = 1.0;
+}
+
+/* The same of key j. */
+static void extreme_key(const rwt_attention_case *c, int64_t j, double k[2]) {
+    k[0] = c->extreme == EXTREME_PRODUCTS ? 0x1p15
+           : c->extreme == EXTREME_LARGE  ? 0x1p12
+           : c->extreme == EXTREME_SMALL  ? (j == 0 ? 0.0 : -1.0)
+                                          : 1.0;
+    k[1] = c->extreme == EXTREME_LARGE && j % 7 == 3 ? 2.0 : 0.0;
+}
+
+/* Value `d` of key j where most weights are small. */
+static double small_value(int64_t j, int64_t d) {
+    return d % 2 == 0 ? (double)(j != 0) : j == 0 ? 1.0 : -1.0;
+}
+
+static void make_extreme(rwt_job *job, const rwt_attention_case *c,
+                         const rwt_attention_plan *plan) {
+    double q[2], k[2];
+    extreme_query(c, q);
+    for (int64_t b = 0; b < c->batch; b++) {
+        for (int64_t h = 0; h < c->heads; h++)
+            for (int64_t i = 0; i < c->seq_q; i++)
+                for (int64_t d = 0; d < c->head_dim; d++)
+                    rwt_buffer_set(job, plan->q.buffer, rwt_view_at(&plan->q, b, h, i, d),
+                                   d < 2 ? q[d] : 0.0);
+        for (int64_t h = 0; h < c->heads / c->group; h++)
+            for (int64_t j = 0; j < c->seq_k; j++) {
+                extreme_key(c, j, k);
+                for (int64_t d = 0; d < c->head_dim; d++)
+                    rwt_buffer_set(job, plan->k.buffer,
+                                   rwt_attention_key_at(job, &plan->k, b, h, j, d),
+                                   d < 2 ? k[d] : 0.0);
+                for (int64_t d = 0; c->extreme == EXTREME_SMALL && d < c->v_dim; d++)
+                    rwt_buffer_set(job, plan->v.buffer,
+                                   rwt_attention_key_at(job, &plan->v, b, h, j, d),
+                                   small_value(j, d));
+            }
+    }
 }
 
 /* Columns of key j. */
@@ -170,7 +231,7 @@ static void spoil_pages(rwt_job *job, const rwt_attention_case *c, const rwt_att
 /* A part has 256 keys at least. */
 static void add_workspace(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
     int64_t parts = c->seq_k / 256 + 1, rows = c->batch * c->heads * c->seq_q;
-    rwt_layout layout = {1, {4 * parts * rows * (c->v_dim + 1)}, NULL, RWT_CONTIGUOUS};
+    rwt_layout layout = {1, {4 * parts * rows * (c->v_dim + 2)}, NULL, RWT_CONTIGUOUS};
     rwt_buffer_spec spec = {.name = "workspace", .dtype = RW_U8, .scratch = true};
     plan->workspace = c->split ? rwt_view_add(job, &layout, spec) : rwt_view_absent;
 }
@@ -190,6 +251,8 @@ static void attention_fill(rwt_job *job) {
     rwt_buffer_fill(job, plan->q.buffer, RWT_ORDINARY);
     rwt_buffer_fill(job, plan->k.buffer, RWT_ORDINARY);
     rwt_buffer_fill(job, plan->v.buffer, RWT_ORDINARY);
+    if (c->extreme)
+        make_extreme(job, c, plan);
     add_mask(job, c, plan);
     plan->slopes = add_head_values(job, "slopes", c->alibi != 0);
     plan->sinks = add_head_values(job, "sinks", c->sinks != 0);
@@ -214,7 +277,7 @@ static void attention_bind(const rwt_job *job, rwt_set *set) {
         .workspace = rwt_tensor(job, set, &plan->workspace),
         .out = rwt_tensor(job, set, &plan->out),
         .lse = rwt_tensor(job, set, &plan->lse),
-        .scale = (double)c->scale / 64.0,
+        .scale = rwt_attention_scale(c),
         .softcap = (double)c->softcap,
         .mask = rwt_tensor(job, set, &plan->mask),
         .pattern = &call->pattern,

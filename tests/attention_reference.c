@@ -8,6 +8,20 @@ const rwt_attention_case *rwt_attention_case_of(const rwt_case *c) {
     return (const rwt_attention_case *)c->values;
 }
 
+double rwt_attention_scale(const rwt_attention_case *c) {
+    switch (c->extreme) {
+    case EXTREME_SCALE:
+        return 3e38;
+    case EXTREME_PRODUCTS:
+        return 32.0;
+    case EXTREME_LARGE:
+    case EXTREME_SMALL:
+        return 1.0;
+    default:
+        return (double)c->scale / 64.0;
+    }
+}
+
 const rwt_pattern_fields *rwt_attention_pattern_of(const rwt_attention_case *c) {
     return (const rwt_pattern_fields *)&c->causal;
 }
@@ -61,7 +75,8 @@ typedef struct score {
 } score;
 
 static double scale_of(const rwt_attention_case *c) {
-    return c->scale ? (double)c->scale / 64.0 : 1.0 / sqrt((double)c->head_dim);
+    double scale = rwt_attention_scale(c);
+    return scale != 0.0 ? scale : 1.0 / sqrt((double)c->head_dim);
 }
 
 static double mask_at(const rwt_job *job, int64_t h, const rw_pattern_pair *pair) {
@@ -105,6 +120,8 @@ static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair
     double mask = mask_at(job, h, pair);
     result.s += mask;
     result.carried += fabs(result.s) + fabs(mask);
+    if (c->extreme)
+        result.carried = 0.0;
     return result;
 }
 

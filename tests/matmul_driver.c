@@ -6,6 +6,11 @@
 static const char *const words_layout[] = {"bhsd", "bshd", "hbsd", NULL};
 
 /* wide: the weights are f32, whatever v is. scale: in 1/64, 0: none given. */
+/* A weight of 1 beside many small ones, of values of 1. */
+#define SMALL_PARTS (RWT_SPECIAL + 1)
+
+static const char *const words_values[] = {"ordinary", "special", "small_parts", NULL};
+
 #define MATMUL_FIELDS(FIELD)                                                                       \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(out_dtype, RW_F32, rwt_words_dtype)                                                      \
@@ -20,7 +25,7 @@ static const char *const words_layout[] = {"bhsd", "bshd", "hbsd", NULL};
     FIELD(layout, 0, words_layout)                                                                 \
     FIELD(stride, RWT_CONTIGUOUS, rwt_words_stride)                                                \
     FIELD(misalign, 0, NULL)                                                                       \
-    FIELD(values, RWT_ORDINARY, rwt_words_values)                                                  \
+    FIELD(values, RWT_ORDINARY, words_values)                                                      \
     FIELD(seed, 0, NULL)
 
 typedef struct matmul_case {
@@ -72,7 +77,14 @@ static void weighted_fill(rwt_job *job) {
     plan->a = add(job, "weights", weights, c->heads, c->seq_q, c->seq_k);
     plan->b = add(job, "v", (rw_dtype)c->dtype, c->heads / c->group, c->seq_k, c->head_dim);
     plan->out = add(job, "out", (rw_dtype)c->out_dtype, c->heads, c->seq_q, c->head_dim);
-    fill_inputs(job);
+    if (c->values != SMALL_PARTS) {
+        fill_inputs(job);
+        return;
+    }
+    for (int64_t n = 0; n < job->buffers[plan->a.buffer].elements; n++)
+        rwt_buffer_set(job, plan->a.buffer, n, n % c->seq_k == 0 ? 1.0 : exp(-16.75));
+    for (int64_t n = 0; n < job->buffers[plan->b.buffer].elements; n++)
+        rwt_buffer_set(job, plan->b.buffer, n, 1.0);
 }
 
 /* One element of the product: factors a[row, k] and b[k, column] or b[column, k]. An Inf beside
@@ -98,7 +110,8 @@ static void expect_element(rwt_job *job, bool transposed, int64_t b, int64_t h, 
     if (isinf(magnitude) || isnan(magnitude) || magnitude * fabs(scale) > 3e38)
         rwt_expect_not_finite(job, plan->out.buffer, element);
     else
-        rwt_expect_near(job, plan->out.buffer, element, sum * scale, magnitude * fabs(scale));
+        rwt_expect_near(job, plan->out.buffer, element, sum * scale,
+                        magnitude * fabs(scale) * (c->values == SMALL_PARTS ? 16.0 : 1.0));
 }
 
 static void reference(rwt_job *job, bool transposed) {
@@ -165,11 +178,15 @@ static const char *invalid(const rwt_case *row) {
         return "group must divide heads";
     if (c->values == RWT_SPECIAL && (c->dtype != RW_F16 || c->out_dtype != RW_F32))
         return "special values whose products lie within f32 are those of f16";
+    if (c->values == SMALL_PARTS && (c->layout || c->stride || c->out_dtype != RW_F32))
+        return "small parts lie one after another and show in f32";
     return NULL;
 }
 
 static const char *qk_invalid(const rwt_case *row) {
-    return matmul_case_of(row)->wide ? "q and k have one dtype" : invalid(row);
+    if (matmul_case_of(row)->wide || matmul_case_of(row)->values == SMALL_PARTS)
+        return "q and k have one dtype, and few columns";
+    return invalid(row);
 }
 
 #define SHARED_ROWS                                                                                \
@@ -190,6 +207,8 @@ static const rwt_case_row qk_rows[] = {
 
 static const rwt_case_row weighted_rows[] = {
     SHARED_ROWS,
+    {RWT_QUICK, "values=small_parts,wide=0|1,dtype=f32|bf16,seq_k=8200|65536,seq_q=1,heads=1,"
+                "group=1,head_dim=3,out_dtype=f32"},
     {RWT_QUICK, "wide=1,dtype=f16|bf16,out_dtype=f32|bf16,stride=contiguous|gaps,seq_k=70"},
     {RWT_QUICK, NULL}};
 
