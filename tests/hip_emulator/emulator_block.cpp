@@ -3,7 +3,7 @@
  * A fiber works through threads that have not started, one after another, for as long as they
  * finish without waiting: a kernel without barriers runs on one fiber. A thread that waits keeps
  * its fiber, and the next fiber goes on with the rest. When no thread can run, the waiting ones are
- * matched: waves first, then the block.
+ * matched: lanes that are held back first, then waves, then the block.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -30,7 +30,12 @@ struct kernel_thread {
     hip_emulator_fiber *fiber; /* NULL: not started */
     hip_emulator_call call;    /* what it waits for */
     uint64_t result;
+    uint64_t held_since; /* order of the lanes that are held back */
+    int held_rounds;     /* how often others of the wave came to an atomic operation meanwhile */
 };
+
+/* Rounds that lanes of a wave may take beside one that is held back. */
+#define MAX_HELD_ROUNDS 10000
 
 static pthread_mutex_t launch_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -38,6 +43,7 @@ static const hip_emulator_launch *launch;
 static kernel_thread threads[HIP_EMULATOR_MAX_THREADS];
 static int num_threads;
 static int current; /* the thread that runs */
+static uint64_t times_held;
 
 static hip_emulator_arch arch;
 static hip_emulator_order thread_order;
@@ -137,6 +143,8 @@ uint64_t hip_emulator_join(const hip_emulator_call &call) {
     const int self = current;
     threads[self].call = call;
     threads[self].state = WAITING;
+    threads[self].held_since = times_held++;
+    threads[self].held_rounds = 0;
     hip_emulator_fiber_leave();
     return threads[self].result;
 }
@@ -153,6 +161,8 @@ void *hip_emulator_dynamic_shared(void) {
 
 static const char *op_name(const hip_emulator_call *call) {
     switch (call->op) {
+    case HIP_EMULATOR_HELD:
+        return "an atomic operation";
     case HIP_EMULATOR_BARRIER:
         return "__syncthreads";
     case HIP_EMULATOR_SHFL:
@@ -223,6 +233,15 @@ static bool report_instruction(int index, const char *what) {
     return false;
 }
 
+static bool report_spin(int held) {
+    char sentence[600];
+    snprintf(sentence, sizeof sentence,
+             "lanes of a wave wait for thread %d, which lockstep holds back behind %s", held,
+             describe(&threads[held].call).buffer);
+    report(sentence);
+    return false;
+}
+
 static bool report_shuffle(int index, const char *what, int number) {
     char sentence[600];
     snprintf(sentence, sizeof sentence, "%s, thread %d: %s %d (wave of %d)",
@@ -255,6 +274,7 @@ static int source_lane(const hip_emulator_call *call, int lane) {
     case HIP_EMULATOR_SHFL_XOR:
         source ^= call->lane;
         return source < 0 || source >= end ? lane : (int)source;
+    case HIP_EMULATOR_HELD:
     case HIP_EMULATOR_BARRIER:
     case HIP_EMULATOR_INSTRUCTION:
     case HIP_EMULATOR_BALLOT:
@@ -329,8 +349,34 @@ static int find_divergent(int first, int end, const hip_emulator_call *call) {
     return end;
 }
 
+/* Lets lanes that are held back go on, all but the one that has been longest, which follows when it
+ * is alone. `released`: whether there were any. False: the others do not come to an end. */
+static bool release_held(int first, int end, bool *released) {
+    int longest = end;
+    for (int i = first; i < end; i++)
+        if (threads[i].state == WAITING && threads[i].call.op == HIP_EMULATOR_HELD &&
+            (longest == end || threads[i].held_since < threads[longest].held_since))
+            longest = i;
+    bool others = false;
+    for (int i = first; i < end; i++) {
+        if (i == longest || threads[i].state != WAITING || threads[i].call.op != HIP_EMULATOR_HELD)
+            continue;
+        threads[i].state = READY;
+        others = true;
+    }
+    *released = longest != end;
+    if (longest != end && !others)
+        threads[longest].state = READY;
+    return !others || ++threads[longest].held_rounds < MAX_HELD_ROUNDS || report_spin(longest);
+}
+
 /* Completes what the wave [first, end) waits for, unless that is a barrier. False: an error. */
 static bool match_wave(int first, int end) {
+    bool released;
+    if (!release_held(first, end, &released))
+        return false;
+    if (released)
+        return true;
     int chosen = end; /* prefers an operation of the wave to a barrier, and a mask to all */
     for (int i = end - 1; i >= first; i--) {
         if (threads[i].state != WAITING || threads[i].call.op == HIP_EMULATOR_BARRIER)

@@ -150,19 +150,13 @@ static void test_wave_size(void **) {
 }
 
 static __global__ void atomics_kernel(unsigned *sum, int *low, unsigned long long *high,
-                                      float *total, unsigned *lock) {
+                                      float *total, unsigned *first) {
     atomicAdd(sum, 1u);
     atomicMin(low, -(int)threadIdx.x);
     atomicMax(high, (unsigned long long)threadIdx.x << 40);
     atomicAdd(total, 0.5f);
-    bool done = false;
-    while (!done) {
-        if (atomicCAS(lock, 0u, 1u) == 0u) {
-            __threadfence();
-            atomicExch(lock, 0u);
-            done = true;
-        }
-    }
+    if (atomicCAS(first, 0u, 1u) == 0u)
+        atomicExch(first, 7u);
 }
 
 static void test_atomics(void **) {
@@ -178,6 +172,7 @@ static void test_atomics(void **) {
                        high.data, total.data, words.data + 1);
     assert_int_equal(hipDeviceSynchronize(), hipSuccess);
     assert_int_equal(words.data[0], 2 * BLOCK);
+    assert_int_equal(words.data[1], 7);
     assert_int_equal(*low.data, -(BLOCK - 1));
     assert_true(*high.data == (unsigned long long)(BLOCK - 1) << 40);
     assert_true(*total.data == (float)BLOCK);
@@ -513,6 +508,65 @@ static void test_graphs_are_refused(void **) {
     assert_int_equal(hipGetLastError(), hipErrorNotSupported);
 }
 
+/* ---- lanes in lockstep ---- */
+
+/* A lock that every lane takes: right where lanes run one after another, a hang in lockstep. */
+static __global__ void locked_kernel(unsigned *lock, int *count) {
+    bool done = false;
+    while (!done) {
+        if (atomicCAS(lock, 0u, 1u) != 0u)
+            continue;
+        *count += 1;
+        atomicExch(lock, 0u);
+        done = true;
+    }
+}
+
+static void test_lock_among_lanes(void **) {
+    device_array<unsigned> lock(1);
+    device_array<int> count(1);
+    *lock.data = 0;
+    *count.data = 0;
+    assert_launch_fails("locked_kernel", locked_kernel, 2, "lanes of a wave wait for thread",
+                        lock.data, count.data);
+    *lock.data = 0;
+    *count.data = 0;
+    hipLaunchKernelGGL(locked_kernel, dim3(3), dim3(1), 0, nullptr, lock.data, count.data);
+    assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    assert_int_equal(*count.data, 3);
+}
+
+/* One lane of each wave takes the lock: waves do not wait for each other's lanes forever. */
+static __global__ void wave_lock_kernel(unsigned *lock, int *count) {
+    if (threadIdx.x % (unsigned)warpSize == 0)
+        locked_kernel(lock, count);
+    __syncthreads();
+}
+
+static void test_lock_among_waves(void **) {
+    device_array<unsigned> lock(1);
+    device_array<int> count(1);
+    *lock.data = 0;
+    *count.data = 0;
+    hipLaunchKernelGGL(wave_lock_kernel, dim3(1), dim3(BLOCK), 0, nullptr, lock.data, count.data);
+    assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    assert_int_equal(*count.data, BLOCK / warpSize);
+}
+
+/* Every lane swaps once, and the wave shuffles after that. */
+static __global__ void swap_kernel(int *last, int *out) {
+    const int before = atomicExch(last, (int)threadIdx.x);
+    out[threadIdx.x] = __shfl_xor(before, 1) + atomicCAS(&last[1], 0, 1);
+}
+
+static void test_atomics_without_waiting(void **) {
+    device_array<int> last(2), out(BLOCK);
+    last.data[0] = last.data[1] = 0;
+    hipLaunchKernelGGL(swap_kernel, dim3(1), dim3(BLOCK), 0, nullptr, last.data, out.data);
+    assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    assert_int_equal(last.data[1], 1);
+}
+
 int main(void) {
     int count;
     if (hipGetDeviceCount(&count) != hipSuccess)
@@ -535,6 +589,9 @@ int main(void) {
         cmocka_unit_test(test_shuffle_of_inactive_lane),
         cmocka_unit_test(test_divergent_vote),
         cmocka_unit_test(test_shuffle_width),
+        cmocka_unit_test(test_lock_among_lanes),
+        cmocka_unit_test(test_lock_among_waves),
+        cmocka_unit_test(test_atomics_without_waiting),
         cmocka_unit_test(test_failure_is_sticky),
         cmocka_unit_test(test_order_shows_missing_barrier),
         cmocka_unit_test(test_shared_memory_starts_as_nan),

@@ -6,6 +6,9 @@
  *   - a barrier that some threads of the block do not reach: exited, or waiting elsewhere;
  *   - a shuffle or vote that some lanes of the wave do not reach (exited lanes apart);
  *   - a shuffle that reads a lane that has exited or lies outside the block;
+ *   - lanes that wait for another lane of their wave: lanes may run in lockstep, where the one that
+ *     took a lock is masked off until the others leave their loop. So a lane is held back behind its
+ *     atomicCAS() or atomicExch() until no other lane of its wave can go on without it;
  *   - an instruction of the whole wave (hip_matrix.h) that a lane does not reach, or that the
  *     architecture lacks.
  *
@@ -138,6 +141,7 @@ struct hip_emulator_instruction {
 
 /* Shuffles before votes. */
 enum hip_emulator_op {
+    HIP_EMULATOR_HELD, /* behind an atomic operation that locks are made of */
     HIP_EMULATOR_BARRIER,
     HIP_EMULATOR_SHFL,
     HIP_EMULATOR_SHFL_UP,
@@ -240,13 +244,20 @@ template <typename T> inline T hip_emulator_exchange(T *address, T value) {
 /* Deduces nothing, so that a literal converts as it does for HIP's overloads. */
 template <typename T> struct hip_emulator_type { using same = T; };
 
-template <typename T> inline T atomicExch(T *address, typename hip_emulator_type<T>::same value) {
-    return hip_emulator_exchange(address, value);
+template <typename T>
+inline T atomicExch(T *address, typename hip_emulator_type<T>::same value,
+                    hip_emulator_site site = hip_emulator_site::here()) {
+    const T old = hip_emulator_exchange(address, value);
+    hip_emulator_join({HIP_EMULATOR_HELD, site, 0, 0, 0});
+    return old;
 }
 template <typename T>
 inline T atomicCAS(T *address, typename hip_emulator_type<T>::same expected,
-                   typename hip_emulator_type<T>::same value) {
-    return hip_emulator_exchange(address, *address == expected ? value : *address);
+                   typename hip_emulator_type<T>::same value,
+                   hip_emulator_site site = hip_emulator_site::here()) {
+    const T old = hip_emulator_exchange(address, *address == expected ? value : *address);
+    hip_emulator_join({HIP_EMULATOR_HELD, site, 0, 0, 0});
+    return old;
 }
 template <typename T> inline T atomicMin(T *address, typename hip_emulator_type<T>::same value) {
     return hip_emulator_exchange(address, value < *address ? value : *address);
