@@ -58,8 +58,8 @@ typedef struct rw_positions_packed_args {
 
 RW_API rw_status rw_positions_packed(rw_context *context, const rw_positions_packed_args *args);
 
-/* Where the segment behind a grid of t x h x w tokens starts. The two differ for videos whose frames
- * reach further than their rows and columns: (t - 1) * step >= max(h, w).
+/* Where the segment behind a grid of t x h x w tokens starts. The two differ for videos whose
+ * frames reach further than their rows and columns: (t - 1) * step >= max(h, w).
  *   RW_MROPE_ADVANCE_GRID     start + max(h, w): the ids of the frames may come again
  *                             transformers 5 (tried with 5.24),
  *                             src/transformers/models/qwen2_vl/modeling_qwen2_vl.py,
@@ -84,7 +84,7 @@ typedef enum rw_mrope_advance {
  * number of tokens in them: what decode adds to the token's index.
  *
  * out         [3, batch, seq]
- * segments    [batch, num_segments, 3]: t, h, w after spatial merging; a row without tokens is empty
+ * segments    [batch, num_segments, 3]: t, h, w after spatial merging; one without tokens is empty
  * steps       f32 [batch, num_segments]: ids between frames (second_per_grid_t *
  *             tokens_per_second), 0 to 65536; absent: 1
  * advance     as the model's own code has it

@@ -161,6 +161,7 @@ static rw_status upload(const attention *a, rw_context *context, const cli_outco
     for (size_t n = 0; n < sizeof uploads / sizeof *uploads && status == RW_OK; n++)
         status = cli_array_upload(context, uploads[n].array, uploads[n].tensor);
     int64_t heads = a->rotation.q.shape[heads_axis(a)];
+    on->alibi.alignment = on->pattern.alignment;
     if (status == RW_OK && a->options->alibi && heads > 0)
         status = make_slopes(context, heads, &on->alibi.slopes);
     return status;
