@@ -135,7 +135,9 @@ static void test_products_of_nothing(void **state) {
 /* Of width 0 the LSE alone is merged; the rows have no address to step from. */
 static void test_merge_of_width_0(void **state) {
     const fixture *f = *state;
-    const rw_tensor out = tensor4(f->memory, 2, 3, 4, 0);
+    rw_tensor out = tensor4(f->memory, 2, 3, 4, 0);
+    for (int axis = 0; axis < 3; axis++)
+        out.stride[axis] = 16 << axis;
     const int64_t shape[] = {2, 3, 4};
     const rw_attention_merge_args args = {.a = {out, tensor(f->memory, 3, shape)},
                                           .b = {out, tensor(f->memory + 100, 3, shape)},

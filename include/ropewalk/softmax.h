@@ -1,9 +1,9 @@
 /* Attention scores: scale, mask, softmax.
  *
- * Arithmetic is f32, rounded once: a scale or a softcap that f32 does not hold as exactly as others,
- * that becomes Inf or 0 or loses digits (1e39, 1e-46, 1e-40), is refused. Stream-ordered: allocate
- * nothing, move nothing between host and device. Return RW_OK, RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR; for what a
- * pattern's own tensors hold see rw_pattern.
+ * Arithmetic is f32, rounded once: a scale or a softcap that f32 does not hold as exactly as
+ * others, that becomes Inf or 0 or loses digits (1e39, 1e-46, 1e-40), is refused. Stream-ordered:
+ * allocate nothing, move nothing between host and device. Return RW_OK, RW_INVALID_ARGUMENT,
+ * RW_UNSUPPORTED or RW_DEVICE_ERROR; for what a pattern's own tensors hold see rw_pattern.
  */
 #ifndef ROPEWALK_SOFTMAX_H
 #define ROPEWALK_SOFTMAX_H
