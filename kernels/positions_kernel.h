@@ -176,6 +176,7 @@ RWI_INLINE bool positions_mrope_find(const rw_positions_mrope_params *p, int64_t
     at->token = 0;
     at->id = 0;
     at->end = 0;
+    at->step = 1.0f;
     for (int64_t n = 0; n < p->num_segments; n++) {
         if (!positions_mrope_read(p, b, n, at, bad))
             return false;
