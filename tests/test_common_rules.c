@@ -180,6 +180,107 @@ static void test_rope_of_nothing(void **state) {
     rw_rope_destroy(rope);
 }
 
+static rw_tensor like(float *data, rw_dtype dtype, int rank, const int64_t *shape) {
+    rw_tensor result = tensor(data, rank, shape);
+    result.dtype = dtype;
+    return result;
+}
+
+/* Rows of [a, b, columns], one of them 0. */
+static const int64_t empty_rows[][3] = {{0, 4, 32}, {2, 0, 32}, {2, 4, 0}, {0, 0, 0}};
+#define NUM_EMPTY_ROWS (sizeof empty_rows / sizeof *empty_rows)
+
+static void test_rows_of_nothing(void **state) {
+    const fixture *f = *state;
+    for (size_t n = 0; n < NUM_EMPTY_ROWS; n++) {
+        const int64_t *shape = empty_rows[n], packed[] = {shape[0], shape[1], 2 * shape[2]};
+        const int64_t blocks[] = {shape[0], shape[2] > 0 ? shape[1] : 0, 16};
+        const int64_t values[] = {blocks[0], blocks[1], 32}, ids[] = {shape[0], shape[1]};
+        const int64_t table[] = {5, shape[2]}, no_table[] = {0, shape[2]};
+        const rw_tensor x = tensor(f->memory, 3, shape);
+        const rw_rms_norm_args norm = {
+            .x = x, .residual = x, .weight = tensor(f->memory + 512, 1, shape + 2)};
+        const rw_swiglu_args pair = {.gate = x, .up = x};
+        const rw_swiglu_args halves = {.packed = tensor(f->memory + 512, 3, packed), .out = x};
+        const rw_mx_args mx = {.blocks = like(f->memory, RW_U8, 3, blocks),
+                               .scales = like(f->memory + 512, RW_U8, 2, blocks),
+                               .values = tensor(f->memory + 1024, 3, values)};
+        const rw_embed_args embed = {.x = x, .positions = like(f->memory, RW_I32, 2, ids)};
+        const rw_tensor rows = tensor(f->memory + 512, 2, table),
+                        no_rows = tensor(f->memory + 512, 2, no_table);
+        assert_nothing_done(f, rw_rms_norm(f->context, &norm), n);
+        assert_nothing_done(f, rw_swiglu(f->context, &pair), n);
+        assert_nothing_done(f, rw_swiglu(f->context, &halves), n);
+        assert_nothing_done(f, rw_mx_dequantize(f->context, &mx), n);
+        assert_nothing_done(f, rw_mx_quantize(f->context, &mx), n);
+        assert_nothing_done(f, rw_embed_learned(f->context, &rows, &embed), n);
+        assert_nothing_done(f, rw_embed_learned(f->context, &no_rows, &embed), n);
+    }
+}
+
+static void test_scores_of_nothing(void **state) {
+    const fixture *f = *state;
+    const rw_t5_options options = {.num_buckets = 32};
+    rw_t5 *t5 = NULL;
+    assert_int_equal(rw_t5_create(f->context, &options, &t5), RW_OK);
+    for (size_t n = 0; n < NUM_EMPTY_ROWS; n++) {
+        const int64_t *shape = empty_rows[n], table[] = {32, shape[0]};
+        const rw_tensor x = tensor(f->memory, 3, shape);
+        const rw_pattern pattern = {.causal = true};
+        const rw_alibi alibi = {.slopes = tensor(f->memory + 512, 1, shape)};
+        const rw_mask_apply_args mask = {.x = x, .mask = x, .pattern = &pattern, .out = x};
+        const rw_softmax_args softmax = {.x = x,
+                                         .mask = tensor(f->memory + 1024, 3, shape),
+                                         .pattern = &pattern,
+                                         .alibi = &alibi,
+                                         .sinks = tensor(f->memory + 512, 1, shape)};
+        const rw_scale_args scale = {.x = x, .scale = 2};
+        const rw_t5_bias_args bias = {.table = tensor(f->memory + 512, 2, table), .out = x};
+        const rw_alibi_slopes_args slopes = {.out = tensor(NULL, 1, (const int64_t[]){0}),
+                                             .total_heads = 4};
+        assert_nothing_done(f, rw_mask_apply(f->context, &mask), n);
+        assert_nothing_done(f, rw_softmax(f->context, &softmax), n);
+        assert_nothing_done(f, rw_scale(f->context, &scale), n);
+        assert_nothing_done(f, rw_alibi_bias(f->context, &alibi, &x), n);
+        assert_nothing_done(f, rw_t5_bias(f->context, t5, &bias), n);
+        assert_nothing_done(f, rw_alibi_slopes(f->context, &slopes), n);
+        assert_nothing_done(f, rw_pattern_fill(f->context, &pattern, &x), n);
+        const int64_t bytes[] = {shape[0], shape[1], shape[2] / 8};
+        const rw_tensor bits = like(f->memory, RW_U8, 3, bytes);
+        assert_nothing_done(f, rw_pattern_fill_bits(f->context, &pattern, shape[2], &bits), n);
+    }
+    rw_t5_destroy(t5);
+}
+
+static void test_positions_of_nothing(void **state) {
+    const fixture *f = *state;
+    const int64_t none[] = {0}, one[] = {1}, shapes[][2] = {{0, 5}, {2, 0}, {0, 0}};
+    for (size_t n = 0; n < sizeof shapes / sizeof *shapes; n++) {
+        const int64_t *shape = shapes[n];
+        const int64_t two[] = {2, shape[0], shape[1]}, three[] = {3, shape[0], shape[1]},
+                      segments[] = {shape[0], 0, 3};
+        const rw_tensor out = like(f->memory, RW_I32, 2, shape),
+                        rows = like(f->memory + 512, RW_I32, 1, shape);
+        const rw_positions_sequential_args sequential = {.out = out, .offsets = rows};
+        const rw_positions_left_padded_args padded = {.out = out, .padding = rows};
+        const rw_positions_packed_args packed = {.out = like(NULL, RW_I32, 1, none),
+                                                 .cu_seqlens = like(f->memory, RW_I32, 1, one)};
+        const rw_positions_mrope_args mrope = {.out = like(f->memory, RW_I32, 3, three),
+                                               .segments = like(NULL, RW_I32, 3, segments),
+                                               .steps = tensor(NULL, 2, segments)};
+        const rw_positions_glm_args glm = {
+            .out = like(f->memory, RW_I32, 3, two), .context_length = rows, .mask_position = rows};
+        const rw_pattern_positions_args table = {
+            .out = out, .ids = RW_PATTERN_IDS_CUSTOM, .table = like(NULL, RW_I32, 1, none)};
+        assert_nothing_done(f, rw_positions_sequential(f->context, &sequential), n);
+        assert_nothing_done(f, rw_positions_left_padded(f->context, &padded), n);
+        assert_nothing_done(f, rw_positions_packed(f->context, &packed), n);
+        assert_nothing_done(f, rw_positions_mrope(f->context, &mrope), n);
+        assert_nothing_done(f, rw_positions_glm(f->context, &glm), n);
+        assert_nothing_done(f, rw_pattern_positions(f->context, &table), n);
+    }
+}
+
 static void test_bake_of_nothing(void **state) {
     (void)state;
     const rw_pattern causal = {.causal = true};
@@ -412,11 +513,13 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attention_of_nothing), cmocka_unit_test(test_products_of_nothing),
         cmocka_unit_test(test_merge_of_width_0),     cmocka_unit_test(test_rope_of_nothing),
-        cmocka_unit_test(test_bake_of_nothing),      cmocka_unit_test(test_double_options),
-        cmocka_unit_test(test_held_options),         cmocka_unit_test(test_float_options),
-        cmocka_unit_test(test_rope_numbers),         cmocka_unit_test(test_norm_of_append),
-        cmocka_unit_test(test_alignments),           cmocka_unit_test(test_fields_given_in_vain),
-        cmocka_unit_test(test_table_and_function),   cmocka_unit_test(test_workspace_alignment),
+        cmocka_unit_test(test_bake_of_nothing),      cmocka_unit_test(test_rows_of_nothing),
+        cmocka_unit_test(test_scores_of_nothing),    cmocka_unit_test(test_positions_of_nothing),
+        cmocka_unit_test(test_double_options),       cmocka_unit_test(test_held_options),
+        cmocka_unit_test(test_float_options),        cmocka_unit_test(test_rope_numbers),
+        cmocka_unit_test(test_norm_of_append),       cmocka_unit_test(test_alignments),
+        cmocka_unit_test(test_fields_given_in_vain), cmocka_unit_test(test_table_and_function),
+        cmocka_unit_test(test_workspace_alignment),
     };
     return cmocka_run_group_tests_name("rules of every operation", tests, open_fixture,
                                        close_fixture);

@@ -49,7 +49,8 @@ typedef struct rw_rope_spec {
     int64_t rotary_start; /* first column that turns */
     int64_t rotary_dim;   /* d: columns that turn, even [int(head_dim * partial_rotary_factor);
                              proportional: head_dim] */
-    double partial_rotary_factor;             /* in (0, 1] [1] */
+    double partial_rotary_factor;             /* in (0, 1] [1]; where rotary_dim is given only
+                                                 proportional asks for it */
     double theta;                             /* rope_theta [10000] */
     int64_t max_position_embeddings;          /* L; required by dynamic */
     int64_t original_max_position_embeddings; /* Lo [L] */
