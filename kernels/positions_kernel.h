@@ -38,6 +38,7 @@ typedef struct rw_positions_mrope_params {
     int64_t seq;
     rwi_ids segments; /* [batch, num_segments, 3] */
     int64_t num_segments;
+    bool past_largest;  /* RW_MROPE_ADVANCE_LARGEST */
     const float *steps; /* [batch, num_segments]; NULL: 1 */
     int64_t steps_stride[2];
     rwi_ids rope_delta; /* [batch]; absent: not wanted */
@@ -116,6 +117,7 @@ typedef struct rwi_mrope_segment {
     int64_t tokens;  /* of this segment */
     int64_t token;   /* the index of its first token */
     int64_t id;      /* its first id */
+    int64_t end;     /* one past the largest id before it */
     float step;
 } rwi_mrope_segment;
 
@@ -153,13 +155,19 @@ RWI_INLINE int64_t positions_mrope_frame(const rwi_mrope_segment *at, int64_t fr
     return (int64_t)((float)frame * at->step);
 }
 
-/* How many ids a segment uses up: its largest minus its first, plus 1. */
-RWI_INLINE int64_t positions_mrope_extent(const rwi_mrope_segment *at) {
+/* Steps over a segment: to the token, the end of the ids and the next free id behind it. */
+RWI_INLINE void positions_mrope_advance(const rw_positions_mrope_params *p, rwi_mrope_segment *at) {
     if (at->tokens == 0)
-        return 0;
-    if (at->h == 0 && at->w == 0)
-        return at->t;
-    return rwi_max(positions_mrope_frame(at, at->t - 1) + 1, rwi_max(at->h, at->w));
+        return;
+    int64_t extent = at->t; /* how many ids it uses up: its largest minus its first, plus 1 */
+    int64_t step = at->t;
+    if (at->h != 0 || at->w != 0) {
+        step = rwi_max(at->h, at->w);
+        extent = rwi_max(positions_mrope_frame(at, at->t - 1) + 1, step);
+    }
+    at->token += at->tokens;
+    at->end = rwi_max(at->end, at->id + extent);
+    at->id += p->past_largest ? extent : step;
 }
 
 /* Walks to the segment that holds token s of row b, or past the last one: `at` is then text. */
@@ -167,13 +175,14 @@ RWI_INLINE bool positions_mrope_find(const rw_positions_mrope_params *p, int64_t
                                      rwi_mrope_segment *at, int64_t *bad) {
     at->token = 0;
     at->id = 0;
+    at->end = 0;
+    at->step = 1.0f;
     for (int64_t n = 0; n < p->num_segments; n++) {
         if (!positions_mrope_read(p, b, n, at, bad))
             return false;
         if (s - at->token < at->tokens)
             return true;
-        at->token += at->tokens;
-        at->id += positions_mrope_extent(at);
+        positions_mrope_advance(p, at);
     }
     at->h = 0;
     at->w = 0;
@@ -190,7 +199,7 @@ RWI_INLINE bool positions_mrope_token(const rw_positions_mrope_params *p, int64_
     if (!positions_mrope_find(p, b, s, &at, bad))
         return false;
     if (item >= tokens) {
-        *bad = at.id - at.token;
+        *bad = at.end - at.token;
         return rwi_ids_store(&p->rope_delta, b, 0, 0, *bad);
     }
     int64_t n = s - at.token;

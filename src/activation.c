@@ -1,6 +1,7 @@
 /* SwiGLU: the entry point. */
 #include <ropewalk/activation.h>
 
+#include "numbers.h"
 #include "row_views.h"
 #include "tensor.h"
 
@@ -15,23 +16,19 @@ typedef struct swiglu_views {
     bool up_first;
 } swiglu_views;
 
-static rw_status check_number(const rwi_call *call, const char *name, float value) {
-    if (value >= 0.0f && isfinite(value))
-        return RW_OK;
-    return rwi_fail(call, RW_INVALID_ARGUMENT, "%s is %g, expected a positive number, or 0", name,
-                    (double)value);
-}
-
 static rw_status check_fields(const rwi_call *call, const rw_swiglu_args *args) {
-    rw_status status = check_number(call, "limit", args->limit);
+    rw_status status = rwi_check_number(call, "limit", args->limit, 0.0);
     if (status == RW_OK)
-        status = check_number(call, "alpha", args->alpha);
-    if (status == RW_OK && !isfinite(args->up_offset))
-        return rwi_fail(call, RW_INVALID_ARGUMENT, "up_offset is %g, expected a number",
-                        (double)args->up_offset);
+        status = rwi_check_number(call, "alpha", args->alpha, 0.0);
+    if (status == RW_OK)
+        status = rwi_check_number(call, "up_offset", args->up_offset, -INFINITY);
     if (status == RW_OK && (unsigned)args->packing > RW_SWIGLU_INTERLEAVED_UP_FIRST)
         return rwi_fail(call, RW_INVALID_ARGUMENT,
                         "packing is %d, expected one of rw_swiglu_packing", (int)args->packing);
+    if (status == RW_OK && args->packing != RW_SWIGLU_GATE_FIRST && rwi_absent(&args->packed))
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "packing is %d, but packed is absent, expected both or neither",
+                        (int)args->packing);
     return status;
 }
 

@@ -25,11 +25,24 @@ static void fill_rows(float *rows, int64_t count, int64_t step,
         }
 }
 
+/* Every angle that the table stands for is a number. */
+static rw_status check_angles(const rwi_call *call, const rwi_angle_table_options *options) {
+    for (int64_t i = 0; i < options->num_frequencies; i++)
+        if (!isfinite((double)options->max_positions * options->inv_freq[i]))
+            return rwi_fail(call, RW_INVALID_ARGUMENT,
+                            "frequency %lld is %g, expected finite angles at %lld positions",
+                            (long long)i, options->inv_freq[i], (long long)options->max_positions);
+    return RW_OK;
+}
+
 rw_status rwi_angle_table_create(const rwi_call *call, const rwi_angle_table_options *options,
                                  rwi_angle_table *table) {
     if (options->max_positions < 1 || options->max_positions > RWI_MAX_POSITIONS)
         return rwi_fail(call, RW_INVALID_ARGUMENT, "max_positions is %lld, expected 1 to %d",
                         (long long)options->max_positions, RWI_MAX_POSITIONS);
+    rw_status status = check_angles(call, options);
+    if (status != RW_OK)
+        return status;
     int64_t n = options->num_frequencies;
     int32_t shift = balanced_shift(options->max_positions);
     int64_t fine_rows = (int64_t)1 << shift;
@@ -51,7 +64,7 @@ rw_status rwi_angle_table_create(const rwi_call *call, const rwi_angle_table_opt
 
     rw_context *context = call->context;
     void *memory = NULL;
-    rw_status status = rwi_finish(call, context->backend->alloc(context->device, bytes, &memory));
+    status = rwi_finish(call, context->backend->alloc(context->device, bytes, &memory));
     if (status == RW_OK)
         status = rwi_upload(call, memory, host, bytes);
     free(host);

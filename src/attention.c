@@ -7,10 +7,12 @@
 
 static const rwi_tensor_rule rank_4_floats = {4, 4, RWI_FLOATS};
 
-/* A width that kernels have. */
-static rw_status check_width(const rwi_call *call, rwi_argument argument) {
+/* A width that kernels have. Without columns there is nothing to do; but v must have some where
+ * `out` has. */
+static rw_status check_width(const rwi_call *call, rwi_argument argument, bool may_be_empty) {
     int64_t width = argument.tensor->shape[3];
-    if (width >= 8 && width <= RWI_ATTENTION_MAX_DIM && width % 8 == 0)
+    if ((width == 0 && may_be_empty) ||
+        (width >= 8 && width <= RWI_ATTENTION_MAX_DIM && width % 8 == 0))
         return RW_OK;
     return rwi_fail(call, RW_UNSUPPORTED,
                     "%s has a head_dim of %lld, expected a multiple of 8 from 8 to %d",
@@ -39,19 +41,15 @@ static rw_status check_inputs(const rwi_call *call, const rw_attention_args *arg
     for (int i = 1; i < 3 && status == RW_OK; i++)
         status = rwi_check_same_dtype(call, inputs[i], q);
     for (int i = 0; i < 3 && status == RW_OK; i++)
-        status = check_width(call, inputs[i]);
+        status =
+            check_width(call, inputs[i], i < 2 || args->out.rank != 4 || args->out.shape[3] == 0);
     if (status == RW_OK)
         status = rwi_check_length(call, k, 3, args->q.shape[3]);
     for (int axis = 0; axis < 3 && status == RW_OK; axis++)
         status = rwi_check_length(call, v, axis, args->k.shape[axis]);
     if (status != RW_OK)
         return status;
-    int64_t heads = args->q.shape[1], kv_heads = args->k.shape[1];
-    if (kv_heads == 0 ? heads != 0 : heads % kv_heads != 0)
-        return rwi_fail(call, RW_INVALID_ARGUMENT,
-                        "k has %lld heads, expected a divisor of the %lld of q",
-                        (long long)kv_heads, (long long)heads);
-    return RW_OK;
+    return rwi_check_heads(call, q, k);
 }
 
 static rw_status check_outputs(const rwi_call *call, const rw_attention_args *args) {
@@ -94,9 +92,10 @@ static rwi_attention_tensor kernel_tensor(const rw_tensor *tensor) {
     rwi_attention_tensor described = {0};
     if (rwi_absent(tensor))
         return described;
-    described.data = tensor->data;
+    const rw_tensor at = rwi_steppable(tensor);
+    described.data = at.data;
     for (int axis = 0; axis < 3; axis++)
-        described.stride[axis] = tensor->stride[axis];
+        described.stride[axis] = at.stride[axis];
     return described;
 }
 
@@ -109,7 +108,7 @@ static rw_status describe_rules(const rwi_call *call, const rw_attention_args *a
                              .pattern = args->pattern,
                              .alibi = args->alibi,
                              .sinks = args->sinks};
-    if (args->scale == 0.0)
+    if (args->scale == 0.0 && args->q.shape[3] > 0)
         rules.scale = 1.0 / sqrt((double)args->q.shape[3]);
     const rwi_scores *lengths = &params->rules.scores;
     rw_tensor scores = args->q; /* for its lengths */
@@ -157,9 +156,12 @@ static rw_status describe_parts(const rwi_call *call, const rw_attention_args *a
     if (args->workspace.shape[0] < bytes)
         return rwi_fail(call, RW_INVALID_ARGUMENT, "workspace has %lld bytes, expected %lld",
                         (long long)args->workspace.shape[0], (long long)bytes);
-    if (bytes > 0 && (uintptr_t)args->workspace.data % 16 != 0)
+    if (bytes > 0 && (uintptr_t)args->workspace.data % RW_WORKSPACE_ALIGNMENT != 0)
         return rwi_fail(call, RW_INVALID_ARGUMENT,
-                        "workspace.data is %p, expected 16-byte alignment", args->workspace.data);
+                        "workspace.data is %p, expected %d-byte alignment", args->workspace.data,
+                        RW_WORKSPACE_ALIGNMENT);
+    if (bytes == 0) /* none may be there, and no kernel looks for it */
+        return RW_OK;
     const int64_t rows = params->parts.count * attention_combine_work(params).items;
     params->parts.out = args->workspace.data;
     params->parts.largest = params->parts.out + rows * params->v_dim;
@@ -188,7 +190,7 @@ static rw_status describe_inputs(const rwi_call *call, const rw_attention_args *
     params->k = kernel_tensor(&args->k);
     params->v = kernel_tensor(&args->v);
     params->dtype = args->q.dtype;
-    params->group = args->k.shape[1] > 0 ? (int32_t)(args->q.shape[1] / args->k.shape[1]) : 1;
+    params->group = (int32_t)rwi_group(args->q.shape[1], args->k.shape[1]);
     params->head_dim = (int32_t)args->q.shape[3];
     params->v_dim = (int32_t)args->v.shape[3];
     return RW_OK;
@@ -227,7 +229,7 @@ rw_status rw_attention(rw_context *context, const rw_attention_args *args) {
         status = describe_parts(&call, args, &params);
     if (status == RW_OK)
         status = describe_rules(&call, args, &params);
-    if (status != RW_OK || rwi_empty(&args->out))
+    if (status != RW_OK || rwi_empty(&args->out) || args->q.shape[3] == 0)
         return status;
     params.out = kernel_tensor(&args->out);
     params.lse = kernel_tensor(&args->lse);

@@ -34,9 +34,10 @@ static rw_status check_merged(const rwi_call *call, const part_view *merged,
 }
 
 static rwi_attention_part kernel_part(const part_view *view) {
-    rwi_attention_part part = {.out = view->out.tensor->data, .lse = view->lse.tensor->data};
+    const rw_tensor out = rwi_steppable(view->out.tensor); /* of width 0 there is the LSE alone */
+    rwi_attention_part part = {.out = out.data, .lse = view->lse.tensor->data};
     for (int axis = 0; axis < 3; axis++) {
-        part.out_stride[axis] = view->out.tensor->stride[axis];
+        part.out_stride[axis] = out.stride[axis];
         part.lse_stride[axis] = view->lse.tensor->stride[axis];
     }
     return part;

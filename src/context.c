@@ -66,6 +66,10 @@ static rw_status check_options(const rw_context_options *options, rw_message *me
         return rwi_message_set(message, RW_INVALID_ARGUMENT,
                                "options.cpu_isa is %d, expected default, baseline, v3 or v4",
                                (int)options->cpu_isa);
+    if (options->device != 0 && options->backend != RW_BACKEND_HIP)
+        return rwi_message_set(message, RW_INVALID_ARGUMENT,
+                               "options.device is %d, expected it beside RW_BACKEND_HIP alone",
+                               options->device);
     if (options->num_threads < 0 || options->num_threads > RWI_MAX_THREADS)
         return rwi_message_set(message, RW_INVALID_ARGUMENT,
                                "options.num_threads is %d, expected 0 to %d", options->num_threads,

@@ -2,6 +2,7 @@
 #include <ropewalk/kv.h>
 
 #include "kv_cache.h"
+#include "numbers.h"
 #include "rope_call.h"
 
 /* Turns and weights of a token stay in a GPU's shared memory. */
@@ -69,10 +70,11 @@ static rw_status check_cache_apart(const rwi_call *call, const rw_kv_append_args
 }
 
 static rwi_kv_side kernel_side(const rw_tensor *in, const rw_tensor *cache) {
-    rwi_kv_side side = {.in = in->data, .cache = cache->data, .width = in->shape[3]};
+    const rw_tensor from = rwi_steppable(in), to = rwi_steppable(cache);
+    rwi_kv_side side = {.in = from.data, .cache = to.data, .width = in->shape[3]};
     for (int axis = 0; axis < 3; axis++) {
-        side.in_stride[axis] = in->stride[axis];
-        side.cache_stride[axis] = cache->stride[axis];
+        side.in_stride[axis] = from.stride[axis];
+        side.cache_stride[axis] = to.stride[axis];
     }
     return side;
 }
@@ -152,12 +154,14 @@ static rw_status check_norm(const rwi_call *call, const rw_head_norm *norm,
                             rw_rope_append_params *params) {
     const rwi_argument weights[] = {{"norm.q_weight", &norm->q_weight},
                                     {"norm.k_weight", &norm->k_weight}};
-    if (!(norm->eps >= 0.0f) || norm->eps > 1.0f)
+    rw_status status = rwi_check_number(call, "norm.eps", norm->eps, 0.0);
+    if (status == RW_OK)
+        status = rwi_check_number(call, "norm.weight_offset", norm->weight_offset, -INFINITY);
+    if (status == RW_OK && norm->eps > 1.0f)
         return rwi_fail(call, RW_INVALID_ARGUMENT, "norm.eps is %g, expected 0 to 1",
                         (double)norm->eps);
     params->norm_eps = norm->eps;
     params->norm_offset = norm->weight_offset;
-    rw_status status = RW_OK;
     for (int i = 0; i < 2 && status == RW_OK; i++) {
         if (rwi_absent(weights[i].tensor))
             continue;

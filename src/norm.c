@@ -1,6 +1,7 @@
 /* RMSNorm: the entry point. */
 #include <ropewalk/norm.h>
 
+#include "numbers.h"
 #include "row_views.h"
 #include "tensor.h"
 
@@ -60,12 +61,11 @@ static rw_status check_tensors(const rwi_call *call, const norm_tensors *tensors
 }
 
 static rw_status check_fields(const rwi_call *call, const rw_rms_norm_args *args) {
-    if (!(args->eps >= 0.0f) || !isfinite(args->eps))
-        return rwi_fail(call, RW_INVALID_ARGUMENT, "eps is %g, expected a number from 0",
-                        (double)args->eps);
-    if (!isfinite(args->weight_offset))
-        return rwi_fail(call, RW_INVALID_ARGUMENT, "weight_offset is %g, expected a number",
-                        (double)args->weight_offset);
+    rw_status status = rwi_check_number(call, "eps", args->eps, 0.0);
+    if (status == RW_OK)
+        status = rwi_check_number(call, "weight_offset", args->weight_offset, -INFINITY);
+    if (status != RW_OK)
+        return status;
     if (args->weight_offset != 0.0f && rwi_absent(&args->weight))
         return rwi_fail(call, RW_INVALID_ARGUMENT,
                         "weight_offset is %g, but weight is absent, expected both or neither",

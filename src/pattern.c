@@ -81,6 +81,9 @@ rw_status rw_pattern_fill_bits(rw_context *context, const rw_pattern *pattern, i
 static rw_status check_table(const rwi_call *call, const rw_pattern_positions_args *args,
                              int64_t batch, rw_pattern_positions_params *params) {
     rwi_argument table = {"table", &args->table};
+    if (args->function && !rwi_absent(table.tensor))
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "table and function are both given, expected one of them");
     if (args->function)
         return rwi_check_function(call, true, "pass a table of its ids");
     if (rwi_absent(table.tensor))

@@ -32,6 +32,18 @@ rw_status rwi_check_alignment(const rwi_call *call, rw_alignment alignment,
     return RW_OK;
 }
 
+const char *rwi_alignment_name(rw_alignment alignment) {
+    switch (alignment) {
+    case RW_ALIGN_BOTTOM_RIGHT:
+        return "RW_ALIGN_BOTTOM_RIGHT";
+    case RW_ALIGN_TOP_LEFT:
+        return "RW_ALIGN_TOP_LEFT";
+    case RW_ALIGN_KEY_END:
+        return "RW_ALIGN_KEY_END";
+    }
+    return "no alignment";
+}
+
 rw_status rwi_check_key_end(const rwi_call *call, rw_alignment alignment,
                             const rw_pattern *pattern) {
     if (alignment != RW_ALIGN_KEY_END || (pattern && !rwi_absent(&pattern->key_end)))
@@ -44,6 +56,11 @@ rw_status rwi_check_key_end(const rwi_call *call, rw_alignment alignment,
 static rw_status check_side(const rwi_call *call, const char *name, const rw_window_side *side,
                             int64_t *keys) {
     *keys = side->given ? rwi_min(side->keys, RWI_OPEN) : RWI_OPEN;
+    if (!side->given && side->keys > 0)
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "pattern.%s.keys is %lld, but pattern.%s.given is false, expected both or "
+                        "neither",
+                        name, (long long)side->keys, name);
     if (!side->given || side->keys >= 0)
         return RW_OK;
     return rwi_fail(call, RW_INVALID_ARGUMENT, "pattern.%s.keys is %lld, expected 0 or more", name,

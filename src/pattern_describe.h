@@ -13,6 +13,9 @@ rw_status rwi_check_pattern_shape(const rwi_call *call, const rw_pattern_shape *
 rw_status rwi_check_alignment(const rwi_call *call, rw_alignment alignment,
                               const rw_pattern_shape *shape, int64_t *shift);
 
+/* "RW_ALIGN_TOP_LEFT", ... of a checked alignment. */
+const char *rwi_alignment_name(rw_alignment alignment);
+
 /* The pattern (NULL: none) has the key_end that an alignment needs. */
 rw_status rwi_check_key_end(const rwi_call *call, rw_alignment alignment,
                             const rw_pattern *pattern);

@@ -113,11 +113,11 @@ rw_status rw_pattern_bake(const rw_pattern *pattern, const rw_pattern_shape *sha
     rwi_pattern_row row;
     int64_t bad;
     ask(&q, "rw_pattern_bake");
-    if (!shape || !bits)
-        return answer(
-            &q, rwi_fail(&q.call, RW_INVALID_ARGUMENT, "%s is NULL", shape ? "bits" : "shape"),
-            message);
+    if (!shape)
+        return answer(&q, rwi_fail(&q.call, RW_INVALID_ARGUMENT, "shape is NULL"), message);
     rw_status status = describe(&q.call, pattern, shape, &described);
+    if (status == RW_OK && !bits && shape->batch > 0 && shape->seq_q > 0 && shape->seq_k > 0)
+        status = rwi_fail(&q.call, RW_INVALID_ARGUMENT, "bits is NULL");
     int64_t bytes = rwi_ceil_div(shape->seq_k, 8);
     for (int64_t b = 0; status == RW_OK && b < shape->batch; b++)
         for (int64_t i = 0; status == RW_OK && i < shape->seq_q; i++) {
@@ -141,6 +141,9 @@ rw_status rw_pattern_globals(const rw_pattern_globals_list *list, uint8_t *bits,
             message);
     const rw_pattern_shape shape = {1, 0, list->seq_k};
     rw_status status = rwi_check_pattern_shape(&q.call, &shape);
+    if (status == RW_OK && list->count < 0)
+        status = rwi_fail(&q.call, RW_INVALID_ARGUMENT, "count is %lld, expected 0 or more",
+                          (long long)list->count);
     if (status == RW_OK && list->seq_k > 0 && !bits)
         status = rwi_fail(&q.call, RW_INVALID_ARGUMENT, "bits is NULL");
     for (int64_t n = 0; status == RW_OK && n < list->count; n++)

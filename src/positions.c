@@ -99,6 +99,9 @@ static rw_status check_mrope_inputs(const rwi_call *call, const rw_positions_mro
     rwi_argument segments = {"segments", &args->segments};
     rwi_argument steps = {"steps", &args->steps};
     rwi_argument delta = {"rope_delta", &args->rope_delta};
+    if ((unsigned)args->advance > RW_MROPE_ADVANCE_LARGEST)
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "advance is %d, expected one of rw_mrope_advance", (int)args->advance);
     rw_status status = check_input(call, segments, 3, out);
     if (status == RW_OK)
         status = rwi_check_length(call, segments, 0, out->shape[1]);
@@ -140,6 +143,7 @@ rw_status rw_positions_mrope(rw_context *context, const rw_positions_mrope_args 
         .seq = args->out.shape[2],
         .segments = rwi_ids_view(&args->segments),
         .num_segments = args->segments.shape[1],
+        .past_largest = args->advance == RW_MROPE_ADVANCE_LARGEST,
         .steps = rwi_absent(&args->steps) ? NULL : args->steps.data,
         .steps_stride = {args->steps.stride[0], args->steps.stride[1]},
     };

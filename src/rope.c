@@ -1,9 +1,11 @@
 /* Rotary position embedding: the entry points. */
 #include <ropewalk/rope.h>
 
+#include <float.h>
 #include <stdlib.h>
 
 #include "angle_table.h"
+#include "numbers.h"
 #include "rope_call.h"
 #include "rope_frequencies.h"
 #include "tensor.h"
@@ -16,6 +18,14 @@ struct rw_rope {
     double attention_factor;
     rwi_angle_table table; /* extra: uint8_t axis[num_frequencies], where there are several */
 };
+
+/* Kernels take it, and for the inverse its reciprocal, as f32. */
+static rw_status check_attention_factor(const rwi_call *call, double factor) {
+    rw_status status = rwi_check_number(call, "the attention factor", factor, FLT_MIN);
+    if (status == RW_OK)
+        status = rwi_check_number(call, "the attention factor's inverse", 1 / factor, FLT_MIN);
+    return status;
+}
 
 static rw_status create_tables(const rwi_call *call, const rw_rope_options *options,
                                rw_rope *rope) {
@@ -41,7 +51,9 @@ static rw_status create_tables(const rwi_call *call, const rw_rope_options *opti
             .extra_bytes = rwi_rope_num_axes(&rope->spec) > 1 ? (size_t)n : 0,
         };
         rope->attention_factor = list.attention_factor;
-        status = rwi_angle_table_create(call, &table, &rope->table);
+        status = check_attention_factor(call, list.attention_factor);
+        if (status == RW_OK)
+            status = rwi_angle_table_create(call, &table, &rope->table);
     }
     free(inv_freq);
     free(axis);
@@ -157,11 +169,12 @@ static rw_status check_rope(const rwi_call *call, const rw_rope *rope, const cha
 }
 
 static rwi_rope_heads kernel_heads(const heads_view *view) {
-    rwi_rope_heads heads = {.in = view->in4.data, .out = view->out4.data};
+    const rw_tensor in = rwi_steppable(&view->in4), out = rwi_steppable(&view->out4);
+    rwi_rope_heads heads = {.in = in.data, .out = out.data};
     heads.heads = (int32_t)view->in4.shape[2];
     for (int axis = 0; axis < 3; axis++) {
-        heads.in_stride[axis] = view->in4.stride[axis];
-        heads.out_stride[axis] = view->out4.stride[axis];
+        heads.in_stride[axis] = in.stride[axis];
+        heads.out_stride[axis] = out.stride[axis];
     }
     return heads;
 }
@@ -292,11 +305,15 @@ rw_status rw_rope_rerotate(rw_context *context, const rw_rope_change *change,
         status = describe(&call, change->to, args, &params);
     if (status != RW_OK)
         return status;
+    const double factor = change->to->attention_factor / change->from->attention_factor;
+    status = rwi_check_number(&call, "the attention factors' quotient", factor, FLT_MIN);
+    if (status != RW_OK)
+        return status;
     describe_rope(change->to, &params);
     params.from = change->from->table.angles;
     params.max_positions =
         (int32_t)rwi_min(params.max_positions, change->from->table.max_positions);
-    params.cos_scale = (float)(change->to->attention_factor / change->from->attention_factor);
+    params.cos_scale = (float)factor;
     params.sin_scale = params.cos_scale;
     return launch(&call, &params);
 }

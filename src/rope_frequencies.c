@@ -350,10 +350,16 @@ rw_status rw_rope_frequencies(const rw_rope_spec *spec, int64_t seq_len,
                                    "spec gives no finite frequency %lld; check theta, factor and "
                                    "the factors of each frequency",
                                    (long long)i);
+    double factor = attention_factor(&resolved);
+    if (!(factor > 0) || !isfinite(factor))
+        return rwi_message_set(message, RW_INVALID_ARGUMENT,
+                               "spec gives the attention factor %g, expected a positive number; "
+                               "check attention_factor, factor, mscale and mscale_all_dim",
+                               factor);
     for (int64_t i = 0; wanted && i < count; i++)
         list->inv_freq[i] = listed_frequency(&resolved, seq_len, i);
     list->count = count;
-    list->attention_factor = attention_factor(&resolved);
+    list->attention_factor = factor;
     return RW_OK;
 }
 

@@ -1,6 +1,7 @@
 /* Attention scores step by step: the entry points. */
 #include <ropewalk/scores.h>
 
+#include "numbers.h"
 #include "tensor.h"
 
 static const rwi_tensor_rule rank_4_floats = {4, 4, RWI_FLOATS};
@@ -20,14 +21,7 @@ static rw_status check_factors(const rwi_call *call, rwi_argument a, rwi_argumen
         status = rwi_check_length(call, b, 0, a.tensor->shape[0]);
     if (status == RW_OK)
         status = rwi_check_length(call, b, axis_of_b, a.tensor->shape[3]);
-    if (status != RW_OK)
-        return status;
-    int64_t heads = a.tensor->shape[1], kv_heads = b.tensor->shape[1];
-    if (kv_heads == 0 ? heads != 0 : heads % kv_heads != 0)
-        return rwi_fail(call, RW_INVALID_ARGUMENT,
-                        "%s has %lld heads, expected a divisor of the %lld of %s", b.name,
-                        (long long)kv_heads, (long long)heads, a.name);
-    return RW_OK;
+    return status == RW_OK ? rwi_check_heads(call, a, b) : status;
 }
 
 /* Checks out = a * b, of b's length along `axis_n`, and describes it. */
@@ -45,22 +39,23 @@ static rw_status describe_product(const rwi_call *call, rwi_argument a, rwi_argu
         status = rwi_check_apart(call, out, a, false);
     if (status == RW_OK)
         status = rwi_check_apart(call, out, b, false);
-    *params = (rwi_matmul){.a = a.tensor->data,
-                           .b = b.tensor->data,
+    const rw_tensor a_at = rwi_steppable(a.tensor), b_at = rwi_steppable(b.tensor);
+    *params = (rwi_matmul){.a = a_at.data,
+                           .b = b_at.data,
                            .c = output->data,
                            .a_dtype = a.tensor->dtype,
                            .b_dtype = b.tensor->dtype,
                            .c_dtype = output->dtype,
                            .batch = shape[0],
                            .heads = shape[1],
-                           .group = b.tensor->shape[1] ? shape[1] / b.tensor->shape[1] : 1,
+                           .group = rwi_group(shape[1], b.tensor->shape[1]),
                            .m = shape[2],
                            .n = shape[3],
                            .k = a.tensor->shape[3],
                            .scale = 1.0f};
     for (int axis = 0; axis < 3; axis++) {
-        params->a_stride[axis] = a.tensor->stride[axis];
-        params->b_stride[axis] = b.tensor->stride[axis];
+        params->a_stride[axis] = a_at.stride[axis];
+        params->b_stride[axis] = b_at.stride[axis];
         params->c_stride[axis] = output->stride[axis];
     }
     return status;
@@ -78,6 +73,8 @@ rw_status rw_qk_matmul(rw_context *context, const rw_qk_matmul_args *args) {
     status = check_factors(&call, q, k, 3);
     if (status == RW_OK)
         status = rwi_check_same_dtype(&call, k, q);
+    if (status == RW_OK)
+        status = rwi_check_number(&call, "scale", args->scale, -INFINITY);
     if (status == RW_OK)
         status = describe_product(&call, q, k, &args->out, 2, &params);
     if (status != RW_OK || rwi_empty(&args->out))
@@ -154,7 +151,8 @@ rw_status rw_score_statistics(rw_context *context, const rw_score_statistics_arg
             status = rwi_check_apart(&call, outputs[i], outputs[j], false);
     if (status != RW_OK || args->scores.shape[0] == 0 || args->scores.shape[1] == 0)
         return status;
-    rw_score_statistics_params params = {.scores = args->scores.data,
+    const rw_tensor at = rwi_steppable(&args->scores);
+    rw_score_statistics_params params = {.scores = at.data,
                                          .dtype = args->scores.dtype,
                                          .batch = args->scores.shape[0],
                                          .heads = args->scores.shape[1],
@@ -166,6 +164,6 @@ rw_status rw_score_statistics(rw_context *context, const rw_score_statistics_arg
                                          .num_nan = head_counts(&args->num_nan),
                                          .num_inf = head_counts(&args->num_inf)};
     for (int axis = 0; axis < 3; axis++)
-        params.stride[axis] = args->scores.stride[axis];
+        params.stride[axis] = at.stride[axis];
     return rwi_finish(&call, context->backend->score_statistics(context->device, &params));
 }

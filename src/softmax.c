@@ -1,9 +1,8 @@
 /* Scale, mask and softmax of attention scores: the entry points. */
 #include <ropewalk/softmax.h>
 
-#include <float.h>
-
 #include "bias_describe.h"
+#include "numbers.h"
 #include "pattern_describe.h"
 #include "softmax_describe.h"
 
@@ -105,14 +104,6 @@ static rw_status begin(const rwi_call *call, const void *args) {
     return status;
 }
 
-/* A factor that f32 holds; NaN and Inf are none. */
-static rw_status check_factor(const rwi_call *call, const char *name, double value, double least) {
-    if (value >= least && value <= (double)FLT_MAX)
-        return RW_OK;
-    return rwi_fail(call, RW_INVALID_ARGUMENT, "%s is %g, expected a number from %g to %g", name,
-                    value, least, (double)FLT_MAX);
-}
-
 rw_status rw_scale(rw_context *context, const rw_scale_args *args) {
     rwi_call call = {context, "rw_scale"};
     rw_scale_params params = {0};
@@ -121,7 +112,7 @@ rw_status rw_scale(rw_context *context, const rw_scale_args *args) {
     if (status == RW_OK)
         status = describe_scores(&call, &args->x, &args->out, &tensors, &params.scores);
     if (status == RW_OK)
-        status = check_factor(&call, "scale", args->scale, -(double)FLT_MAX);
+        status = rwi_check_number(&call, "scale", args->scale, -INFINITY);
     if (status != RW_OK || rwi_empty(&args->x))
         return status;
     params.scale = (float)args->scale;
@@ -147,6 +138,17 @@ rw_status rw_mask_apply(rw_context *context, const rw_mask_apply_args *args) {
     return rwi_finish(&call, context->backend->mask_apply(context->device, &params));
 }
 
+/* A query has one position, whether the pattern or ALiBi asks for it. */
+static rw_status check_alibi_alignment(const rwi_call *call, rw_alignment alignment,
+                                       const rw_pattern *pattern) {
+    rw_status status = rwi_check_key_end(call, alignment, pattern);
+    if (status != RW_OK || !pattern || alignment == pattern->alignment)
+        return status;
+    return rwi_fail(call, RW_INVALID_ARGUMENT,
+                    "alibi.alignment is %s and pattern.alignment is %s, expected the same",
+                    rwi_alignment_name(alignment), rwi_alignment_name(pattern->alignment));
+}
+
 /* What softmax adds to scores beside the mask. */
 static rw_status describe_extras(const rwi_call *call, const rw_softmax_args *args,
                                  const in_out *tensors, rw_softmax_params *params) {
@@ -156,7 +158,7 @@ static rw_status describe_extras(const rwi_call *call, const rw_softmax_args *ar
         status =
             rwi_describe_alibi(call, args->alibi, params->scores.heads, &shape, &params->alibi);
         if (status == RW_OK)
-            status = rwi_check_key_end(call, args->alibi->alignment, args->pattern);
+            status = check_alibi_alignment(call, args->alibi->alignment, args->pattern);
         if (status == RW_OK)
             status = rwi_check_apart(call, tensors->out,
                                      (rwi_argument){"alibi.slopes", &args->alibi->slopes}, false);
@@ -177,9 +179,9 @@ static rw_status describe_extras(const rwi_call *call, const rw_softmax_args *ar
 rw_status rwi_describe_softmax(const rwi_call *call, const rw_softmax_args *args, rwi_argument x,
                                rwi_argument out, rw_softmax_params *params) {
     const in_out tensors = {x, out};
-    rw_status status = check_factor(call, "scale", args->scale, -(double)FLT_MAX);
+    rw_status status = rwi_check_number(call, "scale", args->scale, -INFINITY);
     if (status == RW_OK)
-        status = check_factor(call, "softcap", args->softcap, 0.0);
+        status = rwi_check_number(call, "softcap", args->softcap, 0.0);
     if (status == RW_OK)
         status = describe_mask(call, &args->mask, &tensors, &params->mask);
     if (status == RW_OK)

@@ -216,6 +216,30 @@ rw_status rwi_check_apart(const rwi_call *call, rwi_argument output, rwi_argumen
                     other.name, in_place ? "the same view or memory apart" : "memory apart");
 }
 
+rw_status rwi_check_heads(const rwi_call *call, rwi_argument q, rwi_argument k) {
+    int64_t heads = q.tensor->shape[1], kv_heads = k.tensor->shape[1];
+    if (heads == 0 || (kv_heads != 0 && heads % kv_heads == 0))
+        return RW_OK;
+    return rwi_fail(call, RW_INVALID_ARGUMENT,
+                    "%s has %lld heads, expected a divisor of the %lld of %s", k.name,
+                    (long long)kv_heads, (long long)heads, q.name);
+}
+
+int64_t rwi_group(int64_t heads, int64_t kv_heads) {
+    return heads > 0 ? heads / kv_heads : 1;
+}
+
+rw_tensor rwi_steppable(const rw_tensor *tensor) {
+    static _Alignas(16) char nowhere[16];
+    rw_tensor steppable = *tensor;
+    if (!rwi_empty(tensor))
+        return steppable;
+    steppable.data = nowhere;
+    for (int axis = 0; axis < RW_MAX_RANK; axis++)
+        steppable.stride[axis] = 0;
+    return steppable;
+}
+
 rw_tensor rwi_with_leading_axis(rw_tensor tensor) {
     for (int axis = tensor.rank; axis > 0; axis--) {
         tensor.shape[axis] = tensor.shape[axis - 1];

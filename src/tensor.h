@@ -48,6 +48,17 @@ rw_status rwi_check_output(const rwi_call *call, rwi_argument output);
 rw_status rwi_check_apart(const rwi_call *call, rwi_argument output, rwi_argument other,
                           bool in_place);
 
+/* The heads of q, [batch, heads, ...], are shared by those of k in whole groups; 0 of them always
+ * are. */
+rw_status rwi_check_heads(const rwi_call *call, rwi_argument q, rwi_argument k);
+
+/* How many heads share one; 1 where there are none. */
+int64_t rwi_group(int64_t heads, int64_t kv_heads);
+
+/* The tensor as kernels may step through it while they read none of it: one without elements, which
+ * may have no address, gets one, and strides of 0. */
+rw_tensor rwi_steppable(const rw_tensor *tensor);
+
 /* Inserts an axis of length 1 at the front. */
 rw_tensor rwi_with_leading_axis(rw_tensor tensor);
 

@@ -20,7 +20,7 @@ if(ROPEWALK_CLI)
   add_dependencies(test_cli ropewalk-program)
   ropewalk_register_backends(test_cli)
 
-  foreach(name test_cli_attend test_cli_dequantize)
+  foreach(name test_cli_attend test_cli_dequantize test_cli_heads)
     ropewalk_add_io_test(${name} RWT_PROGRAM="$<TARGET_FILE:ropewalk-program>")
     add_dependencies(${name} ropewalk-program)
     ropewalk_register_backends(${name})

@@ -2,7 +2,8 @@
 #include "driver_fields.h"
 
 /* fault: rows of the batch, from the last, whose second segment has a negative length.
- * steps: 0 absent, 1 halves and the like, 2 whole numbers. delta: 0 absent, 1 i32, 2 i64. */
+ * steps: 0 absent, 1 halves and the like, 2 whole numbers. delta: 0 absent, 1 i32, 2 i64.
+ * frames: how many times longer videos are than `largest`. */
 #define MROPE_FIELDS(FIELD)                                                                        \
     FIELD(dtype, 1, rwt_words_id_dtype)                                                            \
     FIELD(in_dtype, 1, rwt_words_id_dtype)                                                         \
@@ -10,11 +11,15 @@
     FIELD(seq, 40, NULL)                                                                           \
     FIELD(segments, 3, NULL)                                                                       \
     FIELD(largest, 5, NULL)                                                                        \
+    FIELD(frames, 1, NULL)                                                                         \
+    FIELD(advance, RW_MROPE_ADVANCE_GRID, words_advance)                                           \
     FIELD(steps, 0, NULL)                                                                          \
     FIELD(delta, 0, NULL)                                                                          \
     FIELD(stride, RWT_CONTIGUOUS, rwt_words_stride)                                                \
     FIELD(fault, 0, NULL)                                                                          \
     FIELD(seed, 0, NULL)
+
+static const char *const words_advance[] = {"grid", "largest", NULL};
 
 typedef struct mrope_case {
     MROPE_FIELDS(RWT_MEMBER)
@@ -35,8 +40,8 @@ static const mrope_case *mrope_case_of(const rwt_job *job) {
 
 static const char *mrope_invalid(const rwt_case *row) {
     const mrope_case *c = (const mrope_case *)row->values;
-    if (c->batch < 0 || c->seq < 0 || c->segments < 0 || c->largest < 1)
-        return "a length is negative, or largest is 0";
+    if (c->batch < 0 || c->seq < 0 || c->segments < 0 || c->largest < 1 || c->frames < 1)
+        return "a length is negative, or largest or frames is 0";
     if (c->fault < 0 || c->fault > c->batch || (c->fault && (c->segments < 2 || c->seq < 600)))
         return "a fault needs two segments, and more tokens than the first can have (600)";
     return NULL;
@@ -57,6 +62,8 @@ static void fill_row(rwt_job *job, int64_t b) {
         int64_t kind = rwt_random_below(&job->random, 5);
         for (int i = 0; i < (kind == 0 ? 0 : kind < 3 ? 1 : 3); i++)
             lengths[i] = 1 + rwt_random_below(&job->random, c->largest);
+        if (kind >= 3)
+            lengths[0] *= c->frames;
         if (n == 1 && b >= c->batch - c->fault)
             lengths[b % 3] = -5 - b;
         set_segment(job, b, n, lengths);
@@ -99,6 +106,7 @@ typedef struct mrope_row {
     int64_t b;
     int64_t tokens;  /* so far, also those past the end of the row */
     int64_t largest; /* id so far; -1: none */
+    int64_t next;    /* the next segment's first id */
 } mrope_row;
 
 static void expect_token(rwt_job *job, mrope_row *row, const int64_t ids[3]) {
@@ -115,15 +123,14 @@ static void expect_token(rwt_job *job, mrope_row *row, const int64_t ids[3]) {
 }
 
 static void expect_text(rwt_job *job, mrope_row *row, int64_t count) {
-    int64_t start = row->largest + 1;
     for (int64_t n = 0; n < count; n++) {
-        int64_t id = start + n;
+        int64_t id = row->next++;
         expect_token(job, row, (const int64_t[3]){id, id, id});
     }
 }
 
 static void expect_grid(rwt_job *job, mrope_row *row, const int64_t lengths[3], double step) {
-    int64_t start = row->largest + 1;
+    int64_t start = row->next;
     for (int64_t t = 0; t < lengths[0]; t++) {
         for (int64_t h = 0; h < lengths[1]; h++) {
             for (int64_t w = 0; w < lengths[2]; w++) {
@@ -132,6 +139,10 @@ static void expect_grid(rwt_job *job, mrope_row *row, const int64_t lengths[3], 
             }
         }
     }
+    if (mrope_case_of(job)->advance == RW_MROPE_ADVANCE_LARGEST)
+        row->next = row->largest + 1;
+    else
+        row->next = start + (lengths[1] > lengths[2] ? lengths[1] : lengths[2]);
 }
 
 /* False where segment n makes no sense: the tokens from there on are at fault. */
@@ -161,7 +172,7 @@ static void mrope_reference(rwt_job *job) {
     const mrope_case *c = mrope_case_of(job);
     const mrope_plan *plan = job->plan;
     for (int64_t b = 0; b < c->batch; b++) {
-        mrope_row row = {b, 0, -1};
+        mrope_row row = {b, 0, -1, 0};
         bool good = true;
         for (int64_t n = 0; n < c->segments && good; n++)
             good = expect_segment(job, &row, n);
@@ -181,6 +192,7 @@ static void mrope_bind(const rwt_job *job, rwt_set *set) {
     args->out = rwt_tensor(job, set, &plan->out);
     args->segments = rwt_tensor(job, set, &plan->segments);
     args->steps = rwt_tensor(job, set, &plan->steps);
+    args->advance = (rw_mrope_advance)mrope_case_of(job)->advance;
     args->rope_delta = rwt_tensor(job, set, &plan->delta);
 }
 
@@ -196,9 +208,11 @@ static double mrope_bytes(const rwt_job *job) {
 static const rwt_case_row mrope_rows[] = {
     {RWT_QUICK, "dtype=i32|i64,in_dtype=i32|i64,steps=0|1|2,delta=0|1|2,batch=3,"
                 "stride=contiguous|gaps|negative"},
+    {RWT_QUICK, "advance=grid|largest,frames=1|3,steps=0|1|2,delta=0|2,batch=3,seq=257,segments=6"},
     {RWT_QUICK, "batch=0|1|2,seq=0|1|63|64|65|257,segments=0|1|6,delta=0|2"},
     {RWT_QUICK, "fault=1|2,batch=3,seq=700,delta=0|2,dtype=i32|i64,in_dtype=i32|i64"},
-    {RWT_FULL, "batch=4,seq=3001,segments=40,largest=9,steps=1,delta=2"},
+    {RWT_FULL, "batch=4,seq=3001,segments=40,largest=9,frames=1|5,"
+               "advance=grid|largest,steps=1,delta=2"},
     {RWT_QUICK, NULL}};
 
 static const rwt_benchmark mrope_benchmarks[] = {
@@ -210,8 +224,9 @@ const rwt_driver rwt_positions_mrope_driver = {
     .fields = mrope_fields,
     .num_fields = RWT_COUNT(mrope_fields),
     .rows = mrope_rows,
-    .random = "dtype=i32|i64,in_dtype=i32|i64,batch=1..3,seq=0..300,segments=0..9,largest=1..9,"
-              "steps=0..2,delta=0..2,stride=contiguous|gaps|negative",
+    .random =
+        "dtype=i32|i64,in_dtype=i32|i64,batch=1..3,seq=0..300,segments=0..9,largest=1..9,"
+        "frames=1..4,advance=grid|largest,steps=0..2,delta=0..2,stride=contiguous|gaps|negative",
     .num_random = 60,
     .benchmarks = mrope_benchmarks,
     .plan_size = sizeof(mrope_plan),

@@ -8,7 +8,8 @@ const char *const rwt_words_padding[] = {"none", "left", "right", "both", NULL};
 const char *const rwt_words_cells[] = {"none", "queries", "batch", "keys", NULL};
 const char *const rwt_words_pattern_fault[] = {"none", "prefix", "padding", "documents", NULL};
 
-bool rwt_pattern_has_key_end(const rwt_pattern_fields *fields) {
+/* Whether key_end is given, so that `align` may be key_end. */
+static bool has_key_end(const rwt_pattern_fields *fields) {
     return fields->padding == RWT_PADDING_RIGHT || fields->padding == RWT_PADDING_BOTH;
 }
 
@@ -22,7 +23,7 @@ const char *rwt_pattern_invalid(const rwt_pattern_fields *fields, const rw_patte
         return "prefix and prefixes exclude each other";
     if (fields->globals && shape->seq_k == 0)
         return "globals need keys";
-    if (fields->align == RW_ALIGN_KEY_END && !rwt_pattern_has_key_end(fields))
+    if (fields->align == RW_ALIGN_KEY_END && !has_key_end(fields))
         return "align=key_end needs padding=right or both";
     rwt_pattern_fault fault = (rwt_pattern_fault)fields->pattern_at_fault;
     if (fault && (shape->batch == 0 || shape->seq_k < 2))
@@ -64,7 +65,7 @@ static void add_lengths(rwt_job *job, const rwt_pattern_fields *fields, rwt_patt
         }
     }
     bool left = fields->padding == RWT_PADDING_LEFT || fields->padding == RWT_PADDING_BOTH;
-    bool right = rwt_pattern_has_key_end(fields);
+    bool right = has_key_end(fields);
     if (left)
         plan->key_begin = add_ids(job, fields, "key_begin", shape->batch);
     if (right)

@@ -91,9 +91,6 @@ bool rwt_pattern_makes_sense(const rwt_job *job, const rwt_pattern_fields *field
 int64_t rwt_pattern_shift(const rwt_job *job, int64_t align, const rwt_pattern_plan *plan,
                           int64_t b);
 
-/* Whether key_end is given, so that `align` may be key_end. */
-bool rwt_pattern_has_key_end(const rwt_pattern_fields *fields);
-
 bool rwt_pattern_sees(const rwt_job *job, const rwt_pattern_fields *fields,
                       const rwt_pattern_plan *plan, const rw_pattern_pair *pair);
 

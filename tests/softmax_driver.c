@@ -49,7 +49,6 @@ enum {
     FIELD(poison, 0, NULL)                                                                         \
     FIELD(sick, 0, NULL)                                                                           \
     FIELD(alibi, 0, words_alibi)                                                                   \
-    FIELD(alibi_align, RW_ALIGN_BOTTOM_RIGHT, rwt_words_align)                                     \
     FIELD(sinks, 0, NULL)                                                                          \
     FIELD(softcap, 0, NULL)                                                                        \
     RWT_PATTERN_FIELDS(FIELD)                                                                      \
@@ -103,8 +102,6 @@ static const char *softmax_invalid(const rwt_case *row) {
     const scores_case *c = case_of(row);
     if (c->softcap < 0 || (c->placement != RWT_OUT_OF_PLACE && c->sick && c->poison))
         return "softcap is negative";
-    if (c->alibi && c->alibi_align == RW_ALIGN_KEY_END && !rwt_pattern_has_key_end(pattern_of(c)))
-        return "alibi_align=key_end needs padding=right or both";
     return scores_invalid(row);
 }
 
@@ -293,7 +290,7 @@ static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair
         s = (double)c->softcap * tanh(s / (double)c->softcap);
     result.carried = fabs(s) * (c->softcap > 0 ? 4.0 : 1.0);
     if (c->alibi) {
-        int64_t shift = rwt_pattern_shift(job, c->alibi_align, &plan->pattern, pair->b);
+        int64_t shift = rwt_pattern_shift(job, pattern_of(c)->align, &plan->pattern, pair->b);
         double distance = (double)(pair->j - pair->i - shift);
         double slope = rwt_buffer_get(job, plan->slopes.buffer, h);
         double bias = slope * (c->alibi == 2 ? distance : -fabs(distance));
@@ -381,8 +378,8 @@ static void scores_bind(const rwt_job *job, rwt_set *set) {
         .pattern = &call->pattern,
     };
     if (plan->slopes.buffer >= 0) {
-        call->alibi = (rw_alibi){rwt_tensor(job, set, &plan->slopes), c->alibi == 2,
-                                 (rw_alignment)c->alibi_align};
+        call->alibi =
+            (rw_alibi){rwt_tensor(job, set, &plan->slopes), c->alibi == 2, call->pattern.alignment};
         call->softmax.alibi = &call->alibi;
     }
     if (plan->sinks.buffer >= 0)
@@ -493,7 +490,7 @@ static const char masked_random[] =
     "mask_dtype=f32|f16|bf16,causal=0|1,align=bottom|top|key_end,left=-1..50,right=-1..50,"
     "prefixes=none|i32|i64,globals=0..5,documents=0|0|3,own=0|1,padding=none|left|right|both,"
     "bits=none|none|queries|batch|keys,hide=none|none|queries|batch|keys,poison=0|1,percent=1..200,"
-    "alibi=none|absolute|signed,alibi_align=bottom|top|key_end,sinks=0|1,softcap=0|0|20,"
+    "alibi=none|absolute|signed,sinks=0|1,softcap=0|0|20,"
     "scores=ordinary|large";
 
 static const rwt_benchmark mask_benchmarks[] = {
@@ -539,9 +536,8 @@ static const rwt_case_row softmax_rows[] = {
                 "placement=out|in"},
     {RWT_QUICK, "mask=none|full,alibi=none|absolute|signed,sinks=0|1,softcap=0|5|50,causal=0|1,"
                 "scores=ordinary|large"},
-    {RWT_QUICK,
-     "batch=2,alibi=absolute|signed,align=bottom|top|key_end,"
-     "alibi_align=bottom|top|key_end,padding=right|both,causal=0|1,seq_q=3|9|70,seq_k=70"},
+    {RWT_QUICK, "batch=2,alibi=absolute|signed,align=bottom|top|key_end,"
+                "padding=right|both,causal=0|1,seq_q=3|9|70,seq_k=70"},
     {RWT_QUICK, "batch=3,align=key_end,padding=right|both,causal=1,seq_q=1|3|9,seq_k=64|5000,"
                 "poison=0|1,dtype=f32|f16|bf16"},
     {RWT_QUICK, "scores=special|lowest,mask=none|full,causal=0|1,sinks=0|1,dtype=f32|f16|bf16"},
@@ -553,7 +549,7 @@ static const rwt_case_row softmax_rows[] = {
     {RWT_QUICK, "batch=0|1,heads=0|1,seq_q=0|1,seq_k=0|1"},
     {RWT_QUICK, "batch=3,causal=1,prefixes=i32,pattern_at_fault=prefix"},
     {RWT_QUICK, "batch=2,heads=3,padding=right,pattern_at_fault=padding,placement=out|in,"
-                "align=bottom|key_end,alibi=none|absolute,alibi_align=key_end"},
+                "align=bottom|key_end,alibi=none|absolute"},
     {RWT_QUICK, "batch=2,heads=3,documents=3,own=1,seq_q=5|9|12,pattern_at_fault=documents"},
     {RWT_FULL, "rank=1,heads=1,seq_q=1,seq_k=999999|1000000,dtype=f32|f16,scores=ordinary|large"},
     {RWT_FULL, "heads=2,seq_q=300,seq_k=300|1000,causal=1,dtype=f32|f16|bf16,prefix=-1|37"},

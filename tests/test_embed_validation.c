@@ -317,6 +317,9 @@ static void test_mrope(void **state) {
     args.steps.shape[1] = 3;
     assert_refused(f, rw_positions_mrope(f->context, &args), name, "steps has shape [2, 3]");
     args = good;
+    args.advance = (rw_mrope_advance)2;
+    assert_refused(f, rw_positions_mrope(f->context, &args), name, "advance is 2");
+    args = good;
     args.rope_delta.shape[0] = 1;
     assert_refused(f, rw_positions_mrope(f->context, &args), name, "rope_delta has shape [1]");
     args = good;

@@ -268,6 +268,52 @@ static void test_qwen2_vl(void **state) {
     check_file(ROPEWALK_GOLDEN "/rope_qwen2vl_8_12_12.safetensors", &spec);
 }
 
+/* Text of 2, a video of 3 frames of 1 x 2 with 3 ids between them, text of 2, an image of 1 x 1, text
+ * of 1: Qwen2_5_VLModel.get_rope_index of transformers 5.24, and what its predecessors had. */
+static void test_mrope_positions(void **state) {
+    static const struct {
+        rw_mrope_advance advance;
+        int64_t ids[3][12];
+        int64_t delta;
+    } wanted[] = {{RW_MROPE_ADVANCE_GRID,
+                   {{0, 1, 2, 2, 5, 5, 8, 8, 4, 5, 6, 7},
+                    {0, 1, 2, 2, 2, 2, 2, 2, 4, 5, 6, 7},
+                    {0, 1, 2, 3, 2, 3, 2, 3, 4, 5, 6, 7}},
+                   -3},
+                  {RW_MROPE_ADVANCE_LARGEST,
+                   {{0, 1, 2, 2, 5, 5, 8, 8, 9, 10, 11, 12},
+                    {0, 1, 2, 2, 2, 2, 2, 2, 9, 10, 11, 12},
+                    {0, 1, 2, 3, 2, 3, 2, 3, 9, 10, 11, 12}},
+                   1}};
+    static const int64_t segments[5][3] = {{2, 0, 0}, {3, 1, 2}, {2, 0, 0}, {1, 1, 1}, {1, 0, 0}};
+    static const float steps[5] = {1, 3, 1, 1, 1};
+    const int64_t ids_shape[] = {3, 1, 12}, segments_shape[] = {1, 5, 3}, one[] = {1};
+    (void)state;
+    rw_context *context = rwt_test_context();
+    void *on[] = {rwt_test_upload(context, wanted[0].ids, sizeof wanted[0].ids),
+                  rwt_test_upload(context, segments, sizeof segments),
+                  rwt_test_upload(context, steps, sizeof steps),
+                  rwt_test_upload(context, segments, sizeof(int64_t))};
+    for (size_t n = 0; n < sizeof wanted / sizeof *wanted; n++) {
+        const rw_positions_mrope_args args = {
+            .out = rw_tensor_contiguous(on[0], RW_I64, 3, ids_shape),
+            .segments = rw_tensor_contiguous(on[1], RW_I64, 3, segments_shape),
+            .steps = rw_tensor_contiguous(on[2], RW_F32, 2, segments_shape),
+            .advance = wanted[n].advance,
+            .rope_delta = rw_tensor_contiguous(on[3], RW_I64, 1, one)};
+        int64_t ids[3][12], delta;
+        assert_int_equal(rw_positions_mrope(context, &args), RW_OK);
+        assert_int_equal(rw_synchronize(context), RW_OK);
+        rwt_test_download(context, ids, on[0], sizeof ids);
+        rwt_test_download(context, &delta, on[3], sizeof delta);
+        assert_memory_equal(ids, wanted[n].ids, sizeof ids);
+        assert_int_equal(delta, wanted[n].delta);
+    }
+    for (size_t n = 0; n < sizeof on / sizeof *on; n++)
+        rw_free(context, on[n]);
+    rw_context_destroy(context);
+}
+
 int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
@@ -276,6 +322,7 @@ int main(void) {
         cmocka_unit_test(test_llama),
         cmocka_unit_test(test_glm),
         cmocka_unit_test(test_qwen2_vl),
+        cmocka_unit_test(test_mrope_positions),
     };
     return cmocka_run_group_tests_name("golden", tests, NULL, NULL);
 }

@@ -25,7 +25,7 @@ typedef enum rw_swiglu_packing {
  * any strides but 1 on the last axis.
  *
  * gate, up   [..., hidden] both
- * packed     [..., 2 * hidden], laid out as `packing` says
+ * packed     [..., 2 * hidden], laid out as `packing` says; packing is 0 where it is absent
  * out        [..., hidden]; absent: gate in place (not for packed). It may be the view of gate or
  *            of up, also within a row that is packed in halves, but no other memory of theirs
  * limit      if not 0: gate is clamped to at most limit and up to [-limit, limit], before anything

@@ -13,6 +13,9 @@
 extern "C" {
 #endif
 
+/* A workspace's first byte lies at a multiple of this; rw_alloc() gives such memory. */
+#define RW_WORKSPACE_ALIGNMENT 16
+
 /* q            f32, f16 or bf16 [batch, heads, seq_q, head_dim]
  * k            q's dtype [batch, kv_heads, seq_k, head_dim]; kv_heads divides heads (GQA, MQA):
  *              head h reads k and v of head h / (heads / kv_heads)
@@ -22,8 +25,10 @@ extern "C" {
  *              page_size; pattern->key_end says how much of it is in use
  * out          f32, f16 or bf16 [batch, heads, seq_q, v_dim]; overlaps no input
  * lse          f32 [batch, heads, seq_q]; may be absent
- * workspace    u8, as many as rw_attention_workspace() says: few queries against many keys are then
- *              split over the keys, so that they keep the whole device busy. Absent: not split
+ * workspace    u8 [bytes], at least as many as rw_attention_workspace() says, overlaps no
+ *              other argument; where that is not 0, aligned to RW_WORKSPACE_ALIGNMENT. Few queries
+ *              against many keys are then split over the keys, so that they keep the whole device
+ *              busy. Absent: not split
  * scale        0: 1 / sqrt(head_dim)
  * softcap, mask, pattern, alibi, sinks as in rw_softmax(), whose x has the shape
  *          [batch, heads, seq_q, seq_k]. T5's bias is a mask.
@@ -31,7 +36,8 @@ extern "C" {
  * head_dim and v_dim are multiples of 8 from 8 to 256; any strides. A contiguous KV cache is k and
  * v with pattern->key_end (and RW_ALIGN_KEY_END where queries are more than one), packed sequences
  * are a batch of 1 with pattern->cu_seqlens. Page numbers are checked on the device, of pages from
- * the first key that a query may see to the last.
+ * the first key that a query may see to the last. Where batch, heads, seq_q, head_dim or v_dim is 0
+ * nothing is done, and nothing written; where seq_k is 0 no query sees a key.
  */
 typedef struct rw_attention_args {
     rw_tensor q;

@@ -32,14 +32,15 @@ typedef struct rw_alibi_slopes_args {
 RW_API rw_status rw_alibi_slopes(rw_context *context, const rw_alibi_slopes_args *args);
 
 /* What ALiBi adds to the score of query i and key j in head h, p being the position of i as in
- * rw_pattern, by an alignment of its own:
+ * rw_pattern:
  *
  *   absolute  -slopes[h] * |p - j|
  *   signed     slopes[h] * (j - p)      (BLOOM's, up to a constant of each row)
  *
  * slopes     f32 [heads]; of rw_alibi_slopes() or the caller's own
- * alignment  RW_ALIGN_KEY_END takes key_end from the pattern beside it, in rw_softmax() and
- *            rw_attention()
+ * alignment  where a pattern stands beside it, in rw_softmax() and rw_attention(), that of the
+ *            pattern, since a query has one position; another is refused. RW_ALIGN_KEY_END takes
+ *            the pattern's key_end
  */
 typedef struct rw_alibi {
     rw_tensor slopes;
@@ -49,7 +50,7 @@ typedef struct rw_alibi {
 
 /* out[h, i, j] = the bias above; RW_ALIGN_KEY_END is refused, since there is no pattern
  *
- * out  f32, f16 or bf16 [heads, seq_q, seq_k], any strides
+ * out  f32, f16 or bf16 [heads, seq_q, seq_k], any strides; seq_q and seq_k below 2^31
  */
 RW_API rw_status rw_alibi_bias(rw_context *context, const rw_alibi *alibi, const rw_tensor *out);
 
@@ -86,7 +87,7 @@ RW_API int64_t rw_t5_bucket(const rw_t5 *t5, int64_t relative_position);
 /* out[h, i, j] = table[bucket(j - p), h]
  *
  * table      f32, f16 or bf16 [num_buckets, heads]: of a shard's heads, a slice of the whole one
- * out        f32, f16 or bf16 [heads, seq_q, seq_k], any strides
+ * out        f32, f16 or bf16 [heads, seq_q, seq_k], any strides; seq_q and seq_k below 2^31
  * alignment  p is i + seq_k - seq_q, or i; RW_ALIGN_KEY_END is refused, as above
  */
 typedef struct rw_t5_bias_args {

@@ -34,8 +34,8 @@ typedef enum rw_cpu_isa {
 /* Zero is the default of every field. What is set here wins over the environment. */
 typedef struct rw_context_options {
     rw_backend_kind backend;
-    int device;      /* index of the GPU; used where `backend` is RW_BACKEND_HIP */
-    int num_threads; /* CPU threads; 0: ROPEWALK_NUM_THREADS, else every core allowed */
+    int device;      /* index of the GPU; 0 unless `backend` is RW_BACKEND_HIP */
+    int num_threads; /* CPU threads, up to 1024; 0: ROPEWALK_NUM_THREADS, else every core allowed */
     rw_cpu_isa cpu_isa;
     void (*log)(void *user, const char *line); /* NULL: stderr if ROPEWALK_LOG=1, else silent */
     void *log_user;

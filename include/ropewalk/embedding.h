@@ -46,7 +46,7 @@ typedef enum rw_sinusoid_layout {
 
 typedef struct rw_sinusoid_options {
     int64_t hidden;        /* even */
-    int64_t max_positions; /* ids must lie in [0, max_positions) */
+    int64_t max_positions; /* 1 to 2^31 - 1; ids must lie in [0, max_positions) */
     double theta;          /* [10000] */
     rw_sinusoid_layout layout;
 } rw_sinusoid_options;

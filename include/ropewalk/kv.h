@@ -62,6 +62,7 @@ RW_API rw_status rw_kv_append(rw_context *context, const rw_kv_append_args *args
  *   x * (weight + weight_offset) / sqrt(mean(x^2) + eps)     over the head_dim columns of a head
  *
  * q_weight, k_weight  f32, f16 or bf16 [head_dim]; absent: that one is not normalised
+ * eps                 0 to 1
  */
 typedef struct rw_head_norm {
     rw_tensor q_weight;
@@ -75,6 +76,8 @@ typedef struct rw_head_norm {
  * append  as in rw_kv_append(). Where a token lies in the cache and which ids turn it are two
  *         things: left-padded and M-RoPE tokens differ in them
  * norm    zero: none
+ *
+ * head_dim is at most 4096.
  */
 typedef struct rw_rope_append_args {
     rw_rope_args rope;

@@ -39,7 +39,7 @@ typedef enum rw_alignment {
     RW_ALIGN_KEY_END           /* the last query meets the last key before key_end */
 } rw_alignment;
 
-/* One side of the window; zeroed it is open. */
+/* One side of the window; zeroed it is open. Keys that are not given are refused. */
 typedef struct rw_window_side {
     bool given;
     int64_t keys; /* from 0 on; 0: no key on this side of the query's own */
@@ -57,7 +57,8 @@ typedef struct rw_pattern_pair {
  * The lengths come with the operation; seq_q and seq_k are below 2^31. Tensors lie in the memory of
  * the context's device (for the questions at the end, which need no context: of the host):
  *
- * prefix      i32 or i64 [batch], from 0 on; may pass the end. Absent: prefix_length everywhere
+ * prefix      i32 or i64 [batch], from 0 on; may pass the end. Absent: prefix_length everywhere,
+ *             from 0 on; one of the two at most is given
  * globals     u8 [ceil(seq_k / 8)]: bit j % 8 of byte j / 8 is set where j is a global position
  *             (rw_pattern_globals() makes them of a list)
  * cu_seqlens  i32 or i64 [documents + 1] or [batch, documents + 1], from 0, not decreasing, to
@@ -140,7 +141,9 @@ typedef enum rw_pattern_ids {
  *             must cover s + offset; a token in no document is untouched and reported
  * table       CUSTOM: i32 or i64 [positions] or [batch, positions]; a token whose pos lies outside
  *             is untouched and reported
- * function    CUSTOM, in place of the table: the caller's, as in rw_pattern; CPU only
+ * function    CUSTOM, in place of the table and not beside it: the caller's, as in rw_pattern; CPU
+ *             only
+ * offset      from 0 on
  */
 typedef struct rw_pattern_positions_args {
     rw_tensor out;
@@ -203,7 +206,7 @@ RW_API rw_status rw_pattern_ask_tile(const rw_pattern *pattern,
 /* Bakes a pattern, the caller's function and all, into a bitmask in host memory, to be copied to
  * another backend: rw_pattern_fill_bits() on the host.
  *
- * bits  u8 [shape.batch, seq_q, ceil(seq_k / 8)], contiguous, the caller's
+ * bits  u8 [shape.batch, seq_q, ceil(seq_k / 8)], contiguous, the caller's; NULL where that is none
  */
 RW_API rw_status rw_pattern_bake(const rw_pattern *pattern, const rw_pattern_shape *shape,
                                  uint8_t *bits, rw_message *message);

@@ -58,27 +58,43 @@ typedef struct rw_positions_packed_args {
 
 RW_API rw_status rw_positions_packed(rw_context *context, const rw_positions_packed_args *args);
 
-/* M-RoPE ids of text, images and videos (Qwen2-VL, Qwen2.5-VL):
- * transformers:src/transformers/models/qwen2_vl/modeling_qwen2_vl.py, get_rope_index.
+/* Where the segment behind a grid of t x h x w tokens starts. The two differ for videos whose
+ * frames reach further than their rows and columns: (t - 1) * step >= max(h, w).
+ *   RW_MROPE_ADVANCE_GRID     start + max(h, w): the ids of the frames may come again
+ *                             transformers 5 (tried with 5.24),
+ *                             src/transformers/models/qwen2_vl/modeling_qwen2_vl.py,
+ *                             qwen2_5_vl/modeling_qwen2_5_vl.py, get_rope_index: current_pos
+ *   RW_MROPE_ADVANCE_LARGEST  the largest id so far plus 1
+ *                             transformers 4, the same functions: st_idx; the Qwen2-VL paper,
+ *                             arXiv:2409.12191, section 2.1
+ */
+typedef enum rw_mrope_advance {
+    RW_MROPE_ADVANCE_GRID = 0,
+    RW_MROPE_ADVANCE_LARGEST
+} rw_mrope_advance;
+
+/* M-RoPE ids of text, images and videos (Qwen2-VL, Qwen2.5-VL, Qwen3-VL).
  *
  * A sequence is a list of segments. With `start` the next free id, the token number n of
  *   a text of t tokens (h = w = 0)  has t, h, w ids start + n, three times;
  *   a grid of t x h x w tokens      has start + trunc((n / (h*w)) * step),
  *                                       start + (n / w) % h and start + n % w;
- * the next segment starts at the largest id so far plus 1. Tokens behind the last segment go on as
- * text. rope_delta[b] = largest id + 1 - number of tokens in the segments: what decode adds to
- * the token's index.
+ * the next segment starts at start + t behind a text, and where `advance` says behind a grid.
+ * Tokens behind the last segment go on as text. rope_delta[b] = largest id in the segments + 1 -
+ * number of tokens in them: what decode adds to the token's index.
  *
  * out         [3, batch, seq]
- * segments    [batch, num_segments, 3]: t, h, w after spatial merging; an all-zero row is empty
+ * segments    [batch, num_segments, 3]: t, h, w after spatial merging; one without tokens is empty
  * steps       f32 [batch, num_segments]: ids between frames (second_per_grid_t *
  *             tokens_per_second), 0 to 65536; absent: 1
+ * advance     as the model's own code has it
  * rope_delta  i32 or i64 [batch], receives; may be absent; reported as token batch * seq + b
  */
 typedef struct rw_positions_mrope_args {
     rw_tensor out;
     rw_tensor segments;
     rw_tensor steps;
+    rw_mrope_advance advance;
     rw_tensor rope_delta;
 } rw_positions_mrope_args;
 

@@ -45,11 +45,12 @@ typedef enum rw_rope_axes {
 typedef struct rw_rope_spec {
     rw_rope_type type;
     rw_rope_pairing pairing;
-    int64_t head_dim;     /* D: columns of a head; required */
+    int64_t head_dim;     /* D: columns of a head, 1 to 2^30; required */
     int64_t rotary_start; /* first column that turns */
     int64_t rotary_dim;   /* d: columns that turn, even [int(head_dim * partial_rotary_factor);
                              proportional: head_dim] */
-    double partial_rotary_factor;             /* in (0, 1] [1] */
+    double partial_rotary_factor;             /* in (0, 1] [1]; where rotary_dim is given only
+                                                 proportional asks for it */
     double theta;                             /* rope_theta [10000] */
     int64_t max_position_embeddings;          /* L; required by dynamic */
     int64_t original_max_position_embeddings; /* Lo [L] */
@@ -94,13 +95,16 @@ typedef struct rw_rope rw_rope;
 typedef struct rw_rope_options {
     rw_rope_spec spec;
     int64_t seq_len;       /* as for rw_rope_frequencies */
-    int64_t max_positions; /* ids must lie in [0, max_positions)
+    int64_t max_positions; /* 1 to 2^31 - 1; ids must lie in [0, max_positions)
                               [the larger of seq_len and max_position_embeddings] */
 } rw_rope_options;
 
 /* Builds the tables: two levels in f64, rounded to f32, (B + max_positions / B) * d * 4 bytes with
  * B a power of two near the square root: 2 MiB for 2^20 positions at d = 256. At every position
  * below 2^20 cos and sin are within 2^-22 of the true ones, times the attention factor.
+ *
+ * The attention factor and its inverse are numbers that f32 holds, and so is the quotient of two in
+ * rw_rope_rerotate().
  *
  * The spec's arrays are not needed afterwards. Every context of the same backend and device may use
  * the result while the one that made it lives. Allocates and copies host to device; no operation
@@ -126,7 +130,8 @@ typedef enum rw_rope_direction {
 
 /* q, k          [batch, seq, heads, head_dim], or [tokens, heads, head_dim] for packed sequences;
  *               f32, f16 or bf16, the same for both; any strides. Batch and seq agree, the numbers
- *               of heads are each their own (GQA, MQA). Either may be absent, not both.
+ *               of heads are each their own (GQA, MQA), at most 2^30. Either may be absent, not
+ *               both.
  * q_out, k_out  shape and dtype of q and k; absent: in place
  * positions     i32 or i64, [seq], [batch, seq] or, with several axes, [axes, batch, seq]
  *               ([tokens] and [axes, tokens] for packed ones); absent: 0, 1, 2, ... in each row.

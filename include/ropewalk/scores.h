@@ -18,7 +18,7 @@ extern "C" {
  * q      f32, f16 or bf16 [batch, heads, seq_q, head_dim]
  * k      q's dtype [batch, kv_heads, seq_k, head_dim]; kv_heads divides heads
  * out    f32, f16 or bf16 [batch, heads, seq_q, seq_k]; overlaps neither
- * scale  0: 1
+ * scale  0: 1; a number that f32 holds, as in softmax.h
  *
  * Any strides (rw_tensor_transpose() turns BSHD storage into this order), any lengths. Sums are
  * f32.

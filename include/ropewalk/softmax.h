@@ -1,8 +1,9 @@
 /* Attention scores: scale, mask, softmax.
  *
- * Arithmetic is f32, rounded once. Stream-ordered: allocate nothing, move nothing between host and
- * device. Return RW_OK, RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR; for what a
- * pattern's own tensors hold see rw_pattern.
+ * Arithmetic is f32, rounded once: a scale or a softcap that f32 does not hold as exactly as
+ * others, that becomes Inf or 0 or loses digits (1e39, 1e-46, 1e-40), is refused. Stream-ordered:
+ * allocate nothing, move nothing between host and device. Return RW_OK, RW_INVALID_ARGUMENT,
+ * RW_UNSUPPORTED or RW_DEVICE_ERROR; for what a pattern's own tensors hold see rw_pattern.
  */
 #ifndef ROPEWALK_SOFTMAX_H
 #define ROPEWALK_SOFTMAX_H
@@ -16,8 +17,9 @@ extern "C" {
 
 /* out = x * scale
  *
- * x      any shape; f32, f16 or bf16
+ * x      rank 1 to 4; f32, f16 or bf16
  * out    shape and dtype of x; absent: in place
+ * scale  any number that f32 holds
  */
 typedef struct rw_scale_args {
     rw_tensor x;
@@ -55,13 +57,13 @@ RW_API rw_status rw_mask_apply(rw_context *context, const rw_mask_apply_args *ar
  * among what is seen makes the row's visible keys NaN, and those of no other row.
  *
  * x        [seq_k], [seq_q, seq_k], [heads, seq_q, seq_k] or [batch, heads, seq_q, seq_k];
- *          f32, f16 or bf16
+ *          f32, f16 or bf16; seq_q and seq_k below 2^31
  * out      shape and dtype of x; absent: in place
  * scale    0: 1
  * softcap  above 0; 0: none
  * mask     as in rw_mask_apply()
  * pattern  NULL: every key is seen
- * alibi    NULL: none
+ * alibi    NULL: none; its alignment is that of the pattern, if any
  * sinks    f32, f16 or bf16 [heads]: a logit of each head that takes its share and gives none
  *          (gpt-oss: transformers:src/transformers/models/gpt_oss/modeling_gpt_oss.py,
  *          eager_attention_forward); neither scaled nor capped. May be absent

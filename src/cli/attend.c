@@ -71,13 +71,19 @@ static rw_status check_lengths(const attention *a, rw_message *message) {
                                a->options->input, rows[n].array->name, (long long)length,
                                rows[n].what, rows[n].like->name, (long long)expected);
     }
-    int64_t seq_q = q->shape[seq_axis(a)], seq_k = k->shape[seq_axis(a)];
-    if (a->options->config && seq_q > seq_k)
-        return rwi_io_fail(message, RW_INVALID_ARGUMENT,
-                           "%.80s: q has %lld positions, expected at most k's %lld: --config turns "
-                           "the queries as the last of them",
-                           a->options->input, (long long)seq_q, (long long)seq_k);
     return RW_OK;
+}
+
+/* --config turns the queries as the last of the keys. */
+static rw_status check_rotation(attention *a, rw_message *message) {
+    int64_t seq_q = a->rotation.q.shape[seq_axis(a)], seq_k = a->rotation.k.shape[seq_axis(a)];
+    rw_status status = cli_rotation_prepare(&a->rotation, message);
+    if (status != RW_OK || seq_q <= seq_k)
+        return status;
+    return rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                       "%.80s: q has %lld positions, expected at most k's %lld: --config turns "
+                       "the queries as the last of them",
+                       a->options->input, (long long)seq_q, (long long)seq_k);
 }
 
 /* A mask of 3 axes has one for the batch. */
@@ -95,7 +101,7 @@ static rw_status prepare(attention *a, rw_message *message) {
     if (status == RW_OK)
         status = check_lengths(a, message);
     if (status == RW_OK && a->options->config)
-        status = cli_rotation_prepare(&a->rotation, message);
+        status = check_rotation(a, message);
     if (status != RW_OK)
         return status;
     give_mask_heads(&a->mask);
@@ -161,6 +167,7 @@ static rw_status upload(const attention *a, rw_context *context, const cli_outco
     for (size_t n = 0; n < sizeof uploads / sizeof *uploads && status == RW_OK; n++)
         status = cli_array_upload(context, uploads[n].array, uploads[n].tensor);
     int64_t heads = a->rotation.q.shape[heads_axis(a)];
+    on->alibi.alignment = on->pattern.alignment;
     if (status == RW_OK && a->options->alibi && heads > 0)
         status = make_slopes(context, heads, &on->alibi.slopes);
     return status;

@@ -27,12 +27,56 @@ void cli_rotation_free(cli_rotation *rotation) {
 /* ---- lengths ----------------------------------------------------------------------------------
  */
 
+static int64_t heads_of(const cli_array *array, bool bshd) {
+    return array->shape[bshd ? 2 : 1];
+}
+
+/* The heads are the model's `whole` (0: the config does not say), or a shard of them: positions in
+ * their place would be turned as heads. */
+static rw_status check_shard(const cli_rotation *rotation, const cli_array *array, int64_t whole,
+                             rw_message *message) {
+    bool bshd = rotation->options->bshd;
+    int64_t heads = heads_of(array, bshd);
+    if (whole == 0 || heads == 0 || whole % heads == 0)
+        return RW_OK;
+    return rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                       "%.80s: %s has %lld heads as --layout %s reads it, expected the config's "
+                       "%lld or a divisor of them",
+                       rotation->options->input, array->name, (long long)heads,
+                       bshd ? "bshd" : "bhsd", (long long)whole);
+}
+
+/* Whether q and k, read in this order of axes, have all heads of the model. */
+static bool has_all_heads(const cli_rotation *rotation, bool bshd) {
+    const rwi_model_config *config = &rotation->config;
+    const cli_array *q = &rotation->q, *k = &rotation->k;
+    return (!q->data || heads_of(q, bshd) == config->num_heads) &&
+           (!k->data || heads_of(k, bshd) == config->num_kv_heads);
+}
+
+/* A shard in one order that is the whole model in the other is either, unless --layout tells. */
+static rw_status check_order(const cli_rotation *rotation, rw_message *message) {
+    const cli_options *options = rotation->options;
+    const cli_array *any = rotation->q.data ? &rotation->q : &rotation->k;
+    if (rotation->config.num_heads == 0 || options->given & CLI_OPTION_LAYOUT ||
+        has_all_heads(rotation, options->bshd) || !has_all_heads(rotation, !options->bshd))
+        return RW_OK;
+    return rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                       "%.80s: %s may have %lld heads of %lld positions or the config's %lld heads "
+                       "of %lld positions, expected --layout to say which",
+                       options->input, any->name, (long long)any->shape[1],
+                       (long long)any->shape[2], (long long)any->shape[2],
+                       (long long)any->shape[1]);
+}
+
 /* In the file's own words, before the library sees the axes in its order. */
-static rw_status check_heads(const cli_rotation *rotation, const cli_array *array,
+static rw_status check_heads(const cli_rotation *rotation, const cli_array *array, int64_t whole,
                              rw_message *message) {
     int64_t head_dim = rotation->config.spec.head_dim;
-    if (!array->data || array->shape[3] == head_dim)
+    if (!array->data)
         return RW_OK;
+    if (array->shape[3] == head_dim)
+        return check_shard(rotation, array, whole, message);
     return rwi_io_fail(message, RW_INVALID_ARGUMENT,
                        "%.80s: %s has %lld columns a head, expected the config's %lld",
                        rotation->options->input, array->name, (long long)array->shape[3],
@@ -95,9 +139,12 @@ static void choose_lengths(cli_rotation *rotation) {
 }
 
 rw_status cli_rotation_prepare(cli_rotation *rotation, rw_message *message) {
-    rw_status status = check_heads(rotation, &rotation->q, message);
+    const rwi_model_config *config = &rotation->config;
+    rw_status status = check_heads(rotation, &rotation->q, config->num_heads, message);
     if (status == RW_OK)
-        status = check_heads(rotation, &rotation->k, message);
+        status = check_heads(rotation, &rotation->k, config->num_kv_heads, message);
+    if (status == RW_OK)
+        status = check_order(rotation, message);
     if (status == RW_OK)
         choose_lengths(rotation);
     return status;

@@ -1,0 +1,51 @@
+# Installation: library and modules in one folder, headers, pkg-config file, CMake package. Both
+# find the rest from their own place, so that `cmake --install --prefix` may say where that is, and
+# the folder may be moved.
+#
+# An absolute CMAKE_INSTALL_LIBDIR lies outside of the prefix, which only the installation knows
+# then: @CMAKE_INSTALL_PREFIX@ stands in the files below until it fills it in.
+install(TARGETS ropewalk EXPORT ropewalk-targets)
+install(DIRECTORY include/ropewalk DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(EXPORT ropewalk-targets NAMESPACE ropewalk::
+        DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/ropewalk)
+
+# A folder as the pkg-config file names it: absolute ones as they are, others below the prefix.
+function(ropewalk_pc_folder variable folder)
+  if(NOT IS_ABSOLUTE "${folder}")
+    string(PREPEND folder "\${prefix}/")
+  endif()
+  set(${variable} "${folder}" PARENT_SCOPE)
+endfunction()
+
+# Installs a file of the build folder.
+function(ropewalk_install_found name folder)
+  if(IS_ABSOLUTE "${CMAKE_INSTALL_LIBDIR}")
+    set(filled "${PROJECT_BINARY_DIR}/filled/${name}")
+    install(CODE "configure_file([[${PROJECT_BINARY_DIR}/${name}]] [[${filled}]] @ONLY)")
+    install(FILES "${filled}" DESTINATION ${CMAKE_INSTALL_LIBDIR}/${folder})
+  else()
+    install(FILES "${PROJECT_BINARY_DIR}/${name}" DESTINATION ${CMAKE_INSTALL_LIBDIR}/${folder})
+  endif()
+endfunction()
+
+if(IS_ABSOLUTE "${CMAKE_INSTALL_LIBDIR}")
+  set(ROPEWALK_PC_PREFIX "@CMAKE_INSTALL_PREFIX@")
+  if(NOT IS_ABSOLUTE "${CMAKE_INSTALL_INCLUDEDIR}") # CMake exports the prefix of the configuration
+    set(ROPEWALK_INCLUDES "set_target_properties(ropewalk::ropewalk PROPERTIES
+  INTERFACE_INCLUDE_DIRECTORIES [[@CMAKE_INSTALL_PREFIX@/${CMAKE_INSTALL_INCLUDEDIR}]])")
+  endif()
+else()
+  file(RELATIVE_PATH ROPEWALK_PC_UP "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
+  string(REGEX REPLACE "/$" "" ROPEWALK_PC_UP "${ROPEWALK_PC_UP}")
+  set(ROPEWALK_PC_PREFIX "\${pcfiledir}/${ROPEWALK_PC_UP}")
+endif()
+ropewalk_pc_folder(ROPEWALK_PC_LIBDIR "${CMAKE_INSTALL_LIBDIR}")
+ropewalk_pc_folder(ROPEWALK_PC_INCLUDEDIR "${CMAKE_INSTALL_INCLUDEDIR}")
+configure_file(cmake/ropewalk.pc.in ropewalk.pc @ONLY)
+configure_package_config_file(cmake/ropewalk-config.cmake.in ropewalk-config.cmake
+  INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/ropewalk)
+write_basic_package_version_file(ropewalk-config-version.cmake COMPATIBILITY SameMinorVersion)
+ropewalk_install_found(ropewalk.pc pkgconfig)
+ropewalk_install_found(ropewalk-config.cmake cmake/ropewalk)
+install(FILES "${PROJECT_BINARY_DIR}/ropewalk-config-version.cmake"
+        DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/ropewalk)

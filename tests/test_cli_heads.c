@@ -1,0 +1,95 @@
+/* `ropewalk rotate` and `attend` beside a config: whether an axis is that of the heads. */
+#include "program_support.h"
+
+/* 8 heads of q, 2 of k. */
+static const char model[] = "{\"model_type\":\"llama\",\"head_dim\":16,\"num_attention_heads\":8,"
+                            "\"num_key_value_heads\":2,\"max_position_embeddings\":64}";
+static const char silent[] = "{\"model_type\":\"llama\",\"head_dim\":16,"
+                             "\"max_position_embeddings\":64}";
+
+/* Tensors [1, a, b, 16] of the names "q" and "k", "v" being like k. */
+static void write_heads(const int64_t q[2], const int64_t k[2]) {
+    const int64_t q_shape[] = {1, q[0], q[1], 16}, k_shape[] = {1, k[0], k[1], 16};
+    held tensors[] = {make("q", RW_F32, 4, q_shape), make("k", RW_F32, 4, k_shape),
+                      make("v", RW_F32, 4, k_shape)};
+    WRITE("i.safetensors", &tensors[0], &tensors[1], &tensors[2]);
+    for (int n = 0; n < 3; n++)
+        free(tensors[n].data);
+}
+
+typedef struct heads_row {
+    int64_t q[2], k[2];
+    const char *layout; /* NULL: none given */
+    const char *words;  /* NULL: fine */
+} heads_row;
+
+static void check_rows(const char *config, const heads_row *rows, size_t count) {
+    static const char *const commands[] = {"rotate", "attend"};
+    write_text("c.json", config);
+    for (size_t n = 0; n < 2 * count; n++) {
+        const heads_row *row = &rows[n / 2];
+        write_heads(row->q, row->k);
+        int status = RUN(commands[n % 2], "--config", "c.json", "--input", "i.safetensors",
+                         "--output", "o.safetensors", row->layout);
+        if (row->words)
+            assert_refused(status, 1, row->words);
+        else
+            assert_ran(status);
+        unlink(in("o.safetensors"));
+    }
+}
+
+static void test_heads(void **state) {
+    (void)state;
+    static const heads_row rows[] = {
+        {{8, 5}, {2, 5}, NULL, NULL},            /* the model */
+        {{4, 5}, {1, 5}, NULL, NULL},            /* shards of it */
+        {{2, 3}, {1, 3}, "--layout=bhsd", NULL}, /* another */
+        {{5, 8}, {5, 2}, "--layout=bshd", NULL}, /* the other order, as it is said */
+        {{4, 4}, {4, 1}, "--layout=bshd", NULL}, /* another */
+        {{4, 8}, {1, 8}, "--layout=bhsd", NULL}, /* 8 positions, as it is said */
+        {{2, 2}, {1, 2}, "--layout=bhsd", NULL}, /* another */
+        {{5, 8}, {5, 2}, NULL, "q has 5 heads as --layout bhsd reads it"},
+        {{8, 5}, {5, 2}, NULL, "k has 5 heads as --layout bhsd reads it"},
+        {{8, 5}, {2, 5}, "--layout=bshd", "q has 5 heads as --layout bshd reads it"},
+        {{16, 5}, {2, 5}, NULL, "expected the config's 8 or a divisor of them"},
+        {{2, 8}, {2, 2}, NULL, "q may have 2 heads of 8 positions or the config's 8 heads of 2"},
+        {{4, 8}, {1, 8}, NULL, NULL}, /* k is not the model's in the other order */
+        {{8, 2}, {1, 2}, NULL, NULL}, /* nor is q */
+    };
+    check_rows(model, rows, sizeof rows / sizeof *rows);
+}
+
+/* As many heads of k as of q: the axes of a shard and of the model may agree in everything. */
+static void test_equal_heads(void **state) {
+    (void)state;
+    static const heads_row rows[] = {
+        {{4, 8}, {4, 8}, NULL, "expected --layout to say which"},
+        {{4, 8}, {4, 8}, "--layout=bhsd", NULL},
+        {{4, 8}, {4, 8}, "--layout=bshd", NULL},
+        {{8, 8}, {8, 8}, NULL, NULL}, /* the model in either */
+        {{4, 6}, {4, 6}, NULL, NULL},
+        {{6, 8}, {6, 8}, NULL, "q has 6 heads"},
+    };
+    check_rows("{\"model_type\":\"llama\",\"head_dim\":16,\"num_attention_heads\":8,"
+               "\"max_position_embeddings\":64}",
+               rows, sizeof rows / sizeof *rows);
+}
+
+/* A config that does not tell the heads. */
+static void test_silent_config(void **state) {
+    (void)state;
+    static const heads_row rows[] = {{{6, 5}, {3, 5}, NULL, NULL}};
+    check_rows(silent, rows, 1);
+}
+
+int main(void) {
+    if (!rwt_test_backend_usable())
+        return RWT_TEST_SKIPPED;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_equal_heads),
+        cmocka_unit_test(test_silent_config),
+    };
+    return cmocka_run_group_tests_name("heads beside a config", tests, make_folder, remove_folder);
+}
