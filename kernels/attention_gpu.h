@@ -282,7 +282,8 @@ template <typename Shape>
 __device__ static inline void sum_waves(attention_block<Shape> &t,
                                         const attention_thread<Shape> &mine, bool last) {
     typedef typename Shape::unit unit;
-    const int lane = (int)threadIdx.x % unit::LANES, wave = (int)threadIdx.x / unit::LANES;
+    const int thread = rwi_computed_here((int)threadIdx.x);
+    const int lane = thread % unit::LANES, wave = thread / unit::LANES;
     const bool kept = keeps_sums(t.launch.op);
 #pragma unroll
     for (int q = 0; q < unit::QUERIES; q++) {
@@ -294,7 +295,7 @@ __device__ static inline void sum_waves(attention_block<Shape> &t,
     __syncthreads();
     const int waves = Shape::FEW ? Shape::WAVES : 1;
 #pragma unroll 1
-    for (int r = (int)threadIdx.x; r < t.item.rows; r += Shape::THREADS) {
+    for (int r = thread; r < t.item.rows; r += Shape::THREADS) {
         float largest = t.earlier_base[r];
         for (int w = 0; w < waves; w++)
             largest = fmaxf(largest, t.base[w * Shape::ROWS + r]);
@@ -323,7 +324,8 @@ __device__ static inline void store_columns(const attention_block<Shape> &t, con
     constexpr int VECTORS = Shape::OUT_COLUMNS / 4;
     const bool vectors = t.launch.out_vectors || t.launch.op.parts.count > 1;
 #pragma unroll 1
-    for (int n = (int)threadIdx.x; n < t.item.rows * VECTORS; n += Shape::THREADS) {
+    for (int n = rwi_computed_here((int)threadIdx.x); n < t.item.rows * VECTORS;
+         n += Shape::THREADS) {
         const int r = n / VECTORS, c = n % VECTORS * 4;
         if (!t.rows[r].sane || column + c >= t.launch.op.v_dim)
             continue;
@@ -348,7 +350,8 @@ __device__ static inline void store_rows(const attention_block<Shape> &t,
                                          const attention_thread<Shape> &mine, float *out) {
     typedef typename Shape::unit unit;
     constexpr int STEP = Shape::OUT_COLUMNS / 16;
-    const int lane = (int)threadIdx.x % unit::LANES, wave = (int)threadIdx.x / unit::LANES;
+    const int thread = rwi_computed_here((int)threadIdx.x);
+    const int lane = thread % unit::LANES, wave = thread / unit::LANES;
     float *rows = out + wave * Shape::WAVE_ROWS * Shape::OUT_PITCH;
 #pragma unroll
     for (int first = 0; first < Shape::N_COLUMNS; first += STEP) {
@@ -366,56 +369,59 @@ __device__ static inline void store_rows(const attention_block<Shape> &t,
     }
 }
 
-/* Sends what registers have summed up to shared memory and, of values, to where the output goes, so
- * that they begin anew: next to the sum of thousands of keys, that of a few more would lose its lower
- * bits. */
+/* The keys of BATCH tiles from tile `first` on. */
 template <typename Shape>
-__device__ static inline void put_away(const attention_launch &launch, attention_block<Shape> &t,
-                                       const attention_tiles<Shape> &tiles,
-                                       attention_thread<Shape> &mine) {
-    sum_waves<Shape>(t, mine, false);
-    clear_sums<Shape>(mine);
-    if (!keeps_sums(launch.op))
-        return;
-    store_rows<Shape>(t, mine, tiles.out);
-    clear_out<Shape>(mine);
-    __syncthreads(); /* what was stored lay in the tiles' place */
-    attention_stage_q<Shape>(launch, t, tiles.q);
+__device__ static inline void attend_batch(const attention_launch &launch,
+                                           attention_block<Shape> &t, attention_tiles<Shape> &tiles,
+                                           attention_thread<Shape> &mine, int32_t first,
+                                           int32_t end) {
+    const int count = (int)rwi_min(Shape::BATCH, end - first);
+    ask_tiles(t, first, end);
+    __syncthreads();
+    int n = next_tile(t, 0, count);
+    if (Shape::BACKGROUND && n < count)
+        stage_k(launch, t, (first + n) * Shape::KEYS, tiles.k);
+    if (Shape::AHEAD && n < count)
+        stage_v(launch, t, (first + n) * Shape::KEYS, tiles.v);
+#pragma unroll 1
+    while (n < count) {
+        const int next = next_tile(t, n + 1, count);
+        attend_tile<Shape>(launch, t, tiles, mine, (first + n) * Shape::KEYS,
+                           next < count ? (first + next) * Shape::KEYS : -1, (rw_tile)t.tiles[n]);
+        n = next;
+        if (!Shape::AHEAD)
+            continue;
+        tiles.k += tiles.next_stage;
+        tiles.v += tiles.next_stage;
+        tiles.next_stage = -tiles.next_stage;
+    }
+    rwi_async_wait();
+    __syncthreads(); /* the tiles, and the answers for them, were read */
 }
 
+/* After each batch registers send their sums to shared memory and, of values, to where the output
+ * goes, and begin anew: next to the sum of thousands of keys, that of a few more would lose its lower
+ * bits. */
 template <typename Shape>
 __device__ static inline void attend(const attention_launch &launch, attention_block<Shape> &t,
                                      attention_tiles<Shape> tiles, attention_thread<Shape> &mine) {
     const int32_t end = (int32_t)rwi_ceil_div(t.seen.end, Shape::KEYS);
+    int32_t first = t.seen.begin / Shape::KEYS;
 #pragma unroll 1
-    for (int32_t first = t.seen.begin / Shape::KEYS; first < end; first += Shape::BATCH) {
-        const int count = (int)rwi_min(Shape::BATCH, end - first);
-        __syncthreads(); /* the last tiles, and the answers for them, were read */
-        if (first > t.seen.begin / Shape::KEYS)
-            put_away<Shape>(launch, t, tiles, mine);
-        ask_tiles(t, first, end);
-        __syncthreads();
-        int n = next_tile(t, 0, count);
-        if (Shape::BACKGROUND && n < count)
-            stage_k(launch, t, (first + n) * Shape::KEYS, tiles.k);
-        if (Shape::AHEAD && n < count)
-            stage_v(launch, t, (first + n) * Shape::KEYS, tiles.v);
-#pragma unroll 1
-        while (n < count) {
-            const int next = next_tile(t, n + 1, count);
-            attend_tile<Shape>(launch, t, tiles, mine, (first + n) * Shape::KEYS,
-                               next < count ? (first + next) * Shape::KEYS : -1,
-                               (rw_tile)t.tiles[n]);
-            n = next;
-            if (!Shape::AHEAD)
-                continue;
-            tiles.k += tiles.next_stage;
-            tiles.v += tiles.next_stage;
-            tiles.next_stage = -tiles.next_stage;
+    for (;; first += Shape::BATCH) {
+        const bool last = first + Shape::BATCH >= end;
+        attend_batch<Shape>(launch, t, tiles, mine, first, end);
+        sum_waves<Shape>(t, mine, last);
+        if (last || keeps_sums(launch.op)) {
+            store_rows<Shape>(t, mine, tiles.out);
+            clear_out<Shape>(mine);
         }
+        if (last)
+            return;
+        clear_sums<Shape>(mine);
+        __syncthreads(); /* what was stored lay in the tiles' place */
+        attention_stage_q<Shape>(launch, t, tiles.q);
     }
-    rwi_async_wait();
-    __syncthreads();
 }
 
 /* Adds what is not finite in v to the rows that see it. Rare, and slow. */
@@ -468,8 +474,6 @@ static __global__ void __launch_bounds__((attention_shape<D, WIDTH, FEW, UNIT>::
     begin_thread<Shape>(near.op, mine);
     attention_stage_q<Shape>(near, t, tiles.q);
     attend<Shape>(near, t, tiles, mine);
-    sum_waves<Shape>(t, mine, true);
-    store_rows<Shape>(t, mine, tiles.out);
     if (t.odd.end == 0)
         return;
     __syncthreads(); /* what was stored is seen by the whole block */

@@ -155,7 +155,8 @@ __device__ static inline void attention_stage_q(const attention_launch &launch,
     typedef const typename Shape::element *elements;
     constexpr int VECTORS = Shape::WIDTH / Shape::VECTOR;
 #pragma unroll 1
-    for (int n = (int)threadIdx.x; n < Shape::ROWS * VECTORS; n += Shape::THREADS) {
+    for (int n = rwi_computed_here((int)threadIdx.x); n < Shape::ROWS * VECTORS;
+         n += Shape::THREADS) {
         const int row = n / VECTORS, column = n % VECTORS * Shape::VECTOR;
         const bool inside = row < t.item.rows && column < launch.op.head_dim;
         const int64_t at = inside ? rwi_attention_at(&launch.op.q, t.item.b, &t.rows[row]) : 0;

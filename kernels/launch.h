@@ -145,6 +145,28 @@ static inline rw_status rwi_launch(rwi_device *device, const rwi_launch_shape &s
     return rwi_hip_status(device, hipGetLastError(), "a kernel launch");
 }
 
+/* ---- registers ---- */
+
+/* x, computed where this stands: compilers neither put it off, nor compute what follows from it ahead
+ * of a loop around it, in registers that are needed meanwhile. */
+__device__ inline float rwi_computed_here(float x) {
+#if defined(__HIP_DEVICE_COMPILE__) && __HIP_DEVICE_COMPILE__
+    asm volatile("" : "+v"(x));
+#elif defined(__CUDA_ARCH__)
+    asm volatile("" : "+f"(x));
+#endif
+    return x;
+}
+
+__device__ inline int rwi_computed_here(int x) {
+#if defined(__HIP_DEVICE_COMPILE__) && __HIP_DEVICE_COMPILE__
+    asm volatile("" : "+v"(x));
+#elif defined(__CUDA_ARCH__)
+    asm volatile("" : "+r"(x));
+#endif
+    return x;
+}
+
 /* ---- rows ---- */
 
 /* Where a row starts in N tensors. A GPU feels products of 64 bits: where the rows have one axis,

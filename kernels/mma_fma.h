@@ -94,7 +94,7 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
     template <int NK, int N>
     __device__ static inline void values(product (&out)[N], const product (&w)[NK],
                                          const element *v, int pitch, float *scratch) {
-        constexpr int TOGETHER = N < 8 ? N : 8;
+        constexpr int TOGETHER = 4;
         const int lane = (int)__lane_id();
         share(w, scratch);
         const float *weights = scratch + lane / ACROSS * QUERIES;
@@ -125,7 +125,8 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
                 for (int i = 0; i < QUERIES; i++)
 #pragma unroll
                     for (int e = 0; e < KEYS; e++)
-                        out[first + n].x[i][e] += tile[n].x[i][e];
+                        out[first + n].x[i][e] =
+                            rwi_computed_here(out[first + n].x[i][e] + tile[n].x[i][e]);
         }
     }
 
