@@ -65,8 +65,12 @@ typedef struct rw_attention_args {
  * key that is seen show, but may not where its weight is 0 in f32. Tiles that the pattern hides as
  * a whole are skipped.
  *
- * Sums are f32. Of f16 and bf16 inputs the weights, at most 1 each, are rounded to that dtype
- * before they meet v, as matrix hardware takes them. Stream-ordered: allocates nothing, moves
+ * Sums are f32. Exponents are taken of differences from the row's largest score, which are exact for
+ * scores close to it: finite scores give finite results, however large, and a row whose scores are all
+ * -1e10, say, is the mean of the values. Sums over long rows keep what is small: beside one weight of
+ * 1, 65,535 of e^-16.75 show in out and lse to 2e-5 of their sum. Of f16 and bf16 inputs the weights,
+ * at most 1 each, are rounded to that dtype (its exponents extended) before they meet v, as matrix
+ * hardware takes them. Stream-ordered: allocates nothing, moves
  * nothing between host and device. Returns RW_OK, RW_INVALID_ARGUMENT, RW_UNSUPPORTED or
  * RW_DEVICE_ERROR; what the pattern's tensors and the block table hold is checked as in rw_pattern:
  * the queries that a wrong value concerns are left untouched and reported.
@@ -104,7 +108,8 @@ typedef struct rw_attention_merge_args {
  *
  * A part without keys (lse = -inf) leaves the other bit for bit (merged.out of its dtype), and its
  * out is not read; two of them give 0 and -inf. Associative and commutative up to rounding. Sinks
- * count once: give them to one of the parts.
+ * count once: give them to one of the parts. An f32 LSE of 1e7 and more holds no sum beside the
+ * largest score: for scores so large, split keys by a workspace of rw_attention(), which keeps both.
  *
  * Stream-ordered: allocates nothing, moves nothing between host and device. Returns RW_OK,
  * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.
