@@ -144,7 +144,7 @@ __device__ static inline void begin_thread(const rw_attention_params &p,
 template <typename Shape>
 __device__ static inline void ask_tiles(attention_block<Shape> &t, int32_t first, int32_t end) {
     const rw_attention_params &p = t.launch.op;
-    const int thread = (int)threadIdx.x;
+    const int thread = rwi_computed_here((int)threadIdx.x);
     if (thread < Shape::BATCH) {
         const int64_t j = (int64_t)(first + thread) * Shape::KEYS;
         const int64_t keys = rwi_min(Shape::KEYS, t.item.keys.end - j);
@@ -259,15 +259,15 @@ __device__ static inline float end_row(const attention_block<Shape> &t, int r, f
             rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r);
         const int64_t at = t.item.part * attention_combine_work(&p).items + number;
         if (row.sane) {
-            p.parts.largest[at] = base;
-            p.parts.sum[at] = sum;
+            ((float *)rwi_global(p.parts.largest))[at] = base;
+            ((float *)rwi_global(p.parts.sum))[at] = sum;
         }
         return 1.0f;
     }
     const rwi_attention_end end =
         rwi_attention_finish(&p, row.h, base * rwi_attention_kept_scale(&p), sum);
     if (row.sane && p.lse.data)
-        ((float *)p.lse.data)[rwi_attention_at(&p.lse, t.item.b, &row)] = end.lse;
+        ((float *)rwi_global(p.lse.data))[rwi_attention_at(&p.lse, t.item.b, &row)] = end.lse;
     return end.share;
 }
 
@@ -442,7 +442,7 @@ template <typename Shape> __device__ static inline void repair(const attention_b
             if (!rwi_pattern_visible(&p.rules.pattern, &row.pattern, cells, j) ||
                 !rwi_attention_find_key(&p, t.item.b, j, &place))
                 continue;
-            const float x = rwi_load(Shape::DTYPE, p.v.data,
+            const float x = rwi_load(Shape::DTYPE, rwi_global(p.v.data),
                                      rwi_attention_key_at(&p.v, t.item.kv_head, &place) + column);
             if (x * 0.0f != 0.0f)
                 odd += x;
@@ -450,8 +450,8 @@ template <typename Shape> __device__ static inline void repair(const attention_b
         if (odd == 0.0f)
             continue;
         const attention_target to = find_target(t, r);
-        const float x = rwi_load(to.dtype, to.data, to.at + column);
-        rwi_store(to.dtype, to.data, to.at + column, x + odd);
+        void *data = rwi_global(to.data);
+        rwi_store(to.dtype, data, to.at + column, rwi_load(to.dtype, data, to.at + column) + odd);
     }
 }
 

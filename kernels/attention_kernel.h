@@ -156,7 +156,8 @@ RWI_INLINE void rwi_attention_find_row(const rw_attention_params *p, int64_t b, 
     rwi_split_index(r, p->group, &i, &head);
     row->h = kv_head * p->group + head;
     row->sane = rwi_pattern_row_at(&p->rules.pattern, b, i, &row->pattern, bad);
-    row->slope = p->rules.alibi.slopes ? p->rules.alibi.slopes[row->h] : 0.0f;
+    row->slope =
+        p->rules.alibi.slopes ? ((const float *)rwi_global(p->rules.alibi.slopes))[row->h] : 0.0f;
     row->mask = b * p->rules.mask.stride[0] + row->h * p->rules.mask.stride[1] +
                 i * p->rules.mask.stride[2];
 }
@@ -207,7 +208,7 @@ RWI_INLINE float rwi_attention_score(const rw_attention_params *p, const rwi_att
         s += rwi_alibi_at(rules->alibi.is_signed, row->slope,
                           j - rwi_alibi_position(&rules->alibi, &row->pattern));
     if (rules->mask.data)
-        s += rwi_load(rules->mask.dtype, rules->mask.data, row->mask + j);
+        s += rwi_load(rules->mask.dtype, rwi_global(rules->mask.data), row->mask + j);
     return s;
 }
 
@@ -245,7 +246,7 @@ RWI_INLINE rwi_attention_end rwi_attention_finish(const rw_attention_params *p, 
                                                   float base, float sum) {
     if (!p->rules.sinks)
         return rwi_attention_end_at(base, sum);
-    float sink = rwi_load(p->rules.sinks_dtype, p->rules.sinks, h);
+    float sink = rwi_load(p->rules.sinks_dtype, rwi_global(p->rules.sinks), h);
     float most = sum == 0.0f || sink > base ? sink : base;
     float new_base = rwi_softmax_base(most);
     float kept = sum == 0.0f ? 0.0f : expf(base - new_base);

@@ -15,26 +15,27 @@ struct attention_target {
 __device__ static inline void attention_store_four(const attention_target &to, int column,
                                                    const float4 &x, bool vectors) {
     const int64_t at = to.at + column;
+    void *data = rwi_global(to.data);
     if (vectors && to.dtype == RW_F32) {
-        *(float4 *)((float *)to.data + at) = x;
+        *(float4 *)((float *)data + at) = x;
     } else if (vectors && to.dtype == RW_F16) {
-        *(uint2 *)((uint16_t *)to.data + at) =
+        *(uint2 *)((uint16_t *)data + at) =
             make_uint2(rwi_pack_halves<RW_F16>(x.x, x.y), rwi_pack_halves<RW_F16>(x.z, x.w));
     } else if (vectors) {
-        *(uint2 *)((uint16_t *)to.data + at) =
+        *(uint2 *)((uint16_t *)data + at) =
             make_uint2(rwi_pack_halves<RW_BF16>(x.x, x.y), rwi_pack_halves<RW_BF16>(x.z, x.w));
     } else {
-        rwi_store(to.dtype, to.data, at, x.x);
-        rwi_store(to.dtype, to.data, at + 1, x.y);
-        rwi_store(to.dtype, to.data, at + 2, x.z);
-        rwi_store(to.dtype, to.data, at + 3, x.w);
+        rwi_store(to.dtype, data, at, x.x);
+        rwi_store(to.dtype, data, at + 1, x.y);
+        rwi_store(to.dtype, data, at + 2, x.z);
+        rwi_store(to.dtype, data, at + 3, x.w);
     }
 }
 
 /* The same back, of f32. */
 __device__ static inline float4 attention_load_four(const attention_target &to, int column,
                                                     bool vectors) {
-    const float *from = (const float *)to.data + to.at + column;
+    const float *from = (const float *)rwi_global(to.data) + to.at + column;
     if (vectors)
         return *(const float4 *)from;
     return {from[0], from[1], from[2], from[3]};

@@ -161,7 +161,8 @@ __device__ static inline void attention_stage_q(const attention_launch &launch,
         const bool inside = row < t.item.rows && column < launch.op.head_dim;
         const int64_t at = inside ? rwi_attention_at(&launch.op.q, t.item.b, &t.rows[row]) : 0;
         attention_copy<Shape>(tile + row * Shape::PITCH + column,
-                              (elements)launch.op.q.data + at + column, inside, launch.vectors);
+                              (elements)rwi_global(launch.op.q.data) + at + column, inside,
+                              launch.vectors);
     }
 }
 
@@ -184,7 +185,7 @@ __device__ static inline void attention_stage_run(const attention_launch &launch
     const int column = (int)threadIdx.x % share::VECTORS * Shape::VECTOR;
     const int begin = t.seen.begin - j, end = column < width ? t.seen.end - j : 0;
     const typename Shape::element *from =
-        (const typename Shape::element *)tensor.data + t.item.b * tensor.stride[0] +
+        (const typename Shape::element *)rwi_global(tensor.data) + t.item.b * tensor.stride[0] +
         t.item.kv_head * tensor.stride[1] + (j + key) * tensor.stride[2] + column;
     typename Shape::element *to = tile + key * Shape::PITCH + column;
     if (launch.vectors) {
@@ -217,7 +218,8 @@ __device__ static inline void attention_stage_pages(const attention_launch &laun
     const int shift = launch.op.pages.shift;
     const rwi_span seen = t.seen;
     const typename Shape::element *first =
-        (const typename Shape::element *)tensor.data + t.item.kv_head * tensor.stride[1] + column;
+        (const typename Shape::element *)rwi_global(tensor.data) +
+        t.item.kv_head * tensor.stride[1] + column;
 #pragma unroll 2
     for (int n = 0; n < share::COUNT; n++) {
         const int at = key + n * share::STEP;

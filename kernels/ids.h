@@ -16,7 +16,8 @@ RWI_INLINE int64_t rwi_ids_index(const rwi_ids *ids, int64_t i, int64_t j, int64
 
 RWI_INLINE int64_t rwi_ids_load(const rwi_ids *ids, int64_t i, int64_t j, int64_t k) {
     int64_t at = rwi_ids_index(ids, i, j, k);
-    return ids->is_i64 ? ((const int64_t *)ids->data)[at] : ((const int32_t *)ids->data)[at];
+    const void *data = rwi_global(ids->data);
+    return ids->is_i64 ? ((const int64_t *)data)[at] : ((const int32_t *)data)[at];
 }
 
 RWI_INLINE bool rwi_ids_fit(const rwi_ids *ids, int64_t id) {
@@ -26,13 +27,14 @@ RWI_INLINE bool rwi_ids_fit(const rwi_ids *ids, int64_t id) {
 /* False, and nothing written, where the id does not fit. */
 RWI_INLINE bool rwi_ids_store(const rwi_ids *ids, int64_t i, int64_t j, int64_t k, int64_t id) {
     int64_t at = rwi_ids_index(ids, i, j, k);
+    void *data = rwi_global(ids->data);
     if (ids->is_i64) {
-        ((int64_t *)ids->data)[at] = id;
+        ((int64_t *)data)[at] = id;
         return true;
     }
     if (!rwi_ids_fit(ids, id))
         return false;
-    ((int32_t *)ids->data)[at] = (int32_t)id;
+    ((int32_t *)data)[at] = (int32_t)id;
     return true;
 }
 

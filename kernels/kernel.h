@@ -37,6 +37,16 @@ void rwi_cpu_fault_raise(rwi_fault_sink *sink, int64_t token, int64_t id);
 #define RWI_CONCAT_EXPANDED(a, b) a##b
 #endif
 
+/* A pointer to global memory. A GPU's compiler takes one that it read from shared memory for a
+ * pointer to either, whose accesses are slower. */
+RWI_INLINE void *rwi_global(const void *pointer) {
+#if defined(__HIP_PLATFORM_AMD__) && defined(__HIP_DEVICE_COMPILE__) && __HIP_DEVICE_COMPILE__
+    return (void *)(__attribute__((address_space(1))) void *)(uintptr_t)pointer;
+#else
+    return (void *)(uintptr_t)pointer;
+#endif
+}
+
 RWI_INLINE int64_t rwi_min(int64_t a, int64_t b) {
     return a < b ? a : b;
 }

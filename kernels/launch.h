@@ -62,7 +62,7 @@ __device__ inline void rwi_fault_raise(const rwi_fault_sink &sink, int64_t token
         const rwi_fault_word bits = (rwi_fault_word)id >> (16 * part) & 0xFFFFu;
         atomicMin(&record->parts[part], (rwi_fault_word)token << 16 | bits);
     }
-    *sink.raised = 1;
+    *(volatile uint32_t *)rwi_global((const void *)sink.raised) = 1;
 }
 
 /* ---- launches ---- */

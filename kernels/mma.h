@@ -25,37 +25,9 @@
 #define RWI_MMA_H
 
 #include "mma_amd.h"
+#include "mma_arch.h"
 #include "mma_fma.h"
 #include "mma_nvidia.h"
-
-/* NATIVE: what the architecture has that a kernel is compiled for. The emulator has them all. */
-enum rwi_mma_unit {
-    RWI_MMA_NATIVE,
-    RWI_MMA_FMA_32,
-    RWI_MMA_FMA_64,
-    RWI_MMA_MFMA,
-    RWI_MMA_WMMA,
-    RWI_MMA_WMMA12,
-    RWI_MMA_SYNC
-};
-
-#if defined(__GFX9__)
-#define RWI_MMA_NATIVE_FMA RWI_MMA_FMA_64
-#else
-#define RWI_MMA_NATIVE_FMA RWI_MMA_FMA_32
-#endif
-
-#if defined(__HIP_PLATFORM_NVIDIA__)
-#define RWI_MMA_NATIVE_HALF RWI_MMA_SYNC
-#elif defined(__gfx90a__) || defined(__gfx940__) || defined(__gfx942__)
-#define RWI_MMA_NATIVE_HALF RWI_MMA_MFMA
-#elif defined(__GFX11__)
-#define RWI_MMA_NATIVE_HALF RWI_MMA_WMMA
-#elif defined(__GFX12__)
-#define RWI_MMA_NATIVE_HALF RWI_MMA_WMMA12
-#else
-#define RWI_MMA_NATIVE_HALF RWI_MMA_NATIVE_FMA
-#endif
 
 template <rw_dtype D, int M, int UNIT> struct rwi_mma_of;
 

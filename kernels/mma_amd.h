@@ -16,21 +16,7 @@
 #define RWI_MMA_AMD_H
 
 #include "launch.h"
-
-#if defined(__HIP_PLATFORM_EMULATED__)
-#define RWI_HAS_MFMA
-#define RWI_HAS_WMMA
-#define RWI_HAS_WMMA12
-#elif defined(__gfx90a__) || defined(__gfx940__) || defined(__gfx941__) || defined(__gfx942__) ||  \
-    defined(__gfx950__)
-#define RWI_HAS_MFMA
-#elif defined(__gfx1100__) || defined(__gfx1101__) || defined(__gfx1102__) ||                      \
-    defined(__gfx1103__) || defined(__gfx1150__) || defined(__gfx1151__) ||                        \
-    defined(__gfx1152__) || defined(__gfx1153__)
-#define RWI_HAS_WMMA
-#elif defined(__gfx1200__) || defined(__gfx1201__)
-#define RWI_HAS_WMMA12
-#endif
+#include "mma_arch.h"
 
 /* ---- what the instructions take ---- */
 

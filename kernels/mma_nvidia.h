@@ -7,12 +7,7 @@
 #define RWI_MMA_NVIDIA_H
 
 #include "launch.h"
-
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-#define RWI_HAS_MMA_SYNC 1
-#elif defined(__HIP_PLATFORM_EMULATED__)
-#define RWI_HAS_MMA_SYNC 1
-#endif
+#include "mma_arch.h"
 
 /* Four matrices of 8 x 8; lane l brings the address of row l % 8 of matrix l / 8. */
 __device__ static inline void rwi_ldmatrix(uint32_t (&r)[4], const uint16_t *row) {

@@ -9,10 +9,11 @@ struct block_rows {
     bool valid[RWI_TILE_ROWS]; /* what the device holds makes sense; else it is reported */
 };
 
-/* This thread's row of the pattern, if there is any and it makes sense; every thread calls. */
+/* Whether there is a row of the pattern for this thread, rows.row[threadIdx.y], and it makes sense;
+ * every thread calls. */
 template <typename Params>
-__device__ static inline const rwi_pattern_row *
-find_row(const rwi_tiled<Params> &p, int64_t query, const rwi_fault_sink &sink, block_rows &rows) {
+__device__ static inline bool find_row(const rwi_tiled<Params> &p, int64_t query,
+                                       const rwi_fault_sink &sink, block_rows &rows) {
     const uint32_t mine = rwi_thread_of_block();
     const int64_t found = query - threadIdx.y + mine;
     if (mine < blockDim.y && found < p.tiles.rows) {
@@ -23,7 +24,7 @@ find_row(const rwi_tiled<Params> &p, int64_t query, const rwi_fault_sink &sink, 
             rwi_fault_raise(sink, found, bad);
     }
     __syncthreads();
-    return query < p.tiles.rows && rows.valid[threadIdx.y] ? &rows.row[threadIdx.y] : nullptr;
+    return query < p.tiles.rows && rows.valid[threadIdx.y];
 }
 
 template <rw_dtype D, int VEC, bool CELLS>
@@ -32,10 +33,9 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     __shared__ block_rows rows;
     int64_t query, column;
     rwi_tile_place<VEC>(p.tiles, &query, &column);
-    const rwi_pattern_row *found = find_row(p, query, sink, rows);
-    if (!found)
+    if (!find_row(p, query, sink, rows))
         return;
-    const rwi_pattern_row row = *found;
+    const rwi_pattern_row row = rows.row[threadIdx.y];
     void *out = rwi_element(D, p.op.out, row.b * p.op.out_stride[0] + row.i * p.op.out_stride[1]);
 #pragma unroll 4
     for (int step = 0; step < p.tiles.steps; step++) {
@@ -57,10 +57,9 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     __shared__ block_rows rows;
     int64_t query, column;
     rwi_tile_place<1>(p.tiles, &query, &column);
-    const rwi_pattern_row *found = find_row(p, query, sink, rows);
-    if (!found)
+    if (!find_row(p, query, sink, rows))
         return;
-    const rwi_pattern_row row = *found;
+    const rwi_pattern_row row = rows.row[threadIdx.y];
     uint8_t *out = p.op.out + row.b * p.op.out_stride[0] + row.i * p.op.out_stride[1];
 #pragma unroll 1
     for (int step = 0; step < p.tiles.steps; step++) {

@@ -65,14 +65,16 @@ RWI_INLINE bool rwi_span_has(rwi_span span, int32_t j) {
 
 /* Bit `at`, lowest first. */
 RWI_INLINE bool rwi_bit(const uint8_t *bits, int64_t at) {
-    return (bits[at >> 3] >> (at & 7)) & 1;
+    const uint8_t *bytes = (const uint8_t *)rwi_global(bits);
+    return (bytes[at >> 3] >> (at & 7)) & 1;
 }
 
 /* Whether any bit of [begin, end) is set. */
 RWI_INLINE bool rwi_any_bit(const uint8_t *bits, int64_t begin, int64_t end) {
+    const uint8_t *bytes = (const uint8_t *)rwi_global(bits);
     for (int64_t at = begin; at < end;) {
         if ((at & 7) == 0 && end - at >= 8) {
-            if (bits[at >> 3])
+            if (bytes[at >> 3])
                 return true;
             at += 8;
         } else if (rwi_bit(bits, at++)) {
