@@ -11,8 +11,11 @@
 #include "harness.h"
 #include "model_config.h"
 
+/* For texts without a model_type. */
+static const rw_rope_pairing half = RW_ROPE_HALF;
+
 static rw_status parse(const char *text, rwi_model_config *config, rw_message *message) {
-    rwi_model_config_text source = {"config.json", text, strlen(text), NULL};
+    rwi_model_config_text source = {"config.json", text, strlen(text), NULL, &half};
     message->text[0] = '\0';
     return rwi_model_config_parse(&source, config, message);
 }
@@ -21,7 +24,9 @@ static rw_status parse(const char *text, rwi_model_config *config, rw_message *m
 static rwi_model_config parse_valid(const char *text, const char *layer_type) {
     rwi_model_config config;
     rw_message message = {""};
-    rwi_model_config_text source = {"config.json", text, strlen(text), layer_type};
+    bool bare = !strstr(text, "model_type");
+    rwi_model_config_text source = {"config.json", text, strlen(text), layer_type,
+                                    bare ? &half : NULL};
     if (rwi_model_config_parse(&source, &config, &message) != RW_OK)
         fail_msg("%s: %s", text, message.text);
     return config;
@@ -116,8 +121,8 @@ static const struct model_row {
     int at;
     double inv_freq;
 } models[] = {
-    {"deepseek-v3.json", RW_ROPE_YARN, RW_ROPE_HALF, 64, 64, 0, 1, 16, 0.00550000044},
-    {"deepseek-v3.json", RW_ROPE_YARN, RW_ROPE_HALF, 64, 64, 0, 1, 31, 3.33380353e-06},
+    {"deepseek-v3.json", RW_ROPE_YARN, RW_ROPE_INTERLEAVED, 64, 64, 0, 1, 16, 0.00550000044},
+    {"deepseek-v3.json", RW_ROPE_YARN, RW_ROPE_INTERLEAVED, 64, 64, 0, 1, 31, 3.33380353e-06},
     {"glm-4-9b.json", RW_ROPE_DEFAULT, RW_ROPE_INTERLEAVED, 128, 64, 0, 1, 16, 0.00999999978},
     {"glm-4-9b.json", RW_ROPE_DEFAULT, RW_ROPE_INTERLEAVED, 128, 64, 0, 1, 31, 0.00013335215},
     {"gpt-neox-20b.json", RW_ROPE_DEFAULT, RW_ROPE_HALF, 96, 24, 0, 1, 6, 0.00999999978},
@@ -152,8 +157,8 @@ static void test_models(void **state) {
         const struct model_row *row = &models[i];
         rwi_model_config config;
         rw_message message;
-        const char *path = rwt_path(RWT_DATA "/models", row->file);
-        if (rwi_model_config_load(path, NULL, &config, &message) != RW_OK)
+        const rwi_model_config_text file = {.source = rwt_path(RWT_DATA "/models", row->file)};
+        if (rwi_model_config_load(&file, &config, &message) != RW_OK)
             fail_msg("%s", message.text);
         frequencies got = frequencies_of(&config, row->seq_len);
         assert_int_equal(config.spec.type, row->type);
@@ -208,16 +213,17 @@ static void test_old_names(void **state) {
 
 static void test_pairing(void **state) {
     (void)state;
-    static const char *const interleaved[] = {"glm",    "glm4",    "chatglm",
-                                              "cohere", "cohere2", "gptj"};
-    static const char *const half[] = {"llama", "qwen2", "gpt_neox", "deepseek_v3", "phi3", ""};
+    static const char *const interleaved[] = {"glm",     "glm4", "chatglm",    "cohere",
+                                              "cohere2", "gptj", "deepseek_v3"};
+    static const char *const halves[] = {"llama", "qwen2", "gpt_neox", "phi3", "minicpm3"};
     char text[128];
     for (int i = 0; i < 12; i++) {
-        const char *name = i < 6 ? interleaved[i] : half[i - 6];
+        const char *name = i < 7 ? interleaved[i] : halves[i - 7];
         snprintf(text, sizeof text, "{\"model_type\":\"%s\",\"head_dim\":64}", name);
         rwi_model_config config = parse_valid(text, NULL);
-        assert_int_equal(config.spec.pairing, i < 6 ? RW_ROPE_INTERLEAVED : RW_ROPE_HALF);
+        assert_int_equal(config.spec.pairing, i < 7 ? RW_ROPE_INTERLEAVED : RW_ROPE_HALF);
         assert_string_equal(config.model_type, name);
+        rwi_model_config_free(&config);
     }
 }
 
@@ -229,9 +235,12 @@ static void test_widths_and_thetas(void **state) {
         int64_t head_dim, rotary_dim;
         double theta;
     } rows[] = {
-        {"{\"hidden_size\":4096,\"num_attention_heads\":32}", 128, 128, 10000},
-        {"{\"hidden_size\":4096,\"num_attention_heads\":32,\"head_dim\":null}", 128, 128, 10000},
-        {"{\"hidden_size\":100,\"num_attention_heads\":3,\"head_dim\":64}", 64, 64, 10000},
+        {"{\"rope_theta\":1e4,\"hidden_size\":4096,\"num_attention_heads\":32}", 128, 128, 10000},
+        {"{\"model_type\":\"qwen3\",\"hidden_size\":2048,\"num_attention_heads\":32,"
+         "\"head_dim\":null}",
+         64, 64, 10000},
+        {"{\"rope_theta\":1e4,\"hidden_size\":100,\"num_attention_heads\":3,\"head_dim\":64}", 64,
+         64, 10000},
         {"{\"hidden_size\":2560,\"num_attention_heads\":32,\"partial_rotary_factor\":0.4,"
          "\"rope_theta\":5e5}",
          80, 32, 5e5},
@@ -298,7 +307,7 @@ static void test_layer_types(void **state) {
     assert_near(config.spec.theta, 1e4);
     static const char *const missing[] = {"none", "chunked_attention"};
     for (int i = 0; i < 2; i++) {
-        rwi_model_config_text source = {"config.json", nested, strlen(nested), missing[i]};
+        rwi_model_config_text source = {"config.json", nested, strlen(nested), missing[i], &half};
         rw_message message;
         assert_int_equal(rwi_model_config_parse(&source, &config, &message), RW_INVALID_ARGUMENT);
         rwt_assert_sentence(message.text);
@@ -347,7 +356,6 @@ static void test_malformed(void **state) {
         "{\"head_dim\":8,\"partial_rotary_factor\":0}",
         "{\"head_dim\":8,\"partial_rotary_factor\":1.5}",
         "{\"head_dim\":8,\"partial_rotary_factor\":-0.5}",
-        "{\"head_dim\":8,\"partial_rotary_factor\":0.4}",
         "{\"head_dim\":8,\"partial_rotary_factor\":\"half\"}",
         "{\"head_dim\":8,\"rotary_dim\":16}",
         "{\"head_dim\":8,\"rotary_dim\":3}",
@@ -406,12 +414,12 @@ static void test_malformed(void **state) {
     }
     rwi_model_config config;
     rw_message message;
-    assert_int_equal(rwi_model_config_load("/nowhere/config.json", NULL, &config, &message),
-                     RW_INVALID_ARGUMENT);
-    rwt_assert_sentence(message.text);
-    assert_int_equal(rwi_model_config_load("/tmp", NULL, &config, &message), RW_INVALID_ARGUMENT);
-    assert_int_equal(rwi_model_config_load("/dev/zero", NULL, &config, &message),
-                     RW_INVALID_ARGUMENT);
+    static const char *const paths[] = {"/nowhere/config.json", "/tmp", "/dev/zero"};
+    for (int i = 0; i < 3; i++) {
+        const rwi_model_config_text file = {.source = paths[i]};
+        assert_int_equal(rwi_model_config_load(&file, &config, &message), RW_INVALID_ARGUMENT);
+        rwt_assert_sentence(message.text);
+    }
 }
 
 /* Replaces some bytes, or cuts the text. */
