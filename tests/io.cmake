@@ -9,8 +9,10 @@ endfunction()
 ropewalk_add_io_test(test_safetensors)
 ropewalk_register(test_safetensors io cpu)
 
-ropewalk_add_io_test(test_model_config)
-ropewalk_register(test_model_config io cpu)
+foreach(name test_model_config test_model_types test_model_zoo)
+  ropewalk_add_io_test(${name})
+  ropewalk_register(${name} io cpu)
+endforeach()
 
 if(ROPEWALK_CLI)
   ropewalk_add_io_test(test_cli RWT_PROGRAM="$<TARGET_FILE:ropewalk-program>")
