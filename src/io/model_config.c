@@ -21,6 +21,14 @@ rwi_json_field rwi_model_alias(const rwi_model_reader *reader, const char *const
     return rwi_model_field(reader, keys[0]);
 }
 
+const json_t *rwi_model_parse(rwi_model_reader *reader, const char *text) {
+    json_t *value = json_loads(text, JSON_DECODE_INT_AS_REAL, NULL);
+    if (!value || json_array_append_new(reader->owned, value) != 0)
+        reader->json.status =
+            rwi_io_fail(reader->json.message, RW_OUT_OF_MEMORY, "no memory for a class's defaults");
+    return reader->json.status == RW_OK ? value : NULL;
+}
+
 int64_t rwi_model_default(const rwi_model_reader *reader, int64_t of_class, int64_t of_llama) {
     if (!reader->known)
         return 0;
@@ -49,22 +57,32 @@ static bool enter_unknown_whole(rwi_model_reader *reader, const char **name) {
     return false;
 }
 
+/* `part` with defaults for what it does not have. */
+static const json_t *fill(rwi_model_reader *reader, const json_t *part, const char *defaults) {
+    json_t *filled = json_copy((json_t *)part);
+    json_object_update_missing(filled, (json_t *)rwi_model_parse(reader, defaults));
+    json_array_append_new(reader->owned, filled);
+    return filled;
+}
+
 /* Goes down to the language model; false where `name` is no model of several parts. */
 static bool enter_whole(rwi_model_reader *reader, const char **name) {
     const rwi_model_whole *whole = rwi_model_whole_find(*name);
     if (!whole)
         return !rwi_model_type_find(*name) && !rwi_model_without_rope_find(*name) &&
                enter_unknown_whole(reader, name);
-    const json_t *part = whole->key
-                             ? rwi_json_object(&reader->json, rwi_model_field(reader, whole->key))
-                             : reader->config;
-    if (part && whole->key) {
-        reader->config = part;
+    if (!whole->key) {
+        *name = whole->part;
+        return true;
+    }
+    const json_t *part = rwi_json_object(&reader->json, rwi_model_field(reader, whole->key));
+    if (part) {
+        reader->config = whole->fills ? fill(reader, part, whole->defaults) : part;
         *name = rwi_json_string(&reader->json, rwi_model_field(reader, "model_type"), whole->part);
         return true;
     }
-    if (!part && !whole->flat)
-        reader->config = reader->empty;
+    if (!whole->flat)
+        reader->config = rwi_model_parse(reader, whole->defaults ? whole->defaults : "{}");
     *name = whole->part;
     return true;
 }
@@ -176,17 +194,16 @@ rw_status rwi_model_config_parse(const rwi_model_config_text *text, rwi_model_co
         .layer_type = text->layer_type,
         .pairing = text->pairing,
         .result = config,
-        .empty = json_object(),
+        .owned = json_array(),
     };
     if (!json_is_object(root))
         rwi_json_fail(&reader.json, "not a model's config: expected a JSON object");
-    else if (!reader.empty)
+    else if (!reader.owned)
         reader.json.status = rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory for a config");
     else
         read_config(&reader);
     json_decref(root);
-    json_decref(reader.empty);
-    json_decref(reader.defaults);
+    json_decref(reader.owned);
     if (reader.json.status != RW_OK)
         rwi_model_config_free(config);
     return reader.json.status;

@@ -21,8 +21,7 @@ typedef struct rwi_model_reader {
     bool local;                  /* sliding layers with a theta of their own */
     const rw_rope_pairing *pairing; /* the caller's, or NULL */
     rwi_model_config *result;
-    json_t *empty;    /* in place of a part that the file does not have */
-    json_t *defaults; /* rope_parameters of the model's class */
+    json_t *owned; /* an array: what is not the file's */
 } rwi_model_reader;
 
 static inline rwi_json_field rwi_model_field(const rwi_model_reader *reader, const char *key) {
@@ -35,6 +34,9 @@ static inline rwi_json_field rwi_model_scaling(const rwi_model_reader *reader, c
 
 /* The first of `keys`, which end with NULL, that the config has; else the last. */
 rwi_json_field rwi_model_alias(const rwi_model_reader *reader, const char *const *keys);
+
+/* Parses a class's defaults, which live as long as the reader. */
+const json_t *rwi_model_parse(rwi_model_reader *reader, const char *text);
 
 /* A length where the file is silent: the class's, or Llama's, or 0 where the model is not known. */
 int64_t rwi_model_default(const rwi_model_reader *reader, int64_t of_class, int64_t of_llama);

@@ -63,8 +63,7 @@ static void find_object(rwi_model_reader *reader) {
         reader->scaling = rwi_json_object(json, rwi_model_field(reader, "rope_parameters"));
     if (json_object_size(reader->scaling) == 0) {
         if (reader->model->rope)
-            reader->defaults = json_loads(reader->model->rope, 0, NULL);
-        reader->scaling = reader->defaults;
+            reader->scaling = rwi_model_parse(reader, reader->model->rope);
     }
     check_flat(reader, old);
     reader->all_scaling = reader->scaling;

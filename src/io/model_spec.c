@@ -309,6 +309,21 @@ static void read_yarn(rwi_model_reader *reader) {
         rwi_json_positive(json, rwi_model_scaling(reader, "attention_factor"), derived);
 }
 
+static void read_llama3(rwi_model_reader *reader) {
+    rw_rope_spec *spec = &reader->result->spec;
+    rwi_json_reader *json = &reader->json;
+    require(reader, "factor");
+    require(reader, "low_freq_factor");
+    require(reader, "high_freq_factor");
+    spec->low_freq_factor =
+        rwi_json_positive(json, rwi_model_scaling(reader, "low_freq_factor"), 0);
+    spec->high_freq_factor =
+        rwi_json_positive(json, rwi_model_scaling(reader, "high_freq_factor"), 0);
+    /* Llama 4 Scout has both as 1: a step, with nothing between kept and divided */
+    if (reader->known && spec->high_freq_factor == spec->low_freq_factor)
+        spec->high_freq_factor = nextafter(spec->high_freq_factor, INFINITY);
+}
+
 /* Hunyuan: dynamic with alpha is a larger theta, whatever the length. */
 static void read_alpha(rwi_model_reader *reader) {
     rw_rope_spec *spec = &reader->result->spec;
@@ -353,13 +368,7 @@ static void read_scaling(rwi_model_reader *reader) {
         read_longrope(reader);
         break;
     case RW_ROPE_LLAMA3:
-        require(reader, "factor");
-        require(reader, "low_freq_factor");
-        require(reader, "high_freq_factor");
-        spec->low_freq_factor =
-            rwi_json_positive(json, rwi_model_scaling(reader, "low_freq_factor"), 0);
-        spec->high_freq_factor =
-            rwi_json_positive(json, rwi_model_scaling(reader, "high_freq_factor"), 0);
+        read_llama3(reader);
         break;
     }
 }

@@ -10,7 +10,8 @@ static const rwi_model_type model_types[] = {
 #include "model_types.def"
 };
 
-#define RWI_WHOLE(...) {__VA_ARGS__},
+/* A row of model_wholes.def. */
+#define RWI_WHOLE(of, at, its, ...) {.name = of, .key = at, .part = its, ##__VA_ARGS__},
 
 static const rwi_model_whole wholes[] = {
 #include "model_wholes.def"

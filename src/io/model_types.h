@@ -80,9 +80,11 @@ const rwi_model_type *rwi_model_type_find(const char *name);
 /* A model_type of several models, of which one is the language model. */
 typedef struct rwi_model_whole {
     const char *name;
-    const char *key;  /* where its config stands; NULL: the same object */
-    const char *part; /* its model_type where the file does not say */
-    bool flat;        /* old files have its fields outside */
+    const char *key;      /* where its config stands; NULL: the same object */
+    const char *part;     /* its model_type where the file does not say */
+    bool flat;            /* old files have its fields outside */
+    bool fills;           /* `defaults` hold for what the file leaves out of it, too */
+    const char *defaults; /* as JSON, where the file does not have it at all [its class's] */
 } rwi_model_whole;
 
 /* NULL for other model types. */
