@@ -1,4 +1,4 @@
-/* What the reader knows of models: pairings, layers, names of old files, models of several parts,
+/* What the reader knows of models: pairings, names of old files, models of several parts,
  * models without a rotary embedding, published files. */
 #include "io_support.h"
 
@@ -7,60 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness.h"
-#include "model_config.h"
+#include "model_support.h"
 
 static const rw_rope_pairing half = RW_ROPE_HALF, interleaved = RW_ROPE_INTERLEAVED;
-
-static rw_status parse(rwi_model_config_text source, rwi_model_config *config,
-                       rw_message *message) {
-    source.source = "config.json";
-    source.length = strlen(source.text);
-    message->text[0] = '\0';
-    return rwi_model_config_parse(&source, config, message);
-}
-
-/* Fails where the text is no valid config; free the result. */
-static rwi_model_config read_valid(const char *text, const char *layer_type) {
-    rwi_model_config config;
-    rw_message message;
-    if (parse((rwi_model_config_text){.text = text, .layer_type = layer_type}, &config, &message) !=
-        RW_OK)
-        fail_msg("%s: %s", text, message.text);
-    return config;
-}
-
-/* Refused by a sentence with this in it. */
-static void assert_refused(const rwi_model_config_text *source, const char *word) {
-    rwi_model_config config;
-    rw_message message;
-    if (parse(*source, &config, &message) != RW_INVALID_ARGUMENT)
-        fail_msg("accepted %s", source->text);
-    rwt_assert_sentence(message.text);
-    if (!strstr(message.text, word))
-        fail_msg("%s, expected \"%s\"", message.text, word);
-    assert_null(config.factors);
-    assert_null(config.layers);
-}
-
-static void assert_near(double got, double expected) {
-    if (!(fabs(got - expected) <= 1e-6 * fabs(expected)))
-        fail_msg("got %.17g, expected %.17g", got, expected);
-}
-
-/* Frequency `at` and the attention factor. */
-static double frequency_of(const rwi_model_config *config, int64_t seq_len, int at,
-                           double *factor) {
-    double inv_freq[512];
-    rw_message message;
-    rw_rope_frequency_list list = {.inv_freq = inv_freq, .capacity = 512};
-    if (rw_rope_frequencies(&config->spec, seq_len, &list, &message) != RW_OK)
-        fail_msg("%s", message.text);
-    assert_in_range(at, 0, list.count - 1);
-    if (factor)
-        *factor = list.attention_factor;
-    return inv_freq[at];
-}
 
 /* ---- published files ---------------------------------------------------------------------------
  */
@@ -158,8 +107,8 @@ static void test_published(void **state) {
         double factor;
         if (rwi_model_config_load(&file, &config, &message) != RW_OK)
             fail_msg("%s", message.text);
-        assert_near(frequency_of(&config, 0, row->at, &factor), row->inv_freq);
-        assert_near(factor, row->attention_factor);
+        rwt_assert_near(rwt_model_frequency(&config, 0, row->at, &factor), row->inv_freq);
+        rwt_assert_near(factor, row->attention_factor);
         assert_int_equal(config.spec.type, row->type);
         assert_int_equal(config.spec.pairing, row->pairing);
         assert_int_equal(config.spec.head_dim, row->head_dim);
@@ -201,7 +150,7 @@ static void test_pairings(void **state) {
         {"{\"model_type\":\"glm4_moe\"}", RW_ROPE_HALF},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        rwi_model_config config = read_valid(rows[i].text, NULL);
+        rwi_model_config config = rwt_read_model(rows[i].text, NULL);
         if (config.spec.pairing != rows[i].pairing)
             fail_msg("%s: %s", rows[i].text, rwi_rope_pairing_name(config.spec.pairing));
         rwi_model_config_free(&config);
@@ -216,18 +165,19 @@ static void test_unknown_models(void **state) {
     static const char nameless[] = "{\"head_dim\":64,\"rope_theta\":5e5}";
     static const char alibi[] = "{\"model_type\":\"unheard-of\",\"head_dim\":64,\"rope_theta\":5e5,"
                                 "\"position_embedding_type\":\"alibi\"}";
-    assert_refused(&(rwi_model_config_text){.text = with}, "--pairing");
-    assert_refused(&(rwi_model_config_text){.text = nameless}, "--pairing");
-    assert_refused(&(rwi_model_config_text){.text = without, .pairing = &half}, "rope_theta");
-    assert_refused(&(rwi_model_config_text){.text = alibi, .pairing = &half}, "alibi");
+    rwt_assert_model_refused(&(rwi_model_config_text){.text = with}, "--pairing");
+    rwt_assert_model_refused(&(rwi_model_config_text){.text = nameless}, "--pairing");
+    rwt_assert_model_refused(&(rwi_model_config_text){.text = without, .pairing = &half},
+                             "rope_theta");
+    rwt_assert_model_refused(&(rwi_model_config_text){.text = alibi, .pairing = &half}, "alibi");
     const rw_rope_pairing *const pairings[] = {&half, &interleaved};
     for (int i = 0; i < 2; i++) {
         rwi_model_config config;
         rw_message message;
         const rwi_model_config_text source = {.text = with, .pairing = pairings[i]};
-        assert_int_equal(parse(source, &config, &message), RW_OK);
+        assert_int_equal(rwt_parse_model(source, &config, &message), RW_OK);
         assert_int_equal(config.spec.pairing, *pairings[i]);
-        assert_near(config.spec.theta, 5e5);
+        rwt_assert_near(config.spec.theta, 5e5);
         rwi_model_config_free(&config);
     }
     /* the caller's wins over the model_type's */
@@ -235,7 +185,7 @@ static void test_unknown_models(void **state) {
                                          .pairing = &interleaved};
     rwi_model_config config;
     rw_message message;
-    assert_int_equal(parse(llama, &config, &message), RW_OK);
+    assert_int_equal(rwt_parse_model(llama, &config, &message), RW_OK);
     assert_int_equal(config.spec.pairing, RW_ROPE_INTERLEAVED);
 }
 
@@ -288,7 +238,7 @@ static void test_without_rope(void **state) {
          "two axes"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        assert_refused(&(rwi_model_config_text){.text = rows[i][0]}, rows[i][1]);
+        rwt_assert_model_refused(&(rwi_model_config_text){.text = rows[i][0]}, rows[i][1]);
 }
 
 /* The same models where a field gives them a rotary embedding. */
@@ -303,7 +253,7 @@ static void test_switched_on(void **state) {
     };
     static const int64_t head_dims[] = {64, 128, 160, 128, 128};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        rwi_model_config config = read_valid(texts[i], NULL);
+        rwi_model_config config = rwt_read_model(texts[i], NULL);
         assert_int_equal(config.spec.head_dim, head_dims[i]);
         rwi_model_config_free(&config);
     }
@@ -335,137 +285,10 @@ static void test_wholes(void **state) {
          10000},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        rwi_model_config config = read_valid(rows[i].text, NULL);
+        rwi_model_config config = rwt_read_model(rows[i].text, NULL);
         assert_string_equal(config.model_type, rows[i].model_type);
         assert_int_equal(config.spec.head_dim, rows[i].head_dim);
-        assert_near(config.spec.theta, rows[i].theta);
-        rwi_model_config_free(&config);
-    }
-}
-
-/* ---- layers ------------------------------------------------------------------------------------
- */
-
-/* 'r' a layer with a rotary embedding, '-' one without. */
-static void assert_layers(const char *text, const char *expected) {
-    rwi_model_config config = read_valid(text, NULL);
-    char got[64] = "";
-    assert_in_range(config.num_layers, 1, 60);
-    for (int64_t i = 0; i < config.num_layers; i++)
-        strcat(got, config.layers[i].has_rope ? "r" : "-");
-    if (strcmp(got, expected) != 0)
-        fail_msg("%s: %s, expected %s", text, got, expected);
-    rwi_model_config_free(&config);
-}
-
-static void test_layers_without_rope(void **state) {
-    (void)state;
-    static const char *const rows[][2] = {
-        {"{\"model_type\":\"cohere2\",\"num_hidden_layers\":8}", "rrr-rrr-"},
-        {"{\"model_type\":\"cohere2\",\"num_hidden_layers\":8,\"sliding_window_pattern\":3}",
-         "rr-rr-rr"},
-        {"{\"model_type\":\"cohere2_moe\",\"num_hidden_layers\":8}", "rrr-rrr-"},
-        {"{\"model_type\":\"cohere2_moe\",\"num_hidden_layers\":4,\"layer_types\":["
-         "\"full_attention\",\"full_attention\",\"sliding_attention\",\"full_attention\"],"
-         "\"first_k_dense_replace\":1}",
-         "r-r-"},
-        {"{\"model_type\":\"llama4_text\",\"num_hidden_layers\":8}", "rrr-rrr-"},
-        {"{\"model_type\":\"llama4_text\",\"num_hidden_layers\":4,\"no_rope_layers\":[0,1,1,1]}",
-         "-rrr"},
-        {"{\"model_type\":\"smollm3\",\"num_hidden_layers\":6,\"no_rope_layer_interval\":2}",
-         "r-r-r-"},
-        {"{\"model_type\":\"exaone4\",\"num_hidden_layers\":8}", "rrr-rrr-"},
-        {"{\"model_type\":\"exaone4\",\"num_hidden_layers\":4,\"sliding_window\":null}", "rrrr"},
-        {"{\"model_type\":\"afmoe\",\"num_hidden_layers\":4}", "rrr-"},
-        {"{\"model_type\":\"beam\",\"num_hidden_layers\":8}", "rrrrr-r-"},
-        {"{\"model_type\":\"flint\",\"num_hidden_layers\":7}", "--rrr--"},
-        {"{\"model_type\":\"muse_glimmer_text\",\"num_hidden_layers\":6}", "r-rrr-"},
-        {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":3,\"layer_rope_theta\":[0,1e4,0]}",
-         "-r-"},
-        {"{\"model_type\":\"qwen3_next\",\"num_hidden_layers\":8}", "---r---r"},
-        {"{\"model_type\":\"lfm2\",\"num_hidden_layers\":4,\"full_attn_idxs\":[1,3]}", "-r-r"},
-        {"{\"model_type\":\"bamba\",\"num_hidden_layers\":4,\"attn_layer_indices\":[2]}", "--r-"},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        assert_layers(rows[i][0], rows[i][1]);
-    rwi_model_config config = read_valid("{\"model_type\":\"llama\"}", NULL);
-    assert_null(config.layers); /* all alike */
-    rwi_model_config_free(&config);
-}
-
-static void test_layer_types(void **state) {
-    (void)state;
-    static const char *const refused[][3] = {
-        {"{\"model_type\":\"cohere2\"}", "full_attention", "no rotary position embedding"},
-        {"{\"model_type\":\"beam\"}", "full_attention", "no rotary position embedding"},
-        {"{\"model_type\":\"qwen3_next\"}", "linear_attention", "no rotary position embedding"},
-        {"{\"model_type\":\"llama4\"}", "full_attention", "no rotary position embedding"},
-        {"{\"model_type\":\"llama\"}", "sliding_attention", "no layer type"},
-        {"{\"model_type\":\"deepseek_v4\"}", NULL, "main or compress"},
-        {"{\"model_type\":\"gemma3_text\",\"rope_parameters\":{\"rope_theta\":1e6}}", NULL,
-         "one for each layer type"},
-        {"{\"model_type\":\"olmo3\",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", NULL,
-         "rope_type"},
-        {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":2,\"layer_rope_theta\":[1e4,2e4]}",
-         NULL, "layer_rope_theta"},
-        {"{\"model_type\":\"llama\",\"layer_types\":[7]}", NULL, "layer_types[0]"},
-        {"{\"model_type\":\"llama\",\"rope_theta\":[1e4,2e4]}", NULL, "rope_theta is an array"},
-        {"{\"model_type\":\"gemma3\",\"text_config\":{\"num_hidden_layers\":1e9}}", NULL, "layers"},
-    };
-    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
-        assert_refused(&(rwi_model_config_text){.text = refused[i][0], .layer_type = refused[i][1]},
-                       refused[i][2]);
-    static const struct {
-        const char *text, *layer_type;
-        double theta;
-        rw_rope_type type;
-        int64_t rotary_dim, rotary_start;
-    } rows[] = {
-        /* sliding layers that neither take the scaling nor, without a key, the global theta */
-        {"{\"model_type\":\"gemma3_text\",\"rope_theta\":2e6,\"rope_scaling\":{\"rope_type\":"
-         "\"linear\",\"factor\":8},\"layer_types\":[\"sliding_attention\",\"full_attention\"]}",
-         "sliding_attention", 10000, RW_ROPE_DEFAULT, 256, 0},
-        {"{\"model_type\":\"gemma3n_text\",\"rope_theta\":2e6,\"rope_scaling\":{\"rope_type\":"
-         "\"linear\",\"factor\":8}}",
-         "sliding_attention", 10000, RW_ROPE_DEFAULT, 256, 0},
-        {"{\"model_type\":\"modernbert\",\"global_rope_theta\":5e5,\"layer_types\":["
-         "\"sliding_attention\",\"full_attention\"]}",
-         "sliding_attention", 10000, RW_ROPE_DEFAULT, 64, 0},
-        {"{\"model_type\":\"modernbert\",\"local_rope_theta\":3e4}", "sliding_attention", 3e4,
-         RW_ROPE_DEFAULT, 64, 0},
-        {"{\"model_type\":\"olmo3\",\"rope_theta\":1e6,\"rope_scaling\":{\"rope_type\":\"yarn\","
-         "\"factor\":8}}",
-         "sliding_attention", 500000, RW_ROPE_DEFAULT, 128, 0},
-        {"{\"model_type\":\"olmo3\",\"rope_theta\":1e6,\"rope_scaling\":{\"rope_type\":\"yarn\","
-         "\"factor\":8}}",
-         NULL, 1e6, RW_ROPE_YARN, 128, 0},
-        {"{\"model_type\":\"gemma4_text\"}", NULL, 1e6, RW_ROPE_PROPORTIONAL, 512, 0},
-        {"{\"model_type\":\"gemma4_text\"}", "sliding_attention", 1e4, RW_ROPE_DEFAULT, 256, 0},
-        {"{\"model_type\":\"deepseek_v4\"}", "main", 1e4, RW_ROPE_DEFAULT, 64, 448},
-        {"{\"model_type\":\"deepseek_v4\",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":16}}",
-         "compress", 160000, RW_ROPE_YARN, 64, 448},
-        {"{\"model_type\":\"step3p5\",\"layer_types\":[\"full_attention\",\"sliding_attention\"],"
-         "\"rope_theta\":[5e6,1e4],\"partial_rotary_factors\":[0.5,1],\"rope_scaling\":{"
-         "\"rope_type\":\"linear\",\"factor\":2}}",
-         "full_attention", 5e6, RW_ROPE_LINEAR, 64, 0},
-        {"{\"model_type\":\"step3p5\",\"layer_types\":[\"full_attention\",\"sliding_attention\"],"
-         "\"rope_theta\":[5e6,1e4],\"partial_rotary_factors\":[0.5,1],\"rope_scaling\":{"
-         "\"rope_type\":\"linear\",\"factor\":2}}",
-         "sliding_attention", 1e4, RW_ROPE_DEFAULT, 128, 0},
-        {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":2,\"layer_rope_theta\":[1e4,2e4]}",
-         "sliding_attention", 2e4, RW_ROPE_DEFAULT, 128, 0},
-        {"{\"model_type\":\"dots3_note_text\"}", "sliding_attention", 50000, RW_ROPE_DEFAULT, 64,
-         0},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        rwi_model_config config = read_valid(rows[i].text, rows[i].layer_type);
-        if (config.spec.type != rows[i].type || config.spec.rotary_start != rows[i].rotary_start)
-            fail_msg("%s: type %d, start %lld", rows[i].text, config.spec.type,
-                     (long long)config.spec.rotary_start);
-        rw_rope_frequency_list list = {0};
-        assert_int_equal(rw_rope_frequencies(&config.spec, 0, &list, NULL), RW_OK);
-        assert_int_equal(2 * list.count, rows[i].rotary_dim);
-        assert_near(config.spec.theta, rows[i].theta);
+        rwt_assert_near(config.spec.theta, rows[i].theta);
         rwi_model_config_free(&config);
     }
 }
@@ -493,11 +316,11 @@ static void test_names_of_old_files(void **state) {
         {"{\"model_type\":\"gptj\",\"n_embd\":4096,\"n_head\":16}", 64, 10000},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        rwi_model_config config = read_valid(rows[i].text, NULL);
+        rwi_model_config config = rwt_read_model(rows[i].text, NULL);
         rw_rope_frequency_list list = {0};
         assert_int_equal(rw_rope_frequencies(&config.spec, 0, &list, NULL), RW_OK);
         assert_int_equal(2 * list.count, rows[i].rotary_dim);
-        assert_near(config.spec.theta, rows[i].theta);
+        rwt_assert_near(config.spec.theta, rows[i].theta);
         rwi_model_config_free(&config);
     }
 }
@@ -511,39 +334,41 @@ static void test_scalings_of_their_own(void **state) {
         "\"short_factor\":[1,2],\"long_factor\":[3,4],\"short_mscale\":1.25,"
         "\"long_mscale\":1.5}}";
     double factor;
-    rwi_model_config config = read_valid(phimoe, NULL);
-    assert_near(frequency_of(&config, 8, 0, &factor), 1);
-    assert_near(factor, 1.25);
-    assert_near(frequency_of(&config, 9, 0, &factor), 1.0 / 3);
-    assert_near(factor, 1.5);
+    rwi_model_config config = rwt_read_model(phimoe, NULL);
+    rwt_assert_near(rwt_model_frequency(&config, 8, 0, &factor), 1);
+    rwt_assert_near(factor, 1.25);
+    rwt_assert_near(rwt_model_frequency(&config, 9, 0, &factor), 1.0 / 3);
+    rwt_assert_near(factor, 1.5);
     rwi_model_config_free(&config);
-    config = read_valid("{\"model_type\":\"hunyuan_v1_moe\",\"head_dim\":64,\"rope_scaling\":{"
-                        "\"type\":\"dynamic\",\"alpha\":1000,\"factor\":1}}",
-                        NULL);
+    config = rwt_read_model("{\"model_type\":\"hunyuan_v1_moe\",\"head_dim\":64,\"rope_scaling\":{"
+                            "\"type\":\"dynamic\",\"alpha\":1000,\"factor\":1}}",
+                            NULL);
     assert_int_equal(config.spec.type, RW_ROPE_DEFAULT);
-    assert_near(config.spec.theta, 1e4 * pow(1000, 64.0 / 62));
+    rwt_assert_near(config.spec.theta, 1e4 * pow(1000, 64.0 / 62));
     rwi_model_config_free(&config);
     /* 42 columns of which half turn: 21, of which the last has no partner but a 22nd */
-    config = read_valid("{\"model_type\":\"glm4_moe\"}", NULL);
+    config = rwt_read_model("{\"model_type\":\"glm4_moe\"}", NULL);
     assert_int_equal(config.spec.rotary_dim, 22);
-    assert_near(frequency_of(&config, 0, 10, NULL), pow(1e4, -20.0 / 21));
+    rwt_assert_near(rwt_model_frequency(&config, 0, 10, NULL), pow(1e4, -20.0 / 21));
     rwi_model_config_free(&config);
-    config = read_valid("{\"model_type\":\"mistral_large4\"}", NULL);
+    config = rwt_read_model("{\"model_type\":\"mistral_large4\"}", NULL);
     assert_string_equal(config.learned_scale, "rotary_emb.alpha");
     rwi_model_config_free(&config);
-    config = read_valid("{\"model_type\":\"nanochat\"}", NULL);
+    config = rwt_read_model("{\"model_type\":\"nanochat\"}", NULL);
     assert_true(config.inverse);
     rwi_model_config_free(&config);
-    assert_refused(&(rwi_model_config_text){.text = "{\"model_type\":\"hunyuan_v1_dense\","
-                                                    "\"head_dim\":2,\"rope_scaling\":{\"type\":"
-                                                    "\"dynamic\",\"alpha\":2,\"factor\":1}}"},
-                   "alpha");
-    assert_refused(&(rwi_model_config_text){.text = "{\"model_type\":\"gptj\",\"rotary_dim\":3}"},
-                   "rotary_dim");
-    assert_refused(&(rwi_model_config_text){.text =
-                                                "{\"model_type\":\"glm4_moe\",\"rope_scaling\":{"
-                                                "\"type\":\"dynamic\",\"factor\":2}}"},
-                   "even");
+    rwt_assert_model_refused(
+        &(rwi_model_config_text){.text = "{\"model_type\":\"hunyuan_v1_dense\","
+                                         "\"head_dim\":2,\"rope_scaling\":{\"type\":"
+                                         "\"dynamic\",\"alpha\":2,\"factor\":1}}"},
+        "alpha");
+    rwt_assert_model_refused(
+        &(rwi_model_config_text){.text = "{\"model_type\":\"gptj\",\"rotary_dim\":3}"},
+        "rotary_dim");
+    rwt_assert_model_refused(
+        &(rwi_model_config_text){.text = "{\"model_type\":\"glm4_moe\",\"rope_scaling\":{"
+                                         "\"type\":\"dynamic\",\"factor\":2}}"},
+        "even");
 }
 
 static void test_axes(void **state) {
@@ -571,7 +396,7 @@ static void test_axes(void **state) {
         {"{\"model_type\":\"neomme\"}", RW_ROPE_AXES_2D_INTERLEAVED, {0, 0, 0}},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        rwi_model_config config = read_valid(rows[i].text, NULL);
+        rwi_model_config config = rwt_read_model(rows[i].text, NULL);
         if (config.spec.axes != rows[i].axes)
             fail_msg("%s: axes %d", rows[i].text, config.spec.axes);
         for (int axis = 0; axis < 3; axis++)
@@ -584,7 +409,7 @@ static void test_axes(void **state) {
     rwi_model_config config;
     rw_message message;
     const rwi_model_config_text source = {.text = unknown, .pairing = &half};
-    assert_int_equal(parse(source, &config, &message), RW_OK);
+    assert_int_equal(rwt_parse_model(source, &config, &message), RW_OK);
     assert_int_equal(config.spec.axes, RW_ROPE_AXES_MROPE_INTERLEAVED);
 }
 
@@ -606,7 +431,7 @@ static void test_lenient_json(void **state) {
         "{\"model_type\":\"llama\",\"max_position_embeddings\":4096.0}",
     };
     for (size_t i = 0; i < sizeof valid / sizeof valid[0]; i++) {
-        rwi_model_config config = read_valid(valid[i], NULL);
+        rwi_model_config config = rwt_read_model(valid[i], NULL);
         assert_int_equal(config.spec.head_dim, 128);
         rwi_model_config_free(&config);
     }
@@ -627,7 +452,7 @@ static void test_lenient_json(void **state) {
         {"\xef\xbb\xbf", "not JSON"},
     };
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
-        assert_refused(&(rwi_model_config_text){.text = refused[i][0]}, refused[i][1]);
+        rwt_assert_model_refused(&(rwi_model_config_text){.text = refused[i][0]}, refused[i][1]);
 }
 
 int main(void) {
@@ -635,7 +460,6 @@ int main(void) {
         cmocka_unit_test(test_published),      cmocka_unit_test(test_pairings),
         cmocka_unit_test(test_unknown_models), cmocka_unit_test(test_without_rope),
         cmocka_unit_test(test_switched_on),    cmocka_unit_test(test_wholes),
-        cmocka_unit_test(test_layer_types),    cmocka_unit_test(test_layers_without_rope),
         cmocka_unit_test(test_axes),           cmocka_unit_test(test_names_of_old_files),
         cmocka_unit_test(test_lenient_json),   cmocka_unit_test(test_scalings_of_their_own),
     };
