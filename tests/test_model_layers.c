@@ -114,6 +114,26 @@ static void test_layer_types(void **state) {
          "sliding_attention", 1e4, RW_ROPE_DEFAULT, 128, 0},
         {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":2,\"layer_rope_theta\":[1e4,2e4]}",
          "sliding_attention", 2e4, RW_ROPE_DEFAULT, 128, 0},
+        /* what rope_parameters of layer types leave out */
+        {"{\"model_type\":\"gemma3_text\",\"rope_theta\":7e3,\"rope_parameters\":{"
+         "\"full_attention\":{\"rope_type\":\"default\"},\"sliding_attention\":{"
+         "\"rope_type\":\"default\"}}}",
+         "sliding_attention", 10000, RW_ROPE_DEFAULT, 256, 0},
+        {"{\"model_type\":\"gemma3_text\",\"rope_parameters\":{\"full_attention\":null,"
+         "\"sliding_attention\":{\"rope_theta\":3e3}}}",
+         "full_attention", 1e6, RW_ROPE_DEFAULT, 256, 0},
+        {"{\"model_type\":\"mimo_v2_flash\",\"rope_parameters\":{\"full_attention\":{"
+         "\"rope_theta\":3e3},\"sliding_attention\":{\"rope_theta\":4e3}}}",
+         NULL, 3e3, RW_ROPE_DEFAULT, 64, 0},
+        {"{\"model_type\":\"neomme\",\"rope_theta\":7e3}", "full_attention", 7e3, RW_ROPE_DEFAULT,
+         16, 0},
+        {"{\"model_type\":\"neomme\",\"rope_parameters\":{\"full_attention\":{"
+         "\"rope_type\":\"default\"},\"sliding_attention\":{\"rope_theta\":4e3}}}",
+         "full_attention", 1e6, RW_ROPE_DEFAULT, 16, 0},
+        {"{\"model_type\":\"ultrabert\",\"rope_theta\":7e3,\"rope_parameters\":{"
+         "\"full_attention\":{\"rope_type\":\"default\"},\"sliding_attention\":{"
+         "\"rope_theta\":4e3}}}",
+         "full_attention", 10000, RW_ROPE_DEFAULT, 128, 0},
         {"{\"model_type\":\"dots3_note_text\"}", "sliding_attention", 50000, RW_ROPE_DEFAULT, 64,
          0},
     };

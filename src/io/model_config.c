@@ -29,6 +29,16 @@ const json_t *rwi_model_parse(rwi_model_reader *reader, const char *text) {
     return reader->json.status == RW_OK ? value : NULL;
 }
 
+const json_t *rwi_model_fill(rwi_model_reader *reader, const json_t *object,
+                             const json_t *defaults) {
+    json_t *filled = json_copy((json_t *)object);
+    json_object_update_missing(filled, (json_t *)defaults);
+    if (!filled || json_array_append_new(reader->owned, filled) != 0)
+        reader->json.status =
+            rwi_io_fail(reader->json.message, RW_OUT_OF_MEMORY, "no memory for a class's defaults");
+    return reader->json.status == RW_OK ? filled : NULL;
+}
+
 int64_t rwi_model_default(const rwi_model_reader *reader, int64_t of_class, int64_t of_llama) {
     if (!reader->known)
         return 0;
@@ -57,14 +67,6 @@ static bool enter_unknown_whole(rwi_model_reader *reader, const char **name) {
     return false;
 }
 
-/* `part` with defaults for what it does not have. */
-static const json_t *fill(rwi_model_reader *reader, const json_t *part, const char *defaults) {
-    json_t *filled = json_copy((json_t *)part);
-    json_object_update_missing(filled, (json_t *)rwi_model_parse(reader, defaults));
-    json_array_append_new(reader->owned, filled);
-    return filled;
-}
-
 /* Goes down to the language model; false where `name` is no model of several parts. */
 static bool enter_whole(rwi_model_reader *reader, const char **name) {
     const rwi_model_whole *whole = rwi_model_whole_find(*name);
@@ -77,7 +79,9 @@ static bool enter_whole(rwi_model_reader *reader, const char **name) {
     }
     const json_t *part = rwi_json_object(&reader->json, rwi_model_field(reader, whole->key));
     if (part) {
-        reader->config = whole->fills ? fill(reader, part, whole->defaults) : part;
+        reader->config = part;
+        if (whole->fills)
+            reader->config = rwi_model_fill(reader, part, rwi_model_parse(reader, whole->defaults));
         *name = rwi_json_string(&reader->json, rwi_model_field(reader, "model_type"), whole->part);
         return true;
     }

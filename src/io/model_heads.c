@@ -82,7 +82,8 @@ static int64_t derived_head_dim(rwi_model_reader *reader) {
 /* A head's width in full_attention, where it differs (Gemma 4); 0: it does not. */
 static int64_t full_head_dim(rwi_model_reader *reader) {
     int64_t width = rwi_json_length(&reader->json, layer_field(reader, "head_dim"), 0);
-    if (width > 0 || !reader->chosen || strcmp(reader->chosen, "full_attention") != 0)
+    if (width > 0 || !reader->chosen || strcmp(reader->chosen, "full_attention") != 0 ||
+        (reader->known && reader->model->global_head_dim == 0))
         return width;
     return rwi_json_length(&reader->json, rwi_model_field(reader, "global_head_dim"),
                            reader->model->global_head_dim);

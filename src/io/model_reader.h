@@ -35,6 +35,10 @@ static inline rwi_json_field rwi_model_scaling(const rwi_model_reader *reader, c
 /* The first of `keys`, which end with NULL, that the config has; else the last. */
 rwi_json_field rwi_model_alias(const rwi_model_reader *reader, const char *const *keys);
 
+/* `object` with defaults for what it does not have; lives as long as the reader. */
+const json_t *rwi_model_fill(rwi_model_reader *reader, const json_t *object,
+                             const json_t *defaults);
+
 /* Parses a class's defaults, which live as long as the reader. */
 const json_t *rwi_model_parse(rwi_model_reader *reader, const char *text);
 

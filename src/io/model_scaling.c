@@ -38,7 +38,7 @@ static bool has_two(const rwi_model_reader *reader) {
 static void check_flat(rwi_model_reader *reader, bool old) {
     const json_t *scaling = reader->scaling;
     const char *name = reader->result->model_type;
-    bool by_layer = has_two(reader) || reader->model->traits & RWI_FULL_SCALING;
+    bool by_layer = has_two(reader) || reader->model->traits & (RWI_FULL_SCALING | RWI_MERGES);
     if (!by_layer || json_object_size(scaling) == 0 || is_nested(scaling))
         return;
     if (!old)
@@ -73,6 +73,8 @@ static void find_object(rwi_model_reader *reader) {
  */
 
 static void note_layers_without_rope(rwi_model_reader *reader) {
+    if (has_two(reader))
+        return; /* these classes fill in what is null */
     for (int64_t i = 0; i < reader->result->num_layers; i++) {
         rwi_model_layer *layer = &reader->result->layers[i];
         if (json_is_null(json_object_get(reader->all_scaling, layer->type)))
@@ -97,6 +99,23 @@ static const char *only_type(const rwi_model_reader *reader) {
     return count == 1 ? found : NULL;
 }
 
+/* What the class has for this type of layers, save a theta that the file has for all. */
+static void merge_defaults(rwi_model_reader *reader, const char *name) {
+    const json_t *defaults = json_object_get(rwi_model_parse(reader, reader->model->rope), name);
+    const json_t *theta = rwi_json_value(rwi_model_field(reader, "rope_theta"));
+    const json_t *file = rwi_json_value(rwi_model_field(reader, "rope_parameters"));
+    const json_t *given = file ? json_object_get(file, name) : NULL;
+    const json_t *scaling = given ? given : json_object();
+    if (!given)
+        json_array_append_new(reader->owned, (json_t *)scaling);
+    if (theta && !json_object_get(scaling, "rope_theta")) {
+        json_t *outer = json_pack("{s:O}", "rope_theta", theta);
+        json_array_append_new(reader->owned, outer);
+        scaling = rwi_model_fill(reader, scaling, outer);
+    }
+    reader->scaling = rwi_model_fill(reader, scaling, defaults);
+}
+
 static void choose_nested(rwi_model_reader *reader) {
     const char *name = reader->layer_type ? reader->layer_type : only_type(reader);
     if (!name) {
@@ -106,10 +125,10 @@ static void choose_nested(rwi_model_reader *reader) {
     }
     reader->chosen = name;
     reader->scaling = json_object_get(reader->all_scaling, name);
+    reader->local = has_two(reader) && strcmp(name, sliding) == 0;
     if (has_two(reader) && !json_is_object(reader->scaling) &&
-        (strcmp(name, full) == 0 || strcmp(name, sliding) == 0)) {
-        reader->local = strcmp(name, sliding) == 0;
-        reader->scaling = NULL; /* these classes fill in what is not given */
+        (reader->local || strcmp(name, full) == 0)) {
+        reader->scaling = NULL;
     } else if (json_is_null(reader->scaling)) {
         rwi_json_fail(&reader->json, "layers of type %.40s have no rotary position embedding",
                       name);
@@ -117,6 +136,8 @@ static void choose_nested(rwi_model_reader *reader) {
         rwi_json_fail(&reader->json,
                       "rope_parameters has no layer type %.40s; choose another with --layer-type",
                       name);
+    } else if (reader->model->traits & RWI_MERGES) {
+        merge_defaults(reader, name);
     }
 }
 

@@ -133,7 +133,10 @@ static void read_window(rwi_model_reader *reader, int64_t part) {
         return;
     }
     double share = partial_counts(reader) ? read_partial_factor(reader) : 0;
-    if (model->traits & RWI_TRAILING && share == 0 && spec->head_dim > 0)
+    bool plain = spec->type == RW_ROPE_DEFAULT;
+    /* DeepSeek V4's class does not complete the rope_parameters of unscaled layers */
+    bool complete = !(model->traits & RWI_TRAILING) || !inner_counts(reader) || !plain;
+    if (model->traits & RWI_TRAILING && complete && share == 0 && spec->head_dim > 0)
         share =
             (double)rwi_json_length(&reader->json, rwi_model_field(reader, "qk_rope_head_dim"), 0) /
             (double)spec->head_dim;
@@ -143,7 +146,8 @@ static void read_window(rwi_model_reader *reader, int64_t part) {
     /* GPT-J and CodeGen without a width turn the whole head */
     if (model->rotary_dim != 0 && json_is_null(json_object_get(reader->config, "rotary_dim")))
         width = 0;
-    if (share == 0 && partial_counts(reader))
+    if (share == 0 && complete && partial_counts(reader) &&
+        (plain || !(model->traits & RWI_NEW_ONLY)))
         share = model->partial_rotary_factor;
     spec->partial_rotary_factor = share;
     if (reader->json.status != RW_OK || spec->type == RW_ROPE_PROPORTIONAL)
@@ -215,7 +219,9 @@ static void read_theta(rwi_model_reader *reader) {
     if (reader->local)
         theta = model->local_theta > 0 ? model->local_theta : 10000;
     theta = rwi_json_positive(json, (rwi_json_field){attention, "rope_theta"}, theta);
-    theta = read_outer_theta(reader, theta);
+    bool nested = reader->scaling != reader->all_scaling;
+    if (!nested || !(model->traits & RWI_INNER_THETA))
+        theta = read_outer_theta(reader, theta);
     double of_layers = model->nope == RWI_NOPE_THETA ? read_layer_theta(reader) : 0;
     if (json_is_null(json_object_get(reader->scaling, "rope_theta")))
         rwi_json_fail(json, "rope_theta is null: the model has no rotary position embedding");
@@ -298,7 +304,7 @@ static void read_yarn(rwi_model_reader *reader) {
     rwi_json_reader *json = &reader->json;
     /* transformers looks for truncate beside the layer types, not in them */
     const rwi_json_field truncate = {reader->all_scaling, "truncate"};
-    double derived = reader->model->traits & RWI_TRAILING ? 1 : 0;
+    double derived = inner_counts(reader) ? 0 : 1;
     spec->beta_fast = rwi_json_not_negative(json, rwi_model_scaling(reader, "beta_fast"), 0);
     spec->beta_slow = rwi_json_not_negative(json, rwi_model_scaling(reader, "beta_slow"), 0);
     spec->mscale = rwi_json_not_negative(json, rwi_model_scaling(reader, "mscale"), 0);

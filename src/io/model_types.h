@@ -22,7 +22,9 @@ enum {
     RWI_PLAIN = 1 << 12,           /* no scaling is read */
     RWI_NEW_ONLY = 1 << 13,        /* rope_scaling is not read, rope_parameters is */
     RWI_OWN_THETA = 1 << 14,       /* rope_theta outside the scaling is not read */
-    RWI_DERIVED_HEAD = 1 << 15     /* head_dim is not read */
+    RWI_DERIVED_HEAD = 1 << 15,    /* head_dim is not read */
+    RWI_INNER_THETA = 1 << 16,     /* nor is rope_theta beside rope_parameters of layer types */
+    RWI_MERGES = 1 << 17           /* `rope` holds for what rope_parameters leave out, too */
 };
 
 /* Which layers have no rotary embedding. */
