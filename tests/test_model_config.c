@@ -180,6 +180,7 @@ static void test_sections(void **state) {
     assert_int_equal(config.spec.axes, RW_ROPE_AXES_MROPE_CHUNKED);
     assert_int_equal(config.spec.type, RW_ROPE_DEFAULT);
     assert_int_equal(config.spec.sections[1], 24);
+    rwi_model_config_free(&config);
     config = parse_valid("{\"model_type\":\"qwen3_vl\",\"text_config\":{\"model_type\":"
                          "\"qwen3_vl_text\",\"head_dim\":128,\"rope_scaling\":{\"rope_type\":"
                          "\"default\",\"mrope_interleaved\":true,\"mrope_section\":[24,20,20]}},"
@@ -187,11 +188,13 @@ static void test_sections(void **state) {
                          NULL);
     assert_int_equal(config.spec.axes, RW_ROPE_AXES_MROPE_INTERLEAVED);
     assert_near(config.spec.theta, 500000);
+    rwi_model_config_free(&config);
     config = parse_valid("{\"head_dim\":128,\"max_position_embeddings\":32768,\"rope_scaling\":{"
                          "\"type\":\"yarn\",\"factor\":4,\"mrope_section\":[16,24,24]}}",
                          NULL);
     assert_int_equal(config.spec.axes, RW_ROPE_AXES_MROPE_CHUNKED);
     assert_int_equal(config.spec.type, RW_ROPE_YARN);
+    rwi_model_config_free(&config);
 }
 
 /* What Phi-3 once called longrope. */
@@ -293,18 +296,22 @@ static void test_layer_types(void **state) {
     rwi_model_config config = parse_valid(nested, NULL);
     assert_int_equal(config.spec.type, RW_ROPE_LINEAR);
     assert_near(config.spec.theta, 1e6);
+    rwi_model_config_free(&config);
     config = parse_valid(nested, "sliding_attention");
     assert_int_equal(config.spec.type, RW_ROPE_DEFAULT);
     assert_near(config.spec.theta, 1e4);
     static const char old[] = "{\"model_type\":\"gemma3_text\",\"head_dim\":64,\"rope_theta\":1e6,"
                               "\"rope_local_base_freq\":1e4,\"rope_scaling\":{\"rope_type\":"
                               "\"linear\",\"factor\":8.0}}";
+    rwi_model_config_free(&config);
     config = parse_valid(old, NULL);
     assert_int_equal(config.spec.type, RW_ROPE_LINEAR);
     assert_near(config.spec.theta, 1e6);
+    rwi_model_config_free(&config);
     config = parse_valid(old, "sliding_attention");
     assert_int_equal(config.spec.type, RW_ROPE_DEFAULT);
     assert_near(config.spec.theta, 1e4);
+    rwi_model_config_free(&config);
     static const char *const missing[] = {"none", "chunked_attention"};
     for (int i = 0; i < 2; i++) {
         rwi_model_config_text source = {"config.json", nested, strlen(nested), missing[i], &half};
