@@ -105,13 +105,13 @@ static void test_layer_types(void **state) {
         {"{\"model_type\":\"deepseek_v4\",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":16}}",
          "compress", 160000, RW_ROPE_YARN, 64, 448},
         {"{\"model_type\":\"step3p5\",\"layer_types\":[\"full_attention\",\"sliding_attention\"],"
-         "\"rope_theta\":[5e6,1e4],\"partial_rotary_factors\":[0.5,1],\"rope_scaling\":{"
+         "\"rope_theta\":[5e6,2e4],\"partial_rotary_factors\":[0.5,1],\"rope_scaling\":{"
          "\"rope_type\":\"linear\",\"factor\":2}}",
          "full_attention", 5e6, RW_ROPE_LINEAR, 64, 0},
         {"{\"model_type\":\"step3p5\",\"layer_types\":[\"full_attention\",\"sliding_attention\"],"
-         "\"rope_theta\":[5e6,1e4],\"partial_rotary_factors\":[0.5,1],\"rope_scaling\":{"
+         "\"rope_theta\":[5e6,2e4],\"partial_rotary_factors\":[0.5,1],\"rope_scaling\":{"
          "\"rope_type\":\"linear\",\"factor\":2}}",
-         "sliding_attention", 1e4, RW_ROPE_DEFAULT, 128, 0},
+         "sliding_attention", 2e4, RW_ROPE_DEFAULT, 128, 0},
         {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":2,\"layer_rope_theta\":[1e4,2e4]}",
          "sliding_attention", 2e4, RW_ROPE_DEFAULT, 128, 0},
         /* what rope_parameters of layer types leave out */

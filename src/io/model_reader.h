@@ -18,6 +18,7 @@ typedef struct rwi_model_reader {
     bool known;                  /* the model_type is */
     const char *layer_type;      /* as asked for, or NULL */
     const char *chosen;          /* the layer type whose embedding is read, or NULL */
+    bool nested;                 /* there is one object with scaling for each layer type */
     bool local;                  /* sliding layers with a theta of their own */
     const rw_rope_pairing *pairing; /* the caller's, or NULL */
     rwi_model_config *result;

@@ -189,7 +189,8 @@ void rwi_model_find_scaling(rwi_model_reader *reader) {
     find_object(reader);
     if (reader->json.status != RW_OK)
         return;
-    if (is_nested(reader->scaling)) {
+    reader->nested = is_nested(reader->scaling);
+    if (reader->nested) {
         note_layers_without_rope(reader);
         choose_nested(reader);
     } else {

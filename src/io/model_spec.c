@@ -77,7 +77,7 @@ static void of_layer(rwi_model_reader *reader, const char *key, const json_t **e
 
 /* Whether an inner field counts: DeepSeek V4's old scaling is for yarn alone. */
 static bool inner_counts(const rwi_model_reader *reader) {
-    return !(reader->model->traits & RWI_TRAILING) || reader->scaling != reader->all_scaling;
+    return !(reader->model->traits & RWI_TRAILING) || reader->nested;
 }
 
 /* The share of a head's columns that turns, or 0 where nothing says so. */
@@ -219,8 +219,7 @@ static void read_theta(rwi_model_reader *reader) {
     if (reader->local)
         theta = model->local_theta > 0 ? model->local_theta : 10000;
     theta = rwi_json_positive(json, (rwi_json_field){attention, "rope_theta"}, theta);
-    bool nested = reader->scaling != reader->all_scaling;
-    if (!nested || !(model->traits & RWI_INNER_THETA))
+    if (!reader->nested || !(model->traits & RWI_INNER_THETA))
         theta = read_outer_theta(reader, theta);
     double of_layers = model->nope == RWI_NOPE_THETA ? read_layer_theta(reader) : 0;
     if (json_is_null(json_object_get(reader->scaling, "rope_theta")))
@@ -245,9 +244,9 @@ static void read_lengths(rwi_model_reader *reader) {
     int64_t inside = rwi_json_length(&reader->json, rwi_model_scaling(reader, original), 0);
     if (reader->model->original_positions > 0)
         inside = reader->model->original_positions;
-    bool nested = reader->scaling != reader->all_scaling;
     spec->original_max_position_embeddings =
-        nested ? inside : rwi_json_length(&reader->json, rwi_model_field(reader, original), inside);
+        reader->nested ? inside
+                       : rwi_json_length(&reader->json, rwi_model_field(reader, original), inside);
 }
 
 /* ---- scaling -----------------------------------------------------------------------------------
