@@ -30,6 +30,8 @@ static void test_layers(void **state) {
     assert_int_equal(json_integer_value(json_array_get(without, 0)), 3);
     assert_int_equal(json_integer_value(json_array_get(without, 1)), 7);
     assert_text(got, "axes", "one");
+    assert_int_equal(json_integer_value(json_object_get(got, "num_heads")), 64);
+    assert_int_equal(json_integer_value(json_object_get(got, "num_kv_heads")), 64);
     assert_false(json_is_true(json_object_get(got, "inverse")));
     json_decref(got);
     assert_refused(RUN("frequencies", "--config", "c.json", "--layer-type", "full_attention"), 1,

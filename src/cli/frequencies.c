@@ -54,6 +54,8 @@ static json_t *describe(const rwi_model_config *config, const rw_rope_frequency_
                             json_boolean(spec->axes == RW_ROPE_AXES_MROPE_INTERLEAVED));
     if (config->learned_scale)
         json_object_set_new(result, "learned_scale", json_string(config->learned_scale));
+    json_object_set_new(result, "num_heads", json_integer((json_int_t)config->num_heads));
+    json_object_set_new(result, "num_kv_heads", json_integer((json_int_t)config->num_kv_heads));
     describe_layers(config, result);
     return result;
 }

@@ -52,10 +52,11 @@ static void read_numbers(rwi_model_reader *reader) {
     const rwi_model_type *model = reader->model;
     const json_t *attention = rwi_json_value(rwi_model_field(reader, "attn_config"));
     int64_t heads = rwi_json_length(json, rwi_model_alias(reader, keys), 0);
-    /* the class's number of k's heads goes with its number of q's */
-    int64_t kv_heads = heads ? heads : rwi_model_default(reader, model->num_kv_heads, 0);
     heads = heads ? heads : rwi_model_default(reader, model->num_heads, 32);
-    kv_heads = rwi_json_length(json, rwi_model_alias(reader, kv_keys), kv_heads ? kv_heads : heads);
+    int64_t kv_heads = rwi_model_default(reader, model->num_kv_heads, heads);
+    if (kv_heads == 0 || json_is_null(json_object_get(reader->config, "num_key_value_heads")))
+        kv_heads = heads;
+    kv_heads = rwi_json_length(json, rwi_model_alias(reader, kv_keys), kv_heads);
     kv_heads = rwi_json_length(json, (rwi_json_field){attention, "kv_n_heads"}, kv_heads);
     if (rwi_model_is(reader, "falcon") &&
         !rwi_json_bool(json, rwi_model_field(reader, "new_decoder_architecture"), false))

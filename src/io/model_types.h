@@ -50,7 +50,7 @@ typedef struct rwi_model_type {
     int64_t rotary_dim;           /* [head_dim * partial_rotary_factor] */
     int64_t hidden_size;          /* [4096] */
     int64_t num_heads;            /* [32] */
-    int64_t num_kv_heads;         /* [num_heads] */
+    int64_t num_kv_heads;         /* whatever num_heads is in the file [num_heads] */
     int64_t num_layers;           /* [32] */
     int64_t max_positions;        /* max_position_embeddings [2048] */
     int64_t original_positions;   /* original_max_position_embeddings outside the scaling [none] */
