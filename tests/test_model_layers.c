@@ -67,6 +67,11 @@ static void test_layer_types(void **state) {
          "rope_type"},
         {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":2,\"layer_rope_theta\":[1e4,2e4]}",
          NULL, "layer_rope_theta"},
+        {"{\"model_type\":\"cohere_compass\"}", NULL, "rope_parameters of the layer types"},
+        {"{\"model_type\":\"cohere_compass_text\",\"layer_types\":[\"full_attention\","
+         "\"sliding_attention\"],\"rope_parameters\":{\"full_attention\":null,"
+         "\"sliding_attention\":{\"rope_theta\":5e4}}}",
+         "full_attention", "no rotary position embedding"},
         {"{\"model_type\":\"llama\",\"layer_types\":[7]}", NULL, "layer_types[0]"},
         {"{\"model_type\":\"llama\",\"rope_theta\":[1e4,2e4]}", NULL, "rope_theta is an array"},
         {"{\"model_type\":\"gemma3\",\"text_config\":{\"num_hidden_layers\":1e9}}", NULL, "layers"},
@@ -130,6 +135,10 @@ static void test_layer_types(void **state) {
         {"{\"model_type\":\"neomme\",\"rope_parameters\":{\"full_attention\":{"
          "\"rope_type\":\"default\"},\"sliding_attention\":{\"rope_theta\":4e3}}}",
          "full_attention", 1e6, RW_ROPE_DEFAULT, 16, 0},
+        {"{\"model_type\":\"cohere_compass_text\",\"layer_types\":[\"full_attention\","
+         "\"sliding_attention\"],\"rope_parameters\":{\"full_attention\":null,"
+         "\"sliding_attention\":{\"rope_theta\":5e4}}}",
+         NULL, 5e4, RW_ROPE_DEFAULT, 128, 0},
         {"{\"model_type\":\"ultrabert\",\"rope_theta\":7e3,\"rope_parameters\":{"
          "\"full_attention\":{\"rope_type\":\"default\"},\"sliding_attention\":{"
          "\"rope_theta\":4e3}}}",

@@ -38,6 +38,10 @@ static bool has_two(const rwi_model_reader *reader) {
 static void check_flat(rwi_model_reader *reader, bool old) {
     const json_t *scaling = reader->scaling;
     const char *name = reader->result->model_type;
+    if (reader->model->traits & RWI_BY_LAYER && !is_nested(scaling))
+        rwi_json_fail(&reader->json,
+                      "rope_parameters of the layer types are absent, which model_type %s needs",
+                      name);
     bool by_layer = has_two(reader) || reader->model->traits & (RWI_FULL_SCALING | RWI_MERGES);
     if (!by_layer || json_object_size(scaling) == 0 || is_nested(scaling))
         return;

@@ -24,7 +24,8 @@ enum {
     RWI_OWN_THETA = 1 << 14,       /* rope_theta outside the scaling is not read */
     RWI_DERIVED_HEAD = 1 << 15,    /* head_dim is not read */
     RWI_INNER_THETA = 1 << 16,     /* nor is rope_theta beside rope_parameters of layer types */
-    RWI_MERGES = 1 << 17           /* `rope` holds for what rope_parameters leave out, too */
+    RWI_MERGES = 1 << 17,          /* `rope` holds for what rope_parameters leave out, too */
+    RWI_BY_LAYER = 1 << 18         /* rope_parameters of layer types must be in the file */
 };
 
 /* Which layers have no rotary embedding. */
