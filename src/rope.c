@@ -275,8 +275,7 @@ static rw_status check_change(const rwi_call *call, const rw_rope_change *change
                 from->rotary_dim == to->rotary_dim && from->pairing == to->pairing &&
                 from->axes == to->axes;
     for (int axis = 0; axis < 3; axis++)
-        same = same && (from->axes == RW_ROPE_AXES_ONE || from->axes == RW_ROPE_AXES_VISION_2D ||
-                        from->sections[axis] == to->sections[axis]);
+        same = same && (rwi_rope_num_axes(from) < 3 || from->sections[axis] == to->sections[axis]);
     if (same)
         return RW_OK;
     return rwi_fail(call, RW_INVALID_ARGUMENT,

@@ -43,6 +43,8 @@ static rw_status check_numbers(const rw_rope_spec *spec, rw_message *message) {
         {"mscale_all_dim", spec->mscale_all_dim},
         {"low_freq_factor", spec->low_freq_factor},
         {"high_freq_factor", spec->high_freq_factor},
+        {"short_mscale", spec->short_mscale},
+        {"long_mscale", spec->long_mscale},
     };
     rw_status status = RW_OK;
     for (size_t i = 0; status == RW_OK && i < sizeof numbers / sizeof numbers[0]; i++)
@@ -57,7 +59,7 @@ static rw_status check_enums(const rw_rope_spec *spec, rw_message *message) {
         return invalid(message, "type", spec->type, "one of rw_rope_type");
     if ((unsigned)spec->pairing > RW_ROPE_INTERLEAVED)
         return invalid(message, "pairing", spec->pairing, "one of rw_rope_pairing");
-    if ((unsigned)spec->axes > RW_ROPE_AXES_VISION_2D)
+    if ((unsigned)spec->axes > RW_ROPE_AXES_2D_INTERLEAVED)
         return invalid(message, "axes", spec->axes, "one of rw_rope_axes");
     return RW_OK;
 }
@@ -86,6 +88,7 @@ static rw_status check_axes(const rw_rope_spec *spec, rw_message *message) {
     int64_t sum = 0;
     switch (spec->axes) {
     case RW_ROPE_AXES_ONE:
+    case RW_ROPE_AXES_2D_INTERLEAVED:
         return RW_OK;
     case RW_ROPE_AXES_VISION_2D:
         if (spec->rotary_dim % 4 == 0)
@@ -198,6 +201,7 @@ int rwi_rope_num_axes(const rw_rope_spec *spec) {
     case RW_ROPE_AXES_MROPE_INTERLEAVED:
         return 3;
     case RW_ROPE_AXES_VISION_2D:
+    case RW_ROPE_AXES_2D_INTERLEAVED:
         return 2;
     }
     return 1;
@@ -214,6 +218,8 @@ int rwi_rope_axis(const rw_rope_spec *resolved, int64_t i) {
         return i % 3 != 0 && i < 3 * sections[i % 3] ? (int)(i % 3) : 0;
     case RW_ROPE_AXES_VISION_2D:
         return i >= resolved->rotary_dim / 4;
+    case RW_ROPE_AXES_2D_INTERLEAVED:
+        return i % 2 != 0;
     }
     return 0;
 }
@@ -290,10 +296,15 @@ static double yarn_mscale(double factor, double mscale) {
     return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
 }
 
-static double attention_factor(const rw_rope_spec *spec) {
+static double attention_factor(const rw_rope_spec *spec, int64_t seq_len) {
     bool derived = spec->type == RW_ROPE_YARN || spec->type == RW_ROPE_LONGROPE;
     if (!derived)
         return 1;
+    if (spec->type == RW_ROPE_LONGROPE) {
+        double mscale = longrope_is_long(spec, seq_len) ? spec->long_mscale : spec->short_mscale;
+        if (mscale != 0)
+            return mscale;
+    }
     if (spec->attention_factor != 0)
         return spec->attention_factor;
     if (spec->type == RW_ROPE_YARN) {
@@ -350,7 +361,7 @@ rw_status rw_rope_frequencies(const rw_rope_spec *spec, int64_t seq_len,
                                    "spec gives no finite frequency %lld; check theta, factor and "
                                    "the factors of each frequency",
                                    (long long)i);
-    double factor = attention_factor(&resolved);
+    double factor = attention_factor(&resolved, seq_len);
     if (!(factor > 0) || !isfinite(factor))
         return rwi_message_set(message, RW_INVALID_ARGUMENT,
                                "spec gives the attention factor %g, expected a positive number; "

@@ -58,7 +58,7 @@ typedef struct rwt_field {
     const char *const *words; /* of the values 0, 1, ..., then NULL; NULL: a plain number */
 } rwt_field;
 
-#define RWT_MAX_FIELDS 40
+#define RWT_MAX_FIELDS 64
 
 /* A driver reads its case through a struct of int64_t with one member a field. */
 typedef struct rwt_case {

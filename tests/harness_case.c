@@ -79,6 +79,9 @@ static bool parse_field(const rwt_driver *driver, char *token, alternatives *all
 
 static bool parse_row(const rwt_driver *driver, const char *text, alternatives *all,
                       rw_message *message) {
+    if (driver->num_fields > RWT_MAX_FIELDS)
+        return say(message, "%s has %zu fields, expected at most RWT_MAX_FIELDS", driver->name,
+                   driver->num_fields);
     for (size_t f = 0; f < driver->num_fields; f++) {
         all[f].low[0] = all[f].high[0] = driver->fields[f].fallback;
         all[f].count = 1;

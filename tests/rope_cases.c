@@ -83,6 +83,7 @@ const rwt_case_row rope_rows[] = {
                "placement=in"},
     /* frequencies */
     {RWT_QUICK, "type=default|linear|dynamic|yarn|longrope|llama3,variant=0|1|2,factors=0|1"},
+    {RWT_QUICK, "type=longrope,variant=3,direction=forward|inverse"},
     {RWT_QUICK, "type=proportional,partial=0|25|50|75,variant=0|1,pairing=half|interleaved"},
     {RWT_QUICK, "type=yarn|longrope,direction=inverse|backward,variant=0|2,"
                 "pairing=half|interleaved,placement=out|in"},
@@ -94,6 +95,8 @@ const rwt_case_row rope_rows[] = {
                 "start=4,type=default|yarn,id_stride=contiguous|negative"},
     {RWT_QUICK, "axes=vision_2d,positions=axes|batch_seq,pairing=half|interleaved,batch=2,"
                 "head_dim=80|64,type=default|linear,dtype=f32|bf16"},
+    {RWT_QUICK, "axes=2d_interleaved,positions=axes|batch_seq,pairing=half|interleaved,batch=2,"
+                "head_dim=80|64|22,type=default|yarn,dtype=f32|bf16"},
     /* ids */
     {RWT_QUICK, "positions=none|seq|batch_seq,id_dtype=i32|i64,offsets=none|i32|i64,offset=0|3,"
                 "batch=3"},
@@ -115,8 +118,8 @@ const rwt_case_row rope_rows[] = {
                 "type=default|dynamic|longrope,pairing=half|interleaved,positions=seq"},
     {RWT_QUICK, "from=longrope,type=yarn,dtype=f32|f16|bf16,placement=out|in,batch=2,"
                 "head_dim=96,stride=contiguous|gaps"},
-    {RWT_QUICK, "from=default,type=linear,axes=mrope_chunked|vision_2d,positions=axes,"
-                "fault=none|max"},
+    {RWT_QUICK, "from=default,type=linear,axes=mrope_chunked|vision_2d|2d_interleaved,"
+                "positions=axes,fault=none|max"},
     {RWT_QUICK, "from=default,type=linear,from_max=7|4090|8192,seq=9,offset=0|4085"},
     /* NaN, Inf, zeros, subnormals */
     {RWT_QUICK, "values=special,dtype=f32|f16|bf16,placement=out|in,pairing=half|interleaved,"
@@ -131,8 +134,9 @@ const rwt_case_row rope_rows[] = {
 
 const char rope_random[] =
     "dtype=f32|f16|bf16,type=default|linear|dynamic|yarn|longrope|llama3|proportional,"
-    "variant=0..2,factors=0|0|1,pairing=half|interleaved,"
-    "axes=one|one|one|mrope_chunked|mrope_interleaved|vision_2d,sections=even|skewed|one_empty,"
+    "variant=0..3,factors=0|0|1,pairing=half|interleaved,"
+    "axes=one|one|one|mrope_chunked|mrope_interleaved|vision_2d|2d_interleaved,sections=even|"
+    "skewed|one_empty,"
     "batch=1|1|2|3,seq=0..40,q_heads=0..9,k_heads=0..4,head_dim=2..160,start=0|0|0..9,"
     "rotary_dim=0|0|2..96,partial=0|0|25..100,layout=bshd|bhsd|sbhd|thd,"
     "out_layout=bshd|bhsd|sbhd|thd,stride=contiguous|gaps|negative,placement=out|in|same,"

@@ -10,8 +10,8 @@ static const char *const words_type[] = {"default",  "linear", "dynamic",      "
 static const char *const words_from[] = {"none",     "default", "linear",       "dynamic", "yarn",
                                          "longrope", "llama3",  "proportional", NULL};
 static const char *const words_pairing[] = {"half", "interleaved", NULL};
-static const char *const words_axes[] = {"one", "mrope_chunked", "mrope_interleaved", "vision_2d",
-                                         NULL};
+static const char *const words_axes[] = {"one",       "mrope_chunked",  "mrope_interleaved",
+                                         "vision_2d", "2d_interleaved", NULL};
 static const char *const words_sections[] = {"even", "skewed", "one_empty", NULL};
 static const char *const words_layout[] = {"bshd", "bhsd", "sbhd", "thd", NULL};
 static const char *const words_direction[] = {"forward", "inverse", "backward", NULL};
@@ -71,6 +71,10 @@ static void set_longrope(const rope_case *c, const rope_plan *plan, rope_side *s
     side->seq_len = c->variant == 1 ? 1024 : 1025; /* the last short one, the first long one */
     if (c->variant == 2)
         side->spec.attention_factor = 1.375;
+    if (c->variant == 2)
+        side->spec.short_mscale = 1.125;
+    if (c->variant == 3)
+        side->spec.long_mscale = 1.625;
 }
 
 static void set_llama3(const rope_case *c, rw_rope_spec *spec) {

@@ -108,10 +108,14 @@ static double frequency(const rw_rope_spec *spec, int64_t seq_len, int64_t i, do
     return NAN;
 }
 
-static double attention(const rw_rope_spec *spec) {
+static double attention(const rw_rope_spec *spec, int64_t seq_len) {
     bool scaled = spec->type == RW_ROPE_YARN || spec->type == RW_ROPE_LONGROPE;
     if (!scaled)
         return 1.0;
+    bool is_long = seq_len > original_length(spec);
+    double mscale = is_long ? spec->long_mscale : spec->short_mscale;
+    if (spec->type == RW_ROPE_LONGROPE && mscale != 0.0)
+        return mscale;
     if (spec->attention_factor != 0.0)
         return spec->attention_factor;
     return spec->type == RW_ROPE_YARN ? yarn_attention(spec) : longrope_attention(spec);
@@ -128,7 +132,7 @@ int64_t rwt_rope_frequencies(const rw_rope_spec *spec, int64_t seq_len, double *
         if (spec->frequency_factors)
             inv_freq[i] /= (double)spec->frequency_factors[i];
     }
-    *attention_factor = attention(spec);
+    *attention_factor = attention(spec, seq_len);
     return count;
 }
 
@@ -140,6 +144,7 @@ int64_t rwt_rope_num_axes(const rw_rope_spec *spec) {
     case RW_ROPE_AXES_MROPE_INTERLEAVED:
         return 3;
     case RW_ROPE_AXES_VISION_2D:
+    case RW_ROPE_AXES_2D_INTERLEAVED:
         return 2;
     }
     return 0;
@@ -160,6 +165,8 @@ int64_t rwt_rope_axis(const rw_rope_spec *spec, int64_t i, int64_t count) {
         return 0;
     case RW_ROPE_AXES_VISION_2D:
         return i < count / 2 ? 0 : 1;
+    case RW_ROPE_AXES_2D_INTERLEAVED:
+        return i & 1;
     }
     return 0;
 }

@@ -136,18 +136,22 @@ static void test_lengths(void **state) {
         int64_t last;
         double slowest; /* the second frequency */
     } rows[] = {
-        {"{\"head_dim\":4,\"max_position_embeddings\":64,\"original_max_position_embeddings\":8,"
+        {"{\"model_type\":\"llama\",\"head_dim\":4,\"max_position_embeddings\":64,\"original_max_"
+         "position_embeddings\":8,"
          "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1],\"long_factor\":[1,2],"
          "\"attention_factor\":1}}",
          7, 0.01},
-        {"{\"head_dim\":4,\"max_position_embeddings\":64,\"original_max_position_embeddings\":8,"
+        {"{\"model_type\":\"llama\",\"head_dim\":4,\"max_position_embeddings\":64,\"original_max_"
+         "position_embeddings\":8,"
          "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1],\"long_factor\":[1,2],"
          "\"attention_factor\":1}}",
          8, 0.005},
-        {"{\"head_dim\":4,\"max_position_embeddings\":64,\"rope_scaling\":{\"type\":\"dynamic\","
+        {"{\"model_type\":\"llama\",\"head_dim\":4,\"max_position_embeddings\":64,\"rope_scaling\":"
+         "{\"type\":\"dynamic\","
          "\"factor\":2}}",
          63, 0.01},
-        {"{\"head_dim\":4,\"max_position_embeddings\":64,\"rope_scaling\":{\"type\":\"dynamic\","
+        {"{\"model_type\":\"llama\",\"head_dim\":4,\"max_position_embeddings\":64,\"rope_scaling\":"
+         "{\"type\":\"dynamic\","
          "\"factor\":2}}",
          127, 0.01 / 3},
     };
@@ -311,7 +315,7 @@ static void test_files(void **state) {
     size_t bytes;
     char *whole = rwt_read_file(in("i.safetensors"), &bytes);
     rwt_write_file(in("cut.safetensors"), whole, bytes - 1);
-    write_text("bad.json", "{\"head_dim\":64,\"rope_theta\":\"many\"}");
+    write_text("bad.json", "{\"model_type\":\"llama\",\"head_dim\":64,\"rope_theta\":\"many\"}");
     write_text("text.json", "no JSON");
     static const struct {
         const char *config, *input, *output, *word;
@@ -552,7 +556,7 @@ static void test_frequencies(void **state) {
         assert_true(fabs(json_real_value(json_array_get(list, i)) - pow(10000, -(double)i / 16)) <
                     1e-15);
     json_decref(got);
-    write_text("c.json", "{\"head_dim\":7}");
+    write_text("c.json", "{\"model_type\":\"llama\",\"head_dim\":7}");
     assert_refused(RUN("frequencies", "--config", "c.json"), 1, "rotary_dim");
 }
 

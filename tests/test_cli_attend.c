@@ -507,8 +507,9 @@ static void test_refuses_options(void **state) {
     size_t bytes;
     char *whole = rwt_read_file(in("i.safetensors"), &bytes);
     rwt_write_file(in("cut.safetensors"), whole, bytes - 1);
-    write_text("narrow.json", "{\"head_dim\":8}");
-    write_text("short.json", "{\"head_dim\":16,\"max_position_embeddings\":4}");
+    write_text("narrow.json", "{\"model_type\":\"llama\",\"head_dim\":8}");
+    write_text("short.json",
+               "{\"model_type\":\"llama\",\"head_dim\":16,\"max_position_embeddings\":4}");
     for (size_t n = 0; n < sizeof rows / sizeof *rows; n++)
         assert_refused(RUN("attend", "--input", "i.safetensors", "--output", "o.safetensors",
                            rows[n][0], rows[n][1]),

@@ -25,11 +25,14 @@
 
 /* The config.json of a model with these parameters. */
 static char *config_of(const json_t *item) {
+    const json_t *parameters = json_object_get(item, "rope_parameters");
+    /* Llama's class ignores the share of the columns, Solar's does not */
+    bool partial = json_object_get(parameters, "partial_rotary_factor");
     json_t *config =
-        json_pack("{s:s, s:i, s:O, s:O, s:O}", "model_type", "llama", "num_attention_heads", 8,
-                  "head_dim", json_object_get(item, "head_dim"), "max_position_embeddings",
-                  json_object_get(item, "max_position_embeddings"), "rope_parameters",
-                  json_object_get(item, "rope_parameters"));
+        json_pack("{s:s, s:i, s:O, s:O, s:O}", "model_type", partial ? "solar_open" : "llama",
+                  "num_attention_heads", 8, "head_dim", json_object_get(item, "head_dim"),
+                  "max_position_embeddings", json_object_get(item, "max_position_embeddings"),
+                  "rope_parameters", parameters);
     char *text = json_dumps(config, 0);
     json_decref(config);
     assert_non_null(text);
@@ -43,7 +46,7 @@ static double relative(double a, double b) {
 static void check_frequencies(const json_t *item) {
     const char *name = json_string_value(json_object_get(item, "name"));
     char *text = config_of(item);
-    rwi_model_config_text source = {name, text, strlen(text), NULL};
+    rwi_model_config_text source = {.source = name, .text = text, .length = strlen(text)};
     rwi_model_config config;
     rw_message message = {""};
     rw_status status = rwi_model_config_parse(&source, &config, &message);

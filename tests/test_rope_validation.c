@@ -318,6 +318,7 @@ static void test_change_between_unlike_ropes(void **state) {
         {.head_dim = 16, .rotary_dim = 8, .rotary_start = 8},
         {.head_dim = 32},
         {.head_dim = 16, .axes = RW_ROPE_AXES_VISION_2D},
+        {.head_dim = 16, .axes = RW_ROPE_AXES_2D_INTERLEAVED},
         {.head_dim = 16, .axes = RW_ROPE_AXES_MROPE_CHUNKED, .sections = {4, 2, 2}},
     };
     for (size_t i = 0; i < sizeof unlike / sizeof *unlike; i++) {
@@ -498,6 +499,16 @@ static void test_regimes(void **state) {
     assert_int_equal(rw_rope_regime(&longrope, 64), 0);
     assert_int_equal(rw_rope_regime(&longrope, 65), 1);
     assert_int_equal(rw_rope_regime(&(rw_rope_spec){.head_dim = 16}, 99), 0);
+    longrope.attention_factor = 1.5;
+    longrope.long_mscale = 1.25; /* short_mscale is absent */
+    rw_rope_frequency_list list = {0};
+    assert_int_equal(rw_rope_frequencies(&longrope, 64, &list, NULL), RW_OK);
+    assert_true(list.attention_factor == 1.5);
+    assert_int_equal(rw_rope_frequencies(&longrope, 65, &list, NULL), RW_OK);
+    assert_true(list.attention_factor == 1.25);
+    longrope.short_mscale = 1.125;
+    assert_int_equal(rw_rope_frequencies(&longrope, 64, &list, NULL), RW_OK);
+    assert_true(list.attention_factor == 1.125);
 }
 
 #define FIXTURE_TEST(name) cmocka_unit_test_setup_teardown(name, open_fixture, close_fixture)

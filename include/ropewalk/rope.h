@@ -38,7 +38,8 @@ typedef enum rw_rope_axes {
     RW_ROPE_AXES_ONE = 0,           /* text: one id a token */
     RW_ROPE_AXES_MROPE_CHUNKED,     /* t, h, w ids; frequencies in three runs (Qwen2-VL) */
     RW_ROPE_AXES_MROPE_INTERLEAVED, /* t, h, w ids; frequencies t,h,w,t,h,w,... (Qwen3-VL) */
-    RW_ROPE_AXES_VISION_2D          /* row, column ids; frequencies over half the width, twice */
+    RW_ROPE_AXES_VISION_2D,         /* row, column ids; frequencies over half the width, twice */
+    RW_ROPE_AXES_2D_INTERLEAVED     /* row, column ids; frequencies row,column,row,... (NeoMME) */
 } rw_rope_axes;
 
 /* A model's rotary embedding. Zero means absent, and then the default in brackets. */
@@ -65,6 +66,8 @@ typedef struct rw_rope_spec {
     double high_freq_factor;    /* llama3; required, unequal to low_freq_factor */
     const double *short_factor; /* longrope: d/2 values, the caller's; required */
     const double *long_factor;  /* longrope: d/2 values, the caller's; required */
+    double short_mscale;        /* longrope: attention factor up to Lo [attention_factor] */
+    double long_mscale;         /* longrope: attention factor beyond Lo (Phi-3.5-MoE) [the same] */
     const float
         *frequency_factors; /* any type: d/2 divisors of f_i (GGUF rope_freqs), the caller's */
     rw_rope_axes axes;

@@ -5,7 +5,7 @@
 
 #include "cli.h"
 #include "harness.h"
-#include "model_config.h"
+#include "rotation.h"
 #include "rope_reference.h"
 
 /* Tokens at the end of a model's context, where angles are largest. An emulated GPU is slow. */
@@ -37,7 +37,8 @@ static rw_rope_args arguments(const trial *t, void *data, rw_dtype dtype) {
         (char *)data + (size_t)(t->tokens * t->model->num_heads * width) * rw_dtype_size(dtype);
     return (rw_rope_args){.q = rw_tensor_contiguous(data, dtype, 3, q_shape),
                           .k = rw_tensor_contiguous(k, dtype, 3, k_shape),
-                          .offset = t->offset};
+                          .offset = t->offset,
+                          .direction = t->model->inverse ? RW_ROPE_INVERSE : RW_ROPE_FORWARD};
 }
 
 static int64_t num_elements(const trial *t) {
@@ -65,7 +66,7 @@ static double worst_error(const trial *t, const float *source, const float *got)
         const float *y = got + row * width + spec->rotary_start;
         for (int64_t i = 0; i < n; i++) {
             double angle = (double)(t->offset + token) * inv_freq[i];
-            double c = factor * cos(angle), s = factor * sin(angle);
+            double c = factor * cos(angle), s = factor * sin(t->model->inverse ? -angle : angle);
             int64_t first = pairs ? 2 * i : i, second = pairs ? 2 * i + 1 : n + i;
             worst = fmax(worst, fabs(x[first] * c - x[second] * s - y[first]));
             worst = fmax(worst, fabs(x[second] * c + x[first] * s - y[second]));
@@ -208,8 +209,12 @@ static int run_models(const cli_options *options, const backends *on) {
         rwi_model_config model;
         rw_message message;
         int status = CLI_FAILED;
-        if (rwi_model_config_load(options->operands[i], NULL, &model, &message) != RW_OK) {
+        const rwi_model_config_text file = cli_config_file(options, options->operands[i]);
+        if (rwi_model_config_load(&file, &model, &message) != RW_OK) {
             cli_fail(CLI_FAILED, "%s", message.text);
+        } else if (cli_check_config(&model, options->operands[i], &message) != RW_OK) {
+            cli_fail(CLI_FAILED, "%s", message.text);
+            rwi_model_config_free(&model);
         } else {
             status = try_on_all(&model, options->operands[i], on);
             rwi_model_config_free(&model);
@@ -255,7 +260,7 @@ static int run(const cli_options *options) {
 const cli_command cli_demo = {
     .name = "demo",
     .summary = "Rotate the shapes of models on every usable backend",
-    .options = CLI_OPTION_BACKEND,
+    .options = CLI_OPTION_BACKEND | CLI_OPTION_PAIRING,
     .operands = "CONFIG...",
     .details = "CONFIG is a model's config.json. Rotates q and k of one layer at the end of the\n"
                "model's context. \"f32 error\" is the largest difference from the same in double,\n"

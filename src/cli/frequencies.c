@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "cli.h"
-#include "model_config.h"
+#include "rotation.h"
 
 static json_t *list_of(const double *values, int64_t count) {
     json_t *list = json_array();
@@ -11,23 +11,52 @@ static json_t *list_of(const double *values, int64_t count) {
     return list;
 }
 
+/* The types of the layers, and the numbers of those without a rotary embedding. */
+static void describe_layers(const rwi_model_config *config, json_t *result) {
+    json_t *types = json_array(), *without = json_array();
+    for (int64_t i = 0; i < config->num_layers; i++) {
+        json_array_append_new(types, json_string(config->layers[i].type));
+        if (!config->layers[i].has_rope)
+            json_array_append_new(without, json_integer((json_int_t)i));
+    }
+    json_object_set_new(result, "layer_types", types);
+    json_object_set_new(result, "layers_without_rope", without);
+}
+
+static const char *const axes_names[] = {
+    [RW_ROPE_AXES_ONE] = "one",
+    [RW_ROPE_AXES_MROPE_CHUNKED] = "mrope_chunked",
+    [RW_ROPE_AXES_MROPE_INTERLEAVED] = "mrope_interleaved",
+    [RW_ROPE_AXES_VISION_2D] = "vision_2d",
+    [RW_ROPE_AXES_2D_INTERLEAVED] = "2d_interleaved",
+};
+
 static json_t *describe(const rwi_model_config *config, const rw_rope_frequency_list *list) {
     const rw_rope_spec *spec = &config->spec;
     json_t *result = json_pack(
-        "{s:s, s:s, s:I, s:I, s:s, s:f, s:I, s:f, s:o}", "model_type", config->model_type,
+        "{s:s, s:s, s:I, s:I, s:I, s:s, s:b, s:f, s:I, s:f, s:o}", "model_type", config->model_type,
         "rope_type", rwi_rope_type_name(spec->type), "head_dim", (json_int_t)spec->head_dim,
-        "rotary_dim", (json_int_t)(2 * list->count), "pairing",
-        rwi_rope_pairing_name(spec->pairing), "rope_theta", spec->theta, "max_position_embeddings",
-        (json_int_t)spec->max_position_embeddings, "attention_factor", list->attention_factor,
-        "inv_freq", list_of(list->inv_freq, list->count));
-    if (spec->axes != RW_ROPE_AXES_ONE)
+        "rotary_start", (json_int_t)spec->rotary_start, "rotary_dim", (json_int_t)(2 * list->count),
+        "pairing", rwi_rope_pairing_name(spec->pairing), "inverse", config->inverse, "rope_theta",
+        spec->theta, "max_position_embeddings", (json_int_t)spec->max_position_embeddings,
+        "attention_factor", list->attention_factor, "inv_freq",
+        list_of(list->inv_freq, list->count));
+    bool mrope =
+        spec->axes == RW_ROPE_AXES_MROPE_CHUNKED || spec->axes == RW_ROPE_AXES_MROPE_INTERLEAVED;
+    json_object_set_new(result, "axes", json_string(axes_names[spec->axes]));
+    if (mrope)
         json_object_set_new(result, "mrope_section",
                             json_pack("[I, I, I]", (json_int_t)spec->sections[0],
                                       (json_int_t)spec->sections[1],
                                       (json_int_t)spec->sections[2]));
-    if (spec->axes != RW_ROPE_AXES_ONE)
+    if (mrope)
         json_object_set_new(result, "mrope_interleaved",
                             json_boolean(spec->axes == RW_ROPE_AXES_MROPE_INTERLEAVED));
+    if (config->learned_scale)
+        json_object_set_new(result, "learned_scale", json_string(config->learned_scale));
+    json_object_set_new(result, "num_heads", json_integer((json_int_t)config->num_heads));
+    json_object_set_new(result, "num_kv_heads", json_integer((json_int_t)config->num_kv_heads));
+    describe_layers(config, result);
     return result;
 }
 
@@ -52,7 +81,8 @@ static int print_frequencies(const cli_options *options, const rwi_model_config 
 static int run(const cli_options *options) {
     rwi_model_config config;
     rw_message message;
-    if (rwi_model_config_load(options->config, options->layer_type, &config, &message) != RW_OK)
+    const rwi_model_config_text file = cli_config_file(options, options->config);
+    if (rwi_model_config_load(&file, &config, &message) != RW_OK)
         return cli_fail(CLI_FAILED, "%s", message.text);
     int exit_status = print_frequencies(options, &config);
     rwi_model_config_free(&config);
@@ -63,9 +93,13 @@ const cli_command cli_frequencies = {
     .name = "frequencies",
     .summary = "Print the rotary frequencies of a model's config.json",
     .required = CLI_OPTION_CONFIG,
-    .options = CLI_OPTION_LAYER_TYPE | CLI_OPTION_SEQ_LEN | CLI_OPTION_JSON,
+    .options = CLI_OPTION_LAYER_TYPE | CLI_OPTION_PAIRING | CLI_OPTION_SEQ_LEN | CLI_OPTION_JSON,
     .operands = "",
     .details = "Prints JSON, with or without --json: rope_type, head_dim, rotary_dim, pairing,\n"
-               "attention_factor and inv_freq in radians a position, rotary_dim / 2 of them.\n",
+               "attention_factor and inv_freq in radians a position, rotary_dim / 2 of them; the\n"
+               "types of the layers as far as they are known, and the numbers of the layers that\n"
+               "have no rotary embedding. inverse: the model turns the other way round.\n"
+               "learned_scale: weights of the checkpoint whose exp() multiplies inv_freq.\n\n"
+               "A model_type that is not known needs --pairing, which wins over the model_type.\n",
     .run = run,
 };

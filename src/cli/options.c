@@ -208,7 +208,7 @@ static const struct option_row {
     {"seq-len", "N", "tokens of the whole sequence, for dynamic and longrope [short]", set_seq_len},
     {"input", "FILE", "a safetensors file", set_input},
     {"output", "FILE", "the safetensors file to write; may be the input", set_output},
-    {"pairing", "half|interleaved", "which columns turn together [as the model_type says]",
+    {"pairing", "half|interleaved", "which columns turn together [as a known model_type says]",
      set_pairing},
     {"layout", "bhsd|bshd", "the order of the axes of q, k and v [bhsd]", set_layout},
     {"offset", "N", "added to every position [0]", set_offset},

@@ -7,14 +7,29 @@
 /* As many positions as a table can have. */
 #define MAX_TABLE ((int64_t)1 << 31)
 
+rwi_model_config_text cli_config_file(const cli_options *options, const char *path) {
+    return (rwi_model_config_text){
+        .source = path,
+        .layer_type = options->layer_type,
+        .pairing = options->given & CLI_OPTION_PAIRING ? &options->pairing : NULL,
+    };
+}
+
+rw_status cli_check_config(const rwi_model_config *config, const char *path, rw_message *message) {
+    if (!config->learned_scale)
+        return RW_OK;
+    return rwi_io_fail(message, RW_UNSUPPORTED,
+                       "%.120s: model_type %s multiplies its frequencies by exp(%s) of the "
+                       "checkpoint, which is not supported",
+                       path, config->model_type, config->learned_scale);
+}
+
 rw_status cli_rotation_load(cli_rotation *rotation, const cli_options *options,
                             rw_message *message) {
     *rotation = (cli_rotation){.options = options};
-    rw_status status =
-        rwi_model_config_load(options->config, options->layer_type, &rotation->config, message);
-    if (status == RW_OK && options->given & CLI_OPTION_PAIRING)
-        rotation->config.spec.pairing = options->pairing;
-    return status;
+    const rwi_model_config_text file = cli_config_file(options, options->config);
+    rw_status status = rwi_model_config_load(&file, &rotation->config, message);
+    return status == RW_OK ? cli_check_config(&rotation->config, options->config, message) : status;
 }
 
 void cli_rotation_free(cli_rotation *rotation) {
@@ -178,7 +193,8 @@ static rw_status apply(const cli_rotation *rotation, rw_context *context, const 
         .k = cli_as_bshd(rotation->options, on->k),
         .positions = on->positions,
         .offset = rotation->options->offset,
-        .direction = rotation->options->inverse ? RW_ROPE_INVERSE : RW_ROPE_FORWARD,
+        .direction = rotation->options->inverse != rotation->config.inverse ? RW_ROPE_INVERSE
+                                                                            : RW_ROPE_FORWARD,
     };
     int64_t before = args.k.shape[1] - args.q.shape[1];
     if (!rotation->queries_are_last || before == 0)

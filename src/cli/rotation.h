@@ -15,6 +15,12 @@ typedef struct cli_rotation {
     int64_t end_of_ids; /* ids must be below it; 0: no end is known */
 } cli_rotation;
 
+/* A config.json and what the options say of it. */
+rwi_model_config_text cli_config_file(const cli_options *options, const char *path);
+
+/* Fails for a model whose frequencies are not all in its config. */
+rw_status cli_check_config(const rwi_model_config *config, const char *path, rw_message *message);
+
 /* Reads the config that the options name. Free the rotation whatever this returns. */
 rw_status cli_rotation_load(cli_rotation *rotation, const cli_options *options,
                             rw_message *message);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "io_error.h"
+#include "json_lenient.h"
 
 static const char *type_name(const json_t *value) {
     switch (json_typeof(value)) {
@@ -13,7 +14,7 @@ static const char *type_name(const json_t *value) {
     case JSON_ARRAY:
         return "an array";
     case JSON_STRING:
-        return "a string";
+        return rwi_json_is_nonfinite(value) ? json_string_value(value) : "a string";
     case JSON_TRUE:
     case JSON_FALSE:
         return "a boolean";

@@ -1,0 +1,78 @@
+/* What is known while a config is read, shared by the files that read its parts. */
+#ifndef RWI_MODEL_READER_H
+#define RWI_MODEL_READER_H
+
+#include "json_fields.h"
+#include "model_config.h"
+#include "model_types.h"
+
+#define RWI_MAX_HEAD_DIM 65536
+#define RWI_MAX_LAYERS 65536
+
+typedef struct rwi_model_reader {
+    rwi_json_reader json;
+    const json_t *config;        /* the language model's object */
+    const json_t *scaling;       /* rope_parameters or rope_scaling, for the layer type; or NULL */
+    const json_t *all_scaling;   /* the object that holds those of every layer type */
+    const rwi_model_type *model; /* what holds where the file is silent */
+    bool known;                  /* the model_type is */
+    const char *layer_type;      /* as asked for, or NULL */
+    const char *chosen;          /* the layer type whose embedding is read, or NULL */
+    bool nested;                 /* there is one object with scaling for each layer type */
+    bool local;                  /* sliding layers with a theta of their own */
+    const rw_rope_pairing *pairing; /* the caller's, or NULL */
+    rwi_model_config *result;
+    json_t *owned; /* an array: what is not the file's */
+} rwi_model_reader;
+
+static inline rwi_json_field rwi_model_field(const rwi_model_reader *reader, const char *key) {
+    return (rwi_json_field){reader->config, key};
+}
+
+static inline rwi_json_field rwi_model_scaling(const rwi_model_reader *reader, const char *key) {
+    return (rwi_json_field){reader->scaling, key};
+}
+
+/* The first of `keys`, which end with NULL, that the config has; else the last. */
+rwi_json_field rwi_model_alias(const rwi_model_reader *reader, const char *const *keys);
+
+/* `object` with defaults for what it does not have; lives as long as the reader. */
+const json_t *rwi_model_fill(rwi_model_reader *reader, const json_t *object,
+                             const json_t *defaults);
+
+/* Parses a class's defaults, which live as long as the reader. */
+const json_t *rwi_model_parse(rwi_model_reader *reader, const char *text);
+
+/* A length where the file is silent: the class's, or Llama's, or 0 where the model is not known. */
+int64_t rwi_model_default(const rwi_model_reader *reader, int64_t of_class, int64_t of_llama);
+
+bool rwi_model_is(const rwi_model_reader *reader, const char *name);
+
+/* ---- model_layers.c ---- */
+
+/* Reads the types of the layers into the result, and which of them have no rotary embedding. */
+void rwi_model_read_layers(rwi_model_reader *reader);
+
+/* The first layer of this type, or -1. */
+int64_t rwi_model_find_layer(const rwi_model_reader *reader, const char *type);
+
+/* Fails where layers of the chosen type, or all, have no rotary embedding. */
+void rwi_model_check_layers(rwi_model_reader *reader);
+
+/* ---- model_scaling.c ---- */
+
+/* Finds the object with the scaling of the layer type, and that type. */
+void rwi_model_find_scaling(rwi_model_reader *reader);
+
+/* ---- model_heads.c ---- */
+
+/* Reads the numbers of heads and head_dim; returns the width of the part that turns where it is a
+ * part of its own, or 0. */
+int64_t rwi_model_read_heads(rwi_model_reader *reader);
+
+/* ---- model_spec.c ---- */
+
+/* Reads the spec; the type of the layers and the scaling are known. */
+void rwi_model_read_spec(rwi_model_reader *reader);
+
+#endif

@@ -1,0 +1,203 @@
+/* Which part of a file describes the rotary embedding of which layers.
+ *
+ * Source: transformers 5.24, modeling_rope_utils.py (RotaryEmbeddingConfigMixin) and
+ * convert_rope_params_to_dict() of the configurations. */
+#include <string.h>
+
+#include "model_reader.h"
+
+static const char full[] = "full_attention";
+static const char sliding[] = "sliding_attention";
+
+static bool describes_layers(const json_t *value) {
+    static const char *const keys[] = {"rope_theta", "rope_type", "type", "partial_rotary_factor"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (json_object_get(value, keys[i]))
+            return true;
+    return false;
+}
+
+/* Whether it holds one object for each layer type. */
+static bool is_nested(const json_t *scaling) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)scaling, key, value) {
+        if (describes_layers(value))
+            return true;
+    }
+    return false;
+}
+
+/* Classes whose embeddings of full and sliding layers are apart, however old the file is. */
+static bool has_two(const rwi_model_reader *reader) {
+    return reader->model->local_theta > 0 &&
+           !(reader->model->traits & (RWI_LOCAL_IF_PLAIN | RWI_TRAILING));
+}
+
+/* One object for all layers is not what these classes have. */
+static void check_flat(rwi_model_reader *reader, bool old) {
+    const json_t *scaling = reader->scaling;
+    const char *name = reader->result->model_type;
+    if (reader->model->traits & RWI_BY_LAYER && !is_nested(scaling))
+        rwi_json_fail(&reader->json,
+                      "rope_parameters of the layer types are absent, which model_type %s needs",
+                      name);
+    bool by_layer = has_two(reader) || reader->model->traits & (RWI_FULL_SCALING | RWI_MERGES);
+    if (!by_layer || json_object_size(scaling) == 0 || is_nested(scaling))
+        return;
+    if (!old)
+        rwi_json_fail(&reader->json,
+                      "rope_parameters is one for all layers, expected one for each layer type of "
+                      "model_type %s",
+                      name);
+    else if (json_object_get(scaling, "type") && !json_object_get(scaling, "rope_type"))
+        rwi_json_fail(&reader->json,
+                      "rope_scaling has a type, expected a rope_type for model_type %s", name);
+}
+
+/* rope_scaling first, an empty one is none; else what the model's class has. */
+static void find_object(rwi_model_reader *reader) {
+    rwi_json_reader *json = &reader->json;
+    if (reader->model->traits & RWI_PLAIN)
+        return;
+    if (!(reader->model->traits & RWI_NEW_ONLY))
+        reader->scaling = rwi_json_object(json, rwi_model_field(reader, "rope_scaling"));
+    bool old = json_object_size(reader->scaling) > 0;
+    if (!old)
+        reader->scaling = rwi_json_object(json, rwi_model_field(reader, "rope_parameters"));
+    if (json_object_size(reader->scaling) == 0) {
+        if (reader->model->rope)
+            reader->scaling = rwi_model_parse(reader, reader->model->rope);
+    }
+    check_flat(reader, old);
+    reader->all_scaling = reader->scaling;
+}
+
+/* ---- one object for each layer type ------------------------------------------------------------
+ */
+
+static void note_layers_without_rope(rwi_model_reader *reader) {
+    if (has_two(reader))
+        return; /* these classes fill in what is null */
+    for (int64_t i = 0; i < reader->result->num_layers; i++) {
+        rwi_model_layer *layer = &reader->result->layers[i];
+        if (json_is_null(json_object_get(reader->all_scaling, layer->type)))
+            layer->has_rope = false;
+    }
+}
+
+/* full_attention, or the only type that has an embedding and occurs. */
+static const char *only_type(const rwi_model_reader *reader) {
+    const char *key, *found = NULL;
+    json_t *value;
+    int count = 0;
+    if (json_is_object(json_object_get(reader->all_scaling, full)))
+        return full;
+    json_object_foreach((json_t *)reader->all_scaling, key, value) {
+        bool occurs = reader->result->num_layers == 0 || rwi_model_find_layer(reader, key) >= 0;
+        if (json_is_object(value) && occurs) {
+            found = key;
+            count++;
+        }
+    }
+    return count == 1 ? found : NULL;
+}
+
+/* What the class has for this type of layers, save a theta that the file has for all. */
+static void merge_defaults(rwi_model_reader *reader, const char *name) {
+    const json_t *defaults = json_object_get(rwi_model_parse(reader, reader->model->rope), name);
+    const json_t *theta = rwi_json_value(rwi_model_field(reader, "rope_theta"));
+    const json_t *file = rwi_json_value(rwi_model_field(reader, "rope_parameters"));
+    const json_t *given = file ? json_object_get(file, name) : NULL;
+    const json_t *scaling = given ? given : json_object();
+    if (!given)
+        json_array_append_new(reader->owned, (json_t *)scaling);
+    if (theta && !json_object_get(scaling, "rope_theta")) {
+        json_t *outer = json_pack("{s:O}", "rope_theta", theta);
+        json_array_append_new(reader->owned, outer);
+        scaling = rwi_model_fill(reader, scaling, outer);
+    }
+    reader->scaling = rwi_model_fill(reader, scaling, defaults);
+}
+
+static void choose_nested(rwi_model_reader *reader) {
+    const char *name = reader->layer_type ? reader->layer_type : only_type(reader);
+    if (!name) {
+        rwi_json_fail(&reader->json, "rope_parameters has none of full_attention and differs by "
+                                     "layer type; choose one with --layer-type");
+        return;
+    }
+    reader->chosen = name;
+    reader->scaling = json_object_get(reader->all_scaling, name);
+    reader->local = has_two(reader) && strcmp(name, sliding) == 0;
+    if (has_two(reader) && !json_is_object(reader->scaling) &&
+        (reader->local || strcmp(name, full) == 0)) {
+        reader->scaling = NULL;
+    } else if (json_is_null(reader->scaling)) {
+        rwi_json_fail(&reader->json, "layers of type %.40s have no rotary position embedding",
+                      name);
+    } else if (!json_is_object(reader->scaling)) {
+        rwi_json_fail(&reader->json,
+                      "rope_parameters has no layer type %.40s; choose another with --layer-type",
+                      name);
+    } else if (reader->model->traits & RWI_MERGES) {
+        merge_defaults(reader, name);
+    }
+}
+
+/* ---- one for all layers ------------------------------------------------------------------------
+ */
+
+/* Old files: the sliding layers have a theta of their own. */
+static bool has_local_theta(const rwi_model_reader *reader) {
+    if (reader->model->traits & RWI_LOCAL_IF_PLAIN)
+        return json_object_size(reader->scaling) == 0;
+    if (reader->known)
+        return has_two(reader);
+    return rwi_json_value(rwi_model_field(reader, "rope_local_base_freq")) ||
+           rwi_json_value(rwi_model_field(reader, "local_rope_theta"));
+}
+
+/* DeepSeek V4's two embeddings go by names of their own. */
+static void choose_main_or_compress(rwi_model_reader *reader) {
+    const char *name = reader->layer_type;
+    if (name && strcmp(name, "main") == 0)
+        reader->scaling = NULL;
+    else if (!name || strcmp(name, "compress") != 0)
+        rwi_json_fail(&reader->json, "the layer type is %.40s, expected main or compress",
+                      name ? name : "not given");
+    reader->local = name && strcmp(name, "compress") == 0;
+}
+
+static void choose_flat(rwi_model_reader *reader) {
+    const char *name = reader->layer_type;
+    reader->chosen = name ? name : full;
+    if (reader->model->traits & RWI_TRAILING) {
+        choose_main_or_compress(reader);
+        return;
+    }
+    if (!name)
+        return;
+    bool slides = strcmp(name, sliding) == 0;
+    reader->local = slides && has_local_theta(reader);
+    if (reader->local ? !(reader->model->traits & RWI_SCALED_LOCAL)
+                      : slides && reader->model->traits & RWI_FULL_SCALING)
+        reader->scaling = NULL;
+    bool is_there = reader->result->num_layers > 0 ? rwi_model_find_layer(reader, name) >= 0
+                                                   : reader->local || strcmp(name, full) == 0;
+    if (!is_there)
+        rwi_json_fail(&reader->json, "the model has no layer type %.40s", name);
+}
+
+void rwi_model_find_scaling(rwi_model_reader *reader) {
+    find_object(reader);
+    if (reader->json.status != RW_OK)
+        return;
+    reader->nested = is_nested(reader->scaling);
+    if (reader->nested) {
+        note_layers_without_rope(reader);
+        choose_nested(reader);
+    } else {
+        choose_flat(reader);
+    }
+}
