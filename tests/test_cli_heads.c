@@ -76,11 +76,12 @@ static void test_equal_heads(void **state) {
                rows, sizeof rows / sizeof *rows);
 }
 
-/* A config that does not tell the heads. */
+/* A config that does not tell the heads has those of its class, 32. */
 static void test_silent_config(void **state) {
     (void)state;
-    static const heads_row rows[] = {{{6, 5}, {3, 5}, NULL, NULL}};
-    check_rows(silent, rows, 1);
+    static const heads_row rows[] = {{{8, 5}, {4, 5}, NULL, NULL},
+                                     {{6, 5}, {3, 5}, NULL, "expected the config's 32"}};
+    check_rows(silent, rows, sizeof rows / sizeof *rows);
 }
 
 int main(void) {
