@@ -9,7 +9,7 @@
  */
 
 static const char llama[] = "{\"model_type\":\"llama\",\"head_dim\":64,"
-                            "\"num_attention_heads\":12,\"max_position_embeddings\":8192}";
+                            "\"num_attention_heads\":24,\"max_position_embeddings\":8192}";
 static const char glm[] = "{\"model_type\":\"glm\",\"head_dim\":64,"
                           "\"max_position_embeddings\":8192}";
 static const char qwen2_vl[] =
