@@ -41,6 +41,14 @@
 
 /* ---- faults ---- */
 
+/* A function that is rarely called: apart from its callers, whose registers it does not count among,
+ * where a call needs no memory of its own (AMD's takes scratch). */
+#if defined(__CUDA_ARCH__)
+#define RWI_RARE __noinline__
+#else
+#define RWI_RARE
+#endif
+
 /* Reports that token `token` (b * seq + s, below 2^48) has the id `id`, which makes no sense. What is
  * kept is the first launch that reports and in it the lowest token, however the threads run; all
  * threads that report one token must report the same id.
@@ -49,7 +57,7 @@
  * neighbour would wait forever. Each part of the id is kept in one word below the token, so that the
  * lowest token decides every word by itself. The launches of a stream run one after another, so
  * that the first to report is the earliest. */
-__device__ inline void rwi_fault_raise(const rwi_fault_sink &sink, int64_t token, int64_t id) {
+RWI_RARE __device__ inline void rwi_fault_raise(const rwi_fault_sink &sink, int64_t token, int64_t id) {
     rwi_fault_record *record = sink.record;
     const rwi_fault_word claim = RWI_FAULT_CLAIM(sink.launch, sink.op);
     const rwi_fault_word claimed = atomicCAS(&record->claim, RWI_NO_FAULT, claim);

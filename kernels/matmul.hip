@@ -8,7 +8,7 @@
 #define TILE RWI_MATMUL_TILE
 #define DEPTH 16 /* of a slice */
 #define EACH 4   /* rows and columns of a thread */
-#define STEP 64  /* of k, whose products are summed up before they join the sum */
+#define STEP 128 /* of k, whose products are summed up before they join the sum */
 #define PITCH (TILE + 4)
 
 /* Rows [row, row + TILE) and columns [k, k + DEPTH) of a matrix whose rows run along k, as
