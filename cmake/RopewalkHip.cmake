@@ -10,7 +10,7 @@
 # The sources are the same for all; the platform is an include path. Sets ROPEWALK_HIP_PLATFORM: amd,
 # nvidia or emulated where the target ropewalk-hip exists, else empty.
 
-set(ROPEWALK_HIP_ARCHITECTURES "gfx90a;gfx942;gfx1030;gfx1100;gfx1201" CACHE STRING
+set(ROPEWALK_HIP_ARCHITECTURES "gfx90a;gfx942;gfx950;gfx1030;gfx1100;gfx1201" CACHE STRING
     "Architectures of the amd platform")
 set(ROPEWALK_HIP_FLAGS "" CACHE STRING "More flags for .hip files, amd and nvidia")
 
