@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import re
 import sys
 import types
 
@@ -29,20 +30,24 @@ SHARED_APERTURE = 0x00010000  # the upper half of a flat address in LDS
 
 
 class Unfit(Exception):
-    """The emulator is not there, or is not the one that is known."""
+    """The emulator is not the one that is known."""
+
+
+class Absent(Unfit):
+    """There is none."""
 
 
 # ---- which emulator ----
 
 def folder():
-    """The checkout, or Unfit."""
+    """The checkout, or Absent."""
     path = os.environ.get('ROPEWALK_ISA_EMULATOR', '')
     if not path:
-        raise Unfit('ROPEWALK_ISA_EMULATOR is not set, expected the folder of a checkout of '
+        raise Absent('ROPEWALK_ISA_EMULATOR is not set, expected the folder of a checkout of '
                     f'{REPOSITORY} at {KNOWN_COMMIT[:10]}')
     root = pathlib.Path(path)
     if not (root / 'test/mockgpu/amd/emu.py').is_file():
-        raise Unfit(f'ROPEWALK_ISA_EMULATOR is "{path}", where no test/mockgpu/amd/emu.py is')
+        raise Absent(f'ROPEWALK_ISA_EMULATOR is "{path}", where no test/mockgpu/amd/emu.py is')
     return root
 
 
@@ -226,26 +231,42 @@ def div_scale(_, dtype):
         'else', f'D0.{dtype} = S0.{dtype}', 'endif'])
 
 
-def make_get_pcode(original):
-    def edit(op, text, old, new):
-        if old not in text:
-            raise Unfit(f'a mend of {op.name} does not find "{old}" in its text')
-        return text.replace(old, new)
+def div_fmas():
+    """What stands for the scaled branch of V_DIV_FMAS_F32: it rounds once."""
+    def scaled(exponent):
+        return (f"32'F(2.0 ** {exponent} * fma(64'F(S0.f32), 64'F(S1.f32), 64'F(S2.f32)))")
+    return ('D0.f32 = 2.0F ** 32 * fma(S0.f32, S1.f32, S2.f32)',
+            f'D0.f32 = (exponent(S2.f32) > 127) ? {scaled(64)} : {scaled(-64)}')
 
+
+def make_get_pcode(original):
     @functools.cache
     def get_pcode(op):
-        text = original(op)
-        if op.name == 'DS_BPERMUTE_B32' and "32'I(" in text: # an address below 0 is modulo the wave
-            text = edit(op, text, "32'I(VGPR[i][ADDR] + OFFSET.b32) / 4 %",
-                        "(VGPR[i][ADDR].u32 + OFFSET.u32) / 4U %")
+        edits, text = [], original(op)
+        if op.name in ('DS_BPERMUTE_B32', 'DS_PERMUTE_B32'):
+            # Lanes are numbered modulo the wave, which the emulator's parser does not see in "%".
+            last = 63 if 'cdna' in type(op).__module__ else 31
+            edits = [(r"(src|dst)_lane = .*?\(?VGPR\[i\]\[ADDR\].*? / 4U? % \w+;",
+                      rf'\1_lane = ((VGPR[i][ADDR].u32 + OFFSET.u32) / 4U) & {last}U;')]
         if type(op).__name__ == 'VFLATOp': # its address is computed like that of the others
-            text = edit(op, text, 'addr = CalcFlatAddr(v_addr.b64, flat_scratch.b64);\n', '')
-            text = edit(op, text, 'MEM[addr', 'MEM[ADDR')
+            edits = [(r'addr = CalcFlatAddr\(v_addr.b64, flat_scratch.b64\);\n', ''),
+                     (r'MEM\[addr', 'MEM[ADDR')]
+        for old, new in edits:
+            text, count = re.subn(old, new, text)
+            if count == 0:
+                raise Unfit(f'a mend of {op.name} does not find "{old}" in its text')
         return text
     return get_pcode
 
 
 # ---- all of them ----
+
+PCODE_EDITS = [ # a quotient far below the least subnormal is 0 to the nearest
+    ("'UNDERFLOW_F32': return _const(dtypes.uint32, 1)",
+     "'UNDERFLOW_F32': return _const(dtypes.uint32, 0)"),
+    ("'UNDERFLOW_F64': return _const(dtypes.uint64, 1)",
+     "'UNDERFLOW_F64': return _const(dtypes.uint64, 0)"),
+]
 
 EMU_EDITS = [
     ('if is_lds or is_atomic:', 'if False: # by what replaces _mem_store'),
@@ -271,7 +292,7 @@ def emulator(root, lds_address):
     sys.path.insert(0, str(root))
     from tinygrad.dtype import dtypes
     from tinygrad.uop.ops import UOp
-    pcode = load(root, 'test.mockgpu.amd.pcode', [])
+    pcode = load(root, 'test.mockgpu.amd.pcode', PCODE_EDITS)
     emu = load(root, 'test.mockgpu.amd.emu', EMU_EDITS)
     api = types.SimpleNamespace(dtypes=dtypes, UOp=UOp, split64=emu._split64, to_u32=pcode._to_u32,
                                 cast_to=pcode._cast_to, lds_address=lds_address)
@@ -279,6 +300,9 @@ def emulator(root, lds_address):
     replace(emu, '_mem_store', make_store(api))
     replace(pcode.Parser, '_handle_mem_load', make_load(api))
     replace(emu, '_fix_div_scale', div_scale)
+    if emu._pcode_fixes['V_DIV_FMAS_F32'][0] != div_fmas()[0]:
+        raise Unfit('a mend of V_DIV_FMAS_F32 finds another text of it')
+    emu._pcode_fixes['V_DIV_FMAS_F32'] = div_fmas()
     replace(emu, 'get_pcode', make_get_pcode(emu.get_pcode))
 
     optional_field, attribute = emu._Ctx.optional_field, emu._iattr

@@ -10,8 +10,11 @@ isa_machine.c. The stand-in for libamdhip64 (isa_python.c) calls start() and lau
 """
 import ctypes
 import functools
+import mmap
 import os
+import shutil
 import struct
+import subprocess
 import traceback
 
 import isa_code
@@ -20,6 +23,7 @@ import isa_forms
 BIAS = 0x100000000000      # as isa_machine.h
 LDS_HOST = 0x0f0000000000
 LDS_BYTES = 65536
+NO_ADDRESS = (1 << 64) - 1
 RAN, NO_FORM, HANG, LOST, ACCESS, LDS_OVERRUN = range(6)
 
 
@@ -105,8 +109,8 @@ class Machine:
                 raise RuntimeError(self.report(code, name, grid, l))
             why = ctypes.create_string_buffer(256)
             if not self.library.isa_memory_intact(why, ctypes.c_size_t(len(why))):
-                raise RuntimeError(f'{name} on {self.architecture}, grid {grid}, block {block}: '
-                                   f'{why.value.decode()}')
+                raise RuntimeError(f'{demangled(name)} on {self.architecture}, grid {grid}, block '
+                                   f'{block}: {why.value.decode()}')
         finally:
             self.library.isa_memory_give(place)
 
@@ -136,8 +140,13 @@ class Machine:
         return l
 
     def report(self, code, name, grid, l):
-        where = (f'{name} on {self.architecture}, block {tuple(l.failed_block)} of {grid}, wave '
-                 f'{l.failed_wave}, lanes {l.failed_exec:#x}, at +{l.failed_pc - l.base:#x}')
+        where = (f'{demangled(name)} on {self.architecture}, block {tuple(l.failed_block)} of '
+                 f'{grid}')
+        if l.failure == LDS_OVERRUN:
+            return (f'{where}: it wrote to byte {l.failed_address} of LDS, of which it has '
+                    f'{l.lds_bytes} bytes')
+        where += (f', wave {l.failed_wave}, lanes {l.failed_exec:#x}, at '
+                  f'+{l.failed_pc - l.base:#x}')
         if l.failure == LOST:
             return f'{where}: the program counter is not in the code'
         where += f' {self.forms.text(l.failed_pc - BIAS)}'
@@ -146,17 +155,25 @@ class Machine:
         if l.failure == HANG:
             return (f'{where}: a hang, {l.limit} instructions without a barrier; of the wave, the '
                     'lanes above run')
-        if l.failure == LDS_OVERRUN:
-            return (f'{name} on {self.architecture}, block {tuple(l.failed_block)} of {grid}: it '
-                    f'wrote to byte {l.failed_address} of LDS, of which it has {l.lds_bytes} bytes')
+        return f'{where}: an access to {self.describe(l)}'
+
+    def describe(self, l):
+        """What an access touched."""
+        lds = l.failed_address - (LDS_HOST + BIAS)
+        if l.failed_address == NO_ADDRESS:
+            return 'an address that no memory can have'
+        if 0 <= lds < LDS_BYTES + mmap.PAGESIZE:
+            return f'byte {lds} of LDS, of which it has {l.lds_bytes} bytes'
         text = ctypes.create_string_buffer(128)
-        address = l.failed_address
-        lds = address - (LDS_HOST + BIAS)
-        if 0 <= lds < LDS_BYTES + 4096:
-            text.value = f'byte {lds} of LDS, of which it has {l.lds_bytes} bytes'.encode()
-        else:
-            self.library.isa_memory_describe(address, text, len(text))
-        return f'{where}: an access to {address:#x}, {text.value.decode()}'
+        self.library.isa_memory_describe(l.failed_address, text, len(text))
+        return f'{l.failed_address:#x}, {text.value.decode()}'
+
+
+def demangled(name):
+    """A kernel's name without its arguments, where c++filt is."""
+    if shutil.which('c++filt'):
+        name = subprocess.run(['c++filt', name], capture_output=True, text=True).stdout.strip()
+    return name.removeprefix('void ').rsplit('(', 1)[0] if name.endswith(')') else name
 
 
 def fill_arguments(place, meta, grid, block, arguments):

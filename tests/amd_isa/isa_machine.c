@@ -113,7 +113,8 @@ static void on_access(int signal_number, siginfo_t *info, void *context) {
         return;
     }
     guard.armed = 0;
-    guard.address = isa_to_device(info->si_addr);
+    /* The processor does not tell an address that is not canonical. */
+    guard.address = info->si_code == SI_KERNEL ? UINT64_MAX : isa_to_device(info->si_addr);
     siglongjmp(guard.back, 1);
 }
 

@@ -1,5 +1,6 @@
 /* The interpreter that looks up instructions' forms and lays out launches: isa_launch.py, beside this
- * library's sources or in ISA_PYTHON. */
+ * library's sources, in the folder ISA_PYTHON. */
+#define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -30,13 +31,13 @@ static void take_error(char *message, size_t bytes) {
 }
 
 static bool start(char *message, size_t bytes) {
-    /* Python's extension modules need its symbols, and Python needs this library's. */
-    dlopen(ISA_LIBPYTHON, RTLD_NOW | RTLD_GLOBAL);
-    Dl_info self;
-    if (!dladdr((void *)start, &self)) {
-        snprintf(message, bytes, "the path of the stand-in for libamdhip64 is not known");
+    Dl_info self, python;
+    if (!dladdr((void *)start, &self) || !dladdr((void *)Py_InitializeFromConfig, &python)) {
+        snprintf(message, bytes, "the paths of libamdhip64's stand-in and of Python are not known");
         return false;
     }
+    /* Python's extension modules look for its symbols among those of all libraries. */
+    dlopen(python.dli_fname, RTLD_NOW | RTLD_GLOBAL);
     PyConfig config;
     PyConfig_InitPythonConfig(&config);
     config.install_signal_handlers = 0;
