@@ -1,4 +1,4 @@
-"""Code objects of a HIP fat binary: unbundled, loaded into the device's memory, their metadata read."""
+"""Code objects of a HIP fat binary: unbundled, loaded into the device's memory, described."""
 import ctypes
 import struct
 
@@ -52,7 +52,7 @@ def unpack(data, i=0):
 
 
 class CodeObject:
-    """An ELF file of one architecture, loaded: base (the host's), words, kernels by name, symbols."""
+    """An ELF file of one architecture, loaded: base (the host's), words, kernels, symbols."""
 
     def __init__(self, elf, library):
         program_at, section_at = struct.unpack_from('<QQ', elf, 32)

@@ -1,11 +1,11 @@
-"""The foreign emulator of AMD's instruction sets: where it lies, whether it is the one that is known,
-and what it gets wrong, mended as it is loaded.
+"""The foreign emulator of AMD's instruction sets: where it lies, whether it is the one that is
+known, and what it gets wrong, mended as it is loaded.
 
 It is tinygrad's (MIT), test/mockgpu/amd/emu.py with pcode.py, in the checkout that
-ROPEWALK_ISA_EMULATOR names. Nothing of it is kept here. Its sources must be those of KNOWN_COMMIT: the
-mends below hook into its insides, and each of them must find what it mends. A mend is either an edit,
-a short piece of text that occurs once and what stands for it, or a function that replaces one whose
-text has the digest that is noted beside it.
+ROPEWALK_ISA_EMULATOR names. Nothing of it is kept here. Its sources must be those of KNOWN_COMMIT:
+the mends below hook into its insides, and each of them must find what it mends, else the emulator
+is not used. A mend is either an edit, a short piece of text that occurs once and what stands for it,
+or a function of ours in the place of one of its own.
 """
 import functools
 import hashlib
@@ -274,7 +274,8 @@ EMU_EDITS = [
      "'_lds': mem, 'laneId': lane, '_active': _lane_active(exec_mask, lane),"),
     # A store is several, by words and by bytes: one loop over the lanes holds them all.
     ('ended.extend(s.end(lane) for s in make_stores(dest, lane_assigns[i][1], lane, active, True))',
-     'ended.append(UOp.group(*make_stores(dest, lane_assigns[i][1], lane, active, True)).end(lane))'),
+     'ended.append(UOp.group(*make_stores(dest, lane_assigns[i][1], lane, active, True))'
+     '.end(lane))'),
     # Hardware registers overlapped the constants.
     ('_c(SGPR_COUNT - 16) + hw_reg_id', '_c(SGPR_COUNT) + hw_reg_id'),
     ('scalar_val = (off < _c(128)).where(sgpr_val, inline)',

@@ -1,9 +1,10 @@
 """The compiled form of each instruction: asked of the emulator once, then kept in a file.
 
-A form serves every instruction that differs in fields which it reads as it runs (registers, offsets,
-literals). A record is (name of the encoding, bytes, fixed bits, mask of the fixed bits, buffers that it
-takes, object file). The file is appended to, under a lock, by all processes that miss one; it lies in
-a folder whose name is the digest of all that a form depends on, so that no stale one is read.
+A form serves every instruction that differs in fields which it reads as it runs (registers,
+offsets, literals). A record is (name of the encoding, bytes, fixed bits, mask of the fixed bits,
+buffers that it takes, object file). The file is appended to, under a lock, by all processes that
+miss one; it lies in a folder whose name is the digest of all that a form depends on, so that no
+stale one is read.
 """
 import ctypes
 import fcntl
@@ -13,15 +14,16 @@ import os
 import pathlib
 import pickle
 import shutil
-import time
+import sys
 
 import isa_emulator
 
 COMPILER = os.environ.get('ROPEWALK_ISA_COMPILER', 'clang-19')
 BARRIER, SKIP = 1, 2
 MOST_BUFFERS = 6
+RECORDS = '1'  # the version of what a record holds
 
-# What only orders or empties caches, which there are none of: (mask, bits) of the first word, bytes.
+# What only orders or empties caches, of which there are none: (mask, bits) of a first word, bytes.
 ORDERING = {
     'rdna3': [(0xffffffff, 0xe0b00000, 8), (0xffffffff, 0xe0ac0000, 8)],  # buffer_gl1_inv, gl0_inv
     'rdna4': [(0xffffc000, 0xee0ac000, 12), (0xffffc000, 0xee0b0000, 12),  # global_inv, global_wb
@@ -30,7 +32,7 @@ ORDERING = {
              (0xfffc0000, 0xe0fc0000, 8), (0xfffc0000, 0xe0f80000, 8)],    # gfx90a's: invl2, vol
 }
 BARRIERS = ('S_BARRIER', 'S_BARRIER_WAIT')  # S_BARRIER_SIGNAL does not wait
-# v_mfma_f32_16x16x16bf16_1k, which CDNA3's tables have under another number: (of gfx90a, of gfx942).
+# v_mfma_f32_16x16x16bf16_1k, which CDNA3's tables number otherwise: (of gfx90a, of gfx942).
 GFX90A_BF16 = (0xd3e7, 0xd3e1)
 
 
@@ -42,9 +44,9 @@ def this_machine(sources):
     status = os.stat(compiler)
     cpu = [line for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines()
            if line.startswith(('model name', 'flags'))][:2]
-    ours = [pathlib.Path(module).read_bytes() for module in (isa_emulator.__file__, __file__)]
-    parts = [sources, os.path.realpath(compiler), str(status.st_size), str(status.st_mtime_ns), *cpu]
-    return hashlib.sha256('\0'.join(parts).encode() + b'\0'.join(ours)).hexdigest()[:16]
+    parts = [RECORDS, sources, os.path.realpath(compiler), str(status.st_size),
+             str(status.st_mtime_ns), *cpu, pathlib.Path(isa_emulator.__file__).read_text()]
+    return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]
 
 
 class Form:
@@ -78,7 +80,6 @@ class Forms:
     def __init__(self, family, architecture, cache, lds_address):
         self.family, self.architecture, self.lds_address = family, architecture, lds_address
         self.root, sources = isa_emulator.check()
-        import sys
         sys.path.insert(0, str(self.root))
         os.environ.update(CC=COMPILER, CPU='1', CACHELEVEL='0')
         from tinygrad.renderer.amd import decode_inst
@@ -86,18 +87,20 @@ class Forms:
         folder = pathlib.Path(cache) / this_machine(sources)
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f'{family}.forms'
-        self.known, self.emulator = {}, None
-        self.compiled, self.seconds = 0, 0.0
+        self.known, self.emulator, self.was_read = {}, None, 0
         self.read()
 
     def read(self):
-        try:
-            with open(self.path, 'rb') as file:
-                fcntl.flock(file, fcntl.LOCK_SH)
-                while True:
-                    self.remember(Form(pickle.load(file)))
-        except (FileNotFoundError, EOFError):
-            pass
+        """Takes what the file holds behind what was read of it: others append to it, too."""
+        if not self.path.exists():
+            return
+        with open(self.path, 'rb') as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            end = os.fstat(file.fileno()).st_size
+            file.seek(self.was_read)
+            while file.tell() < end:
+                self.remember(Form(pickle.load(file)))
+            self.was_read = end
 
     def append(self, record):
         with open(self.path, 'ab') as file:
@@ -140,9 +143,11 @@ class Forms:
             return
         inst = self.decode(place)
         word = int.from_bytes(self.data(place)[:inst.size()], 'little')
-        form = self.find(type(inst).__name__, inst.size(), word)
+        name = type(inst).__name__
+        form = self.find(name, inst.size(), word)
         if form is None:
-            form = self.compile(inst, self.data(place), word)
+            self.read()
+            form = self.find(name, inst.size(), word) or self.compile(inst, self.data(place), word)
         form.load()
         for i, buffer in enumerate(form.buffers):
             entry.buffers[i] = buffer
@@ -157,7 +162,6 @@ class Forms:
         return None
 
     def compile(self, inst, data, word):
-        began = time.monotonic()
         if self.emulator is None:
             self.emulator = isa_emulator.emulator(self.root, self.lds_address)
         program, _ = self.emulator._get_runner(data[:inst.size() + 4], self.family)
@@ -167,9 +171,7 @@ class Forms:
         buffers = tuple(program.arg.globals)
         if len(buffers) > MOST_BUFFERS:
             raise ValueError(f'the form of {inst!r} takes {len(buffers)} buffers')
-        form = Form((kind.__name__, size, base, mask, buffers, bytes(program.to_elf().lib)))
-        self.remember(form)
-        self.append(form.record)
-        self.compiled += 1
-        self.seconds += time.monotonic() - began
-        return form
+        record = (kind.__name__, size, base, mask, buffers, bytes(program.to_elf().lib))
+        self.append(record)
+        self.read()  # and what others have appended
+        return self.find(kind.__name__, size, word)

@@ -5,7 +5,7 @@ isa_machine.c. The stand-in for libamdhip64 (isa_python.c) calls start() and lau
   ROPEWALK_ISA_EMULATOR  the emulator's checkout
   ROPEWALK_ISA_CACHE     where instructions' forms are kept [beside the library]
   ROPEWALK_ISA_REVERSE   1: waves and blocks in reverse order [0]
-  ROPEWALK_ISA_LIMIT     instructions of a wave between two barriers, above which it hangs [20000000]
+  ROPEWALK_ISA_LIMIT     instructions of a wave between two barriers, above which it hangs [20 M]
   ROPEWALK_ISA_POISON    what registers and LDS begin with [0xffc0beef, a NaN]
 """
 import ctypes
@@ -55,8 +55,8 @@ def family_of(architecture):
     for prefix, family in (('gfx9', 'cdna'), ('gfx11', 'rdna3'), ('gfx12', 'rdna4')):
         if architecture.startswith(prefix):
             return family
-    raise ValueError(f'ROPEWALK_ISA_ARCH is "{architecture}", expected one of gfx9, gfx11 or gfx12: '
-                     'the emulator has no tables of others')
+    raise ValueError(f'ROPEWALK_ISA_ARCH is "{architecture}", expected one of gfx9, gfx11 or '
+                     'gfx12: the emulator has no tables of others')
 
 
 class Machine:
@@ -123,7 +123,8 @@ class Machine:
         if self.family != 'cdna' and not properties >> 10 & 1:
             raise ValueError(f'{name} has waves of 64, expected 32')
         if lds + shared > LDS_BYTES:
-            raise ValueError(f'{name} wants {lds + shared} bytes of LDS, expected {LDS_BYTES} at most')
+            raise ValueError(f'{name} wants {lds + shared} bytes of LDS, expected {LDS_BYTES} at '
+                             'most')
         packet, descriptor = kernarg + kernarg_size, code.base + at + BIAS
         ctypes.memmove(packet, struct.pack(
             '<HHHHHHIIIIIQQQQ', 2, 3, *block, 0, *(g * b for g, b in zip(grid, block)), private,

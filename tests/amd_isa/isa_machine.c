@@ -1,9 +1,9 @@
-/* The run loop: the blocks of a launch one after another, the waves of a block in turn from barrier to
- * barrier, each instruction a call of its compiled form.
+/* The run loop: the blocks of a launch one after another, the waves of a block in turn from barrier
+ * to barrier, each instruction a call of its compiled form.
  *
  * What a real device leaves undefined is made to show: registers and LDS begin with a pattern; waves
- * and blocks run in one order or in the other; a wave that does not come to an end or to a barrier is
- * a hang, also where it waits for lanes of its own that are masked off. Waves take turns after a
+ * and blocks run in one order or in the other; a wave that does not come to an end or to a barrier
+ * is a hang, also where it waits for lanes of its own that are masked off. Waves take turns after a
  * slice of instructions, so that one may wait for another. */
 #define _GNU_SOURCE
 #include "isa_machine.h"
@@ -17,12 +17,31 @@
 
 #define API __attribute__((visibility("default")))
 
-/* The emulator's layout of scalar registers: constants of operands behind the registers, then these. */
-enum { TTMP = 108, RDNA_NULL = 124, EXEC = 126, CONSTANTS = 128, SHARED_BASE = 235, FLOATS = 240 };
-enum { SCC = 253, PC = 256, SCRATCH_STRIDE = 259 };
-enum { SH_MEM_BASES = 15 }; /* a hardware register: halves of the apertures' upper halves */
-enum { SHARED_APERTURE = 0x00010000, PRIVATE_APERTURE = 0x00020000 };
-enum { SLICE = 100000, VGPRS = 256 };
+/* The emulator's layout of scalar registers: behind them the constants of operands, then these. */
+enum {
+    TTMP = 108,
+    RDNA_NULL = 124,
+    EXEC = 126,
+    CONSTANTS = 128,
+    SHARED_BASE = 235,
+    FLOATS = 240
+};
+enum {
+    SCC = 253,
+    PC = 256,
+    SCRATCH_STRIDE = 259
+};
+enum {
+    SH_MEM_BASES = 15
+}; /* a hardware register: halves of the apertures' upper halves */
+enum {
+    SHARED_APERTURE = 0x00010000,
+    PRIVATE_APERTURE = 0x00020000
+};
+enum {
+    SLICE = 100000,
+    VGPRS = 256
+};
 
 typedef struct isa_wave {
     uint32_t sgpr[ISA_SGPRS + ISA_HW_REGISTERS], *vgpr, *acc;
@@ -157,8 +176,8 @@ static bool get_form(const isa_state *s, uint64_t pc, isa_entry *entry) {
 static bool run_wave(isa_state *s, isa_wave *w) {
     isa_launch *l = s->launch;
     void *const memory = (void *)(uintptr_t)(0 - ISA_BIAS);
-    void *b[8] = {w->sgpr,    w->vgpr, memory, s->lds, w->scratch, l->wave == 64 ? w->acc : w->vgpr,
-                  memory, s->lds};
+    void *b[8] = {w->sgpr, w->vgpr, memory, s->lds, w->scratch, l->wave == 64 ? w->acc : w->vgpr,
+                  memory,  s->lds};
     s->current = w;
     for (uint32_t n = 0; n < SLICE; n++) {
         const uint64_t pc = pair(w->sgpr + PC);
@@ -282,9 +301,7 @@ API int isa_run(isa_launch *l) {
 
 /* ---- what was run, told where the process ends ---- */
 
-static struct {
-    uint64_t launches, executed;
-} totals;
+static struct { uint64_t launches, executed; } totals;
 
 API void isa_count(const isa_launch *l) {
     totals.launches++;

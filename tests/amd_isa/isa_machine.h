@@ -1,4 +1,4 @@
-/* What the parts of the stand-in for libamdhip64 share, and what isa_launch.py lays out in Python. */
+/* What the parts of the stand-in for libamdhip64 share; isa_launch.py lays it out, too. */
 #ifndef ISA_MACHINE_H
 #define ISA_MACHINE_H
 
@@ -8,8 +8,15 @@
 
 /* ---- launches ---- */
 
-enum { ISA_FORM_ARGUMENTS = 6, ISA_SGPRS = 260, ISA_HW_REGISTERS = 64 };
-enum { ISA_BARRIER = 1, ISA_SKIP = 2 };
+enum {
+    ISA_FORM_ARGUMENTS = 6,
+    ISA_SGPRS = 260,
+    ISA_HW_REGISTERS = 64
+};
+enum {
+    ISA_BARRIER = 1,
+    ISA_SKIP = 2
+};
 
 /* What one word of code does: the compiled form of the instruction, the buffers that it takes, in
  * order, and what the run loop does itself. `fn` is absent until the word is executed. */
@@ -48,8 +55,8 @@ int isa_run(isa_launch *launch);
 
 /* ---- memory ---- */
 
-/* The device's addresses are not the host's: what a host reads or writes through a device's pointer,
- * and a kernel through a host's, is an error. */
+/* The device's addresses are not the host's: what a host reads or writes through a device's
+ * pointer, and a kernel through a host's, is an error. */
 #define ISA_BIAS UINT64_C(0x100000000000)
 static inline uint64_t isa_to_device(const void *host) {
     return (uint64_t)(uintptr_t)host + ISA_BIAS;
@@ -71,9 +78,11 @@ void isa_memory_describe(uint64_t device, char *text, size_t bytes);
 /* Whether nobody wrote beside an allocation; else `why` says where. */
 bool isa_memory_intact(char *why, size_t why_bytes);
 
-/* LDS at its fixed place, of which a block has `bytes`; what lies behind is poisoned, then guarded. */
+/* LDS at its fixed place, of which a block has `bytes`; what lies behind its pages is guarded. */
 #define ISA_LDS_HOST UINT64_C(0x0f0000000000)
-enum { ISA_LDS_BYTES = 65536 };
+enum {
+    ISA_LDS_BYTES = 65536
+};
 uint32_t *isa_lds(size_t bytes);
 
 /* ---- Python ---- */

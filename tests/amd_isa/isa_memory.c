@@ -1,6 +1,6 @@
-/* The device's memory. Every allocation lies between two guard pages and ends at the second one, but
- * for the alignment of 16 bytes that vector accesses rely on; addresses are not used again, so that
- * what was freed is guarded, too. The bytes between a guard and the data hold a pattern that is
+/* The device's memory. Every allocation lies between two guard pages and ends at the second one,
+ * but for the alignment of 16 bytes that vector accesses rely on; addresses are not used again, so
+ * that what was freed is guarded, too. The bytes between a guard and the data hold a pattern that is
  * compared after every launch. */
 #define _GNU_SOURCE
 #include "isa_machine.h"
@@ -12,7 +12,12 @@
 
 #define API __attribute__((visibility("default")))
 
-enum { PAGE = 4096, ALIGNMENT = 16, BESIDE = 0xb5, FRESH = 0xff };
+enum {
+    PAGE = 4096,
+    ALIGNMENT = 16,
+    BESIDE = 0xb5,
+    FRESH = 0xff
+};
 #define FIRST_HOST UINT64_C(0x100000000000)
 #define MOST_FILLED ((size_t)256 << 20) /* pages of more are not all there */
 #define MOST_BYTES ((size_t)8 << 30)
@@ -44,8 +49,9 @@ API void *isa_memory_take(size_t bytes) {
     const size_t page_bytes = (rounded + PAGE - 1) / PAGE * PAGE;
     if (bytes > MOST_BYTES || !make_room())
         return NULL;
-    uint8_t *guarded = mmap((void *)(uintptr_t)next_host, page_bytes + 2 * PAGE, PROT_NONE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    uint8_t *guarded =
+        mmap((void *)(uintptr_t)next_host, page_bytes + 2 * PAGE, PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
     if (guarded == MAP_FAILED)
         return NULL;
     isa_allocation a = {.pages = guarded + PAGE, .bytes = bytes, .page_bytes = page_bytes};
@@ -116,7 +122,7 @@ API bool isa_memory_holds(const void *host, size_t bytes, char *why, size_t why_
     return false;
 }
 
-/* The first byte from `begin` to `end`, less than a page, that does not hold the pattern, or `end`. */
+/* The first byte from `begin` to `end`, a page at most, that does not hold the pattern, or `end`. */
 static const uint8_t *first_change(const uint8_t *begin, const uint8_t *end) {
     static uint8_t pattern[PAGE];
     if (!pattern[0])

@@ -1,5 +1,5 @@
-/* The interpreter that looks up instructions' forms and lays out launches: isa_launch.py, beside this
- * library's sources, in the folder ISA_PYTHON. */
+/* The interpreter that looks up instructions' forms and lays out launches: isa_launch.py, in the
+ * folder ISA_PYTHON. */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -75,11 +75,10 @@ bool isa_python_launch(const isa_call *c, char *message, size_t message_bytes) {
         return false;
     }
     PyGILState_STATE state = PyGILState_Ensure();
-    PyObject *result =
-        PyObject_CallFunction(launcher, "Ks(III)(III)Kn", (unsigned long long)(uintptr_t)c->binary,
-                              c->kernel, c->grid[0], c->grid[1], c->grid[2], c->block[0],
-                              c->block[1], c->block[2], (unsigned long long)(uintptr_t)c->arguments,
-                              (Py_ssize_t)c->shared_bytes);
+    PyObject *result = PyObject_CallFunction(
+        launcher, "Ks(III)(III)Kn", (unsigned long long)(uintptr_t)c->binary, c->kernel, c->grid[0],
+        c->grid[1], c->grid[2], c->block[0], c->block[1], c->block[2],
+        (unsigned long long)(uintptr_t)c->arguments, (Py_ssize_t)c->shared_bytes);
     if (!result)
         take_error(message, message_bytes);
     Py_XDECREF(result);

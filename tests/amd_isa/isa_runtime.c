@@ -1,5 +1,5 @@
-/* The functions of libamdhip64 that the module and the tests call, for one device whose architecture
- * is ROPEWALK_ISA_ARCH. Launches and copies are done when they return. */
+/* The functions of libamdhip64 that the module and the tests call, for one device, whose
+ * architecture is ROPEWALK_ISA_ARCH. Launches and copies are done when they return. */
 #define __HIP_PLATFORM_AMD__ 1
 #include <hip/hip_runtime_api.h>
 

@@ -142,7 +142,9 @@ __global__ void unwritten_kernel(float *out, int sometimes) {
 __global__ void missing_wait_kernel(const int *in, int *out) {
     int value = in[threadIdx.x];
 #if defined(__gfx942__) || defined(__gfx90a__)
-    asm volatile("global_load_dword %0, %1, off\n\tv_add_u32 %0, %0, 1" : "=&v"(value) : "v"(in + threadIdx.x));
+    asm volatile("global_load_dword %0, %1, off\n\tv_add_u32 %0, %0, 1"
+                 : "=&v"(value)
+                 : "v"(in + threadIdx.x));
 #elif defined(__HIP_DEVICE_COMPILE__)
     asm volatile("global_load_b32 %0, %1, off\n\tv_add_nc_u32 %0, %0, 1"
                  : "=&v"(value)
@@ -278,8 +280,8 @@ static void try_divide(Kernel kernel, int least, int most, int apart) {
         b[i] = (T)ldexp(1 + (state >> 9) / 8388608.0, low + apart);
     }
     device_array<T> d_a(a, count), d_b(b, count), d_out(count);
-    LAUNCH(kernel, count / THREADS, THREADS, 0, (const T *)d_a.data, (const T *)d_b.data, d_out.data,
-           count);
+    LAUNCH(kernel, count / THREADS, THREADS, 0, (const T *)d_a.data, (const T *)d_b.data,
+           d_out.data, count);
     d_out.read(got);
     for (int i = 0; i < count; i++) {
         const volatile T quotient = a[i] / b[i];
@@ -432,7 +434,8 @@ static const struct {
     const char *name;
     void (*run)();
 } tests[] = {
-#define TEST(name) {#name, test_##name}
+#define TEST(name)                                                                                 \
+    { #name, test_##name }
     TEST(sum),
     TEST(unaligned),
     TEST(flat),

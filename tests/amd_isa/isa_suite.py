@@ -3,12 +3,14 @@
 
   isa_suite.py [--jobs N] ARCH[/BUILD]...          all operations and suites on these architectures
   isa_suite.py ARCH[/BUILD] -- PROGRAM ARGUMENT... one program there, as a failure's line asks for
+  isa_suite.py --check                             whether the emulator is there
+  isa_suite.py --get                               prints the line that gets it
 
-BUILD is the build folder, under build/, of the AMD module [of amd_isa, young_amd and amd the first that
-holds the architecture]. Programs are those of build/emulated, the stand-in for HIP's runtime is that
-of build/amd_isa. Every operation and suite runs twice, with the waves and blocks in either order.
-ROPEWALK_TEST_TIER=quick|full|large [quick] chooses how large cases may be. Exit 0: nothing failed; 77:
-the emulator is not there, and the line that gets it is printed.
+BUILD is the build folder, under build/, of the AMD module [of young_amd and amd the first that holds
+the architecture]. Programs are those of build/emulated, the stand-in for HIP's runtime is that of
+build/amd_isa. Every operation and suite runs twice, with the waves and blocks in either order.
+ROPEWALK_TEST_TIER=quick|full|large [quick] chooses how large cases may be. Exit 0: nothing failed;
+77: the emulator is not there, and the line that gets it is printed.
 """
 import argparse
 import concurrent.futures
@@ -33,8 +35,8 @@ SUITES = ['test_attention_accuracy', 'test_pattern', 'test_attention_pipeline', 
           'test_layers', 'test_golden', 'test_biases']
 LONGEST = ['attention', 'softmax', 'rope_append', 'pattern_fill_bits', 'pattern_fill', 'rope']
 
-# What a self-test must do: (name, architectures or None for all, the error that is expected with waves
-# in order, in reverse order); None: it must pass. See isa_self_test.hip.
+# What a self-test must do: (name, architectures or None for all, the error that is expected with
+# waves in order, in reverse order); None: it must pass. See isa_self_test.hip.
 WRONG = 'a result is wrong'
 ACCESS = r'at \+0x[0-9a-f]+ \w+\(.*: an access to '
 SELF_TESTS = [
@@ -114,12 +116,12 @@ class Result:
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
-def run(target, name, arguments, reverse, tier):
+def run(target, name, arguments, reverse, tier, **more):
     """(exit status, stdout, stderr, instructions, seconds)"""
     began = time.monotonic()
     with tempfile.NamedTemporaryFile('r') as counts:
         environment = target.environment(reverse, ROPEWALK_TEST_TIER=tier,
-                                         ROPEWALK_ISA_STATS=counts.name)
+                                         ROPEWALK_ISA_STATS=counts.name, **more)
         try:
             done = subprocess.run([program_path(name), *arguments], env=environment, text=True,
                                   capture_output=True, timeout=TIMEOUT[tier], errors='replace')
@@ -164,7 +166,8 @@ def run_self_tests(target, name, reverse, tier):
     for test, architectures, *expected in SELF_TESTS:
         if architectures and target.architecture not in architectures:
             continue
-        status, out, errors, instructions, seconds = run(target, name, [test], reverse, tier)
+        status, out, errors, instructions, seconds = run(target, name, [test], reverse, tier,
+                                                           ROPEWALK_ISA_LIMIT='300000')
         wanted = expected[reverse]
         good = status == 0 if wanted is None else status == 1 and re.search(wanted, errors)
         total.add(Result(1, 1 if good else 0, instructions, seconds, [] if good else [
@@ -227,15 +230,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--jobs', type=int, default=os.cpu_count())
-    parser.add_argument('targets', nargs='+', metavar='ARCH[/BUILD]')
+    parser.add_argument('--check', action='store_true')
+    parser.add_argument('--get', action='store_true')
+    parser.add_argument('targets', nargs='*', metavar='ARCH[/BUILD]')
     arguments = sys.argv[1:]
     command = []
     if '--' in arguments:
         at = arguments.index('--')
         arguments, command = arguments[:at], arguments[at + 1:]
     options = parser.parse_args(arguments)
+    if options.get:
+        print(isa_emulator.GET_IT)
+        return 0
     try:
-        root, sources = isa_emulator.check()
+        _, sources = isa_emulator.check()
         isa_forms.this_machine(sources)
     except isa_emulator.Unfit as error:
         print(f'amd_isa: {error}')
@@ -243,6 +251,10 @@ def main():
             return 1
         print(f'To get it: {isa_emulator.GET_IT} && export ROPEWALK_ISA_EMULATOR=$PWD/tinygrad')
         return SKIPPED
+    if options.check:
+        return 0
+    if not options.targets:
+        parser.error('no architecture is named')
     targets = [find_target(text) for text in options.targets]
     if command:
         reverse = os.environ.get('ROPEWALK_ISA_REVERSE', 0)
