@@ -19,8 +19,9 @@ import types
 KNOWN_COMMIT = 'a9069c177a9da9cca18593edf55acd2e6073cca6'
 KNOWN_SOURCES = '0db56cd83c917745d0956d474f55078f7d42158cc60d9cee8003f064af63ac0e'
 REPOSITORY = 'https://github.com/tinygrad/tinygrad'
-GET_IT = (f'git init -q tinygrad && git -C tinygrad fetch -q --depth 1 {REPOSITORY} {KNOWN_COMMIT}'
-          ' && git -C tinygrad checkout -q FETCH_HEAD')
+GET_IT = ('git init -q build/tinygrad && git -C build/tinygrad fetch -q --depth 1 '
+          f'{REPOSITORY} {KNOWN_COMMIT} && git -C build/tinygrad checkout -q FETCH_HEAD && '
+          'export ROPEWALK_ISA_EMULATOR=$PWD/build/tinygrad')
 
 # What the run loop lays out and the mends read: see isa_machine.h.
 SGPRS = 260                   # then the hardware registers
@@ -44,7 +45,7 @@ def folder():
     path = os.environ.get('ROPEWALK_ISA_EMULATOR', '')
     if not path:
         raise Absent('ROPEWALK_ISA_EMULATOR is not set, expected the folder of a checkout of '
-                    f'{REPOSITORY} at {KNOWN_COMMIT[:10]}')
+                     f'{REPOSITORY} at {KNOWN_COMMIT[:10]}')
     root = pathlib.Path(path)
     if not (root / 'test/mockgpu/amd/emu.py').is_file():
         raise Absent(f'ROPEWALK_ISA_EMULATOR is "{path}", where no test/mockgpu/amd/emu.py is')
@@ -194,8 +195,20 @@ def make_addresses(api):
                                constant(register, dtypes.uint32), lane)
         scalar = ctx.rsgpr_dyn(in_registers.where(constant(128, dtypes.uint32), source))
         return in_registers.where(vector, scalar)
+    def mfma_f16(sign, exponent, mantissa, normal):
+        """The f32 that an f16 operand of MFMA stands for, in bits: infinities, NaN and, but for
+        gfx90a, which takes them for 0, subnormals, too."""
+        def word(value):
+            return constant(value, dtypes.uint32)
+        sign = sign << word(31)
+        special = sign | word(0x7f800000) | (mantissa << word(13))
+        small = mantissa.cast(dtypes.int32).cast(dtypes.float32).bitcast(dtypes.uint32)
+        small = mantissa.eq(word(0)).where(word(0), small - word(24 << 23)) | sign
+        if api.flush_f16:
+            small = word(0)
+        return exponent.eq(word(31)).where(special, exponent.eq(word(0)).where(small, normal))
     return {'_mend_aperture': aperture, '_mend_flat_address': flat_address,
-            '_mend_wmma_c': wmma_c}
+            '_mend_wmma_c': wmma_c, '_mend_mfma_f16': mfma_f16}
 
 
 def returns_old_value(inst):
@@ -281,6 +294,8 @@ EMU_EDITS = [
     ('scalar_val = (off < _c(128)).where(sgpr_val, inline)',
      'scalar_val = (off < _c(128)).where(sgpr_val, _mend_aperture(off, sgpr_lo, inline))'),
     ('return base_addr + offset64', 'return _mend_flat_address(inst, base_addr + offset64)'),
+    ('return exp.eq(_c(0)).where(_c(0), f32_bits)',
+     'return _mend_mfma_f16(sign, exp, mant, f32_bits)'),
     ('src2_r = (src2_r >= 256).where(src2_r - _c(256), src2_r)',
      'src2_c, src2_r = src2_r, (src2_r >= 256).where(src2_r - _c(256), src2_r)'),
     ('mat_c = [ctx.rvgpr_dyn(src2_r + _c(vgpr), UOp.const(lane, dtypes.int)).bitcast(out_dt)',
@@ -288,15 +303,17 @@ EMU_EDITS = [
 ]
 
 
-def emulator(root, lds_address):
-    """The emulator's module, mended. LDS lies at `lds_address` of the device's memory."""
+def emulator(root, lds_address, flush_f16):
+    """The emulator's module, mended. LDS lies at `lds_address` of the device's memory; MFMA takes
+    subnormals of f16 for 0 where `flush_f16` says so."""
     sys.path.insert(0, str(root))
     from tinygrad.dtype import dtypes
     from tinygrad.uop.ops import UOp
     pcode = load(root, 'test.mockgpu.amd.pcode', PCODE_EDITS)
     emu = load(root, 'test.mockgpu.amd.emu', EMU_EDITS)
     api = types.SimpleNamespace(dtypes=dtypes, UOp=UOp, split64=emu._split64, to_u32=pcode._to_u32,
-                                cast_to=pcode._cast_to, lds_address=lds_address)
+                                cast_to=pcode._cast_to, lds_address=lds_address,
+                                flush_f16=flush_f16)
     emu.__dict__.update(make_addresses(api))
     replace(emu, '_mem_store', make_store(api))
     replace(pcode.Parser, '_handle_mem_load', make_load(api))

@@ -86,7 +86,8 @@ class Forms:
         self.decode_inst = decode_inst
         folder = pathlib.Path(cache) / this_machine(sources)
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f'{family}.forms'
+        name = architecture if architecture == 'gfx90a' else family  # MFMA differs
+        self.path = folder / f'{name}.forms'
         self.known, self.emulator, self.was_read = {}, None, 0
         self.read()
 
@@ -163,7 +164,8 @@ class Forms:
 
     def compile(self, inst, data, word):
         if self.emulator is None:
-            self.emulator = isa_emulator.emulator(self.root, self.lds_address)
+            self.emulator = isa_emulator.emulator(self.root, self.lds_address,
+                                                  self.architecture == 'gfx90a')
         program, _ = self.emulator._get_runner(data[:inst.size() + 4], self.family)
         for kind, base, mask, size, _ in self.emulator._canonical_runner_cache:
             if kind is type(inst) and size == inst.size() and word & mask == base:

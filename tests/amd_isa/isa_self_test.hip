@@ -181,17 +181,19 @@ __global__ void mode_kernel(float *out, float one, float little) {
     out[threadIdx.x] = sum;
 }
 
-/* A * B of MFMA where A is subnormal in f16 and B is 2^10. */
-__global__ void mfma_kernel(float *out) {
+/* A * B of MFMA, 16 by 16: a column of `value` by a row of 2^10. */
+__global__ void mfma_kernel(float *out, float value) {
 #if defined(__gfx942__)
     typedef _Float16 half4 __attribute__((ext_vector_type(4)));
     typedef float float4_ __attribute__((ext_vector_type(4)));
-    const half4 a = {(_Float16)0x1p-20f, 0, 0, 0}, b = {(_Float16)0x1p10f, 0, 0, 0};
+    const bool first = threadIdx.x < 16;
+    const half4 a = {first ? (_Float16)value : (_Float16)0, 0, 0, 0};
+    const half4 b = {first ? (_Float16)0x1p10f : (_Float16)0, 0, 0, 0};
     const float4_ c = __builtin_amdgcn_mfma_f32_16x16x16f16(a, b, (float4_){0, 0, 0, 0}, 0, 0, 0);
     if (threadIdx.x == 0)
         out[0] = c[0];
 #else
-    (void)out;
+    (void)out, (void)value;
 #endif
 }
 
@@ -458,12 +460,16 @@ static void test_mode() {
     expect(got[0] == 1 + 0x1p-23f, "of a sum toward zero: MODE is modelled now");
 }
 
-static void test_mfma_subnormal() {
-    float got[64];
-    device_array<float> d_out(64);
-    LAUNCH(mfma_kernel, 1, 64, 0, d_out.data);
-    d_out.read(got);
-    expect(got[0] == 0, "of MFMA with a subnormal: it is 2^-10 as on a device now");
+static void test_mfma_f16() {
+    static const float values[] = {1.5f,     -0x1p-14f, 0x1.8p-15f, -0x1p-20f,
+                                   0x1p-24f, 0,         INFINITY,   NAN};
+    for (float value : values) {
+        float got[64];
+        device_array<float> d_out(64);
+        LAUNCH(mfma_kernel, 1, 64, 0, d_out.data, value);
+        d_out.read(got);
+        expect(isnan(value) ? isnan(got[0]) : got[0] == value * 0x1p10f, "a product of MFMA");
+    }
 }
 
 static const struct {
@@ -496,7 +502,7 @@ static const struct {
     TEST(load_into_slack),
     TEST(divide64_subnormal),
     TEST(mode),
-    TEST(mfma_subnormal),
+    TEST(mfma_f16),
 #undef TEST
 };
 
