@@ -5,6 +5,7 @@
   isa_suite.py ARCH[/BUILD] -- PROGRAM ARGUMENT... one program there, as a failure's line asks for
   isa_suite.py --check                             whether the emulator is there
   isa_suite.py --get                               prints the line that gets it
+  isa_suite.py --programs                          prints the targets of build/emulated that it runs
 
 BUILD is the build folder, under build/, of the AMD module [of young_amd and amd the first that holds
 the architecture]. Programs are those of build/emulated, the stand-in for HIP's runtime is that of
@@ -30,6 +31,7 @@ import isa_forms
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / 'build'
 SKIPPED = 77
+MOST_TOLD = 5  # failures of an operation
 TIMEOUT = {'quick': 600, 'full': 3600, 'large': 7200}
 SUITES = ['test_attention_accuracy', 'test_pattern', 'test_attention_pipeline', 'test_faults',
           'test_layers', 'test_golden', 'test_biases']
@@ -205,7 +207,19 @@ def print_row(target, name, result):
                       f'{result.instructions:,}', f'{result.seconds:.1f}'), flush=True)
 
 
+def told_failures(target, reverse, failures):
+    """The first of them, each with the line that repeats it."""
+    here = f'tests/amd_isa/isa_suite.py {target.name} -- ropewalk check'
+    if reverse:
+        here = f'ROPEWALK_ISA_REVERSE=1 {here}'
+    told = [f'{target.name}: {text.replace("ropewalk check", here)}'
+            for text in failures[:MOST_TOLD]]
+    more = len(failures) - len(told)
+    return told + [f'{target.name}: and {more} more'] * (more > 0)
+
+
 def suite(targets, jobs, tier):
+    """Seconds are those of processes, and in the last row of an architecture those that passed."""
     print(LINE.format('architecture', 'operation', 'cases', 'passed', 'instructions', 'seconds'))
     failures = []
     for target in targets:
@@ -216,10 +230,9 @@ def suite(targets, jobs, tier):
                        for name, function, argument in jobs_of(target)]
             for name, both in running:
                 result = Result()
-                for order, future in zip(('', ' in reverse order'), both):
+                for reverse, future in enumerate(both):
                     result.add(future.result())
-                    failures += [f'{target.name}{order}: {text}'
-                                 for text in future.result().failures]
+                    failures += told_failures(target, reverse, future.result().failures)
                 print_row(target, name, result)
                 total.add(result)
         total.seconds = time.monotonic() - began
@@ -235,6 +248,7 @@ def main():
     parser.add_argument('--jobs', type=int, default=os.cpu_count())
     parser.add_argument('--check', action='store_true')
     parser.add_argument('--get', action='store_true')
+    parser.add_argument('--programs', action='store_true')
     parser.add_argument('targets', nargs='*', metavar='ARCH[/BUILD]')
     arguments = sys.argv[1:]
     command = []
@@ -242,8 +256,8 @@ def main():
         at = arguments.index('--')
         arguments, command = arguments[:at], arguments[at + 1:]
     options = parser.parse_args(arguments)
-    if options.get:
-        print(isa_emulator.GET_IT)
+    if options.get or options.programs:
+        print(isa_emulator.GET_IT if options.get else '\n'.join(['ropewalk-program', *SUITES]))
         return 0
     try:
         _, sources = isa_emulator.check()
