@@ -145,7 +145,8 @@ typedef struct isa_state {
     uint32_t num_waves;
     uint32_t *lds;
     unsigned csr; /* the host's */
-    isa_wave *volatile current;
+    isa_wave *current;
+    uint64_t pc; /* of the instruction that runs: in the wave it may be the next one's */
     uint32_t block[3];
 } isa_state;
 
@@ -190,11 +191,13 @@ static bool run_wave(isa_state *s, isa_wave *w) {
         isa_entry *e = &l->table[at];
         if (!e->fn && !(e->flags & ISA_SKIP) && !get_form(s, pc, e))
             return fail(s, w, ISA_NO_FORM);
-        if (e->flags & ISA_SKIP)
+        if (e->flags & ISA_SKIP) {
             set_pair(w->sgpr + PC, pc + e->bytes);
-        else
+        } else {
+            s->pc = pc;
             e->fn(b[e->buffers[0]], b[e->buffers[1]], b[e->buffers[2]], b[e->buffers[3]],
                   b[e->buffers[4]], b[e->buffers[5]]);
+        }
         l->executed++;
         if (e->flags & ISA_BARRIER) {
             w->waiting = true;
@@ -266,6 +269,7 @@ static void run_guarded(isa_state *s) {
     } else {
         s->launch->failed_address = guard.address;
         fail(s, s->current, ISA_ACCESS);
+        s->launch->failed_pc = s->pc;
     }
     guard.armed = 0;
     _mm_setcsr(s->csr);

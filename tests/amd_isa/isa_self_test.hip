@@ -54,6 +54,54 @@ template <typename T> __global__ void unaligned_kernel(const uint8_t *in, uint8_
         ((T *)(out + at))->value = ((const T *)(in + at))->value;
 }
 
+/* What atomics of memory and of LDS found, by half of the lanes: each ticket once. */
+__global__ void tickets_kernel(unsigned *counter, unsigned *out) {
+    __shared__ unsigned local;
+    if (threadIdx.x == 0)
+        local = 0;
+    __syncthreads();
+    if (threadIdx.x % 2 == 0) {
+        out[threadIdx.x / 2] = atomicAdd(counter, 1u);
+        out[THREADS / 2 + threadIdx.x / 2] = atomicAdd(&local, 1u);
+    }
+}
+
+/* Accesses of LDS, and of neighbours, by half of the lanes: of the others, the addresses are wild. */
+__global__ void masked_kernel(int *out, int wild) {
+    __shared__ int values[THREADS];
+    const int lane = (int)threadIdx.x;
+    const int at = lane % 2 ? wild : lane;
+    values[lane] = lane;
+    __syncthreads();
+    int sum = 0;
+    if (lane % 2 == 0) {
+        values[at] += 1000;
+        sum = __shfl(values[at], at + 2) + values[at];
+    }
+    out[lane] = sum;
+}
+
+/* A matrix of ones by itself, plus 0, which is a constant in the instruction. */
+__global__ void wmma_kernel(float *out) {
+    typedef float float8_ __attribute__((ext_vector_type(8)));
+    float8_ c = {0, 0, 0, 0, 0, 0, 0, 0};
+#if defined(__gfx1100__)
+    typedef _Float16 half16 __attribute__((ext_vector_type(16)));
+    half16 a;
+    for (int i = 0; i < 16; i++)
+        a[i] = 1;
+    c = __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(a, a, c);
+#elif defined(__gfx1201__)
+    typedef _Float16 half8 __attribute__((ext_vector_type(8)));
+    half8 a;
+    for (int i = 0; i < 8; i++)
+        a[i] = 1;
+    c = __builtin_amdgcn_wmma_f32_16x16x16_f16_w32_gfx12(a, a, c);
+#endif
+    for (int i = 0; i < 8; i++)
+        out[threadIdx.x * 8 + i] = c[i];
+}
+
 /* LDS through pointers of which the compiler does not know where they point. */
 __global__ void flat_kernel(int *out, int which) {
     __shared__ int local[THREADS];
@@ -273,6 +321,42 @@ static void test_unaligned() {
     try_unaligned<unaligned64>();
 }
 
+static void test_tickets() {
+    const unsigned none = 0;
+    unsigned got[THREADS];
+    device_array<unsigned> d_counter(&none, 1), d_out(THREADS);
+    LAUNCH(tickets_kernel, 1, THREADS, 0, d_counter.data, d_out.data);
+    d_out.read(got);
+    for (int half = 0; half < 2; half++) {
+        bool given[THREADS / 2] = {false};
+        for (int i = 0; i < THREADS / 2; i++) {
+            const unsigned ticket = got[half * THREADS / 2 + i];
+            expect(ticket < THREADS / 2 && !given[ticket], "a ticket");
+            if (ticket < THREADS / 2)
+                given[ticket] = true;
+        }
+    }
+}
+
+static void test_masked() {
+    int got[THREADS];
+    device_array<int> d_out(THREADS);
+    LAUNCH(masked_kernel, 1, THREADS, 0, d_out.data, 1 << 28);
+    d_out.read(got);
+    for (int i = 0; i < THREADS; i++) /* of a wave's last pair, the neighbour is the wave's first */
+        expect(i % 2 ? got[i] == 0 : i % 32 == 30 || got[i] == (i + 2 + 1000) + (i + 1000),
+               "LDS, or a neighbour's value");
+}
+
+static void test_wmma() {
+    float got[32 * 8];
+    device_array<float> d_out(32 * 8);
+    LAUNCH(wmma_kernel, 1, 32, 0, d_out.data);
+    d_out.read(got);
+    for (float value : got)
+        expect(value == 16, "a product of WMMA");
+}
+
 static void test_flat() {
     int got[THREADS] = {0};
     device_array<int> d_out(got, THREADS);
@@ -480,6 +564,9 @@ static const struct {
     { #name, test_##name }
     TEST(sum),
     TEST(unaligned),
+    TEST(tickets),
+    TEST(masked),
+    TEST(wmma),
     TEST(flat),
     TEST(divide),
     TEST(lost_barrier_next),

@@ -44,6 +44,9 @@ ACCESS = r'at \+0x[0-9a-f]+ \w+\(.*: an access to '
 SELF_TESTS = [
     ('sum', None, None, None),
     ('unaligned', None, None, None),
+    ('tickets', None, None, None),
+    ('masked', None, None, None),
+    ('wmma', ('gfx1100', 'gfx1201'), None, None),
     ('flat', None, None, None),
     ('divide', None, None, None),
     ('mfma_f16', ('gfx942',), None, None),
