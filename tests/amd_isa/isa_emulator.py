@@ -219,6 +219,49 @@ def returns_old_value(inst):
     return 0
 
 
+# ---- mends: lanes ----
+# The emulator's parser drops the condition of a write to a register of another lane, so that masked
+# lanes are written, too, and the modulo of a lane's number.
+
+def make_mem_op(api, original):
+    dtypes, constant = api.dtypes, api.UOp.const
+
+    def word(value):
+        return constant(value, dtypes.uint32)
+
+    def bpermute(inst, ctx):
+        """DS_BPERMUTE_B32: what the lane that the address names, modulo the wave, has in data0."""
+        exec_mask, kind, lanes = ctx.rexec(), type(inst), ctx.wave_size
+        address, data, result = (ctx.inst_field(getattr(kind, name))
+                                 for name in ('addr', 'data0', 'vdst'))
+        offset = ctx.inst_field(kind.offset0) | (ctx.inst_field(kind.offset1) << word(8))
+        found, stores = [], []
+        for lane in range(lanes):
+            place = ctx.rvgpr_dyn(address, constant(lane, dtypes.int)) + offset
+            source = (place >> word(2)) & word(lanes - 1)
+            found.append(api.lane_active(exec_mask, source).where(ctx.rvgpr_dyn(data, source),
+                                                                  word(0)))
+        for lane in range(lanes):
+            stores.append(ctx.wvgpr_dyn(result, constant(lane, dtypes.int), found[lane], exec_mask))
+        return api.UOp.sink(*stores, *ctx.inc_pc())
+
+    def compile_mem_op(inst, ctx):
+        if inst.op.name == 'DS_BPERMUTE_B32':
+            return bpermute(inst, ctx)
+        if 'PERMUTE' in inst.op.name or 'SWIZZLE' in inst.op.name:
+            raise Unfit(f'{inst.op.name} writes masked lanes in the emulator, and has no mend')
+        return original(inst, ctx)
+    return compile_mem_op
+
+
+def make_lane_op(original):
+    def compile_lane_op(self, op, inst):
+        if 'PERMLANE16' in op.name or 'PERMLANEX16' in op.name:
+            raise Unfit(f'{op.name} writes masked lanes in the emulator, and has no mend')
+        return original(self, op, inst)
+    return compile_lane_op
+
+
 # ---- mends: the manual's text ----
 
 def div_scale(_, dtype):
@@ -256,11 +299,6 @@ def make_get_pcode(original):
     @functools.cache
     def get_pcode(op):
         edits, text = [], original(op)
-        if op.name in ('DS_BPERMUTE_B32', 'DS_PERMUTE_B32'):
-            # Lanes are numbered modulo the wave, which the emulator's parser does not see in "%".
-            last = 63 if 'cdna' in type(op).__module__ else 31
-            edits = [(r"(src|dst)_lane = .*?\(?VGPR\[i\]\[ADDR\].*? / 4U? % \w+;",
-                      rf'\1_lane = ((VGPR[i][ADDR].u32 + OFFSET.u32) / 4U) & {last}U;')]
         if type(op).__name__ == 'VFLATOp': # its address is computed like that of the others
             edits = [(r'addr = CalcFlatAddr\(v_addr.b64, flat_scratch.b64\);\n', ''),
                      (r'MEM\[addr', 'MEM[ADDR')]
@@ -313,7 +351,7 @@ def emulator(root, lds_address, flush_f16):
     emu = load(root, 'test.mockgpu.amd.emu', EMU_EDITS)
     api = types.SimpleNamespace(dtypes=dtypes, UOp=UOp, split64=emu._split64, to_u32=pcode._to_u32,
                                 cast_to=pcode._cast_to, lds_address=lds_address,
-                                flush_f16=flush_f16)
+                                lane_active=emu._lane_active, flush_f16=flush_f16)
     emu.__dict__.update(make_addresses(api))
     replace(emu, '_mem_store', make_store(api))
     replace(pcode.Parser, '_handle_mem_load', make_load(api))
@@ -322,6 +360,12 @@ def emulator(root, lds_address, flush_f16):
         raise Unfit('a mend of V_DIV_FMAS_F32 finds another text of it')
     emu._pcode_fixes['V_DIV_FMAS_F32'] = div_fmas()
     replace(emu, 'get_pcode', make_get_pcode(emu.get_pcode))
+
+    mem_op, mended_mem_op = emu._compile_mem_op, make_mem_op(api, emu._compile_mem_op)
+    for kind, handler in emu._INST_HANDLERS.items():
+        if handler is mem_op:
+            emu._INST_HANDLERS[kind] = mended_mem_op
+    replace(emu._Ctx, 'compile_lane_pcode', make_lane_op(emu._Ctx.compile_lane_pcode))
 
     optional_field, attribute = emu._Ctx.optional_field, emu._iattr
     # FLAT of CDNA has the field, but no such operand.
