@@ -64,6 +64,19 @@ template <typename T> __global__ void unaligned_kernel(const uint8_t *in, uint8_
         ((T *)(out + at))->value = ((const T *)(in + at))->value;
 }
 
+/* The same by way of LDS. */
+template <typename T>
+__global__ void unaligned_shared_kernel(const uint8_t *in, uint8_t *out, int shift) {
+    __shared__ uint8_t local[THREADS * 8 + 8];
+    int at = threadIdx.x % 2 ? 1 << 28 : (int)threadIdx.x * 8 + shift;
+    hide(at);
+    if (threadIdx.x % 2 == 0)
+        ((T *)(local + at))->value = ((const T *)(in + at))->value;
+    __syncthreads();
+    if (threadIdx.x % 2 == 0)
+        ((T *)(out + at))->value = ((const T *)(local + at))->value;
+}
+
 /* What atomics of memory and of LDS found, by half of the lanes: each ticket once. */
 __global__ void tickets_kernel(unsigned *counter, unsigned *out) {
     __shared__ unsigned local;
@@ -310,27 +323,30 @@ static void test_sum() {
     expect(got == expected, "the sum");
 }
 
-template <typename T> static void try_unaligned() {
+static void try_unaligned(void (*kernel)(const uint8_t *, uint8_t *, int), int bytes) {
     uint8_t in[THREADS * 8 + 8], got[sizeof in];
     for (size_t i = 0; i < sizeof in; i++)
         in[i] = (uint8_t)(i * 37 + 11);
     for (int shift = 0; shift < 8; shift++) {
         memset(got, 0, sizeof got);
         device_array<uint8_t> d_in(in, sizeof in), d_out(got, sizeof got);
-        LAUNCH(unaligned_kernel<T>, 1, THREADS, 0, (const uint8_t *)d_in.data, d_out.data, shift);
+        LAUNCH(kernel, 1, THREADS, 0, (const uint8_t *)d_in.data, d_out.data, shift);
         d_out.read(got);
         for (int i = 0; i < (int)sizeof got; i++) {
             const int at = i - shift;
-            const bool copied = at >= 0 && at % 16 < (int)sizeof(T) && at < THREADS * 8;
+            const bool copied = at >= 0 && at % 16 < bytes && at < THREADS * 8;
             expect(got[i] == (copied ? in[i] : 0), "a copy at some alignment");
         }
     }
 }
 
 static void test_unaligned() {
-    try_unaligned<unaligned16>();
-    try_unaligned<unaligned32>();
-    try_unaligned<unaligned64>();
+    try_unaligned(unaligned_kernel<unaligned16>, 2);
+    try_unaligned(unaligned_kernel<unaligned32>, 4);
+    try_unaligned(unaligned_kernel<unaligned64>, 8);
+    try_unaligned(unaligned_shared_kernel<unaligned16>, 2);
+    try_unaligned(unaligned_shared_kernel<unaligned32>, 4);
+    try_unaligned(unaligned_shared_kernel<unaligned64>, 8);
 }
 
 static void test_tickets() {
