@@ -9,7 +9,7 @@ packages_to_build=(build-essential cmake ninja-build pkg-config libjansson-dev l
 packages_to_test=(libcmocka-dev libbenchmark-dev clang-format)
 packages_for_amd=(hipcc libamdhip64-dev rocm-device-libs)
 packages_for_young_amd=(clang-19 lld-19 llvm-19 clang-tools-19)
-packages_for_amd_isa=(python3-dev)
+packages_for_amd_isa=(python3-dev clang-19)
 
 installed() {
     dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'

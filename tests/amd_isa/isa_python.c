@@ -19,7 +19,7 @@ static void take_error(char *message, size_t bytes) {
     PyObject *text = value ? PyObject_Str(value) : NULL;
     snprintf(message, bytes, "%s", text ? PyUnicode_AsUTF8(text) : "an error of Python");
     PyErr_Clear();
-    if (getenv("ISA_TRACE")) {
+    if (getenv("ROPEWALK_ISA_TRACE")) {
         PyErr_Restore(type, value, trace);
         PyErr_Print();
     } else {
