@@ -299,9 +299,11 @@ def make_get_pcode(original):
     @functools.cache
     def get_pcode(op):
         edits, text = [], original(op)
+        if re.search(r'ATOMIC_CMPSWAP_(B64|X2)$', op.name): # of 128 bits of data
+            edits = [(r'DATA\[63 : 0\]\.u64', 'DATA.u64'), (r'DATA\[127 : 64\]\.u64', 'DATA2.u64')]
         if type(op).__name__ == 'VFLATOp': # its address is computed like that of the others
-            edits = [(r'addr = CalcFlatAddr\(v_addr.b64, flat_scratch.b64\);\n', ''),
-                     (r'MEM\[addr', 'MEM[ADDR')]
+            edits += [(r'addr = CalcFlatAddr\(v_addr.b64, flat_scratch.b64\);\n', ''),
+                      (r'MEM\[addr', 'MEM[ADDR')]
         for old, new in edits:
             text, count = re.subn(old, new, text)
             if count == 0:
@@ -327,6 +329,12 @@ EMU_EDITS = [
     ('ended.extend(s.end(lane) for s in make_stores(dest, lane_assigns[i][1], lane, active, True))',
      'ended.append(UOp.group(*make_stores(dest, lane_assigns[i][1], lane, active, True))'
      '.end(lane))'),
+    # Compare-and-swap of 64 bits takes two registers for each.
+    ('if data_bits_mem == 64 else ctx.rvgpr_dyn(vdata_reg, lane)',
+     'if data_bits_mem >= 64 else ctx.rvgpr_dyn(vdata_reg, lane)'),
+    ("return {'ADDR': addr, 'DATA': atomic_data, '_vmem': mem,",
+     "return {'ADDR': addr, 'DATA': atomic_data, '_vmem': mem, 'DATA2': _u64("
+     "ctx.rvgpr_dyn(vdata_reg + _c(2), lane), ctx.rvgpr_dyn(vdata_reg + _c(3), lane)),"),
     # Hardware registers overlapped the constants.
     ('_c(SGPR_COUNT - 16) + hw_reg_id', '_c(SGPR_COUNT) + hw_reg_id'),
     ('scalar_val = (off < _c(128)).where(sgpr_val, inline)',

@@ -109,6 +109,22 @@ static void test_tickets() {
     }
 }
 
+static void test_wide_atomics() {
+    const unsigned long long none[2] = {~0ull, ~0ull};
+    unsigned long long words[2], found[THREADS], claims = 0;
+    device_array<unsigned long long> d_words(none, 2), d_found(THREADS);
+    LAUNCH(wide_atomics_kernel, 1, THREADS, 0, d_words.data, d_found.data);
+    d_words.read(words);
+    d_found.read(found);
+    for (int i = 0; i < THREADS; i += 2) {
+        claims += found[i] == ~0ull;
+        expect(found[i] == ~0ull || found[i] == words[0], "what a claim found");
+        expect(found[i + 1] >= words[1], "what a bid found");
+    }
+    expect(claims == 1 && words[0] != ~0ull, "one claim");
+    expect(words[1] == (2ull << 33 | (THREADS - 2)), "the lowest bid");
+}
+
 static void test_masked() {
     int got[THREADS];
     device_array<int> d_out(THREADS);
@@ -340,6 +356,7 @@ static const struct {
     TEST(sum),
     TEST(unaligned),
     TEST(tickets),
+    TEST(wide_atomics),
     TEST(masked),
     TEST(wmma),
     TEST(flat),

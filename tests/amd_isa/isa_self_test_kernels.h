@@ -85,6 +85,15 @@ __global__ void tickets_kernel(unsigned *counter, unsigned *out) {
     }
 }
 
+/* Words of 64 bits: the first thread to claim one is kept, as is the lowest bid. */
+__global__ void wide_atomics_kernel(unsigned long long *words, unsigned long long *found) {
+    const unsigned long long mine = (unsigned long long)(THREADS - threadIdx.x) << 33 | threadIdx.x;
+    if (threadIdx.x % 2 == 0) {
+        found[threadIdx.x] = atomicCAS(&words[0], ~0ull, mine);
+        found[threadIdx.x + 1] = atomicMin(&words[1], mine);
+    }
+}
+
 /* Accesses of LDS, and of neighbours, by half of the lanes: of the others, the addresses are wild. */
 __global__ void masked_kernel(int *out, int wild) {
     __shared__ int values[THREADS];

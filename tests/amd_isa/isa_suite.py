@@ -45,6 +45,7 @@ SELF_TESTS = [
     ('sum', None, None, None),
     ('unaligned', None, None, None),
     ('tickets', None, None, None),
+    ('wide_atomics', None, None, None),
     ('masked', None, None, None),
     ('wmma', ('gfx1100', 'gfx1201'), None, None),
     ('flat', None, None, None),
