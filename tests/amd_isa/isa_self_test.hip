@@ -1,8 +1,8 @@
 /* What the lane is worth: kernels that are right, kernels that are broken, and kernels that show what
  * the emulator does not model.
  *
- *   isa_self_test NAME     exit 0: the kernel ran, and its results are those expected
- *                          exit 1: the runtime reported an error, or a result is wrong
+ *   isa_self_test NAME...     tells of each test whether it passed: the kernel ran, the runtime
+ *                             reported no error, and the results are those expected; exit 1: not all
  *
  * isa_suite.py knows which of them must fail, how, and in which order of the waves. */
 #include "isa_self_test_kernels.h"
@@ -21,6 +21,7 @@ static void check(hipError_t error, const char *what) {
     if (error == hipSuccess)
         return;
     fprintf(stderr, "%s: %s\n", what, hipGetErrorString(error));
+    (void)hipGetLastError(); /* it is told here, not again after the next launch */
     good = false;
 }
 
@@ -385,16 +386,26 @@ static const struct {
 #undef TEST
 };
 
-int main(int argc, char **argv) {
-    for (size_t i = 0; argc == 2 && i < sizeof tests / sizeof *tests; i++) {
-        if (strcmp(argv[1], tests[i].name))
+static bool run_test(const char *name) {
+    for (const auto &test : tests) {
+        if (strcmp(name, test.name))
             continue;
-        tests[i].run();
-        return good ? 0 : 1;
+        fprintf(stderr, "== %s\n", name);
+        good = true;
+        test.run();
+        fprintf(stderr, "== %s %s\n", name, good ? "passed" : "failed");
+        return good;
     }
-    fprintf(stderr, "usage: isa_self_test NAME, one of:");
-    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
-        fprintf(stderr, " %s", tests[i].name);
+    fprintf(stderr, "no test is \"%s\", expected one of:", name);
+    for (const auto &test : tests)
+        fprintf(stderr, " %s", test.name);
     fprintf(stderr, "\n");
-    return 2;
+    return false;
+}
+
+int main(int argc, char **argv) {
+    bool all = argc > 1;
+    for (int i = 1; i < argc; i++)
+        all = run_test(argv[i]) && all;
+    return all ? 0 : 1;
 }
