@@ -80,12 +80,13 @@ class Forms:
     def __init__(self, family, architecture, cache, lds_address):
         self.family, self.architecture, self.lds_address = family, architecture, lds_address
         self.root, sources = isa_emulator.check()
+        folder = pathlib.Path(cache) / this_machine(sources)
+        folder.mkdir(parents=True, exist_ok=True)
         sys.path.insert(0, str(self.root))
+        sys.pycache_prefix, sys.dont_write_bytecode = str(folder / 'pycache'), False
         os.environ.update(CC=COMPILER, CPU='1', CACHELEVEL='0')
         from tinygrad.renderer.amd import decode_inst
         self.decode_inst = decode_inst
-        folder = pathlib.Path(cache) / this_machine(sources)
-        folder.mkdir(parents=True, exist_ok=True)
         name = architecture if architecture == 'gfx90a' else family  # MFMA differs
         self.path = folder / f'{name}.forms'
         self.known, self.emulator, self.was_read = {}, None, 0
