@@ -196,8 +196,8 @@ def make_addresses(api):
         scalar = ctx.rsgpr_dyn(in_registers.where(constant(128, dtypes.uint32), source))
         return in_registers.where(vector, scalar)
     def mfma_f16(sign, exponent, mantissa, normal):
-        """The f32 that an f16 operand of MFMA stands for, in bits: infinities, NaN and, but for
-        gfx90a, which takes them for 0, subnormals, too."""
+        """The f32 that an f16 operand of MFMA stands for, in bits: infinities, NaN and,
+        where they are not to be taken for 0, subnormals, too."""
         def word(value):
             return constant(value, dtypes.uint32)
         sign = sign << word(31)

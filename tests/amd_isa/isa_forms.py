@@ -87,8 +87,8 @@ class Forms:
         os.environ.update(CC=COMPILER, CPU='1', CACHELEVEL='0')
         from tinygrad.renderer.amd import decode_inst
         self.decode_inst = decode_inst
-        name = architecture if architecture == 'gfx90a' else family  # MFMA differs
-        self.path = folder / f'{name}.forms'
+        self.flush_f16 = os.environ.get('ROPEWALK_ISA_FLUSH_F16') == '1'
+        self.path = folder / f'{family}{"-flush" * self.flush_f16}.forms'
         self.known, self.emulator, self.was_read = {}, None, 0
         self.read()
 
@@ -165,8 +165,7 @@ class Forms:
 
     def compile(self, inst, data, word):
         if self.emulator is None:
-            self.emulator = isa_emulator.emulator(self.root, self.lds_address,
-                                                  self.architecture == 'gfx90a')
+            self.emulator = isa_emulator.emulator(self.root, self.lds_address, self.flush_f16)
         program, _ = self.emulator._get_runner(data[:inst.size() + 4], self.family)
         for kind, base, mask, size, _ in self.emulator._canonical_runner_cache:
             if kind is type(inst) and size == inst.size() and word & mask == base:

@@ -7,6 +7,7 @@ isa_machine.c. The stand-in for libamdhip64 (isa_python.c) calls start() and lau
   ROPEWALK_ISA_REVERSE   1: waves and blocks in reverse order [0]
   ROPEWALK_ISA_LIMIT     instructions of a wave between two barriers, above which it hangs [20 M]
   ROPEWALK_ISA_POISON    what registers and LDS begin with [0xffc0beef, a NaN]
+  ROPEWALK_ISA_FLUSH_F16 1: MFMA takes subnormals of f16 for 0, as gfx90a does [0]
   ROPEWALK_ISA_COMPILER  of instructions' forms [clang-19]
   ROPEWALK_ISA_STATS     a file that gets a line where the process ends: launches, instructions
   ROPEWALK_ISA_TRACE     set: where Python raised an error is told, too
