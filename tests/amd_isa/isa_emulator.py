@@ -4,8 +4,8 @@ known, and what it gets wrong, mended as it is loaded.
 It is tinygrad's (MIT), test/mockgpu/amd/emu.py with pcode.py, in the checkout that
 ROPEWALK_ISA_EMULATOR names. Nothing of it is kept here. Its sources must be those of KNOWN_COMMIT:
 the mends below hook into its insides, and each of them must find what it mends, else the emulator
-is not used. A mend is either an edit, a short piece of text that occurs once and what stands for it,
-or a function of ours in the place of one of its own.
+is not used. A mend is either an edit, a short piece of text that occurs once and what stands for
+it, or a function of ours in the place of one of its own.
 """
 import functools
 import hashlib

@@ -1,7 +1,7 @@
 /* The run loop: the blocks of a launch one after another, the waves of a block in turn from barrier
  * to barrier, each instruction a call of its compiled form.
  *
- * What a real device leaves undefined is made to show: registers and LDS begin with a pattern; waves
+ * What a device leaves undefined is made to show: registers and LDS begin with a pattern; waves
  * and blocks run in one order or in the other; a wave that does not come to an end or to a barrier
  * is a hang, also where it waits for lanes of its own that are masked off. Waves take turns after a
  * slice of instructions, so that one may wait for another. */

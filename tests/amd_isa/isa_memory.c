@@ -1,7 +1,7 @@
 /* The device's memory. Every allocation lies between two guard pages and ends at the second one,
  * but for the alignment of 16 bytes that vector accesses rely on; addresses are not used again, so
- * that what was freed is guarded, too. The bytes between a guard and the data hold a pattern that is
- * compared after every launch. */
+ * that what was freed is guarded, too. The bytes between a guard and the data hold a pattern that
+ * is compared after every launch. */
 #define _GNU_SOURCE
 #include "isa_machine.h"
 
@@ -122,7 +122,7 @@ API bool isa_memory_holds(const void *host, size_t bytes, char *why, size_t why_
     return false;
 }
 
-/* The first byte from `begin` to `end`, a page at most, that does not hold the pattern, or `end`. */
+/* The first byte from `begin` to `end`, a page at most, that differs from the pattern, or `end`. */
 static const uint8_t *first_change(const uint8_t *begin, const uint8_t *end) {
     static uint8_t pattern[PAGE];
     if (!pattern[0])

@@ -1,8 +1,8 @@
-/* What the lane is worth: kernels that are right, kernels that are broken, and kernels that show what
+/* What the lane is worth: kernels that are right, that are broken, and that show what
  * the emulator does not model.
  *
  *   isa_self_test NAME...     tells of each test whether it passed: the kernel ran, the runtime
- *                             reported no error, and the results are those expected; exit 1: not all
+ *                             reported no error, and the results are those expected; 1: not all
  *
  * isa_suite.py knows which of them must fail, how, and in which order of the waves. */
 #include "isa_self_test_kernels.h"
@@ -158,7 +158,7 @@ static void test_flat() {
         expect(got[i] == THREADS - 1 - i, "LDS through a flat pointer");
 }
 
-/* Divides operands of every exponent, with quotients of about 2^-`apart`; returns how many quotients
+/* Divides operands of every exponent, with quotients of about 2^-`apart`; returns how many
  * are wrong and tells the first. */
 template <typename T, typename Kernel>
 static int try_divide(Kernel kernel, int least, int most, int apart) {

@@ -47,8 +47,8 @@ struct __attribute__((packed)) unaligned64 {
     uint64_t value;
 };
 
-/* Copies of 16, 32 and 64 bits at any alignment, by half of the lanes: those that are masked off have
- * addresses that are nobody's. */
+/* Copies of 16, 32 and 64 bits at any alignment, by half of the lanes: those that are masked off
+ * have addresses that are nobody's. */
 template <typename T> __global__ void unaligned_kernel(const uint8_t *in, uint8_t *out, int shift) {
     const int64_t nobody = (int64_t)1 << 40;
     int64_t at = threadIdx.x % 2 ? nobody : (int64_t)threadIdx.x * 8 + shift;
@@ -94,7 +94,7 @@ __global__ void wide_atomics_kernel(unsigned long long *words, unsigned long lon
     }
 }
 
-/* Accesses of LDS, and of neighbours, by half of the lanes: of the others, the addresses are wild. */
+/* Accesses of LDS, and of neighbours, by half of the lanes: the others' addresses are wild. */
 __global__ void masked_kernel(int *out, int wild) {
     __shared__ int values[THREADS];
     const int lane = (int)threadIdx.x;
