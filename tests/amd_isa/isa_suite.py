@@ -9,7 +9,7 @@
 
 BUILD is the build folder, under build/, of the AMD module [of young_amd and amd the first that
 holds the architecture]. Programs are those of build/emulated, the stand-in for HIP's runtime is
-that of build/amd_isa. Every operation and suite runs twice, with the waves and blocks in either order.
+that of build/amd_isa. Every operation and suite runs twice, with waves and blocks in either order.
 ROPEWALK_TEST_TIER=quick|full|large [quick] chooses how large cases may be. Exit 0: nothing failed;
 77: the emulator is not there, and the line that gets it is printed.
 """
