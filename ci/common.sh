@@ -9,6 +9,7 @@ packages_to_build=(build-essential cmake ninja-build pkg-config libjansson-dev l
 packages_to_test=(libcmocka-dev libbenchmark-dev clang-format)
 packages_for_amd=(hipcc libamdhip64-dev rocm-device-libs)
 packages_for_young_amd=(clang-19 lld-19 llvm-19 clang-tools-19)
+packages_for_amd_isa=(python3-dev clang-19)
 
 installed() {
     dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'
@@ -32,11 +33,12 @@ install_packages() {
             apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# configure FOLDER [CMake options]: a Release build in build/FOLDER unless the options say otherwise.
+# configure FOLDER [CMake options]: a Release build in build/FOLDER unless the options say otherwise,
+# of the project in `source_folder` [.].
 configure() {
     local folder=build/$1
     shift
-    cmake -S . -B "$folder" -G Ninja "$@" >"$folder.log" 2>&1 || {
+    cmake -S "${source_folder:-.}" -B "$folder" -G Ninja "$@" >"$folder.log" 2>&1 || {
         cat "$folder.log"
         return 1
     }
