@@ -432,7 +432,7 @@ template <typename Shape> __device__ static inline void repair(const attention_b
     for (int n = (int)threadIdx.x; n < t.item.rows * p.v_dim; n += Shape::THREADS) {
         const int r = n / p.v_dim, column = n % p.v_dim;
         const rwi_attention_row &row = t.rows[r];
-        if (!row.sane)
+        if (!row.sane || t.earlier_sum[r] == 0.0f) /* no key weighs anything */
             continue;
         float odd = 0.0f;
         const rwi_span keys = rwi_span_meet(t.seen, t.odd.begin, t.odd.end);

@@ -91,7 +91,7 @@ template <typename Shape> struct attention_block {
     float sum[Shape::WAVES * Shape::WAVE_ROWS];
     float share[Shape::WAVES * Shape::WAVE_ROWS];
     float earlier_base[Shape::ROWS]; /* of what was put away; -inf: nothing */
-    float earlier_sum[Shape::ROWS];
+    float earlier_sum[Shape::ROWS];  /* in the end, that of all keys */
     float earlier_share[Shape::ROWS];
 };
 
@@ -270,7 +270,7 @@ __device__ static inline void attention_tame(attention_block<Shape> &t, int32_t 
     }
     if (odd) {
         atomicMin(&t.odd.begin, j);
-        atomicMax(&t.odd.end, j + Shape::KEYS);
+        atomicMax(&t.odd.end, (int32_t)rwi_min((int64_t)j + Shape::KEYS, INT32_MAX));
     }
 }
 

@@ -239,38 +239,17 @@ template <typename Unit, int M> struct rwi_mma_amd {
     }
 
     /* out += w v: w is 16 M x 16 NK, rounded to v's dtype, v has 16 NK rows, keys, of 16 N
-     * columns, `pitch` elements apart, on 16 bytes. */
+     * columns, `pitch` elements apart, on 16 bytes. Sums up a tile by itself before it joins the
+     * others. */
     template <int NK, int N>
     __device__ static __forceinline__ void values(product (&out)[N], const product (&w)[NK],
                                                   const element *v, int pitch, float *) {
-        constexpr int NEXT = next_columns<N>;
-        const int lane = (int)__lane_id();
-        const element *own = v + Unit::share(lane) * DEPTH * pitch + lane % 16 * NEXT;
+        /* Products of weights that are kept at a time: gfx11's take 8 registers each. */
+        constexpr int STEPS = DEPTH > 8 && NK > 2 ? 2 : NK;
+        static_assert(NK % STEPS == 0, "equal steps");
 #pragma unroll
-        for (int n = 0; n < NK; n++) {
-            factor b[M];
-#pragma unroll
-            for (int m = 0; m < M; m++)
-                b[m] = Unit::weights(w[n].x[m], lane);
-#pragma unroll
-            for (int c = 0; c < N; c += NEXT) {
-                factor a[NEXT];
-#pragma unroll
-                for (int i = 0; i < DEPTH; i++) {
-                    const element *row = own + (n * 16 + Unit::order(i)) * pitch + c * 16;
-                    const auto x = *(const rwi_registers<short, NEXT> *)row;
-#pragma unroll
-                    for (int next = 0; next < NEXT; next++)
-                        a[next][i] = x[next];
-                }
-#pragma unroll
-                for (int next = 0; next < NEXT; next++)
-#pragma unroll
-                    for (int m = 0; m < M; m++)
-                        add(a[next], b[m], out[c + next].x[m]);
-                Unit::rest();
-            }
-        }
+        for (int first = 0; first < NK; first += STEPS)
+            add_values<STEPS>(out, w + first, v + first * 16 * pitch, pitch);
     }
 
     /* Over the lanes that hold the same queries; every lane gets the same bits. NaN is ignored. */
@@ -304,6 +283,51 @@ template <typename Unit, int M> struct rwi_mma_amd {
 #pragma unroll
         for (int e = 0; e < KEYS; e++)
             x[e] = c[e];
+    }
+
+    /* A tile of values by itself, which then joins the others. */
+    template <int NK, int N>
+    __device__ static __forceinline__ void add_values(product (&out)[N], const product *w,
+                                                      const element *v, int pitch) {
+        constexpr int NEXT = next_columns<N>;
+        const int lane = (int)__lane_id();
+        const element *own = v + Unit::share(lane) * DEPTH * pitch + lane % 16 * NEXT;
+        factor b[NK][M];
+#pragma unroll
+        for (int n = 0; n < NK; n++)
+#pragma unroll
+            for (int m = 0; m < M; m++)
+                b[n][m] = Unit::weights(w[n].x[m], lane);
+#pragma unroll
+        for (int c = 0; c < N; c += NEXT) {
+            product tile[NEXT] = {};
+#pragma unroll
+            for (int n = 0; n < NK; n++) {
+                factor a[NEXT];
+#pragma unroll
+                for (int i = 0; i < DEPTH; i++) {
+                    const element *row = own + (n * 16 + Unit::order(i)) * pitch + c * 16;
+                    const auto x = *(const rwi_registers<short, NEXT> *)row;
+#pragma unroll
+                    for (int next = 0; next < NEXT; next++)
+                        a[next][i] = x[next];
+                }
+#pragma unroll
+                for (int next = 0; next < NEXT; next++)
+#pragma unroll
+                    for (int m = 0; m < M; m++)
+                        add(a[next], b[n][m], tile[next].x[m]);
+                Unit::rest();
+            }
+#pragma unroll
+            for (int next = 0; next < NEXT; next++)
+#pragma unroll
+                for (int m = 0; m < M; m++)
+#pragma unroll
+                    for (int e = 0; e < KEYS; e++)
+                        out[c + next].x[m][e] =
+                            rwi_computed_here(out[c + next].x[m][e] + tile[next].x[m][e]);
+        }
     }
 
     /* This lane's elements of a row for TOGETHER products, which lie next to each other. */

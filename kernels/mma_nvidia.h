@@ -125,27 +125,36 @@ template <rw_dtype D, int M> struct rwi_mma_sync {
         }
     }
 
+    /* Sums up a tile by itself before it joins the others. */
     template <int NK, int N>
     __device__ static inline void values(product (&out)[N], const product (&w)[NK],
                                          const element *v, int pitch, float *) {
         const int lane = (int)__lane_id(), row = lane % 8, matrix = lane / 8;
         const element *from = v + (matrix % 2 * 8 + row) * pitch + matrix / 2 * 8;
+        uint32_t a[NK][M][4];
 #pragma unroll
-        for (int k = 0; k < NK; k++) {
-            uint32_t a[M][4];
+        for (int k = 0; k < NK; k++)
 #pragma unroll
             for (int m = 0; m < M; m++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const float(&x)[KEYS] = w[k].x[2 * m + i % 2];
-                    a[m][i] = rwi_pack_halves<D>(x[i / 2 * 2], x[i / 2 * 2 + 1]);
+                    a[k][m][i] = rwi_pack_halves<D>(x[i / 2 * 2], x[i / 2 * 2 + 1]);
                 }
 #pragma unroll
-            for (int n = 0; n < N; n++) {
+        for (int n = 0; n < N; n++) {
+            product tile = {};
+#pragma unroll
+            for (int k = 0; k < NK; k++) {
                 uint32_t b[4];
                 rwi_ldmatrix_transposed(b, from + k * 16 * pitch + n * 16);
-                multiply(out[n], a, b);
+                multiply(tile, a[k], b);
             }
+#pragma unroll
+            for (int q = 0; q < QUERIES; q++)
+#pragma unroll
+                for (int e = 0; e < KEYS; e++)
+                    out[n].x[q][e] += tile.x[q][e];
         }
     }
 

@@ -134,9 +134,11 @@ static void extreme_key(const rwt_attention_case *c, int64_t j, double k[2]) {
     k[1] = c->extreme == EXTREME_LARGE && j % 7 == 3 ? 2.0 : 0.0;
 }
 
-/* Value `d` of key j where most weights are small. */
+/* Value `d` of key j where most weights are small: next to 0, to less than 1, and to 1 and more, where
+ * what they add is less than a unit in the last place. */
 static double small_value(int64_t j, int64_t d) {
-    return d % 2 == 0 ? (double)(j != 0) : j == 0 ? 1.0 : -1.0;
+    static const double first[] = {0.0, 1.0, 1.0, 1.75}, others[] = {1.0, -1.0, 1.0, 2.0};
+    return j == 0 ? first[d % 4] : others[d % 4];
 }
 
 static void make_extreme(rwt_job *job, const rwt_attention_case *c,

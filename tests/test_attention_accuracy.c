@@ -371,6 +371,49 @@ static void test_decode(void **state) {
     }
 }
 
+/* A row whose mask hides every key that its pattern shows takes nothing of them, not even a NaN. */
+static void test_masked_row(void **state) {
+    (void)state;
+    enum {
+        SEQ_Q = 40,
+        SEQ_K = 130,
+        DIM = 16
+    };
+    static float q[SEQ_Q * DIM], k[SEQ_K * DIM], v[SEQ_K * DIM], mask[SEQ_Q * SEQ_K];
+    static float out[SEQ_Q * DIM], lse[SEQ_Q];
+    for (int j = 0; j < SEQ_K; j++)
+        mask[j] = -INFINITY;
+    for (int n = 0; n < SEQ_K * DIM; n++)
+        v[n] = 1.0f;
+    v[65 * DIM + 3] = NAN;
+    v[65 * DIM + 4] = INFINITY;
+    const int64_t q_shape[] = {1, 1, SEQ_Q, DIM}, k_shape[] = {1, 1, SEQ_K, DIM};
+    const int64_t mask_shape[] = {1, 1, SEQ_Q, SEQ_K}, lse_shape[] = {1, 1, SEQ_Q};
+    const rw_pattern causal = {.causal = true};
+    void *memory[] = {
+        rwt_test_upload(context, q, sizeof q),     rwt_test_upload(context, k, sizeof k),
+        rwt_test_upload(context, v, sizeof v),     rwt_test_upload(context, mask, sizeof mask),
+        rwt_test_upload(context, out, sizeof out), rwt_test_upload(context, lse, sizeof lse)};
+    rw_attention_args args = {.q = rw_tensor_contiguous(memory[0], RW_F32, 4, q_shape),
+                              .k = rw_tensor_contiguous(memory[1], RW_F32, 4, k_shape),
+                              .v = rw_tensor_contiguous(memory[2], RW_F32, 4, k_shape),
+                              .mask = rw_tensor_contiguous(memory[3], RW_F32, 4, mask_shape),
+                              .out = rw_tensor_contiguous(memory[4], RW_F32, 4, q_shape),
+                              .lse = rw_tensor_contiguous(memory[5], RW_F32, 3, lse_shape),
+                              .pattern = &causal};
+    assert_int_equal(rw_attention(context, &args), RW_OK);
+    rwt_test_download(context, out, memory[4], sizeof out);
+    rwt_test_download(context, lse, memory[5], sizeof lse);
+    assert_true(lse[0] == -INFINITY);
+    for (int d = 0; d < DIM; d++)
+        assert_true(out[d] == 0.0f);
+    assert_true(isnan(out[DIM + 3])); /* the next row sees it */
+    assert_true(out[DIM + 4] == INFINITY);
+    assert_true(fabsf(out[DIM] - 1.0f) < 1e-6f);
+    for (size_t n = 0; n < sizeof memory / sizeof *memory; n++)
+        assert_int_equal(rw_free(context, memory[n]), RW_OK);
+}
+
 int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
@@ -379,6 +422,7 @@ int main(void) {
         cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_settings),
         cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_masked_row),
     };
     int failed = cmocka_run_group_tests_name("attention, accuracy", tests, NULL, NULL);
     print_message("largest errors: f32 %.2g, f16 %.2g, bf16 %.2g, lse %.2g\n", worst[RW_F32],

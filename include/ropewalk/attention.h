@@ -66,8 +66,9 @@ typedef struct rw_attention_args {
  * a whole are skipped.
  *
  * Sums are f32. Exponents are taken of differences from the row's largest score, which are exact for
- * scores close to it: finite scores give finite results, however large, and a row whose scores are all
- * -1e10, say, is the mean of the values. Sums over long rows keep what is small: beside one weight of
+ * scores close to it: scores may be as large as f32 holds, and a row whose scores are all -1e10, say,
+ * is the mean of the values. Weights are at most 1 each, and sums of weighted values overflow where the
+ * values times the keys pass f32's largest number. Sums over long rows keep what is small: beside one weight of
  * 1, 65,535 of e^-16.75 show in out and lse to 2e-5 of their sum. Of f16 and bf16 inputs the weights,
  * at most 1 each, are rounded to that dtype (its exponents extended) before they meet v, as matrix
  * hardware takes them. Stream-ordered: allocates nothing, moves
