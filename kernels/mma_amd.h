@@ -245,8 +245,7 @@ template <typename Unit, int M> struct rwi_mma_amd {
     __device__ static __forceinline__ void values(product (&out)[N], const product (&w)[NK],
                                                   const element *v, int pitch, float *) {
         /* Products of weights that are kept at a time: gfx11's take 8 registers each. */
-        constexpr int STEPS = DEPTH > 8 && NK > 2 ? 2 : NK;
-        static_assert(NK % STEPS == 0, "equal steps");
+        constexpr int STEPS = DEPTH > 8 && NK % 2 == 0 ? 2 : NK;
 #pragma unroll
         for (int first = 0; first < NK; first += STEPS)
             add_values<STEPS>(out, w + first, v + first * 16 * pitch, pitch);
