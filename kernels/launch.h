@@ -57,7 +57,7 @@
  * neighbour would wait forever. Each part of the id is kept in one word below the token, so that the
  * lowest token decides every word by itself. The launches of a stream run one after another, so
  * that the first to report is the earliest. */
-RWI_RARE __device__ inline void rwi_fault_raise(const rwi_fault_sink &sink, int64_t token, int64_t id) {
+RWI_RARE __device__ inline void rwi_fault_raise(rwi_fault_sink sink, int64_t token, int64_t id) {
     rwi_fault_record *record = sink.record;
     const rwi_fault_word claim = RWI_FAULT_CLAIM(sink.launch, sink.op);
     const rwi_fault_word claimed = atomicCAS(&record->claim, RWI_NO_FAULT, claim);
