@@ -222,6 +222,10 @@ static void test_without_rope(void **state) {
         {"{\"model_type\":\"lightglue\"}", "keypoints"},
         {"{\"model_type\":\"musicflamingo\"}", "timestamps"},
         {"{\"model_type\":\"wav2vec2-conformer\"}", "before q and k"},
+        {"{\"model_type\":\"qwen2_5_omni_dit\"}", "first head alone"},
+        {"{\"model_type\":\"qwen2_5_omni_token2wav\"}", "first head alone"},
+        {"{\"model_type\":\"qwen2_5_omni_token2wav\",\"dit_config\":{\"head_dim\":64}}",
+         "qwen2_5_omni_dit turns the first head alone, by interleaved pairs"},
         {"{\"model_type\":\"blt\"}", "made of other models"},
         {"{\"model_type\":\"blip-2\"}", "opt has learned position embeddings"},
         {"{\"model_type\":\"olmo_hybrid\",\"rope_parameters\":{\"rope_theta\":null,"
