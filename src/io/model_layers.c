@@ -2,6 +2,7 @@
  *
  * Source: transformers 5.24, __post_init__() of the configurations and the conditions around
  * apply_rotary_pos_emb() in the modeling files. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,6 +182,26 @@ static void apply_layer_thetas(rwi_model_reader *reader) {
     }
 }
 
+/* Llama 3.2 Vision: layers that attend to an image turn neither q nor k. */
+static void apply_cross_attention_layers(rwi_model_reader *reader) {
+    static const char of_class[] = "[3,8,13,18,23,28,33,38]";
+    rwi_model_config *config = reader->result;
+    const json_t *numbers =
+        rwi_json_array(&reader->json, rwi_model_field(reader, "cross_attention_layers"));
+    if (!numbers)
+        numbers = rwi_model_parse(reader, of_class);
+    if (!config->layers && !make_layers(reader, count_layers(reader)))
+        return;
+    for (size_t i = 0; i < json_array_size(numbers); i++) {
+        const json_t *value = json_array_get(numbers, i);
+        double number = json_number_value(value);
+        if (!json_is_number(value))
+            rwi_json_fail(&reader->json, "cross_attention_layers[%zu] is not a number", i);
+        else if (number >= 0 && number < (double)config->num_layers && number == floor(number))
+            config->layers[(int64_t)number].has_rope = false;
+    }
+}
+
 /* Cohere 2 MoE turns q and k in its dense layers whatever they see. */
 static bool is_forced(const rwi_model_reader *reader, int64_t layer) {
     const json_t *pattern =
@@ -236,6 +257,9 @@ void rwi_model_read_layers(rwi_model_reader *reader) {
         break;
     case RWI_NOPE_THETA:
         apply_layer_thetas(reader);
+        break;
+    case RWI_NOPE_CROSS:
+        apply_cross_attention_layers(reader);
         break;
     }
 }
