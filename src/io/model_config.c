@@ -122,7 +122,8 @@ static void require_known(rwi_model_reader *reader, const char *name) {
 /* The value as text: a string, a number, or whether it is true. */
 static void text_of(const json_t *value, char *text, size_t size) {
     if (json_is_string(value))
-        snprintf(text, size, "%s", json_string_value(value));
+        snprintf(text, size, "%s",
+                 rwi_json_text(value) ? rwi_json_text(value) : "a string with NUL in it");
     else if (json_is_number(value))
         snprintf(text, size, "%.17g", json_number_value(value));
     else

@@ -85,9 +85,9 @@ static void read_listed_types(rwi_model_reader *reader, const json_t *types) {
     if (!make_layers(reader, (int64_t)count))
         return;
     for (size_t i = 0; i < count; i++) {
-        const char *type = json_string_value(json_array_get(types, i));
+        const char *type = rwi_json_text(json_array_get(types, i));
         if (!type)
-            rwi_json_fail(&reader->json, "layer_types[%zu] is not a string", i);
+            rwi_json_fail(&reader->json, "layer_types[%zu] is not a string without NUL", i);
         else
             set_type(reader, (int64_t)i, type);
     }
@@ -210,7 +210,7 @@ static bool is_forced(const rwi_model_reader *reader, int64_t layer) {
         (pattern && json_number_value(pattern) != 1))
         return false;
     const json_t *types = rwi_json_value(rwi_model_field(reader, "mlp_layer_types"));
-    const char *type = json_string_value(json_array_get(types, (size_t)layer));
+    const char *type = rwi_json_text(json_array_get(types, (size_t)layer));
     if (types)
         return type && strcmp(type, "dense") == 0;
     const json_t *dense = rwi_json_value(rwi_model_field(reader, "first_k_dense_replace"));
