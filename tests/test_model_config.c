@@ -324,6 +324,9 @@ static void test_layer_types(void **state) {
 /* rope_scaling in a config that is otherwise right. */
 #define SCALING(text) "{\"head_dim\":8,\"max_position_embeddings\":64,\"rope_scaling\":" text "}"
 
+#define LONGROPE(low, high, more)                                                                  \
+    SCALING("{\"type\":\"longrope\",\"short_factor\":" low ",\"long_factor\":" high "," more "}")
+
 static void test_malformed(void **state) {
     (void)state;
     static const char *const texts[] = {
@@ -400,6 +403,20 @@ static void test_malformed(void **state) {
         SCALING("{\"type\":\"yarn\",\"factor\":4,\"attention_factor\":\"1\"}"),
         SCALING("{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":0}"),
         "{\"head_dim\":8,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}",
+        SCALING("{\"type\":\"yarn\",\"factor\":4,\"attention_factor\":1e60}"),
+        SCALING("{\"type\":\"yarn\",\"factor\":4,\"attention_factor\":1e-60}"),
+        SCALING("{\"type\":\"yarn\",\"factor\":4,\"mscale\":1e60,\"mscale_all_dim\":1}"),
+        SCALING("{\"type\":\"yarn\",\"factor\":4,\"mscale\":1e-60,\"mscale_all_dim\":1}"),
+        SCALING("{\"type\":\"yarn\",\"factor\":4,\"mscale\":1,\"mscale_all_dim\":1e308}"),
+        SCALING("{\"type\":\"linear\",\"factor\":1e60}"),
+        SCALING("{\"type\":\"linear\",\"factor\":1e-60}"),
+        "{\"head_dim\":8,\"rope_theta\":5e-324}",
+        "{\"head_dim\":8,\"rope_theta\":1e308}",
+        LONGROPE("[1,1,1,1]", "[1,1,1,1]", "\"attention_factor\":1e60"),
+        LONGROPE("[1,1,1,1]", "[1,1,1,1]", "\"short_mscale\":1e60"),
+        LONGROPE("[1,1,1,1]", "[1,1,1,1]", "\"long_mscale\":1e-60"),
+        LONGROPE("[1,1,1,1e60]", "[1,1,1,1]", "\"factor\":1"),
+        LONGROPE("[1,1,1,1]", "[1,1,1,1e-60]", "\"factor\":1"),
         SCALING("{\"type\":\"longrope\"}"),
         SCALING("{\"type\":\"longrope\",\"short_factor\":[1,1,1,1]}"),
         SCALING("{\"type\":\"longrope\",\"short_factor\":[1,1,1,1],\"long_factor\":[1,1,1]}"),

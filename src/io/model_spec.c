@@ -480,9 +480,13 @@ static void refuse_more(rwi_model_reader *reader) {
 static void check_spec(rwi_model_reader *reader) {
     rw_message message = {""};
     rw_rope_frequency_list list = {0};
-    if (reader->json.status == RW_OK &&
-        rw_rope_frequencies(&reader->result->spec, 0, &list, &message) != RW_OK)
-        rwi_json_fail(&reader->json, "%s", message.text);
+    const rw_rope_spec *spec = &reader->result->spec;
+    /* longrope has other factors for lengths that no model is trained on */
+    const int64_t lengths[] = {0, spec->type == RW_ROPE_LONGROPE ? INT64_MAX : 0};
+    for (int i = 0; i < 2; i++)
+        if (reader->json.status == RW_OK &&
+            rw_rope_frequencies(spec, lengths[i], &list, &message) != RW_OK)
+            rwi_json_fail(&reader->json, "%s", message.text);
 }
 
 void rwi_model_read_spec(rwi_model_reader *reader) {
