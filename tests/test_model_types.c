@@ -170,6 +170,21 @@ static void test_unknown_models(void **state) {
     rwt_assert_model_refused(&(rwi_model_config_text){.text = without, .pairing = &half},
                              "rope_theta");
     rwt_assert_model_refused(&(rwi_model_config_text){.text = alibi, .pairing = &half}, "alibi");
+    static const char *const rows[][2] = {
+        {"\"rope_scaling\":{}", "rope_theta is absent"},
+        {"\"partial_rotary_factor\":0.5", "rope_theta is absent"},
+        {"\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}", "rope_theta is absent"},
+        {"\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}",
+         "rope_theta is absent"},
+        {"\"rope_theta\":1e4,\"attn_config\":{\"alibi\":true}", "alibi is true"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char text[160];
+        snprintf(text, sizeof text, "{\"model_type\":\"unheard-of\",\"head_dim\":64,%s}",
+                 rows[i][0]);
+        rwt_assert_model_refused(&(rwi_model_config_text){.text = text, .pairing = &half},
+                                 rows[i][1]);
+    }
     const rw_rope_pairing *const pairings[] = {&half, &interleaved};
     for (int i = 0; i < 2; i++) {
         rwi_model_config config;
@@ -194,6 +209,12 @@ static void test_without_rope(void **state) {
     static const char *const rows[][2] = {
         {"{\"model_type\":\"gpt2\"}", "learned position embeddings"},
         {"{\"model_type\":\"xlm-roberta\"}", "learned position embeddings"},
+        {"{\"model_type\":\"bert\",\"position_embedding_type\":\"absolute\"}", "has learned"},
+        {"{\"model_type\":\"bert\",\"position_embedding_type\":\"alibi\"}",
+         "position_embedding_type is alibi, which is not known of model_type bert"},
+        {"{\"model_type\":\"xlm-roberta\",\"position_embedding_type\":\"rotary\"}",
+         "position_embedding_type is rotary, which is not known of model_type xlm-roberta"},
+        {"{\"model_type\":\"dbrx\",\"attn_config\":{\"alibi\":true}}", "alibi is true"},
         {"{\"model_type\":\"vit\"}", "learned position embeddings"},
         {"{\"model_type\":\"whisper\"}", "learned position embeddings"},
         {"{\"model_type\":\"m2m_100\"}", "sinusoidal position embeddings"},
@@ -370,6 +391,13 @@ static void test_scalings_of_their_own(void **state) {
         &(rwi_model_config_text){.text = "{\"model_type\":\"gptj\",\"rotary_dim\":3}"},
         "rotary_dim");
     rwt_assert_model_refused(
+        &(rwi_model_config_text){.text = "{\"model_type\":\"llama\",\"head_dim\":65}"},
+        "head_dim is 65, expected an even number");
+    rwt_assert_model_refused(
+        &(rwi_model_config_text){.text =
+                                     "{\"model_type\":\"deepseek_v3\",\"qk_rope_head_dim\":33}"},
+        "qk_rope_head_dim is 33, expected an even number");
+    rwt_assert_model_refused(
         &(rwi_model_config_text){.text = "{\"model_type\":\"glm4_moe\",\"rope_scaling\":{"
                                          "\"type\":\"dynamic\",\"factor\":2}}"},
         "even");
@@ -408,8 +436,9 @@ static void test_axes(void **state) {
         rwi_model_config_free(&config);
     }
     /* files of models that are not known say it themselves */
-    static const char unknown[] = "{\"head_dim\":128,\"rope_scaling\":{\"type\":\"default\","
-                                  "\"interleaved\":true,\"mrope_section\":[24,20,20]}}";
+    static const char unknown[] =
+        "{\"head_dim\":128,\"rope_theta\":1e4,\"rope_scaling\":{\"type\":\"default\","
+        "\"interleaved\":true,\"mrope_section\":[24,20,20]}}";
     rwi_model_config config;
     rw_message message;
     const rwi_model_config_text source = {.text = unknown, .pairing = &half};
