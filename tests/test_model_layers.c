@@ -66,6 +66,7 @@ static void test_layer_types(void **state) {
         {"{\"model_type\":\"beam\"}", "full_attention", "no rotary position embedding"},
         {"{\"model_type\":\"qwen3_next\"}", "linear_attention", "no rotary position embedding"},
         {"{\"model_type\":\"llama4\"}", "full_attention", "no rotary position embedding"},
+        {"{\"model_type\":\"mllama\"}", "cross_attention", "no rotary position embedding"},
         {"{\"model_type\":\"llama\"}", "sliding_attention", "no layer type"},
         {"{\"model_type\":\"deepseek_v4\"}", NULL, "main or compress"},
         {"{\"model_type\":\"gemma3_text\",\"rope_parameters\":{\"rope_theta\":1e6}}", NULL,
@@ -154,6 +155,7 @@ static void test_layer_types(void **state) {
          "full_attention", 10000, RW_ROPE_DEFAULT, 128, 0},
         {"{\"model_type\":\"dots3_note_text\"}", "sliding_attention", 50000, RW_ROPE_DEFAULT, 64,
          0},
+        {"{\"model_type\":\"mllama\"}", "full_attention", 500000, RW_ROPE_DEFAULT, 128, 0},
         /* a published file has the language model's fields at the top */
         {"{\"model_type\":\"dots3_note\",\"hidden_size\":4096,\"num_attention_heads\":64,"
          "\"num_key_value_heads\":64,\"num_hidden_layers\":12,\"rope_theta\":1234567.0,"

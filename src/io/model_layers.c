@@ -33,7 +33,7 @@ static const char *type_of_letter(char letter) {
 /* Layers that attend to nothing, or without q and k that turn. */
 static bool attends(const char *type) {
     static const char *const others[] = {"linear_attention", "conv", "mamba", "mamba2",
-                                         "recurrent",        "mlp",  "moe"};
+                                         "recurrent",        "mlp",  "moe",   "cross_attention"};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (strcmp(type, others[i]) == 0)
             return false;
@@ -192,13 +192,15 @@ static void apply_cross_attention_layers(rwi_model_reader *reader) {
         numbers = rwi_model_parse(reader, of_class);
     if (!config->layers && !make_layers(reader, count_layers(reader)))
         return;
+    for (int64_t i = 0; i < config->num_layers; i++)
+        set_type(reader, i, full);
     for (size_t i = 0; i < json_array_size(numbers); i++) {
         const json_t *value = json_array_get(numbers, i);
         double number = json_number_value(value);
         if (!json_is_number(value))
             rwi_json_fail(&reader->json, "cross_attention_layers[%zu] is not a number", i);
         else if (number >= 0 && number < (double)config->num_layers && number == floor(number))
-            config->layers[(int64_t)number].has_rope = false;
+            set_type(reader, (int64_t)number, "cross_attention");
     }
 }
 
