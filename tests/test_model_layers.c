@@ -75,6 +75,9 @@ static void test_layer_types(void **state) {
          "rope_type"},
         {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":2,\"layer_rope_theta\":[1e4,2e4]}",
          NULL, "layer_rope_theta"},
+        {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":2,\"layer_rope_theta\":[1e4,1e999]"
+         "}",
+         NULL, "layer_rope_theta[1] is not a number"},
         {"{\"model_type\":\"cohere_compass\"}", NULL, "rope_parameters of the layer types"},
         {"{\"model_type\":\"cohere_compass_text\",\"layer_types\":[\"full_attention\","
          "\"sliding_attention\"],\"rope_parameters\":{\"full_attention\":null,"

@@ -175,8 +175,11 @@ static void apply_layer_thetas(rwi_model_reader *reader) {
     const json_t *thetas =
         rwi_json_array(&reader->json, rwi_model_field(reader, "layer_rope_theta"));
     for (int64_t i = 0; i < config->num_layers; i++) {
+        const json_t *theta = json_array_get(thetas, (size_t)i);
+        if (theta && !json_is_number(theta) && !json_is_null(theta))
+            rwi_json_fail(&reader->json, "layer_rope_theta[%lld] is not a number", (long long)i);
         if (thetas)
-            config->layers[i].has_rope = json_number_value(json_array_get(thetas, (size_t)i)) != 0;
+            config->layers[i].has_rope = json_number_value(theta) != 0;
         else if (reader->model->layers_from_end)
             config->layers[i].has_rope = (config->num_layers - 1 - i) % 4 != 0;
     }
