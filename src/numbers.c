@@ -4,15 +4,13 @@
 #include <float.h>
 #include <math.h>
 
-/* Whether rounding to f32 costs at most half of its last bit: below its normal numbers it may cost
- * all. */
-static bool f32_holds(double value) {
+bool rwi_f32_holds(double value) {
     double rounded = (double)(float)value;
     return isfinite(rounded) && fabs(rounded - value) <= fabs(value) * (FLT_EPSILON / 2);
 }
 
 rw_status rwi_check_number(const rwi_call *call, const char *name, double value, double least) {
-    if (f32_holds(value) && value >= least)
+    if (rwi_f32_holds(value) && value >= least)
         return RW_OK;
     if (least < 0.0)
         return rwi_fail(call, RW_INVALID_ARGUMENT,

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "call.h"
+#include "numbers.h"
 
 /* Kernels count columns in 32 bits. */
 #define MAX_HEAD_DIM ((int64_t)1 << 30)
@@ -52,6 +53,22 @@ static rw_status check_numbers(const rw_rope_spec *spec, rw_message *message) {
     if (status == RW_OK && spec->partial_rotary_factor > 1)
         return invalid(message, "partial_rotary_factor", spec->partial_rotary_factor, "at most 1");
     return status;
+}
+
+/* What cos and sin are multiplied by, or derived from. */
+static rw_status check_scales(const rw_rope_spec *spec, rw_message *message) {
+    const struct {
+        const char *field;
+        double value;
+    } scales[] = {
+        {"attention_factor", spec->attention_factor}, {"mscale", spec->mscale},
+        {"mscale_all_dim", spec->mscale_all_dim},     {"short_mscale", spec->short_mscale},
+        {"long_mscale", spec->long_mscale},
+    };
+    for (size_t i = 0; i < sizeof scales / sizeof scales[0]; i++)
+        if (!rwi_f32_holds(scales[i].value))
+            return invalid(message, scales[i].field, scales[i].value, "a number that f32 holds");
+    return RW_OK;
 }
 
 static rw_status check_enums(const rw_rope_spec *spec, rw_message *message) {
@@ -173,6 +190,8 @@ rw_status rwi_rope_resolve(const rw_rope_spec *spec, rw_rope_spec *resolved, rw_
     rw_status status = check_enums(spec, message);
     if (status == RW_OK)
         status = check_numbers(spec, message);
+    if (status == RW_OK)
+        status = check_scales(spec, message);
     if (status != RW_OK)
         return status;
     if (spec->partial_rotary_factor == 0)
@@ -323,13 +342,15 @@ static int64_t frequency_width(const rw_rope_spec *spec) {
     return spec->axes == RW_ROPE_AXES_VISION_2D ? spec->rotary_dim / 2 : spec->rotary_dim;
 }
 
-/* Frequency i of the whole list, divided by its frequency factor; NAN where that makes no sense. */
+/* Frequency i of the whole list, divided by its frequency factor; NAN where that makes no sense, or
+ * f32 would have it as infinite or, where it is not 0, as 0. */
 static double listed_frequency(const rw_rope_spec *spec, int64_t seq_len, int64_t i) {
     int64_t d = frequency_width(spec);
     double f = frequency(spec, seq_len, i % (d / 2), d);
     if (spec->frequency_factors)
         f /= spec->frequency_factors[i];
-    return isfinite(f) && f >= 0 ? f : NAN;
+    float rounded = (float)f;
+    return isfinite(rounded) && f >= 0 && (f == 0 || rounded > 0) ? f : NAN;
 }
 
 rw_status rw_rope_frequencies(const rw_rope_spec *spec, int64_t seq_len,
@@ -358,15 +379,16 @@ rw_status rw_rope_frequencies(const rw_rope_spec *spec, int64_t seq_len,
     for (int64_t i = 0; i < count; i++)
         if (isnan(listed_frequency(&resolved, seq_len, i)))
             return rwi_message_set(message, RW_INVALID_ARGUMENT,
-                                   "spec gives no finite frequency %lld; check theta, factor and "
-                                   "the factors of each frequency",
+                                   "spec gives no finite frequency %lld that f32 holds; check "
+                                   "theta, factor and the factors of each frequency",
                                    (long long)i);
     double factor = attention_factor(&resolved, seq_len);
-    if (!(factor > 0) || !isfinite(factor))
-        return rwi_message_set(message, RW_INVALID_ARGUMENT,
-                               "spec gives the attention factor %g, expected a positive number; "
-                               "check attention_factor, factor, mscale and mscale_all_dim",
-                               factor);
+    if (!(factor > 0) || !rwi_f32_holds(factor))
+        return rwi_message_set(
+            message, RW_INVALID_ARGUMENT,
+            "spec gives the attention factor %g, expected a positive number that f32 holds; "
+            "check attention_factor, factor, mscale and mscale_all_dim",
+            factor);
     for (int64_t i = 0; wanted && i < count; i++)
         list->inv_freq[i] = listed_frequency(&resolved, seq_len, i);
     list->count = count;

@@ -119,7 +119,7 @@ static void test_layout(void **state) {
 static void test_pairing(void **state) {
     (void)state;
     const char *golden = RWT_DATA "/golden/rope_glm_interleaved_half.safetensors";
-    write_text("c.json", "{\"head_dim\":64,\"partial_rotary_factor\":0.5}");
+    write_text("c.json", "{\"head_dim\":64,\"rope_theta\":1e4,\"partial_rotary_factor\":0.5}");
     assert_ran(RUN("rotate", "--config", "c.json", "--input", golden, "--output", "o.safetensors",
                    "--pairing", "interleaved"));
     held expected = read_tensor(golden, "qo");
@@ -557,7 +557,7 @@ static void test_frequencies(void **state) {
                     1e-15);
     json_decref(got);
     write_text("c.json", "{\"model_type\":\"llama\",\"head_dim\":7}");
-    assert_refused(RUN("frequencies", "--config", "c.json"), 1, "rotary_dim");
+    assert_refused(RUN("frequencies", "--config", "c.json"), 1, "head_dim is 7");
 }
 
 static void test_info(void **state) {

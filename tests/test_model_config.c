@@ -189,9 +189,10 @@ static void test_sections(void **state) {
     assert_int_equal(config.spec.axes, RW_ROPE_AXES_MROPE_INTERLEAVED);
     assert_near(config.spec.theta, 500000);
     rwi_model_config_free(&config);
-    config = parse_valid("{\"head_dim\":128,\"max_position_embeddings\":32768,\"rope_scaling\":{"
-                         "\"type\":\"yarn\",\"factor\":4,\"mrope_section\":[16,24,24]}}",
-                         NULL);
+    config = parse_valid(
+        "{\"head_dim\":128,\"rope_theta\":1e4,\"max_position_embeddings\":32768,\"rope_scaling\":{"
+        "\"type\":\"yarn\",\"factor\":4,\"mrope_section\":[16,24,24]}}",
+        NULL);
     assert_int_equal(config.spec.axes, RW_ROPE_AXES_MROPE_CHUNKED);
     assert_int_equal(config.spec.type, RW_ROPE_YARN);
     rwi_model_config_free(&config);
@@ -201,7 +202,8 @@ static void test_sections(void **state) {
 static void test_old_names(void **state) {
     (void)state;
     static const char *const texts[] = {
-        "{\"head_dim\":4,\"rope_scaling\":{\"type\":\"su\",\"factor\":2,\"short_factor\":[1,2],"
+        "{\"head_dim\":4,\"rope_theta\":1e4,\"rope_scaling\":{\"type\":\"su\",\"factor\":2,\"short_"
+        "factor\":[1,2],"
         "\"long_factor\":[3,4],\"original_max_position_embeddings\":8}}",
         "{\"head_dim\":4,\"model_type\":\"phi3\",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2,"
         "\"short_factor\":[1,2],\"long_factor\":[3,4]},\"original_max_position_embeddings\":8}"};
@@ -322,7 +324,11 @@ static void test_layer_types(void **state) {
 }
 
 /* rope_scaling in a config that is otherwise right. */
-#define SCALING(text) "{\"head_dim\":8,\"max_position_embeddings\":64,\"rope_scaling\":" text "}"
+#define SCALING(text)                                                                              \
+    "{\"head_dim\":8,\"rope_theta\":1e4,\"max_position_embeddings\":64,\"rope_scaling\":" text "}"
+
+#define LONGROPE(low, high, more)                                                                  \
+    SCALING("{\"type\":\"longrope\",\"short_factor\":" low ",\"long_factor\":" high "," more "}")
 
 static void test_malformed(void **state) {
     (void)state;
@@ -360,12 +366,12 @@ static void test_malformed(void **state) {
         "{\"head_dim\":8,\"max_position_embeddings\":-1}",
         "{\"head_dim\":8,\"max_position_embeddings\":1.5}",
         "{\"head_dim\":8,\"max_position_embeddings\":1e300}",
-        "{\"head_dim\":8,\"partial_rotary_factor\":0}",
-        "{\"head_dim\":8,\"partial_rotary_factor\":1.5}",
-        "{\"head_dim\":8,\"partial_rotary_factor\":-0.5}",
-        "{\"head_dim\":8,\"partial_rotary_factor\":\"half\"}",
-        "{\"head_dim\":8,\"rotary_dim\":16}",
-        "{\"head_dim\":8,\"rotary_dim\":3}",
+        "{\"head_dim\":8,\"rope_theta\":1e4,\"partial_rotary_factor\":0}",
+        "{\"head_dim\":8,\"rope_theta\":1e4,\"partial_rotary_factor\":1.5}",
+        "{\"head_dim\":8,\"rope_theta\":1e4,\"partial_rotary_factor\":-0.5}",
+        "{\"head_dim\":8,\"rope_theta\":1e4,\"partial_rotary_factor\":\"half\"}",
+        "{\"head_dim\":8,\"rope_theta\":1e4,\"rotary_dim\":16}",
+        "{\"head_dim\":8,\"rope_theta\":1e4,\"rotary_dim\":3}",
         "{\"head_dim\":8,\"model_type\":7}",
         "{\"head_dim\":8,\"text_config\":7}",
         "{\"head_dim\":8,\"rope_parameters\":7}",
@@ -391,15 +397,30 @@ static void test_malformed(void **state) {
         SCALING("{\"type\":\"linear\",\"factor\":[2]}"),
         SCALING("{\"type\":\"dynamic\"}"),
         SCALING("{\"type\":\"dynamic\",\"factor\":1,\"alpha\":1000}"),
-        "{\"head_dim\":8,\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}}",
-        "{\"head_dim\":2,\"max_position_embeddings\":64,\"rope_scaling\":{\"type\":\"dynamic\","
+        "{\"head_dim\":8,\"rope_theta\":1e4,\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}}",
+        "{\"head_dim\":2,\"rope_theta\":1e4,\"max_position_embeddings\":64,\"rope_scaling\":{"
+        "\"type\":\"dynamic\","
         "\"factor\":2}}",
         SCALING("{\"type\":\"yarn\",\"factor\":4,\"truncate\":1}"),
         SCALING("{\"type\":\"yarn\",\"factor\":4,\"beta_fast\":-1}"),
         SCALING("{\"type\":\"yarn\",\"factor\":4,\"attention_factor\":0}"),
         SCALING("{\"type\":\"yarn\",\"factor\":4,\"attention_factor\":\"1\"}"),
         SCALING("{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":0}"),
-        "{\"head_dim\":8,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}",
+        "{\"head_dim\":8,\"rope_theta\":1e4,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}",
+        SCALING("{\"type\":\"yarn\",\"factor\":4,\"attention_factor\":1e60}"),
+        SCALING("{\"type\":\"yarn\",\"factor\":4,\"attention_factor\":1e-60}"),
+        SCALING("{\"type\":\"yarn\",\"factor\":4,\"mscale\":1e60,\"mscale_all_dim\":1}"),
+        SCALING("{\"type\":\"yarn\",\"factor\":4,\"mscale\":1e-60,\"mscale_all_dim\":1}"),
+        SCALING("{\"type\":\"yarn\",\"factor\":4,\"mscale\":1,\"mscale_all_dim\":1e308}"),
+        SCALING("{\"type\":\"linear\",\"factor\":1e60}"),
+        SCALING("{\"type\":\"linear\",\"factor\":1e-60}"),
+        "{\"head_dim\":8,\"rope_theta\":5e-324}",
+        "{\"head_dim\":8,\"rope_theta\":1e308}",
+        LONGROPE("[1,1,1,1]", "[1,1,1,1]", "\"attention_factor\":1e60"),
+        LONGROPE("[1,1,1,1]", "[1,1,1,1]", "\"short_mscale\":1e60"),
+        LONGROPE("[1,1,1,1]", "[1,1,1,1]", "\"long_mscale\":1e-60"),
+        LONGROPE("[1,1,1,1e60]", "[1,1,1,1]", "\"factor\":1"),
+        LONGROPE("[1,1,1,1]", "[1,1,1,1e-60]", "\"factor\":1"),
         SCALING("{\"type\":\"longrope\"}"),
         SCALING("{\"type\":\"longrope\",\"short_factor\":[1,1,1,1]}"),
         SCALING("{\"type\":\"longrope\",\"short_factor\":[1,1,1,1],\"long_factor\":[1,1,1]}"),

@@ -41,6 +41,13 @@ static void test_layers_without_rope(void **state) {
         {"{\"model_type\":\"muse_glimmer_text\",\"num_hidden_layers\":6}", "r-rrr-"},
         {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":3,\"layer_rope_theta\":[0,1e4,0]}",
          "-r-"},
+        {"{\"model_type\":\"mllama\"}", "rrr-rrrr-rrrr-rrrr-rrrr-rrrr-rrrr-rrrr-r"},
+        {"{\"model_type\":\"mllama_text_model\",\"num_hidden_layers\":6,"
+         "\"cross_attention_layers\":[1,4,9]}",
+         "r-rr-r"},
+        {"{\"model_type\":\"mllama_text_model\",\"num_hidden_layers\":2,"
+         "\"cross_attention_layers\":[]}",
+         "rr"},
         {"{\"model_type\":\"qwen3_next\",\"num_hidden_layers\":8}", "---r---r"},
         {"{\"model_type\":\"lfm2\",\"num_hidden_layers\":4,\"full_attn_idxs\":[1,3]}", "-r-r"},
         {"{\"model_type\":\"bamba\",\"num_hidden_layers\":4,\"attn_layer_indices\":[2]}", "--r-"},
@@ -59,6 +66,7 @@ static void test_layer_types(void **state) {
         {"{\"model_type\":\"beam\"}", "full_attention", "no rotary position embedding"},
         {"{\"model_type\":\"qwen3_next\"}", "linear_attention", "no rotary position embedding"},
         {"{\"model_type\":\"llama4\"}", "full_attention", "no rotary position embedding"},
+        {"{\"model_type\":\"mllama\"}", "cross_attention", "no rotary position embedding"},
         {"{\"model_type\":\"llama\"}", "sliding_attention", "no layer type"},
         {"{\"model_type\":\"deepseek_v4\"}", NULL, "main or compress"},
         {"{\"model_type\":\"gemma3_text\",\"rope_parameters\":{\"rope_theta\":1e6}}", NULL,
@@ -67,12 +75,17 @@ static void test_layer_types(void **state) {
          "rope_type"},
         {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":2,\"layer_rope_theta\":[1e4,2e4]}",
          NULL, "layer_rope_theta"},
+        {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":2,\"layer_rope_theta\":[1e4,1e999]"
+         "}",
+         NULL, "layer_rope_theta[1] is not a number"},
         {"{\"model_type\":\"cohere_compass\"}", NULL, "rope_parameters of the layer types"},
         {"{\"model_type\":\"cohere_compass_text\",\"layer_types\":[\"full_attention\","
          "\"sliding_attention\"],\"rope_parameters\":{\"full_attention\":null,"
          "\"sliding_attention\":{\"rope_theta\":5e4}}}",
          "full_attention", "no rotary position embedding"},
         {"{\"model_type\":\"llama\",\"layer_types\":[7]}", NULL, "layer_types[0]"},
+        {"{\"model_type\":\"mllama\",\"text_config\":{\"cross_attention_layers\":[\"3\"]}}", NULL,
+         "cross_attention_layers[0]"},
         {"{\"model_type\":\"llama\",\"rope_theta\":[1e4,2e4]}", NULL, "rope_theta is an array"},
         {"{\"model_type\":\"gemma3\",\"text_config\":{\"num_hidden_layers\":1e9}}", NULL, "layers"},
     };
@@ -145,6 +158,24 @@ static void test_layer_types(void **state) {
          "full_attention", 10000, RW_ROPE_DEFAULT, 128, 0},
         {"{\"model_type\":\"dots3_note_text\"}", "sliding_attention", 50000, RW_ROPE_DEFAULT, 64,
          0},
+        {"{\"model_type\":\"mllama\"}", "full_attention", 500000, RW_ROPE_DEFAULT, 128, 0},
+        /* a published file has the language model's fields at the top */
+        {"{\"model_type\":\"dots3_note\",\"hidden_size\":4096,\"num_attention_heads\":64,"
+         "\"num_key_value_heads\":64,\"num_hidden_layers\":12,\"rope_theta\":1234567.0,"
+         "\"swa_rope_theta\":4321.0,\"qk_rope_head_dim\":32}",
+         "indexed_attention", 1234567, RW_ROPE_DEFAULT, 32, 0},
+        {"{\"model_type\":\"dots3_note\",\"hidden_size\":4096,\"num_attention_heads\":64,"
+         "\"num_key_value_heads\":64,\"num_hidden_layers\":12,\"rope_theta\":1234567.0,"
+         "\"swa_rope_theta\":4321.0,\"qk_rope_head_dim\":32}",
+         "sliding_attention", 4321, RW_ROPE_DEFAULT, 64, 0},
+        {"{\"model_type\":\"dots3_note\",\"hidden_size\":4096,\"num_attention_heads\":64,"
+         "\"num_key_value_heads\":64,\"num_hidden_layers\":12,\"rope_theta\":1234567.0,"
+         "\"swa_rope_theta\":4321.0,\"qk_rope_head_dim\":32,\"swa_qk_rope_head_dim\":48}",
+         "sliding_attention", 4321, RW_ROPE_DEFAULT, 48, 0},
+        {"{\"model_type\":\"dots3_note\",\"hidden_size\":4096,\"num_attention_heads\":64,"
+         "\"num_key_value_heads\":64,\"num_hidden_layers\":12,\"rope_theta\":1234567.0,"
+         "\"swa_rope_theta\":4321.0,\"qk_rope_head_dim\":32,\"swa_head_dim\":224}",
+         "sliding_attention", 4321, RW_ROPE_DEFAULT, 32, 0},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         rwi_model_config config = rwt_read_model(rows[i].text, rows[i].layer_type);

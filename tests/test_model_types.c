@@ -170,6 +170,21 @@ static void test_unknown_models(void **state) {
     rwt_assert_model_refused(&(rwi_model_config_text){.text = without, .pairing = &half},
                              "rope_theta");
     rwt_assert_model_refused(&(rwi_model_config_text){.text = alibi, .pairing = &half}, "alibi");
+    static const char *const rows[][2] = {
+        {"\"rope_scaling\":{}", "rope_theta is absent"},
+        {"\"partial_rotary_factor\":0.5", "rope_theta is absent"},
+        {"\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}", "rope_theta is absent"},
+        {"\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}",
+         "rope_theta is absent"},
+        {"\"rope_theta\":1e4,\"attn_config\":{\"alibi\":true}", "alibi is true"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char text[160];
+        snprintf(text, sizeof text, "{\"model_type\":\"unheard-of\",\"head_dim\":64,%s}",
+                 rows[i][0]);
+        rwt_assert_model_refused(&(rwi_model_config_text){.text = text, .pairing = &half},
+                                 rows[i][1]);
+    }
     const rw_rope_pairing *const pairings[] = {&half, &interleaved};
     for (int i = 0; i < 2; i++) {
         rwi_model_config config;
@@ -194,6 +209,12 @@ static void test_without_rope(void **state) {
     static const char *const rows[][2] = {
         {"{\"model_type\":\"gpt2\"}", "learned position embeddings"},
         {"{\"model_type\":\"xlm-roberta\"}", "learned position embeddings"},
+        {"{\"model_type\":\"bert\",\"position_embedding_type\":\"absolute\"}", "has learned"},
+        {"{\"model_type\":\"bert\",\"position_embedding_type\":\"alibi\"}",
+         "position_embedding_type is alibi, which is not known of model_type bert"},
+        {"{\"model_type\":\"xlm-roberta\",\"position_embedding_type\":\"rotary\"}",
+         "position_embedding_type is rotary, which is not known of model_type xlm-roberta"},
+        {"{\"model_type\":\"dbrx\",\"attn_config\":{\"alibi\":true}}", "alibi is true"},
         {"{\"model_type\":\"vit\"}", "learned position embeddings"},
         {"{\"model_type\":\"whisper\"}", "learned position embeddings"},
         {"{\"model_type\":\"m2m_100\"}", "sinusoidal position embeddings"},
@@ -222,6 +243,10 @@ static void test_without_rope(void **state) {
         {"{\"model_type\":\"lightglue\"}", "keypoints"},
         {"{\"model_type\":\"musicflamingo\"}", "timestamps"},
         {"{\"model_type\":\"wav2vec2-conformer\"}", "before q and k"},
+        {"{\"model_type\":\"qwen2_5_omni_dit\"}", "first head alone"},
+        {"{\"model_type\":\"qwen2_5_omni_token2wav\"}", "first head alone"},
+        {"{\"model_type\":\"qwen2_5_omni_token2wav\",\"dit_config\":{\"head_dim\":64}}",
+         "qwen2_5_omni_dit turns the first head alone, by interleaved pairs"},
         {"{\"model_type\":\"blt\"}", "made of other models"},
         {"{\"model_type\":\"blip-2\"}", "opt has learned position embeddings"},
         {"{\"model_type\":\"olmo_hybrid\",\"rope_parameters\":{\"rope_theta\":null,"
@@ -366,6 +391,13 @@ static void test_scalings_of_their_own(void **state) {
         &(rwi_model_config_text){.text = "{\"model_type\":\"gptj\",\"rotary_dim\":3}"},
         "rotary_dim");
     rwt_assert_model_refused(
+        &(rwi_model_config_text){.text = "{\"model_type\":\"llama\",\"head_dim\":65}"},
+        "head_dim is 65, expected an even number");
+    rwt_assert_model_refused(
+        &(rwi_model_config_text){.text =
+                                     "{\"model_type\":\"deepseek_v3\",\"qk_rope_head_dim\":33}"},
+        "qk_rope_head_dim is 33, expected an even number");
+    rwt_assert_model_refused(
         &(rwi_model_config_text){.text = "{\"model_type\":\"glm4_moe\",\"rope_scaling\":{"
                                          "\"type\":\"dynamic\",\"factor\":2}}"},
         "even");
@@ -404,8 +436,9 @@ static void test_axes(void **state) {
         rwi_model_config_free(&config);
     }
     /* files of models that are not known say it themselves */
-    static const char unknown[] = "{\"head_dim\":128,\"rope_scaling\":{\"type\":\"default\","
-                                  "\"interleaved\":true,\"mrope_section\":[24,20,20]}}";
+    static const char unknown[] =
+        "{\"head_dim\":128,\"rope_theta\":1e4,\"rope_scaling\":{\"type\":\"default\","
+        "\"interleaved\":true,\"mrope_section\":[24,20,20]}}";
     rwi_model_config config;
     rw_message message;
     const rwi_model_config_text source = {.text = unknown, .pairing = &half};
@@ -429,6 +462,9 @@ static void test_lenient_json(void **state) {
         "{\"x\":\"NaN, Infinity and \\\" -Infinity\",\"model_type\":\"llama\"}",
         "{\"model_type\":\"llama\",\"rope_theta\":10000000000000000000000}",
         "{\"model_type\":\"llama\",\"max_position_embeddings\":4096.0}",
+        "{\"model_type\":\"llama\",\"x\":\"a\\u0000b\",\"\\u0000\" :1}",
+        "{\"model_type\":\"llama\",\"x\":[\"\\ud800\",\"\\uDC00\\ud800\",\"\\ud800\\u0041\"]}",
+        "{\"model_type\":\"llama\",\"\\ud83d\\ude00\\\\ud800\":\"\\ud83d\"}",
     };
     for (size_t i = 0; i < sizeof valid / sizeof valid[0]; i++) {
         rwi_model_config config = rwt_read_model(valid[i], NULL);
@@ -441,6 +477,21 @@ static void test_lenient_json(void **state) {
         {"{\"model_type\":\"llama\",\"rope_theta\":-Infinity}", "rope_theta is -Infinity"},
         {"{\"model_type\":\"llama\",\"rope_theta\":1e999}", "rope_theta is Infinity"},
         {"{\"model_type\":\"llama\",\"head_dim\":123456789012345678901234567890}", "head_dim"},
+        {"{\"model_type\":\"lla\\u0000ma\"}", "model_type is a string with NUL in it"},
+        {"{\"model_type\":\"llama\\u0000\"}", "model_type is a string with NUL in it"},
+        {"{\"model_type\":\"llama\\ud800\"}", "is not known"},
+        {"{\"model_type\":\"llama\",\"layer_types\":[\"full_attention\\u0000\"]}",
+         "layer_types[0]"},
+        {"{\"model_type\":\"esm\",\"position_embedding_type\":\"rotary\\u0000\"}", "with NUL"},
+        {"{\"model_type\":\"llama\",\"x\":\"\\ud80\"}", "not JSON"},
+        {"{\"model_type\":\"llama\",\"x\":\"\\ud80", "not JSON"},
+        {"{\"model_type\":\"llama\",NaN:1}", "not JSON"},
+        {"{\"model_type\":\"llama\",-Infinity :1}", "not JSON"},
+        {"{\"model_type\":\"llama\",1e999:1}", "not JSON"},
+        {"{\"model_type\":\"llama\",\"x\":01e999}", "not JSON"},
+        {"{\"model_type\":\"llama\",\"x\":1.e999}", "not JSON"},
+        {"{\"model_type\":\"llama\",\"x\":-.1e999}", "not JSON"},
+        {"{\"model_type\":\"llama\",\"x\":1e+}", "not JSON"},
         {"{\"model_type\":\"llama\",\"x\":Infinit}", "not JSON"},
         {"{\"model_type\":\"llama\",\"x\":Infinityy}", "not JSON"},
         {"{\"model_type\":\"llama\",\"x\":--Infinity}", "not JSON"},
@@ -455,13 +506,43 @@ static void test_lenient_json(void **state) {
         rwt_assert_model_refused(&(rwi_model_config_text){.text = refused[i][0]}, refused[i][1]);
 }
 
+/* Numbers of any length, and what is none however long it is. */
+static void test_long_numbers(void **state) {
+    (void)state;
+    static const char *const rows[][3] = {
+        {"", "", NULL},          {"-", "", NULL},       {"0.", "", NULL},
+        {"0.", "e999", NULL},    {"1.", "e-999", NULL}, {"", "e999", NULL},
+        {"0", "", "not JSON"},   {"", ".", "not JSON"}, {"", ".e999", "not JSON"},
+        {"", "x", "not JSON"},   {"", "e", "not JSON"}, {"--", "", "not JSON"},
+        {"1.", ".1", "not JSON"}};
+    char digits[501], text[600];
+    memset(digits, '1', sizeof digits - 1);
+    digits[sizeof digits - 1] = '\0';
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        snprintf(text, sizeof text, "{\"model_type\":\"llama\",\"x\":%s%s%s}", rows[i][0], digits,
+                 rows[i][1]);
+        if (rows[i][2]) {
+            rwt_assert_model_refused(&(rwi_model_config_text){.text = text}, rows[i][2]);
+            continue;
+        }
+        rwi_model_config config = rwt_read_model(text, NULL);
+        rwi_model_config_free(&config);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_published),      cmocka_unit_test(test_pairings),
-        cmocka_unit_test(test_unknown_models), cmocka_unit_test(test_without_rope),
-        cmocka_unit_test(test_switched_on),    cmocka_unit_test(test_wholes),
-        cmocka_unit_test(test_axes),           cmocka_unit_test(test_names_of_old_files),
-        cmocka_unit_test(test_lenient_json),   cmocka_unit_test(test_scalings_of_their_own),
+        cmocka_unit_test(test_published),
+        cmocka_unit_test(test_pairings),
+        cmocka_unit_test(test_unknown_models),
+        cmocka_unit_test(test_without_rope),
+        cmocka_unit_test(test_switched_on),
+        cmocka_unit_test(test_wholes),
+        cmocka_unit_test(test_axes),
+        cmocka_unit_test(test_names_of_old_files),
+        cmocka_unit_test(test_lenient_json),
+        cmocka_unit_test(test_long_numbers),
+        cmocka_unit_test(test_scalings_of_their_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,7 +25,7 @@ static const struct refusal {
     {"ernie4_5_vl_moe_text", "order of axes"},
     {"esm", "learned position embeddings"},
     {"granitemoehybrid", "no position embedding"},
-    {"qwen3_omni_moe_text", "head_dim's 73"}, /* 37 pairs in a head of 73 columns */
+    {"qwen3_omni_moe_text", "head_dim is 73"}, /* 37 pairs in a head of 73 columns */
 };
 
 /* Rotations of their own. */

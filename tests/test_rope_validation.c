@@ -421,6 +421,14 @@ static const struct {
     {"sections", {.head_dim = 16, .axes = RW_ROPE_AXES_MROPE_INTERLEAVED, .sections = {4, 4, 4}}},
     {"sections", {.head_dim = 16, .axes = RW_ROPE_AXES_MROPE_CHUNKED, .sections = {-2, 5, 5}}},
     {"rotary_dim", {.head_dim = 18, .axes = RW_ROPE_AXES_VISION_2D}},
+    {"theta", {.head_dim = 16, .theta = 5e-324}},
+    {"theta", {.head_dim = 16, .theta = 1e60}},
+    {"factor", {.head_dim = 16, .type = RW_ROPE_LINEAR, .factor = 1e-60}},
+    {"attention_factor", {.head_dim = 16, .attention_factor = 1e-60}},
+    {"mscale", {.head_dim = 16, .mscale = 1e60}},
+    {"mscale_all_dim", {.head_dim = 16, .mscale_all_dim = 1e308}},
+    {"short_mscale", {.head_dim = 16, .short_mscale = 1e-60}},
+    {"long_mscale", {.head_dim = 16, .long_mscale = 1e60}},
 };
 
 static void test_specs(void **state) {

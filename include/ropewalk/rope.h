@@ -86,7 +86,9 @@ typedef struct rw_rope_frequency_list {
  *
  * seq_len  tokens of the whole sequence, which dynamic and longrope depend on; 0: unknown, short
  * Returns RW_OK or RW_INVALID_ARGUMENT with a sentence in `message` (may be NULL); then `list` is
- * unchanged. With capacity 0 and inv_freq NULL only `count` and `attention_factor` are set.
+ * unchanged. Attention factors that f32 does not hold are refused, and so are frequencies that it
+ * rounds to infinity or, where they are not 0, to 0. With capacity 0 and inv_freq NULL only `count`
+ * and `attention_factor` are set.
  */
 RW_API rw_status rw_rope_frequencies(const rw_rope_spec *spec, int64_t seq_len,
                                      rw_rope_frequency_list *list, rw_message *message);

@@ -3,9 +3,15 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "io_error.h"
 #include "json_lenient.h"
+
+const char *rwi_json_text(const json_t *value) {
+    const char *text = json_string_value(value);
+    return text && strlen(text) == json_string_length(value) ? text : NULL;
+}
 
 static const char *type_name(const json_t *value) {
     switch (json_typeof(value)) {
@@ -14,6 +20,8 @@ static const char *type_name(const json_t *value) {
     case JSON_ARRAY:
         return "an array";
     case JSON_STRING:
+        if (!rwi_json_text(value))
+            return "a string with NUL in it";
         return rwi_json_is_nonfinite(value) ? json_string_value(value) : "a string";
     case JSON_TRUE:
     case JSON_FALSE:
@@ -107,9 +115,9 @@ const char *rwi_json_string(rwi_json_reader *reader, rwi_json_field field, const
     const json_t *value = present(reader, field);
     if (!value)
         return absent;
-    if (json_is_string(value))
-        return json_string_value(value);
-    fail_type(reader, field, "a string");
+    if (rwi_json_text(value))
+        return rwi_json_text(value);
+    fail_type(reader, field, json_is_string(value) ? "one without" : "a string");
     return absent;
 }
 

@@ -27,6 +27,9 @@ void rwi_json_fail(rwi_json_reader *reader, const char *format, ...)
 /* The value; NULL where it is absent or null. */
 const json_t *rwi_json_value(rwi_json_field field);
 
+/* A string without NUL in it; NULL for any other value. */
+const char *rwi_json_text(const json_t *value);
+
 /* A finite number above 0. */
 double rwi_json_positive(rwi_json_reader *reader, rwi_json_field field, double absent);
 

@@ -32,41 +32,101 @@ static void replace(copy *c, size_t bytes, const char *word) {
     c->from += bytes;
 }
 
+/* Whether what ends after `bytes` is an object's key. */
+static bool is_key(const copy *c, size_t bytes) {
+    const char *next = c->from + bytes;
+    while (next < c->end && *next && strchr(" \t\r\n", *next))
+        next++;
+    return next < c->end && *next == ':';
+}
+
+/* The unit of \uXXXX at `offset` of what is left, or -1. */
+static long escaped_unit(const copy *c, size_t offset) {
+    char digits[5] = "";
+    if ((size_t)(c->end - c->from) < offset + 6 || memcmp(c->from + offset, "\\u", 2) != 0)
+        return -1;
+    memcpy(digits, c->from + offset + 2, 4);
+    return strspn(digits, "0123456789abcdefABCDEF") == 4 ? strtol(digits, NULL, 16) : -1;
+}
+
+/* Python writes halves of surrogate pairs, which jansson refuses, as it does NUL in a key. None of
+ * the names that are looked for has U+FFFD in it. */
+static void copy_escape(copy *c, bool key) {
+    static const char unknown[] = "\\ufffd";
+    long unit = escaped_unit(c, 0), next = escaped_unit(c, 6);
+    bool high = unit >= 0xd800 && unit < 0xdc00, low = unit >= 0xdc00 && unit < 0xe000;
+    if (high && next >= 0xdc00 && next < 0xe000) {
+        keep(c, 12);
+    } else if (high || low || (key && unit == 0)) {
+        memcpy(c->to, unknown, 6);
+        c->to += 6;
+        c->from += 6;
+    } else {
+        keep(c, c->from + 1 < c->end ? 2 : 1);
+    }
+}
+
 static void copy_string(copy *c) {
+    size_t bytes = 1, left = (size_t)(c->end - c->from);
+    while (bytes < left && c->from[bytes] != '"')
+        bytes += c->from[bytes] == '\\' ? 2 : 1;
+    bytes = bytes < left ? bytes + 1 : left;
+    const char *end = c->from + bytes;
+    bool key = is_key(c, bytes);
     keep(c, 1);
-    while (c->from < c->end && *c->from != '"')
-        keep(c, *c->from == '\\' && c->from + 1 < c->end ? 2 : 1);
-    if (c->from < c->end)
-        keep(c, 1);
+    while (c->from < end) {
+        if (*c->from == '\\')
+            copy_escape(c, key);
+        else
+            keep(c, 1);
+    }
+}
+
+static size_t skip_digits(const char *text, size_t at) {
+    return at + strspn(text + at, "0123456789");
+}
+
+/* Whether the text is one number as JSON writes them. */
+static bool is_number(const char *text) {
+    size_t from = text[0] == '-', at = skip_digits(text, from);
+    if (at == from || (text[from] == '0' && at > from + 1))
+        return false;
+    if (text[at] == '.') {
+        from = at + 1;
+        at = skip_digits(text, from);
+        if (at == from)
+            return false;
+    }
+    if (text[at] == 'e' || text[at] == 'E') {
+        from = at + 1 + (text[at + 1] == '-' || text[at + 1] == '+');
+        at = skip_digits(text, from);
+        if (at == from)
+            return false;
+    }
+    return text[at] == '\0';
 }
 
 /* A number, name or what looks like one, up to the next sign that ends it. */
 static void copy_word(copy *c) {
-    char word[400];
     size_t bytes = 0;
     while (c->from + bytes < c->end && (isalnum((unsigned char)c->from[bytes]) ||
                                         (c->from[bytes] && strchr("+-.", c->from[bytes]))))
         bytes++;
-    for (size_t i = 0; i < sizeof nonfinite / sizeof nonfinite[0]; i++) {
+    /* jansson says what is wrong with other words, and with any in a key's place */
+    bool value = !is_key(c, bytes);
+    for (size_t i = 0; value && i < sizeof nonfinite / sizeof nonfinite[0]; i++) {
         if (bytes == strlen(nonfinite[i]) && memcmp(c->from, nonfinite[i], bytes) == 0) {
             replace(c, bytes, nonfinite[i]);
             return;
         }
     }
-    bool negative = *c->from == '-';
-    if (bytes > (negative ? 1 : 0) && isdigit((unsigned char)c->from[negative])) {
-        /* longer ones are beyond any double, or jansson says what is wrong with them */
-        size_t kept = bytes < sizeof word ? bytes : sizeof word - 1;
-        char *stop;
-        memcpy(word, c->from, kept);
-        word[kept] = '\0';
-        if (word[strspn(word, "+-.0123456789eE")] == '\0' && isinf(strtod(word, &stop)) &&
-            *stop == '\0') {
-            replace(c, bytes, nonfinite[1 + negative]);
-            return;
-        }
-    }
-    keep(c, bytes ? bytes : 1);
+    /* with its end, the word fits where it would be kept */
+    memcpy(c->to, c->from, bytes);
+    c->to[bytes] = '\0';
+    if (value && is_number(c->to) && isinf(strtod(c->to, NULL)))
+        replace(c, bytes, nonfinite[1 + (*c->from == '-')]);
+    else
+        keep(c, bytes);
 }
 
 /* The text in `to` as jansson reads it; returns its length. */
@@ -93,8 +153,8 @@ rw_status rwi_json_load(const char *source, const char *text, size_t length, jso
     *root = NULL;
     if (!standard)
         return rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory to read %.100s", source);
-    *root =
-        json_loadb(standard, standardise(text, length, standard), JSON_DECODE_INT_AS_REAL, &error);
+    *root = json_loadb(standard, standardise(text, length, standard),
+                       JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &error);
     free(standard);
     if (*root)
         return RW_OK;

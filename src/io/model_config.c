@@ -122,7 +122,8 @@ static void require_known(rwi_model_reader *reader, const char *name) {
 /* The value as text: a string, a number, or whether it is true. */
 static void text_of(const json_t *value, char *text, size_t size) {
     if (json_is_string(value))
-        snprintf(text, size, "%s", json_string_value(value));
+        snprintf(text, size, "%s",
+                 rwi_json_text(value) ? rwi_json_text(value) : "a string with NUL in it");
     else if (json_is_number(value))
         snprintf(text, size, "%.17g", json_number_value(value));
     else
@@ -133,7 +134,9 @@ static void text_of(const json_t *value, char *text, size_t size) {
 static void check_switch(rwi_model_reader *reader) {
     const char *key = reader->model->rope_switch.key, *expected = reader->model->rope_switch.value;
     char text[48];
-    if (rwi_json_bool(&reader->json, rwi_model_field(reader, "alibi"), false))
+    const json_t *attention = rwi_json_value(rwi_model_field(reader, "attn_config"));
+    if (rwi_json_bool(&reader->json, rwi_model_field(reader, "alibi"), false) ||
+        rwi_json_bool(&reader->json, (rwi_json_field){attention, "alibi"}, false))
         rwi_json_fail(&reader->json, "alibi is true: the model has no rotary position embedding");
     if (!reader->known) {
         key = "position_embedding_type";
@@ -152,6 +155,20 @@ static void check_switch(rwi_model_reader *reader) {
                       text, reader->result->model_type, reader->model->rope_switch.otherwise);
 }
 
+/* Says what a model has in place of a rotary embedding. Files of models with code of their own go
+ * by the name of a class whose learned embeddings they do not have. */
+static void refuse_without_rope(rwi_model_reader *reader, const char *name, const char *has) {
+    static const char key[] = "position_embedding_type";
+    const json_t *value = rwi_json_value(rwi_model_field(reader, key));
+    char text[48];
+    text_of(value, text, sizeof text);
+    if (value && strcmp(text, "absolute") != 0 && strstr(has, "learned"))
+        rwi_json_fail(&reader->json, "%s is %s, which is not known of model_type %.60s", key, text,
+                      name);
+    else
+        rwi_json_fail(&reader->json, "model_type %.60s %s", name, has);
+}
+
 /* Goes down to the language model and finds out what it is. */
 static void find_model(rwi_model_reader *reader) {
     static const rwi_model_type unknown = {.name = ""};
@@ -165,7 +182,7 @@ static void find_model(rwi_model_reader *reader) {
     reader->known = model != NULL;
     reader->model = model ? model : &unknown;
     if (has)
-        rwi_json_fail(&reader->json, "model_type %s %s", name, has);
+        refuse_without_rope(reader, name, has);
     else if (!model)
         require_known(reader, name);
     check_switch(reader);

@@ -24,6 +24,21 @@ static rwi_json_field layer_field(rwi_model_reader *reader, const char *field) {
     return (rwi_json_field){NULL, field};
 }
 
+/* The part in sliding layers, which Dots 3 gives by the width of the whole head and of the rest. */
+static int64_t sliding_rope_part(rwi_model_reader *reader, int64_t part) {
+    rwi_json_reader *json = &reader->json;
+    if (rwi_model_is(reader, "dots3_note_text")) {
+        int64_t whole = rwi_json_length(json, rwi_model_field(reader, "swa_head_dim"), 256);
+        int64_t rest = rwi_json_length(json, rwi_model_field(reader, "swa_qk_nope_head_dim"), 192);
+        if (whole <= rest)
+            rwi_json_fail(json,
+                          "swa_head_dim is %lld, expected more than swa_qk_nope_head_dim's %lld",
+                          (long long)whole, (long long)rest);
+        part = whole - rest;
+    }
+    return rwi_json_length(json, rwi_model_field(reader, "swa_qk_rope_head_dim"), part);
+}
+
 /* qk_rope_head_dim, which DeepSeek-OCR has as 0 for heads of one part; 0 for those, too. */
 static int64_t read_rope_part(rwi_model_reader *reader) {
     const rwi_model_type *model = reader->model;
@@ -34,9 +49,8 @@ static int64_t read_rope_part(rwi_model_reader *reader) {
     if (whole || (reader->known && model->rope_part == 0))
         return 0;
     int64_t part = rwi_json_length(&reader->json, field, model->rope_part);
-    if (reader->local)
-        part =
-            rwi_json_length(&reader->json, rwi_model_field(reader, "swa_qk_rope_head_dim"), part);
+    if (reader->chosen && strcmp(reader->chosen, "sliding_attention") == 0)
+        part = sliding_rope_part(reader, part);
     return rwi_json_length(&reader->json, layer_field(reader, rope_part), part);
 }
 

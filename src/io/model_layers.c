@@ -2,6 +2,7 @@
  *
  * Source: transformers 5.24, __post_init__() of the configurations and the conditions around
  * apply_rotary_pos_emb() in the modeling files. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +33,7 @@ static const char *type_of_letter(char letter) {
 /* Layers that attend to nothing, or without q and k that turn. */
 static bool attends(const char *type) {
     static const char *const others[] = {"linear_attention", "conv", "mamba", "mamba2",
-                                         "recurrent",        "mlp",  "moe"};
+                                         "recurrent",        "mlp",  "moe",   "cross_attention"};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (strcmp(type, others[i]) == 0)
             return false;
@@ -84,9 +85,9 @@ static void read_listed_types(rwi_model_reader *reader, const json_t *types) {
     if (!make_layers(reader, (int64_t)count))
         return;
     for (size_t i = 0; i < count; i++) {
-        const char *type = json_string_value(json_array_get(types, i));
+        const char *type = rwi_json_text(json_array_get(types, i));
         if (!type)
-            rwi_json_fail(&reader->json, "layer_types[%zu] is not a string", i);
+            rwi_json_fail(&reader->json, "layer_types[%zu] is not a string without NUL", i);
         else
             set_type(reader, (int64_t)i, type);
     }
@@ -174,10 +175,35 @@ static void apply_layer_thetas(rwi_model_reader *reader) {
     const json_t *thetas =
         rwi_json_array(&reader->json, rwi_model_field(reader, "layer_rope_theta"));
     for (int64_t i = 0; i < config->num_layers; i++) {
+        const json_t *theta = json_array_get(thetas, (size_t)i);
+        if (theta && !json_is_number(theta) && !json_is_null(theta))
+            rwi_json_fail(&reader->json, "layer_rope_theta[%lld] is not a number", (long long)i);
         if (thetas)
-            config->layers[i].has_rope = json_number_value(json_array_get(thetas, (size_t)i)) != 0;
+            config->layers[i].has_rope = json_number_value(theta) != 0;
         else if (reader->model->layers_from_end)
             config->layers[i].has_rope = (config->num_layers - 1 - i) % 4 != 0;
+    }
+}
+
+/* Llama 3.2 Vision: layers that attend to an image turn neither q nor k. */
+static void apply_cross_attention_layers(rwi_model_reader *reader) {
+    static const char of_class[] = "[3,8,13,18,23,28,33,38]";
+    rwi_model_config *config = reader->result;
+    const json_t *numbers =
+        rwi_json_array(&reader->json, rwi_model_field(reader, "cross_attention_layers"));
+    if (!numbers)
+        numbers = rwi_model_parse(reader, of_class);
+    if (!config->layers && !make_layers(reader, count_layers(reader)))
+        return;
+    for (int64_t i = 0; i < config->num_layers; i++)
+        set_type(reader, i, full);
+    for (size_t i = 0; i < json_array_size(numbers); i++) {
+        const json_t *value = json_array_get(numbers, i);
+        double number = json_number_value(value);
+        if (!json_is_number(value))
+            rwi_json_fail(&reader->json, "cross_attention_layers[%zu] is not a number", i);
+        else if (number >= 0 && number < (double)config->num_layers && number == floor(number))
+            set_type(reader, (int64_t)number, "cross_attention");
     }
 }
 
@@ -189,7 +215,7 @@ static bool is_forced(const rwi_model_reader *reader, int64_t layer) {
         (pattern && json_number_value(pattern) != 1))
         return false;
     const json_t *types = rwi_json_value(rwi_model_field(reader, "mlp_layer_types"));
-    const char *type = json_string_value(json_array_get(types, (size_t)layer));
+    const char *type = rwi_json_text(json_array_get(types, (size_t)layer));
     if (types)
         return type && strcmp(type, "dense") == 0;
     const json_t *dense = rwi_json_value(rwi_model_field(reader, "first_k_dense_replace"));
@@ -236,6 +262,9 @@ void rwi_model_read_layers(rwi_model_reader *reader) {
         break;
     case RWI_NOPE_THETA:
         apply_layer_thetas(reader);
+        break;
+    case RWI_NOPE_CROSS:
+        apply_cross_attention_layers(reader);
         break;
     }
 }

@@ -103,7 +103,7 @@ static double read_partial_factor(rwi_model_reader *reader) {
 
 /* rotary_dim columns from rotary_start. An odd width is one of a column more, whose frequencies
  * follow from the odd one: theta^(-2i / d) is (theta^((d + 1) / d))^(-2i / (d + 1)). */
-static void set_window(rwi_model_reader *reader, int64_t width) {
+static void set_window(rwi_model_reader *reader, int64_t width, bool is_part) {
     rw_rope_spec *spec = &reader->result->spec;
     spec->rotary_dim = width + width % 2;
     if (width % 2 != 0 && spec->type == RW_ROPE_DYNAMIC)
@@ -113,6 +113,9 @@ static void set_window(rwi_model_reader *reader, int64_t width) {
         spec->theta = pow(spec->theta, (double)spec->rotary_dim / (double)width);
     if (reader->model->traits & RWI_TRAILING)
         spec->rotary_start = spec->head_dim - spec->rotary_dim;
+    if (width == spec->head_dim && width % 2 != 0)
+        rwi_json_fail(&reader->json, "%s is %lld, expected an even number",
+                      is_part ? "qk_rope_head_dim" : "head_dim", (long long)width);
     if (spec->rotary_dim < 2 || spec->rotary_dim > spec->head_dim)
         rwi_json_fail(&reader->json, "rotary_dim is %lld, expected 2 to head_dim's %lld",
                       (long long)spec->rotary_dim, (long long)spec->head_dim);
@@ -129,7 +132,7 @@ static void read_window(rwi_model_reader *reader, int64_t part) {
     const rwi_model_type *model = reader->model;
     int64_t width = 0;
     if (part > 0) {
-        set_window(reader, part);
+        set_window(reader, part, true);
         return;
     }
     double share = partial_counts(reader) ? read_partial_factor(reader) : 0;
@@ -160,7 +163,7 @@ static void read_window(rwi_model_reader *reader, int64_t part) {
     else if (width == 0)
         width = (int64_t)((double)spec->head_dim * (share == 0 ? 1 : share));
     if (reader->json.status == RW_OK)
-        set_window(reader, width);
+        set_window(reader, width, false);
 }
 
 /* ---- theta and lengths -------------------------------------------------------------------------
@@ -215,9 +218,10 @@ static void read_theta(rwi_model_reader *reader) {
     const rwi_model_type *model = reader->model;
     rwi_json_reader *json = &reader->json;
     const json_t *attention = rwi_json_value(rwi_model_field(reader, "attn_config"));
-    double theta = model->theta == 0 ? 10000 : model->theta;
+    double of_llama = reader->known ? 10000 : 0;
+    double theta = model->theta == 0 ? of_llama : model->theta;
     if (reader->local)
-        theta = model->local_theta > 0 ? model->local_theta : 10000;
+        theta = model->local_theta > 0 ? model->local_theta : of_llama;
     theta = rwi_json_positive(json, (rwi_json_field){attention, "rope_theta"}, theta);
     if (!reader->nested || !(model->traits & RWI_INNER_THETA))
         theta = read_outer_theta(reader, theta);
@@ -229,6 +233,8 @@ static void read_theta(rwi_model_reader *reader) {
     if (rwi_model_is(reader, "chatglm"))
         theta *= rwi_json_positive(json, rwi_model_field(reader, "rope_ratio"), 1);
     reader->result->spec.theta = of_layers > 0 ? of_layers : theta;
+    if (reader->result->spec.theta == 0)
+        rwi_json_fail(json, "rope_theta is absent or 0, expected a positive number");
 }
 
 static void read_lengths(rwi_model_reader *reader) {
@@ -480,9 +486,13 @@ static void refuse_more(rwi_model_reader *reader) {
 static void check_spec(rwi_model_reader *reader) {
     rw_message message = {""};
     rw_rope_frequency_list list = {0};
-    if (reader->json.status == RW_OK &&
-        rw_rope_frequencies(&reader->result->spec, 0, &list, &message) != RW_OK)
-        rwi_json_fail(&reader->json, "%s", message.text);
+    const rw_rope_spec *spec = &reader->result->spec;
+    /* longrope has other factors for lengths that no model is trained on */
+    const int64_t lengths[] = {0, spec->type == RW_ROPE_LONGROPE ? INT64_MAX : 0};
+    for (int i = 0; i < 2; i++)
+        if (reader->json.status == RW_OK &&
+            rw_rope_frequencies(spec, lengths[i], &list, &message) != RW_OK)
+            rwi_json_fail(&reader->json, "%s", message.text);
 }
 
 void rwi_model_read_spec(rwi_model_reader *reader) {

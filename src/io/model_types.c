@@ -40,6 +40,8 @@ static const char KEYPOINTS[] =
     "turns keypoints by a learned projection of their coordinates, which is not supported";
 static const char TIMESTAMPS[] =
     "turns audio frames by timestamps beside its language model; give the config of that alone";
+static const char FIRST_HEAD[] =
+    "turns the first head alone, by interleaved pairs, which is not supported";
 static const char INPUT[] = "has relative position embeddings, or turns the input of its attention "
                             "before q and k are projected";
 

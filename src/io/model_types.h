@@ -34,7 +34,8 @@ typedef enum rwi_nope {
     RWI_NOPE_FULL,                /* full_attention */
     RWI_NOPE_FULL_BESIDE_SLIDING, /* full_attention where there is a sliding_window */
     RWI_NOPE_LISTED,              /* those with 0 in no_rope_layers */
-    RWI_NOPE_THETA                /* those with 0 in layer_rope_theta */
+    RWI_NOPE_THETA,               /* those with 0 in layer_rope_theta */
+    RWI_NOPE_CROSS                /* those in cross_attention_layers */
 } rwi_nope;
 
 /* A model with a rotary embedding. Zero means: as Llama, the value in brackets. */
