@@ -68,6 +68,7 @@ template <rw_dtype D> __device__ static inline uint16_t rwi_to_bits(float x) {
  * A lane holds elements of row lane % 16 of a, of column lane % 16 of b and of d.
  *   share(lane)   which of the shares of that row, and of b's column, it holds
  *   rest()        where loads are not moved across
+ *   joining(x)    what a tile adds to the sum, computed at once where registers are few
  *   key(lane, e)  the row of d that its element e is
  *   order(i)      the key that its element i is in the second product, from the first of its share
  *   weights       the second product's b from the first one's d
@@ -82,6 +83,9 @@ template <rw_dtype D> struct rwi_mfma_unit {
         return lane / 16;
     }
     __device__ static inline void rest() {}
+    __device__ static inline float joining(float x) {
+        return x;
+    }
     __device__ static inline int key(int lane, int e) {
         return lane / 16 * 4 + e;
     }
@@ -123,6 +127,9 @@ template <rw_dtype D> struct rwi_wmma_unit {
 #if defined(__HIP_DEVICE_COMPILE__) && defined(RWI_HAS_WMMA)
         asm volatile("" ::: "memory");
 #endif
+    }
+    __device__ static inline float joining(float x) {
+        return rwi_computed_here(x);
     }
     __device__ static inline int key(int lane, int e) {
         return 2 * e + lane / 16;
@@ -168,6 +175,9 @@ template <rw_dtype D> struct rwi_wmma12_unit {
         return lane / 16;
     }
     __device__ static inline void rest() {}
+    __device__ static inline float joining(float x) {
+        return rwi_computed_here(x);
+    }
     __device__ static inline int key(int lane, int e) {
         return lane / 16 * 8 + e;
     }
@@ -324,8 +334,7 @@ template <typename Unit, int M> struct rwi_mma_amd {
                 for (int m = 0; m < M; m++)
 #pragma unroll
                     for (int e = 0; e < KEYS; e++)
-                        out[c + next].x[m][e] =
-                            rwi_computed_here(out[c + next].x[m][e] + tile[next].x[m][e]);
+                        out[c + next].x[m][e] += Unit::joining(tile[next].x[m][e]);
         }
     }
 
