@@ -150,10 +150,14 @@ static void weigh_row(const rw_attention_params *p, state *t, int32_t r) {
     for (int32_t n = 0; n < keys.end; n++)
         largest = scores[n] > largest ? scores[n] : largest;
     float base = rwi_softmax_base(largest);
-#pragma omp simd reduction(+ : sum)
-    for (int32_t n = 0; n < keys.end; n++) {
-        scores[n] = rwi_exp(scores[n] - base);
-        sum += scores[n];
+    for (int32_t first = 0; first < keys.end; first += KEYS) {
+        float part = 0.0f;
+#pragma omp simd reduction(+ : part)
+        for (int32_t n = first; n < first + KEYS; n++) {
+            scores[n] = rwi_exp(scores[n] - base);
+            part += scores[n];
+        }
+        sum += part;
     }
     t->kept[r] = rwi_exp(t->largest[r] - base);
     t->largest[r] = largest;
