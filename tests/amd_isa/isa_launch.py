@@ -126,6 +126,10 @@ class Machine:
             raise ValueError(f'{name} wants its arguments preloaded, which is not done here')
         if self.family != 'cdna' and not properties >> 10 & 1:
             raise ValueError(f'{name} has waves of 64, expected 32')
+        if private and properties & 1:
+            raise ValueError(f'{demangled(name)} on {self.architecture} has {private} bytes of '
+                             'scratch, expected none: it is addressed by a buffer of a kind that '
+                             'the emulator does not know')
         if lds + shared > LDS_BYTES:
             raise ValueError(f'{name} wants {lds + shared} bytes of LDS, expected {LDS_BYTES} at '
                              'most')
