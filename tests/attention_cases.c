@@ -81,7 +81,7 @@ const rwt_case_row rwt_attention_rows[] = {
                 "seq_k=70,heads=2"},
     {RWT_QUICK, "extreme=scale|products|large,dtype=f32|f16|bf16,seq_q=3|40,seq_k=70,heads=2,"
                 "causal=0|1"},
-    {RWT_QUICK, "extreme=small,dtype=f32|f16|bf16,heads=1,group=1,seq_q=1|33,seq_k=8200,head_dim=8,"
+    {RWT_QUICK, "extreme=small,dtype=f32|f16|bf16,heads=1,group=1,seq_q=1,seq_k=8200,head_dim=8,"
                 "v_dim=8"},
     {RWT_FULL, "extreme=small,dtype=f32|f16|bf16,out_dtype=f32|f16,heads=1,group=1,seq_q=1|33,"
                "seq_k=65536,head_dim=8,v_dim=8"},
