@@ -1,4 +1,4 @@
-# The HIP backend: libropewalk-hip.so from kernels/*.hip and backends/hip/*.hip, for one platform.
+# The HIP backend: libropewalk-hip.so from the .hip files of kernels/ and backends/hip/, for one platform.
 #
 #   ROPEWALK_HIP                 auto (amd where a HIP compiler is found, else off), off, amd, nvidia,
 #                                emulated
@@ -15,7 +15,7 @@ set(ROPEWALK_HIP_ARCHITECTURES "gfx90a;gfx942;gfx950;gfx1030;gfx1100;gfx1201" CA
 set(ROPEWALK_HIP_FLAGS "" CACHE STRING "More flags for .hip files, amd and nvidia")
 
 file(GLOB ROPEWALK_HIP_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.hip
-     ${PROJECT_SOURCE_DIR}/backends/hip/*.hip)
+     ${PROJECT_SOURCE_DIR}/kernels/*/*.hip ${PROJECT_SOURCE_DIR}/backends/hip/*.hip)
 set(ROPEWALK_HIP_INCLUDES ${PROJECT_SOURCE_DIR}/include ${ROPEWALK_INTERNAL_INCLUDES})
 
 # What every platform's compiler is told, in gcc's words: kernels move 16 bytes at a time through

@@ -1,8 +1,11 @@
 /* SwiGLU on a GPU; the twin of activation_cpu.c. A thread takes a vector of a row: so much work an
  * element needs many threads, not long ones. */
-#include "row_tiles.h"
-
-#include "activation_kernel.h"
+#include "activation_params.h"
+#include "gpu/dispatch.h"
+#include "gpu/launch.h"
+#include "gpu/row_offsets.h"
+#include "gpu/row_tiles.h"
+#include "gpu/vectors.h"
 
 /* A row of every tensor; of interleaved pairs, `up` is unused. */
 struct swiglu_row {

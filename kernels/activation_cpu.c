@@ -1,7 +1,7 @@
 /* SwiGLU on the CPU; the twin of activation.hip. An item is a piece of a row. */
-#include "activation_kernel.h"
-#include "block_cpu.h"
-#include "pairs_cpu.h"
+#include "activation_params.h"
+#include "cpu/block_cpu.h"
+#include "cpu/pairs_cpu.h"
 
 _Static_assert(RWI_SWIGLU_PIECE <= RWI_CPU_BLOCK, "a piece is computed as one block");
 

@@ -1,7 +1,9 @@
 /* ALiBi and T5 on a GPU; the twin of bias_cpu.c. */
-#include "row_tiles.h"
-
-#include "bias_kernel.h"
+#include "bias_params.h"
+#include "gpu/dispatch.h"
+#include "gpu/launch.h"
+#include "gpu/row_tiles.h"
+#include "gpu/vectors.h"
 
 static __global__ void __launch_bounds__(RWI_BLOCK)
     slopes_kernel(rw_alibi_slopes_params p, rwi_fault_sink) {

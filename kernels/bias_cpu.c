@@ -1,8 +1,8 @@
 /* ALiBi and T5 on the CPU; the twin of bias.hip. An item is a row of one head. */
 #include <string.h>
 
-#include "bias_kernel.h"
-#include "convert_cpu.h"
+#include "bias_params.h"
+#include "cpu/convert_cpu.h"
 
 /* Keys whose bias is computed in f32 and then stored together. */
 #define BLOCK 512

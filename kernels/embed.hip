@@ -1,8 +1,10 @@
 /* Position embeddings that are added to the hidden states, on a GPU; the twin of embed_cpu.c. A
  * block takes a token. */
-#include "launch.h"
-
-#include "embed_kernel.h"
+#include "embed_params.h"
+#include "gpu/dispatch.h"
+#include "gpu/faults.h"
+#include "gpu/launch.h"
+#include "gpu/vectors.h"
 
 /* One token's rows of x and out. */
 struct token_rows {

@@ -1,6 +1,6 @@
 /* Position embeddings that are added to the hidden states, on the CPU; the twin of embed.hip. */
-#include "block_cpu.h"
-#include "embed_kernel.h"
+#include "cpu/block_cpu.h"
+#include "embed_params.h"
 
 /* One token's rows of x and out. */
 typedef struct token_rows {

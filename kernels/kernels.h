@@ -2,19 +2,19 @@
 #ifndef RWI_KERNELS_H
 #define RWI_KERNELS_H
 
-#include "activation_kernel.h"
-#include "attention_kernel.h"
-#include "bias_kernel.h"
-#include "embed_kernel.h"
-#include "kv_kernel.h"
-#include "matmul_kernel.h"
-#include "merge_kernel.h"
-#include "mx_kernel.h"
-#include "norm_kernel.h"
-#include "pattern_kernel.h"
-#include "positions_kernel.h"
-#include "rope_kernel.h"
-#include "softmax_kernel.h"
-#include "statistics_kernel.h"
+#include "activation_params.h"
+#include "attention/attention_params.h"
+#include "bias_params.h"
+#include "embed_params.h"
+#include "kv_params.h"
+#include "matmul_params.h"
+#include "merge_params.h"
+#include "mx_params.h"
+#include "norm_params.h"
+#include "pattern_params.h"
+#include "positions_params.h"
+#include "rope_params.h"
+#include "softmax_params.h"
+#include "statistics_params.h"
 
 #endif

@@ -1,8 +1,11 @@
 /* The KV cache on a GPU; the twin of kv_cpu.c. A block takes a token: threads along x share a head,
  * threads along y take heads. */
-#include "rope_pairs.h"
-
-#include "kv_kernel.h"
+#include "gpu/dispatch.h"
+#include "gpu/faults.h"
+#include "gpu/launch.h"
+#include "gpu/rope_pairs.h"
+#include "gpu/vectors.h"
+#include "kv_params.h"
 
 /* A token's heads of one side: offsets in elements, and the strides of heads. */
 struct token_heads {

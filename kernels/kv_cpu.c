@@ -1,6 +1,6 @@
 /* The KV cache on the CPU; the twin of kv.hip. An item is a token. */
-#include "kv_kernel.h"
-#include "rope_pairs_cpu.h"
+#include "kv_params.h"
+#include "cpu/rope_pairs_cpu.h"
 
 static void copy_heads(const rw_kv_append_params *p, int side, int64_t b, int64_t s,
                        rwi_kv_place place) {

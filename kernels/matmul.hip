@@ -1,9 +1,9 @@
 /* The products around the softmax on a GPU; the twin of matmul_cpu.c. A block computes a tile of
  * 64 x 64, each of its threads 4 x 4 of it, from slices of both matrices in shared memory. */
-#include "launch.h"
-
-#include "matmul_kernel.h"
-#include "sum.h"
+#include "gpu/dispatch.h"
+#include "gpu/launch.h"
+#include "matmul_params.h"
+#include "shared/sum.h"
 
 #define TILE RWI_MATMUL_TILE
 #define DEPTH 16 /* of a slice */

@@ -1,7 +1,7 @@
 /* The products around the softmax on the CPU; the twin of matmul.hip. An item is a row of tiles. */
-#include "convert_cpu.h"
-#include "matmul_kernel.h"
-#include "tile_cpu.h"
+#include "cpu/convert_cpu.h"
+#include "matmul_params.h"
+#include "cpu/tile_cpu.h"
 
 #define TILE RWI_MATMUL_TILE
 #define DEPTH 256 /* of what is packed: it lies in the second-level cache */

@@ -1,8 +1,9 @@
 /* Merging attention over two sets of keys on a GPU; the twin of merge_cpu.c. Threads along x share
  * a query of one head, threads along y take queries. */
-#include "launch.h"
-
-#include "merge_kernel.h"
+#include "gpu/dispatch.h"
+#include "gpu/launch.h"
+#include "gpu/vectors.h"
+#include "merge_params.h"
 
 template <rw_dtype IN, rw_dtype OUT, int VEC>
 static __global__ void __launch_bounds__(RWI_BLOCK)

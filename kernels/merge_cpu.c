@@ -1,7 +1,7 @@
 /* Merging attention over two sets of keys on the CPU; the twin of merge.hip. An item is a query of
  * one head. */
-#include "convert_cpu.h"
-#include "merge_kernel.h"
+#include "cpu/convert_cpu.h"
+#include "merge_params.h"
 
 #define CHUNK 128
 

@@ -1,8 +1,10 @@
 /* Microscaling formats on a GPU; the twin of mx_cpu.c. A few neighbouring threads share a block of
  * 32 elements. */
-#include "launch.h"
-
-#include "mx_kernel.h"
+#include "gpu/dispatch.h"
+#include "gpu/launch.h"
+#include "gpu/row_offsets.h"
+#include "gpu/vectors.h"
+#include "mx_params.h"
 
 /* The parameters of an operation, and whether what a thread moves of the codes lies on multiples of
  * piece_of<> bytes. */

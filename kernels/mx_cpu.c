@@ -1,7 +1,7 @@
 /* Microscaling formats on the CPU; the twin of mx.hip. An item is a block of 32 elements. */
-#include "block_cpu.h"
-#include "mx_kernel.h"
-#include "pairs_cpu.h"
+#include "cpu/block_cpu.h"
+#include "mx_params.h"
+#include "cpu/pairs_cpu.h"
 
 /* Blocks decoded at a time. */
 #define BATCH (RWI_CPU_BLOCK / RW_MX_BLOCK)

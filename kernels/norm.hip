@@ -1,9 +1,11 @@
 /* RMSNorm on a GPU; the twin of norm_cpu.c. The threads along x share a row, which they keep in
  * registers between its sum and its scaling; blocks take as many rows as there are threads along y.
  */
-#include "launch.h"
-
-#include "norm_kernel.h"
+#include "gpu/dispatch.h"
+#include "gpu/launch.h"
+#include "gpu/row_offsets.h"
+#include "gpu/vectors.h"
+#include "norm_params.h"
 
 /* Lanes that reduce by shuffles: no wave has fewer. */
 #define LANES 32

@@ -1,7 +1,7 @@
 /* RMSNorm on the CPU; the twin of norm.hip. An item is a row. */
-#include "block_cpu.h"
-#include "norm_kernel.h"
-#include "pairs_cpu.h"
+#include "cpu/block_cpu.h"
+#include "norm_params.h"
+#include "cpu/pairs_cpu.h"
 
 /* One row of every tensor. */
 typedef struct norm_row {

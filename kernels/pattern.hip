@@ -1,7 +1,10 @@
 /* Attention patterns on a GPU; the twin of pattern_cpu.c. */
-#include "row_tiles.h"
-
-#include "visible.h"
+#include "gpu/dispatch.h"
+#include "gpu/faults.h"
+#include "gpu/launch.h"
+#include "gpu/row_tiles.h"
+#include "gpu/vectors.h"
+#include "gpu/visible.h"
 
 /* The rows of a block. */
 struct block_rows {

@@ -1,5 +1,5 @@
 /* Attention patterns on the CPU; the twin of pattern.hip. An item is a query, or a token. */
-#include "pattern_kernel.h"
+#include "pattern_params.h"
 
 RWI_INLINE void fill_row(const rwi_pattern *pattern, const rwi_pattern_row *row, rw_dtype dtype,
                          bool cells, void *out) {

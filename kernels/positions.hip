@@ -1,7 +1,7 @@
 /* Position ids on a GPU; the twin of positions_cpu.c. An item is a token; a thread takes one. */
-#include "launch.h"
-
-#include "positions_kernel.h"
+#include "gpu/faults.h"
+#include "gpu/launch.h"
+#include "positions_params.h"
 
 /* An operation and how many items it has. */
 template <typename Params> struct sized_params {

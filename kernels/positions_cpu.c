@@ -1,5 +1,5 @@
 /* Position ids on the CPU; the twin of positions.hip. An item is a token. */
-#include "positions_kernel.h"
+#include "positions_params.h"
 
 void RWI_CPU_KERNEL(positions_sequential)(const rw_positions_sequential_params *p, int64_t begin,
                                           int64_t end, rwi_fault_sink *sink) {

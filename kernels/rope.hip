@@ -1,6 +1,10 @@
 /* Rotary position embedding on a GPU; the twin of rope_cpu.c. A block takes a token: a thread holds
  * the turns of its pairs and rotates these pairs of several heads of q and k. */
-#include "rope_pairs.h"
+#include "gpu/dispatch.h"
+#include "gpu/faults.h"
+#include "gpu/launch.h"
+#include "gpu/rope_pairs.h"
+#include "gpu/vectors.h"
 
 /* The most threads along x, each with a vector of pairs. */
 #define MAX_COLUMNS 64

@@ -1,5 +1,5 @@
 /* Rotary position embedding on the CPU; the twin of rope.hip. An item is a token. */
-#include "rope_pairs_cpu.h"
+#include "cpu/rope_pairs_cpu.h"
 
 /* The chunk of one head, counted from its first pair. */
 RWI_INLINE void rotate_head(rw_dtype dtype, bool interleaved, const char *in, char *out,

@@ -1,10 +1,13 @@
 /* Scale, mask and softmax on a GPU; the twin of softmax_cpu.c. */
-#include "reduce.h"
-#include "row_tiles.h"
-#include "visible.h"
-
-#include "softmax_kernel.h"
-#include "sum.h"
+#include "gpu/dispatch.h"
+#include "gpu/faults.h"
+#include "gpu/launch.h"
+#include "gpu/reduce.h"
+#include "gpu/row_tiles.h"
+#include "gpu/vectors.h"
+#include "gpu/visible.h"
+#include "shared/sum.h"
+#include "softmax_params.h"
 
 /* A row that its first thread has found for the others. FULL rows have more than intervals of keys,
  * a scale and a sink. */

@@ -1,6 +1,6 @@
 /* Scale, mask and softmax on the CPU; the twin of softmax.hip. An item is a row. */
-#include "convert_cpu.h"
-#include "softmax_kernel.h"
+#include "cpu/convert_cpu.h"
+#include "softmax_params.h"
 
 /* Scores of a row that are kept between the passes over it: they stay in the first-level cache. */
 #define BUFFER 8192

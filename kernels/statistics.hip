@@ -1,7 +1,8 @@
 /* Statistics of scores on a GPU; the twin of statistics_cpu.c. A block takes a head. */
-#include "launch.h"
-
-#include "statistics_kernel.h"
+#include "gpu/dispatch.h"
+#include "gpu/faults.h"
+#include "gpu/launch.h"
+#include "statistics_params.h"
 
 template <rw_dtype D>
 static __global__ void __launch_bounds__(RWI_BLOCK)

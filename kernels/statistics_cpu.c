@@ -1,5 +1,5 @@
 /* Statistics of scores on the CPU; the twin of statistics.hip. An item is a head. */
-#include "statistics_kernel.h"
+#include "statistics_params.h"
 
 /* Sums that run side by side, so that none waits for the one before. */
 #define LANES 8

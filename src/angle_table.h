@@ -1,4 +1,4 @@
-/* The two-level tables of kernels/angle.h, built in f64 and put on the device. */
+/* The two-level tables of kernels/shared/angle.h, built in f64 and put on the device. */
 #ifndef RWI_ANGLE_TABLE_H
 #define RWI_ANGLE_TABLE_H
 

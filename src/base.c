@@ -1,7 +1,7 @@
 /* Names, sizes and views: the small functions of base.h. */
 #include <ropewalk/base.h>
 
-#include "dtype.h"
+#include "shared/dtype.h"
 
 #define RWI_TEXT(x) RWI_TEXT_EXPANDED(x)
 #define RWI_TEXT_EXPANDED(x) #x

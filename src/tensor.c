@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-#include "dtype.h"
+#include "shared/dtype.h"
 
 /* "[2, 17, 8, 64]" */
 typedef struct shape_text {

@@ -1,7 +1,7 @@
 # Files and the program: config.json, safetensors, `ropewalk` from its command line.
 function(ropewalk_add_io_test name)
   ropewalk_add_test(${name} ropewalk-io)
-  target_sources(${name} PRIVATE io_support.c)
+  target_sources(${name} PRIVATE harness/io_support.c)
   target_compile_definitions(${name} PRIVATE _GNU_SOURCE _FILE_OFFSET_BITS=64
                              RWT_DATA="${CMAKE_CURRENT_SOURCE_DIR}" ${ARGN})
 endfunction()
@@ -13,14 +13,13 @@ foreach(name test_model_config test_model_layers test_model_types test_model_zoo
   ropewalk_add_io_test(${name})
   ropewalk_register(${name} io cpu)
 endforeach()
-target_sources(test_model_layers PRIVATE model_support.c)
-target_sources(test_model_types PRIVATE model_support.c)
+target_sources(test_model_layers PRIVATE harness/model_support.c)
+target_sources(test_model_types PRIVATE harness/model_support.c)
 
 if(ROPEWALK_CLI)
   ropewalk_add_io_test(test_cli RWT_PROGRAM="$<TARGET_FILE:ropewalk-program>")
   target_sources(test_cli PRIVATE ${PROJECT_SOURCE_DIR}/src/cli/array_compare.c)
-  target_include_directories(test_cli PRIVATE ${PROJECT_SOURCE_DIR}/src/cli
-                             ${PROJECT_SOURCE_DIR}/kernels)
+  target_include_directories(test_cli PRIVATE ${PROJECT_SOURCE_DIR}/src/cli)
   add_dependencies(test_cli ropewalk-program)
   ropewalk_register_backends(test_cli)
 

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "test_support.h"
+#include "harness/test_support.h"
 
 #define LSE_BOUND 1e-4
 #define MAX_HEADS 8

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "safetensors.h"
-#include "test_support.h"
+#include "harness/test_support.h"
 
 #define HF_BOUND 4e-7 /* relative; they take powers of an f32 */
 

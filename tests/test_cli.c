@@ -1,5 +1,5 @@
 /* The program `ropewalk`, run as a user runs it: results, exit statuses, what it leaves behind. */
-#include "program_support.h"
+#include "harness/program_support.h"
 
 #include <jansson.h>
 

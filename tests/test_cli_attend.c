@@ -1,5 +1,5 @@
 /* `ropewalk attend`, run as a user runs it, against attention in double. */
-#include "program_support.h"
+#include "harness/program_support.h"
 
 #include <jansson.h>
 

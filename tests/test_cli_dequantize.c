@@ -1,7 +1,7 @@
 /* `ropewalk dequantize`: every format, layout and dtype, and what it refuses. */
-#include "program_support.h"
+#include "harness/program_support.h"
 
-#include "mx_reference.h"
+#include "drivers/mx_reference.h"
 
 #define NUM_BLOCKS 300
 

@@ -1,5 +1,5 @@
 /* `ropewalk rotate` and `attend` beside a config: whether an axis is that of the heads. */
-#include "program_support.h"
+#include "harness/program_support.h"
 
 /* 8 heads of q, 2 of k. */
 static const char model[] = "{\"model_type\":\"llama\",\"head_dim\":16,\"num_attention_heads\":8,"

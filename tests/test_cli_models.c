@@ -1,5 +1,5 @@
 /* Models as the program's users meet them: `ropewalk frequencies` and `ropewalk rotate`. */
-#include "program_support.h"
+#include "harness/program_support.h"
 
 #include <jansson.h>
 

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "test_support.h"
+#include "harness/test_support.h"
 
 #define MEMORY_FLOATS 8192
 

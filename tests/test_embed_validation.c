@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "test_support.h"
+#include "harness/test_support.h"
 
 #define MEMORY_WORDS 1024 /* of 8 bytes, which serve as ids and, by halves, as floats */
 

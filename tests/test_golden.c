@@ -11,9 +11,9 @@
 #include <jansson.h>
 
 #include "model_config.h"
-#include "rope_reference.h"
+#include "drivers/rope_reference.h"
 #include "safetensors.h"
-#include "test_support.h"
+#include "harness/test_support.h"
 
 #define FREQUENCY_BOUND 1e-6 /* relative; theirs are f32 */
 #define HF_BOUND 6e-5        /* their f32 angles are off by 4e-5 here */

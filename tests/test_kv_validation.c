@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "test_support.h"
+#include "harness/test_support.h"
 
 #define MEMORY_FLOATS 8192
 

@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "mx_reference.h"
-#include "test_support.h"
+#include "drivers/mx_reference.h"
+#include "harness/test_support.h"
 
 #define MEMORY_FLOATS 4096
 

@@ -1,5 +1,5 @@
 /* config.json to frequencies: Hugging Face's own figures, models, every way to break one. */
-#include "io_support.h"
+#include "harness/io_support.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -8,7 +8,7 @@
 
 #include <jansson.h>
 
-#include "harness.h"
+#include "harness/harness.h"
 #include "model_config.h"
 
 /* For texts without a model_type. */

@@ -1,9 +1,9 @@
 /* Types of layers: which embedding each has, and which have none. */
-#include "io_support.h"
+#include "harness/io_support.h"
 
 #include <string.h>
 
-#include "model_support.h"
+#include "harness/model_support.h"
 
 /* 'r' a layer with a rotary embedding, '-' one without. */
 static void assert_layers(const char *text, const char *expected) {

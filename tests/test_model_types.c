@@ -1,13 +1,13 @@
 /* What the reader knows of models: pairings, names of old files, models of several parts,
  * models without a rotary embedding, published files. */
-#include "io_support.h"
+#include "harness/io_support.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "model_support.h"
+#include "harness/model_support.h"
 
 static const rw_rope_pairing half = RW_ROPE_HALF, interleaved = RW_ROPE_INTERLEAVED;
 

@@ -4,7 +4,7 @@
  * golden/zoo.json: a row a class: the fields of its config that concern the embedding, and what the
  * class computes from them in float32 for each type of layers. A null pairing is a rotation of the
  * class's own. */
-#include "io_support.h"
+#include "harness/io_support.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 #include <jansson.h>
 
-#include "harness.h"
+#include "harness/harness.h"
 #include "model_config.h"
 
 #define MAX_FREQUENCIES 512

@@ -4,7 +4,7 @@
  * ROPEWALK_TEST_RANDOM=<cases an operation> and ROPEWALK_TEST_SEED choose the cases;
  * ROPEWALK_TEST_ACROSS=1 takes every usable backend at once and holds their results against each
  * other. */
-#include "harness.h"
+#include "harness/harness.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "test_support.h"
+#include "harness/test_support.h"
 
 static rwt_target_list targets;
 static rwt_case_options case_options = {.tier = RWT_LARGE, .num_random = -1, .seed = 1};

@@ -9,9 +9,9 @@
 
 #include <cmocka.h>
 
-#include "harness_binding.h"
-#include "pattern_case.h"
-#include "test_support.h"
+#include "harness/harness_binding.h"
+#include "drivers/pattern_case.h"
+#include "harness/test_support.h"
 
 #define NUM_PATTERNS 10000
 #define TILES_A_PATTERN 6

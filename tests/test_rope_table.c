@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
-#include "rope_reference.h"
-#include "test_support.h"
+#include "drivers/rope_reference.h"
+#include "harness/test_support.h"
 
 #define NUM_POSITIONS ((int64_t)1 << 20)
 #define BOUND 0x1p-22

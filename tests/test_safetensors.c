@@ -1,5 +1,5 @@
 /* Reading and writing safetensors files: valid ones, every way to break one, random damage. */
-#include "io_support.h"
+#include "harness/io_support.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "harness.h"
+#include "harness/harness.h"
 #include "safetensors.h"
 
 static rwt_folder folder;

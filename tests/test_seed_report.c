@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "test_support.h"
+#include "harness/test_support.h"
 
 static rwt_target_list plain;  /* the CPU: baseline first */
 static rwt_target_list tested; /* the backend under test: its best target last */

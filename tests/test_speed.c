@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "test_support.h"
+#include "harness/test_support.h"
 
 #define LEAST_SPEEDUP 2.0
 

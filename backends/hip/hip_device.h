@@ -15,7 +15,7 @@ typedef unsigned long long rwi_fault_word;
 #define RWI_FAULT_PARTS 4
 
 /* The first fault since the last synchronize, in device memory; every word is RWI_NO_FAULT where
- * there is none. Written by rwi_fault_raise() in kernels/launch.h. */
+ * there is none. Written by rwi_fault_raise() in kernels/gpu/faults.h. */
 typedef struct rwi_fault_record {
     rwi_fault_word claim;                  /* RWI_FAULT_CLAIM() of the launch that reports */
     rwi_fault_word token;                  /* the lowest */

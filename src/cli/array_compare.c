@@ -2,11 +2,7 @@
 
 #include <math.h>
 
-#include "dtype.h"
-
-static double epsilon(rw_dtype dtype) {
-    return dtype == RW_F32 ? 0x1p-23 : dtype == RW_F16 ? 0x1p-10 : 0x1p-7;
-}
+#include "harness/harness.h"
 
 static double distance(double a, double b) {
     if (a == b || (isnan(a) && isnan(b)))
@@ -22,7 +18,7 @@ cli_difference cli_array_compare(const cli_array *a, const cli_array *b,
     for (int64_t row = 0; row < count; row += width) {
         double apart = 0, scale = tolerance->least;
         for (int64_t i = row; i < row + width; i++) {
-            double x = rwi_load(a->dtype, a->data, i), y = rwi_load(b->dtype, b->data, i);
+            double x = rwt_load(a->dtype, a->data, i), y = rwt_load(b->dtype, b->data, i);
             apart = fmax(apart, distance(x, y));
             if (isfinite(x))
                 scale = fmax(scale, fabs(x));
@@ -31,6 +27,6 @@ cli_difference cli_array_compare(const cli_array *a, const cli_array *b,
         if (apart > 0)
             worst.relative = fmax(worst.relative, scale > 0 ? apart / scale : INFINITY);
     }
-    worst.agrees = worst.relative <= tolerance->units * epsilon(a->dtype) + tolerance->share;
+    worst.agrees = worst.relative <= tolerance->units * rwt_dtype_epsilon(a->dtype) + tolerance->share;
     return worst;
 }

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "harness.h"
+#include "harness/harness.h"
 #include "operations.h"
 
 /* null where it was not measured. */

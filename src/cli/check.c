@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "harness.h"
+#include "harness/harness.h"
 #include "operations.h"
 
 /* One run of the command. */

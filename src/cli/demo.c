@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "cli.h"
-#include "harness.h"
+#include "harness/harness.h"
 #include "rotation.h"
-#include "rope_reference.h"
+#include "drivers/rope_reference.h"
 
 /* Tokens at the end of a model's context, where angles are largest. An emulated GPU is slow. */
 #define TOKENS 1024

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "harness.h"
+#include "harness/harness.h"
 
 int cli_check_operations(const cli_options *options) {
     for (int i = 0; i < options->num_operands; i++)

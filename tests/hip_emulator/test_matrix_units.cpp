@@ -2,7 +2,7 @@
  * products in double. */
 #include "emulator_test.h"
 
-#include "mma_amd.h"
+#include "gpu/mma_amd.h"
 
 #include <math.h>
 

@@ -1,0 +1,19 @@
+/* Attention on a GPU; the twin of attention_cpu.c. The kernel is in attention_gpu.h. */
+#include "attention/attention_dtypes.h"
+#include "gpu/dispatch.h"
+
+extern "C" rw_status rwi_hip_attention(rwi_device *device, const rw_attention_params *p) {
+    switch (p->dtype) {
+    case RW_F32:
+        return rwi_hip_attention_f32(device, *p);
+    case RW_F16:
+        return rwi_hip_attention_f16(device, *p);
+    case RW_BF16:
+        return rwi_hip_attention_bf16(device, *p);
+    case RW_I32:
+    case RW_I64:
+    case RW_U8:
+        break;
+    }
+    return rwi_hip_unsupported_dtype(device, p->dtype);
+}

@@ -1,0 +1,7 @@
+/* Attention over bf16 on a GPU. */
+#include "attention/attention_dtypes.h"
+#include "attention/attention_gpu.h"
+
+rw_status rwi_hip_attention_bf16(rwi_device *device, const rw_attention_params &p) {
+    return launch_dtype<RW_BF16>(device, p);
+}

@@ -1,0 +1,40 @@
+/* What the parts of the keys gave, made one, on the CPU; the twin of attention_combine.hip. */
+#include "attention/attention_store_cpu.h"
+#include "shared/exponential.h"
+
+/* Row `number` of all, of its parts. */
+static void combine_row(const rw_attention_params *p, int64_t number) {
+    float out[RWI_ATTENTION_MAX_DIM] = {0}, largest = -INFINITY, sum = 0.0f;
+    int64_t rows = attention_combine_work(p).items, group, r, b, kv_head, bad;
+    rwi_attention_row row;
+    rwi_split_index(number, rwi_attention_group_rows(p), &group, &r);
+    rwi_split_index(group, p->rules.scores.heads / p->group, &b, &kv_head);
+    rwi_attention_find_whole_row(p, b, kv_head, r, &row, &bad);
+    if (!row.sane)
+        return;
+    for (int64_t part = 0; part < p->parts.count; part++) {
+        float of_part = p->parts.largest[part * rows + number];
+        if (p->parts.sum[part * rows + number] != 0.0f && of_part > largest)
+            largest = of_part;
+    }
+    float base = rwi_softmax_base(largest);
+    for (int64_t part = 0; part < p->parts.count; part++) {
+        int64_t at = part * rows + number;
+        if (p->parts.sum[at] == 0.0f)
+            continue;
+        float weight = rwi_exp(p->parts.largest[at] - base);
+        const float *from = p->parts.out + at * p->v_dim;
+        sum += weight * p->parts.sum[at];
+#pragma omp simd
+        for (int64_t d = 0; d < p->v_dim; d++)
+            out[d] += weight * from[d];
+    }
+    rwi_attention_store_any(p, b, &row, out, rwi_attention_finish(p, row.h, base, sum));
+}
+
+void RWI_CPU_KERNEL(attention_combine)(const rw_attention_combine_params *p, int64_t begin,
+                                       int64_t end, rwi_fault_sink *sink) {
+    (void)sink; /* attention reported what makes no sense */
+    for (int64_t number = begin; number < end; number++)
+        combine_row(p, number);
+}

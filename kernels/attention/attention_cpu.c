@@ -1,0 +1,311 @@
+/* Attention on the CPU; the twin of attention.hip. An item is a tile of rows: queries of the heads
+ * that share k and v.
+ *
+ * Many rows meet k and v where these lie, as far as they hold words that can be multiplied: f32,
+ * and pairs of bf16 where the processor has an instruction for them. So it is q that is transposed,
+ * not k: rows lie side by side, and with them their scores, [key][row]. Few rows wait for memory,
+ * which is read fastest one row after another; their scores are [row][key].
+ */
+#include "attention/attention_softmax_cpu.h"
+
+#define CHUNK 16 /* keys whose values lie in the first-level cache */
+
+/* ---- scores ------------------------------------------------------------------------------ */
+
+RWI_INLINE void multiply_panels(state *t, const rwi_word *const *k, bool pairs) {
+    for (int32_t panel = 0; panel < panels(t); panel++) {
+        rwi_span keys = keys_of_panel(t, panel);
+        rwi_tile_product product = {.a_rows = k + keys.begin,
+                                    .a_depth = 1,
+                                    .b = t->q + panel * PANEL * t->words,
+                                    .b_row = PANEL,
+                                    .c = t->scores + (panel * KEYS + keys.begin) * PANEL,
+                                    .c_row = PANEL,
+                                    .rows = keys.end - keys.begin,
+                                    .columns = PANEL,
+                                    .depth = t->words,
+                                    .pairs = pairs};
+        rwi_tile_multiply(&product);
+    }
+}
+
+RWI_INLINE void multiply_few_k(state *t, rw_dtype dtype, bool pairs) {
+    rwi_few_product product = {.few = t->q,
+                               .keys = t->k_rows,
+                               .c = t->scores,
+                               .c_row = FEW_KEYS,
+                               .groups = rwi_ceil_div(t->item.rows, RWI_FEW_ROWS),
+                               .num_keys = padded_keys(t),
+                               .words = t->words};
+    rwi_few_multiply(&product, dtype, pairs);
+}
+
+static void multiply_any_few_k(const rw_attention_params *p, state *t) {
+    if (t->pairs)
+        multiply_few_k(t, RW_BF16, true);
+    else if (p->dtype == RW_BF16)
+        multiply_few_k(t, RW_BF16, false);
+    else if (p->dtype == RW_F16)
+        multiply_few_k(t, RW_F16, false);
+    else
+        multiply_few_k(t, RW_F32, false);
+}
+
+/* Scores but for what the rules make of them. */
+static void multiply_q_k(const rw_attention_params *p, state *t) {
+    const rwi_word *k[KEYS];
+    bool words = are_words(p, t);
+    if (t->few) {
+        multiply_any_few_k(p, t);
+        return;
+    }
+    for (int64_t n = 0; n < padded_keys(t); n++) {
+        k[n] = words ? (const rwi_word *)t->k_rows[n] : t->key_words + n * MAX_DIM;
+        if (!words)
+            rwi_cpu_load(p->dtype, t->k_rows[n], p->head_dim, t->key_words + n * MAX_DIM);
+    }
+    if (t->pairs)
+        multiply_panels(t, k, true);
+    else
+        multiply_panels(t, k, false);
+}
+
+/* ---- weighted values --------------------------------------------------------------------- */
+
+/* Whether v holds neither NaN nor Inf. */
+static bool are_finite(const rw_attention_params *p, const state *t) {
+    uint32_t most = 0;
+    for (int64_t n = 0; n < t->keys; n++) {
+        const uint32_t *wide = t->v_rows[n];
+        const uint16_t *narrow = t->v_rows[n];
+        if (p->dtype == RW_F32) {
+#pragma omp simd reduction(max : most)
+            for (int64_t d = 0; d < p->v_dim; d++)
+                most = (wide[d] & 0x7FFFFFFFu) > most ? wide[d] & 0x7FFFFFFFu : most;
+        } else {
+            uint16_t top = 0;
+#pragma omp simd reduction(max : top)
+            for (int64_t d = 0; d < p->v_dim; d++)
+                top = (narrow[d] & 0x7FFFu) > top ? narrow[d] & 0x7FFFu : top;
+            most = top > most ? top : most;
+        }
+    }
+    return most < (p->dtype == RW_F32 ? 0x7F800000u : p->dtype == RW_BF16 ? 0x7F80u : 0x7C00u);
+}
+
+/* Weights times v where v has NaN or Inf: a weight of 0 takes nothing of it. */
+static void multiply_with_care(const rw_attention_params *p, state *t) {
+    float line[MAX_DIM];
+    for (int32_t r = 0; r < t->item.rows; r++) {
+        const float *weights = scores_of(t, r);
+        float *out = t->out + r * t->width, *part = t->out_rest + r * t->width;
+        rwi_span keys = {0, (int32_t)t->keys};
+        if (!t->few)
+            keys = rwi_span_meet(keys_of_panel(t, r / PANEL), 0, t->keys);
+        if (rwi_span_empty(keys))
+            continue;
+        for (int64_t d = 0; d < p->v_dim; d++) {
+            out[d] *= t->kept[r];
+            part[d] *= t->kept[r];
+        }
+        for (int64_t n = keys.begin; n < keys.end; n++) {
+            float weight = weights[n * score_stride(t)];
+            if (weight == 0.0f)
+                continue;
+            rwi_cpu_load(p->dtype, t->v_rows[n], p->v_dim, line);
+            for (int64_t d = 0; d < p->v_dim; d++)
+                part[d] += weight * line[d];
+        }
+        for (int64_t d = 0; d < p->v_dim; d++)
+            rwi_sum_join(&out[d], &part[d]);
+    }
+}
+
+/* Elements of two keys to words. */
+static void pair_values(const uint16_t *even, const uint16_t *odd, int64_t count, float *words) {
+    int64_t d = 0;
+#if defined(__AVX512F__) /* in half the instructions that compilers find */
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
+                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    for (; d + 32 <= count; d += 32) {
+        __m512i a = _mm512_loadu_si512(even + d), b = _mm512_loadu_si512(odd + d);
+        _mm512_storeu_si512(words + d, _mm512_permutex2var_epi16(a, low, b));
+        _mm512_storeu_si512(words + d + 16, _mm512_permutex2var_epi16(a, high, b));
+    }
+#endif
+    for (; d < count; d++) {
+        uint32_t word = (uint32_t)odd[d] << 16 | even[d];
+        memcpy(words + d, &word, sizeof word);
+    }
+}
+
+/* Values of keys [begin, end) of the tile as they are multiplied: as f32, or two keys together. */
+static void copy_v(const rw_attention_params *p, state *t, int64_t begin, int64_t end) {
+    int64_t step = t->pairs ? 2 : 1;
+    for (int64_t n = begin; n < end; n += step) {
+        float *line = t->key_words + (n - begin) / step * t->width;
+        t->v_words[(n - begin) / step] = line;
+        if (t->pairs)
+            pair_values(t->v_rows[n], t->v_rows[n + 1], p->v_dim, line);
+        else if (p->dtype == RW_F32)
+            rwi_few_copy(t->v_rows[n], p->v_dim, line);
+        else
+            rwi_cpu_load(p->dtype, t->v_rows[n], p->v_dim, line);
+        for (int64_t d = p->v_dim; d < t->width; d++)
+            line[d] = 0.0f;
+    }
+}
+
+/* The same for a whole tile, where the keys lie if they can stay there. */
+static void prepare_v(const rw_attention_params *p, state *t) {
+    if (p->dtype != RW_F32 || p->v_dim != t->width) {
+        copy_v(p, t, 0, padded_keys(t));
+        return;
+    }
+    for (int64_t n = 0; n < padded_keys(t); n++)
+        t->v_words[n] = t->v_rows[n];
+}
+
+/* Weights of two keys to a word; `step` lies between them, and `count` such words side by side. */
+RWI_INLINE void pair_weights(const float *weights, int64_t step, int64_t count, uint32_t *words) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) {
+        const float *even = weights + (step == 1 ? 2 * i : i);
+        words[i] = (uint32_t)rwi_f32_to_bf16(even[step]) << 16 | rwi_f32_to_bf16(even[0]);
+    }
+}
+
+/* Few rows copy all values, CHUNK keys at a time, as they do with k. */
+RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, bool pairs) {
+    int64_t keys = padded_keys(t), step = pairs ? 2 : 1;
+    for (int32_t r = 0; pairs && r < t->item.rows; r++)
+        pair_weights(t->scores + r * FEW_KEYS, 1, keys / 2, t->weight_pairs + r * FEW_KEYS / 2);
+    for (int64_t begin = 0; begin < keys; begin += CHUNK) {
+        int64_t end = rwi_min(begin + CHUNK, keys);
+        copy_v(p, t, begin, end);
+        const rwi_word *weights = pairs ? (const rwi_word *)t->weight_pairs : t->scores;
+        rwi_tile_product product = {.a = weights + begin / step,
+                                    .a_row = FEW_KEYS / step,
+                                    .a_depth = 1,
+                                    .b = t->key_words,
+                                    .b_row = t->width,
+                                    .c = t->out,
+                                    .c_rest = t->out_rest,
+                                    .c_row = t->width,
+                                    .kept = begin == 0 ? t->kept : NULL,
+                                    .rows = t->item.rows,
+                                    .columns = t->width,
+                                    .depth = (end - begin) / step,
+                                    .pairs = pairs};
+        rwi_tile_multiply(&product);
+    }
+}
+
+RWI_INLINE void multiply_panel(state *t, int32_t panel, bool pairs) {
+    rwi_span keys = keys_of_panel(t, panel);
+    const float *weights = t->scores + panel * PANEL * KEYS;
+    if (rwi_span_empty(keys))
+        return;
+    for (int32_t n = keys.begin; pairs && n < keys.end; n += 2)
+        pair_weights(weights + n * PANEL, PANEL, PANEL, t->weight_pairs + n / 2 * PANEL);
+    int32_t depth_begin = pairs ? keys.begin / 2 : keys.begin;
+    rwi_tile_product product = {
+        .a = (pairs ? (const rwi_word *)t->weight_pairs : weights) + depth_begin * PANEL,
+        .a_row = 1,
+        .a_depth = PANEL,
+        .b_rows = t->v_words + depth_begin,
+        .c = t->out + panel * PANEL * t->width,
+        .c_rest = t->out_rest + panel * PANEL * t->width,
+        .c_row = t->width,
+        .kept = t->kept + panel * PANEL,
+        .rows = rwi_min(PANEL, t->item.rows - panel * PANEL),
+        .columns = t->width,
+        .depth = pairs ? (keys.end - keys.begin) / 2 : keys.end - keys.begin,
+        .pairs = pairs};
+    rwi_tile_multiply(&product);
+}
+
+static void multiply_weights_v(const rw_attention_params *p, state *t) {
+    bool certain = t->sees == RW_TILE_ALL && rwi_attention_is_plain(p);
+    if (!certain && !are_finite(p, t)) {
+        multiply_with_care(p, t);
+        return;
+    }
+    if (t->few && t->pairs)
+        multiply_few_v(p, t, true);
+    else if (t->few)
+        multiply_few_v(p, t, false);
+    else
+        prepare_v(p, t);
+    for (int32_t panel = 0; !t->few && panel < panels(t); panel++) {
+        if (t->pairs)
+            multiply_panel(t, panel, true);
+        else
+            multiply_panel(t, panel, false);
+    }
+}
+
+/* ---- ends -------------------------------------------------------------------------------- */
+
+/* What a part of the keys gives for row `r`. */
+static void store_part(const rw_attention_params *p, const state *t, int32_t r) {
+    int64_t number = rwi_attention_row_number(p, t->item.b, t->item.kv_head, t->item.first + r);
+    int64_t at = t->item.part * attention_combine_work(p).items + number;
+    memcpy(p->parts.out + at * p->v_dim, t->out + r * t->width,
+           (size_t)p->v_dim * sizeof *p->parts.out);
+    p->parts.largest[at] = t->largest[r];
+    p->parts.sum[at] = t->sum[r];
+}
+
+static void end_rows(const rw_attention_params *p, state *t) {
+    for (int32_t r = 0; r < t->item.rows; r++) {
+        const rwi_attention_row *row = &t->rows[r];
+        float base = rwi_softmax_base(t->largest[r]);
+        if (!row->sane)
+            continue;
+        if (p->parts.count == 1)
+            rwi_attention_store_any(p, t->item.b, row, t->out + r * t->width,
+                                    rwi_attention_finish(p, row->h, base, t->sum[r]));
+        else
+            store_part(p, t, r);
+    }
+}
+
+/* An item's parts follow each other, its tiles of rows, its group. */
+static rwi_attention_item find_item(const rw_attention_params *p, int64_t item) {
+    int32_t tile_rows = rwi_attention_tile_rows(p, ROWS);
+    int64_t part, tile;
+    rwi_split_index(item, p->parts.count, &item, &part);
+    rwi_split_index(item, rwi_attention_row_tiles(p, tile_rows), &item, &tile);
+    return rwi_attention_item_at(p, item, tile, part, tile_rows);
+}
+
+static void attend_keys(const rw_attention_params *p, state *t) {
+    find_keys(p, t);
+    multiply_q_k(p, t);
+    weigh(p, t);
+    multiply_weights_v(p, t);
+}
+
+void RWI_CPU_KERNEL(attention)(const rw_attention_params *p, int64_t begin, int64_t end,
+                               rwi_fault_sink *sink) {
+    state t;
+    t.few = rwi_attention_tile_rows(p, ROWS) < ROWS;
+    t.pairs = p->dtype == RW_BF16 && rwi_tile_has_pairs();
+    t.words = t.pairs ? p->head_dim / 2 : p->head_dim;
+    t.width = rwi_ceil_div(p->v_dim, RWI_LANES) * RWI_LANES;
+    int64_t tile_keys = t.few ? FEW_KEYS : KEYS;
+    for (int64_t item = begin; item < end; item++) {
+        t.item = find_item(p, item);
+        begin_rows(p, &t, sink);
+        for (int64_t j = t.item.keys.begin; j < t.item.keys.end; j += tile_keys) {
+            t.first = j;
+            t.keys = rwi_min(tile_keys, t.item.keys.end - j);
+            t.sees = rwi_attention_ask_tile(p, &t.item, j, t.keys);
+            if (t.sees != RW_TILE_NONE)
+                attend_keys(p, &t);
+        }
+        end_rows(p, &t);
+    }
+}

@@ -1,0 +1,12 @@
+/* Attention's entries, one a dtype of q, k and v. */
+#ifndef RWI_ATTENTION_DTYPES_H
+#define RWI_ATTENTION_DTYPES_H
+
+#include "attention/attention_params.h"
+#include "hip/hip_device.h"
+
+rw_status rwi_hip_attention_f32(rwi_device *device, const rw_attention_params &p);
+rw_status rwi_hip_attention_f16(rwi_device *device, const rw_attention_params &p);
+rw_status rwi_hip_attention_bf16(rwi_device *device, const rw_attention_params &p);
+
+#endif

@@ -1,0 +1,258 @@
+/* Attention: parameters and formulas, for attention_cpu.c and attention.hip.
+ *
+ * Heads that share k and v are computed together: a row is a query of one head, and the rows of a
+ * group of heads are numbered query * group + head of the group. Few rows against many keys are
+ * split over the keys: attention computes parts of the keys, attention_combine makes one of them.
+ */
+#ifndef RWI_ATTENTION_PARAMS_H
+#define RWI_ATTENTION_PARAMS_H
+
+#include "shared/kv_pages.h"
+#include "softmax_params.h"
+
+#define RWI_ATTENTION_MAX_DIM 256
+
+#define RWI_LOG2_E 1.44269504f
+
+/* Rows of a tile, few where there are few, and keys. */
+#define RWI_ATTENTION_ROWS 64
+#define RWI_ATTENTION_FEW_ROWS 16
+#define RWI_ATTENTION_KEYS 64
+
+/* The fewest keys of a part. */
+#define RWI_ATTENTION_PART_KEYS 256
+
+/* [batch, heads, seq, width], the last axis of stride 1; k and v in pages: [pages, heads,
+ * page_size, width]. */
+typedef struct rwi_attention_tensor {
+    void *data;
+    int64_t stride[3];
+} rwi_attention_tensor;
+
+/* What the parts of the keys gave, [count, rows of all groups, v_dim] and [count, rows], without the
+ * sinks: sums of weighted values and of weights, relative to the largest score. That score stands by
+ * itself: in an LSE, of 1e7 say, the sum would be lost. */
+typedef struct rwi_attention_parts {
+    int64_t count; /* 1: the keys are not split, and there is nothing here */
+    int64_t keys;  /* of each part but the last, a multiple of RWI_ATTENTION_KEYS */
+    float *out;
+    float *largest; /* of no meaning where the sum is 0 */
+    float *sum;
+} rwi_attention_parts;
+
+typedef struct rw_attention_params {
+    rw_softmax_params rules; /* scores: the lengths alone */
+    rwi_attention_tensor q;
+    rwi_attention_tensor k;
+    rwi_attention_tensor v;
+    rwi_attention_tensor out;
+    rwi_attention_tensor lse; /* f32 without the last axis; data NULL: not wanted */
+    rwi_kv_pages pages;       /* of k and v */
+    rwi_attention_parts parts;
+    rw_dtype dtype; /* of q, k and v */
+    rw_dtype out_dtype;
+    int32_t group; /* heads that share one of k and v */
+    int32_t head_dim;
+    int32_t v_dim;
+} rw_attention_params;
+
+typedef rw_attention_params rw_attention_combine_params;
+
+/* Rows of one group. */
+RWI_INLINE int64_t rwi_attention_group_rows(const rw_attention_params *p) {
+    return p->rules.scores.seq_q * p->group;
+}
+
+/* Groups of all sequences. */
+RWI_INLINE int64_t rwi_attention_groups(const rw_attention_params *p) {
+    return p->rules.scores.batch * (p->rules.scores.heads / p->group);
+}
+
+/* Rows of a tile, RWI_ATTENTION_FEW_ROWS or `most`: two tiles of few read the keys twice, but waste
+ * less. */
+RWI_INLINE int32_t rwi_attention_tile_rows(const rw_attention_params *p, int32_t most) {
+    return rwi_attention_group_rows(p) <= 2 * RWI_ATTENTION_FEW_ROWS ? RWI_ATTENTION_FEW_ROWS
+                                                                     : most;
+}
+
+RWI_INLINE int64_t rwi_attention_row_tiles(const rw_attention_params *p, int32_t tile_rows) {
+    return rwi_ceil_div(rwi_attention_group_rows(p), tile_rows);
+}
+
+/* A tile of rows and the part of the keys that it meets. */
+typedef struct rwi_attention_item {
+    int64_t b;
+    int64_t kv_head;
+    int64_t first; /* row */
+    int32_t rows;
+    int64_t part;
+    rwi_span keys;
+} rwi_attention_item;
+
+/* Items of a group are its tiles of rows, and of each of them its parts. */
+RWI_INLINE int64_t rwi_attention_items(const rw_attention_params *p, int32_t tile_rows) {
+    return rwi_attention_groups(p) * rwi_attention_row_tiles(p, tile_rows) * p->parts.count;
+}
+
+/* Part `part` of tile `tile` of group `group`. */
+RWI_INLINE rwi_attention_item rwi_attention_item_at(const rw_attention_params *p, int64_t group,
+                                                    int64_t tile, int64_t part, int32_t tile_rows) {
+    const rwi_scores *scores = &p->rules.scores;
+    rwi_attention_item found;
+    rwi_split_index(group, scores->heads / p->group, &found.b, &found.kv_head);
+    found.first = tile * tile_rows;
+    found.rows = (int32_t)rwi_min(tile_rows, rwi_attention_group_rows(p) - found.first);
+    found.part = part;
+    found.keys.begin = (int32_t)(part * p->parts.keys);
+    found.keys.end = (int32_t)rwi_min(scores->seq_k, found.keys.begin + p->parts.keys);
+    return found;
+}
+
+/* CPU: an item as above. */
+RWI_INLINE rwi_work attention_work(const rw_attention_params *p) {
+    int32_t tile_rows = rwi_attention_tile_rows(p, RWI_ATTENTION_ROWS);
+    int64_t rows = rwi_min(rwi_attention_group_rows(p), tile_rows);
+    int64_t keys = rwi_min(p->rules.scores.seq_k, p->parts.keys);
+    rwi_work work = {rwi_attention_items(p, tile_rows),
+                     (rows + keys * (1 + rows / 8)) * (p->head_dim + p->v_dim)};
+    return work;
+}
+
+/* An item is a row of any group. */
+RWI_INLINE rwi_work attention_combine_work(const rw_attention_params *p) {
+    rwi_work work = {rwi_attention_groups(p) * rwi_attention_group_rows(p),
+                     p->parts.count * (p->v_dim + 2) * (int64_t)sizeof(float)};
+    return work;
+}
+
+/* A row: its query and head, what it sees and what is added to its scores. */
+typedef struct rwi_attention_row {
+    rwi_pattern_row pattern;
+    int64_t h;
+    int64_t mask; /* offset */
+    float slope;
+    bool sane; /* what the pattern's tensors hold makes sense for it */
+} rwi_attention_row;
+
+/* Whether the keys of a span lie in pages that there are; *bad is the first page number that is
+ * none. */
+RWI_INLINE bool rwi_attention_pages_exist(const rw_attention_params *p, int64_t b, rwi_span keys,
+                                          int64_t *bad) {
+    const rwi_kv_pages *pages = &p->pages;
+    if (!pages->table.data || rwi_span_empty(keys))
+        return true;
+    for (int64_t n = keys.begin >> pages->shift; n <= (keys.end - 1) >> pages->shift; n++) {
+        *bad = rwi_ids_load(&pages->table, 0, b, n);
+        if (*bad < 0 || *bad >= pages->num_pages)
+            return false;
+    }
+    return true;
+}
+
+/* Row `r` of a group, but for what its pages hold. */
+RWI_INLINE void rwi_attention_find_row(const rw_attention_params *p, int64_t b, int64_t kv_head,
+                                       int64_t r, rwi_attention_row *row, int64_t *bad) {
+    int64_t i, head;
+    rwi_split_index(r, p->group, &i, &head);
+    row->h = kv_head * p->group + head;
+    row->sane = rwi_pattern_row_at(&p->rules.pattern, b, i, &row->pattern, bad);
+    row->slope =
+        p->rules.alibi.slopes ? ((const float *)rwi_global(p->rules.alibi.slopes))[row->h] : 0.0f;
+    row->mask = b * p->rules.mask.stride[0] + row->h * p->rules.mask.stride[1] +
+                i * p->rules.mask.stride[2];
+}
+
+/* Where key j lies; false where its page is none. */
+RWI_INLINE bool rwi_attention_find_key(const rw_attention_params *p, int64_t b, int64_t j,
+                                       rwi_kv_place *place) {
+    int64_t bad;
+    return rwi_kv_find(&p->pages, b, j, place, &bad);
+}
+
+/* A key that was found, in k or v. */
+RWI_INLINE int64_t rwi_attention_key_at(const rwi_attention_tensor *tensor, int64_t kv_head,
+                                        const rwi_kv_place *place) {
+    return place->page * tensor->stride[0] + kv_head * tensor->stride[1] +
+           place->row * tensor->stride[2];
+}
+
+/* Where a row lies in a tensor with the heads of q. */
+RWI_INLINE int64_t rwi_attention_at(const rwi_attention_tensor *tensor, int64_t b,
+                                    const rwi_attention_row *row) {
+    return b * tensor->stride[0] + row->h * tensor->stride[1] + row->pattern.i * tensor->stride[2];
+}
+
+/* Whether scores are more than products times the scale. */
+RWI_INLINE bool rwi_attention_is_plain(const rw_attention_params *p) {
+    return p->rules.softcap == 0.0f && !p->rules.alibi.slopes && !p->rules.mask.data;
+}
+
+/* GPU: whether scores are kept as the products that they are made of, which `factor` times their
+ * difference makes an exponent of 2. */
+RWI_INLINE bool rwi_attention_keeps_products(const rw_attention_params *p) {
+    return rwi_attention_is_plain(p) && p->rules.scale > 0.0f &&
+           p->rules.scale * RWI_LOG2_E < INFINITY;
+}
+
+/* What makes a score of one that is kept. */
+RWI_INLINE float rwi_attention_kept_scale(const rw_attention_params *p) {
+    return rwi_attention_keeps_products(p) ? p->rules.scale : 1.0f;
+}
+
+/* The score of key j from its product. */
+RWI_INLINE float rwi_attention_score(const rw_attention_params *p, const rwi_attention_row *row,
+                                     float product, int64_t j) {
+    const rw_softmax_params *rules = &p->rules;
+    float s = rwi_softmax_score(rules, product);
+    if (rules->alibi.slopes)
+        s += rwi_alibi_at(rules->alibi.is_signed, row->slope,
+                          j - rwi_alibi_position(&rules->alibi, &row->pattern));
+    if (rules->mask.data)
+        s += rwi_load(rules->mask.dtype, rwi_global(rules->mask.data), row->mask + j);
+    return s;
+}
+
+/* Which of the keys [j, j + keys) the rows of an item see. */
+RWI_INLINE rw_tile rwi_attention_ask_tile(const rw_attention_params *p,
+                                          const rwi_attention_item *item, int64_t j, int64_t keys) {
+    rwi_rectangle tile = {item->b,
+                          {(int32_t)(item->first / p->group),
+                           (int32_t)((item->first + item->rows - 1) / p->group + 1)},
+                          {(int32_t)j, (int32_t)(j + keys)}};
+    return rwi_pattern_tile(&p->rules.pattern, &tile);
+}
+
+/* Row `r` of a group among the rows of all groups. */
+RWI_INLINE int64_t rwi_attention_row_number(const rw_attention_params *p, int64_t b,
+                                            int64_t kv_head, int64_t r) {
+    int64_t group = b * (p->rules.scores.heads / p->group) + kv_head;
+    return group * rwi_attention_group_rows(p) + r;
+}
+
+/* How a row ends: what its sum of weighted values is multiplied by, and its LSE. */
+typedef struct rwi_attention_end {
+    float share;
+    float lse;
+} rwi_attention_end;
+
+/* `base` is what the exponents of `sum` are taken relative to. */
+RWI_INLINE rwi_attention_end rwi_attention_end_at(float base, float sum) {
+    rwi_attention_end end = {rwi_softmax_share(sum), sum == 0.0f ? -INFINITY : base + logf(sum)};
+    return end;
+}
+
+/* The same with the sink of head h, if there are sinks. */
+RWI_INLINE rwi_attention_end rwi_attention_finish(const rw_attention_params *p, int64_t h,
+                                                  float base, float sum) {
+    if (!p->rules.sinks)
+        return rwi_attention_end_at(base, sum);
+    float sink = rwi_load(p->rules.sinks_dtype, rwi_global(p->rules.sinks), h);
+    float most = sum == 0.0f || sink > base ? sink : base;
+    float new_base = rwi_softmax_base(most);
+    float kept = sum == 0.0f ? 0.0f : expf(base - new_base);
+    rwi_attention_end end = rwi_attention_end_at(new_base, sum * kept + expf(sink - new_base));
+    end.share *= kept;
+    return end;
+}
+
+#endif

@@ -1,0 +1,51 @@
+/* Where attention's results go to, for attention_gpu.h and attention_combine.hip. */
+#ifndef RWI_ATTENTION_STORE_H
+#define RWI_ATTENTION_STORE_H
+
+#include "gpu/vectors.h"
+
+/* Where a row's output goes to, and as what. */
+struct attention_target {
+    void *data;
+    int64_t at;
+    rw_dtype dtype;
+};
+
+/* Four columns; `vectors`: they lie on a multiple of their size. */
+__device__ static inline void attention_store_four(const attention_target &to, int column,
+                                                   const float4 &x, bool vectors) {
+    const int64_t at = to.at + column;
+    void *data = rwi_global(to.data);
+    if (vectors && to.dtype == RW_F32) {
+        *(float4 *)((float *)data + at) = x;
+    } else if (vectors && to.dtype == RW_F16) {
+        *(uint2 *)((uint16_t *)data + at) =
+            make_uint2(rwi_pack_halves<RW_F16>(x.x, x.y), rwi_pack_halves<RW_F16>(x.z, x.w));
+    } else if (vectors) {
+        *(uint2 *)((uint16_t *)data + at) =
+            make_uint2(rwi_pack_halves<RW_BF16>(x.x, x.y), rwi_pack_halves<RW_BF16>(x.z, x.w));
+    } else {
+        rwi_store(to.dtype, data, at, x.x);
+        rwi_store(to.dtype, data, at + 1, x.y);
+        rwi_store(to.dtype, data, at + 2, x.z);
+        rwi_store(to.dtype, data, at + 3, x.w);
+    }
+}
+
+/* The same back, of f32. */
+__device__ static inline float4 attention_load_four(const attention_target &to, int column,
+                                                    bool vectors) {
+    const float *from = (const float *)rwi_global(to.data) + to.at + column;
+    if (vectors)
+        return *(const float4 *)from;
+    return {from[0], from[1], from[2], from[3]};
+}
+
+__device__ static inline void attention_add_four(const float4 &x, float share, float4 *sum) {
+    sum->x += x.x * share;
+    sum->y += x.y * share;
+    sum->z += x.z * share;
+    sum->w += x.w * share;
+}
+
+#endif

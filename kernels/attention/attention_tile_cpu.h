@@ -1,0 +1,174 @@
+/* Attention on the CPU: a tile of rows under way, and where its rows and keys lie. */
+#ifndef RWI_ATTENTION_TILE_CPU_H
+#define RWI_ATTENTION_TILE_CPU_H
+
+#include "attention/attention_store_cpu.h"
+#include "cpu/block_cpu.h"
+#include "cpu/few_rows_cpu.h"
+#include "shared/sum.h"
+
+#define ROWS RWI_ATTENTION_ROWS
+#define KEYS RWI_ATTENTION_KEYS
+#define MAX_DIM RWI_ATTENTION_MAX_DIM
+
+/* Keys that few rows meet at once: more, since memory has to start anew for k and for v. */
+#define FEW_ROWS RWI_ATTENTION_FEW_ROWS
+#define FEW_KEYS (ROWS * KEYS / FEW_ROWS)
+
+/* Rows that lie side by side. */
+#define PANEL (RWI_TILE_VECTORS * RWI_LANES)
+#define PANELS (ROWS / PANEL)
+
+/* Keys are padded to whole blocks of these. */
+#define KEY_BLOCK RWI_FEW_KEYS
+
+/* A tile of rows under way. */
+typedef struct state {
+    rwi_attention_item item;
+    bool few;      /* rows */
+    bool pairs;    /* words are pairs of bf16, else f32 */
+    int64_t words; /* of a row of q and k */
+    int64_t width; /* of a row of v and out, padded */
+    rwi_attention_row rows[ROWS];
+    rwi_span hulls[PANELS]; /* what the rows of a panel may see */
+    int64_t first;          /* key of the tile under way, and how many it has */
+    int64_t keys;
+    rw_tile sees;
+    const void *k_rows[FEW_KEYS]; /* in the caller's tensors, or nothing */
+    const void *v_rows[FEW_KEYS];
+    const float *v_words[KEYS]; /* as they are multiplied */
+    int32_t prefix[2][ROWS];    /* begin and end of what each row sees */
+    int32_t window[2][ROWS];
+    _Alignas(64) float largest[ROWS];
+    float sum[ROWS];
+    float sum_rest[ROWS]; /* what rwi_sum_join() left */
+    float kept[ROWS];     /* what is left of a row's sums once its largest score has grown */
+    float q[ROWS * MAX_DIM];
+    float key_words[KEYS * MAX_DIM]; /* of k, then v, unless they are multiplied where they lie */
+    float scores[ROWS * KEYS];       /* as many as FEW_ROWS * FEW_KEYS */
+    uint32_t weight_pairs[FEW_ROWS * FEW_KEYS / 2]; /* of all few rows, or of a panel */
+    float out[ROWS * MAX_DIM];
+    float out_rest[ROWS * MAX_DIM]; /* what rwi_sum_join() left */
+} state;
+
+static const float nothing[MAX_DIM] = {0}; /* a key that has no page */
+
+/* Whether rows of q, k and v hold words as they are multiplied. */
+static bool are_words(const rw_attention_params *p, const state *t) {
+    return p->dtype == RW_F32 || t->pairs;
+}
+
+/* ---- rows -------------------------------------------------------------------------------- */
+
+/* Row `r` of q to where its words are multiplied. */
+static void pack_row(const rw_attention_params *p, state *t, int32_t r) {
+    float line[MAX_DIM];
+    const void *q =
+        rwi_element(p->dtype, p->q.data, rwi_attention_at(&p->q, t->item.b, &t->rows[r]));
+    if (are_words(p, t))
+        memcpy(line, q, (size_t)t->words * sizeof *line);
+    else
+        rwi_cpu_load(p->dtype, q, p->head_dim, line);
+    if (t->few) {
+        float *to = t->q + rwi_few_place(r, t->words);
+        for (int64_t w = 0; w < t->words; w += 4)
+            memcpy(to + w * RWI_FEW_ROWS, line + w, 4 * sizeof *line);
+        return;
+    }
+    float *to = t->q + r / PANEL * PANEL * t->words + r % PANEL;
+    for (int64_t w = 0; w < t->words; w++)
+        memcpy(to + w * PANEL, line + w, sizeof *line);
+}
+
+/* From the first key of either span to the last. */
+static rwi_span join(rwi_span a, rwi_span b) {
+    if (rwi_span_empty(a) || rwi_span_empty(b))
+        return rwi_span_empty(a) ? b : a;
+    rwi_span both = {(int32_t)rwi_min(a.begin, b.begin), (int32_t)rwi_max(a.end, b.end)};
+    return both;
+}
+
+static void begin_row(const rw_attention_params *p, state *t, int32_t r, rwi_fault_sink *sink) {
+    int64_t bad;
+    rwi_attention_row *row = &t->rows[r];
+    rwi_attention_find_whole_row(p, t->item.b, t->item.kv_head, t->item.first + r, row, &bad);
+    if (!row->sane)
+        rwi_cpu_fault_raise(sink, t->item.b * p->rules.scores.seq_q + row->pattern.i, bad);
+    t->hulls[r / PANEL] = join(t->hulls[r / PANEL], rwi_pattern_hull(&row->pattern));
+    t->prefix[0][r] = row->pattern.prefix.begin;
+    t->prefix[1][r] = row->pattern.prefix.end;
+    t->window[0][r] = row->pattern.window.begin;
+    t->window[1][r] = row->pattern.window.end;
+    pack_row(p, t, r);
+}
+
+static void begin_rows(const rw_attention_params *p, state *t, rwi_fault_sink *sink) {
+    int32_t unit = t->few ? RWI_FEW_ROWS : PANEL;
+    int64_t padded = rwi_ceil_div(t->item.rows, unit) * unit;
+    if (padded != t->item.rows)
+        memset(t->q, 0, (size_t)(padded * t->words) * sizeof *t->q);
+    memset(t->hulls, 0, sizeof t->hulls);
+    memset(t->prefix, 0, sizeof t->prefix); /* rows that there are not see nothing */
+    memset(t->window, 0, sizeof t->window);
+    for (int32_t r = 0; r < t->item.rows; r++)
+        begin_row(p, t, r, sink);
+    for (int32_t r = 0; r < ROWS; r++) {
+        t->largest[r] = -INFINITY;
+        t->sum[r] = t->sum_rest[r] = 0.0f;
+    }
+    memset(t->out, 0, (size_t)(t->item.rows * t->width) * sizeof *t->out);
+    memset(t->out_rest, 0, (size_t)(t->item.rows * t->width) * sizeof *t->out_rest);
+    rwi_span seen = {0, 0};
+    for (int32_t panel = 0; panel < PANELS; panel++)
+        seen = join(seen, t->hulls[panel]);
+    t->item.keys = rwi_span_meet(t->item.keys, seen.begin, seen.end);
+}
+
+/* ---- keys -------------------------------------------------------------------------------- */
+
+static int64_t padded_keys(const state *t) {
+    return rwi_ceil_div(t->keys, KEY_BLOCK) * KEY_BLOCK;
+}
+
+/* Where key `n` of the tile lies in k or v. */
+static const void *find_key(const rw_attention_params *p, const state *t,
+                            const rwi_attention_tensor *tensor, int64_t n) {
+    rwi_kv_place place;
+    if (n >= t->keys || !rwi_attention_find_key(p, t->item.b, t->first + n, &place))
+        return nothing;
+    return rwi_element(p->dtype, tensor->data,
+                       rwi_attention_key_at(tensor, t->item.kv_head, &place));
+}
+
+/* Where the keys of the tile lie: those of a page follow each other. */
+static void find_keys(const rw_attention_params *p, state *t) {
+    int64_t size = (int64_t)rwi_dtype_size(p->dtype), run = 0;
+    for (int64_t n = 0; n < padded_keys(t); n += run) {
+        int64_t left = ((int64_t)1 << p->pages.shift) -
+                       ((t->first + n) & (((int64_t)1 << p->pages.shift) - 1));
+        const char *k = find_key(p, t, &p->k, n), *v = find_key(p, t, &p->v, n);
+        bool found = k != (const char *)nothing;
+        run = rwi_min((n < t->keys ? t->keys : padded_keys(t)) - n, left);
+        for (int64_t i = 0; i < run; i++) {
+            t->k_rows[n + i] = k + (found ? i * p->k.stride[2] * size : 0);
+            t->v_rows[n + i] = v + (found ? i * p->v.stride[2] * size : 0);
+        }
+    }
+}
+
+/* Keys of the tile that rows of a panel may see, in whole blocks. */
+static rwi_span keys_of_panel(const state *t, int32_t panel) {
+    rwi_span all = {(int32_t)t->first, (int32_t)(t->first + t->keys)};
+    rwi_span seen = rwi_span_meet(all, t->hulls[panel].begin, t->hulls[panel].end);
+    rwi_span keys = {(seen.begin - all.begin) / KEY_BLOCK * KEY_BLOCK,
+                     (int32_t)rwi_ceil_div(seen.end - all.begin, KEY_BLOCK) * KEY_BLOCK};
+    if (rwi_span_empty(seen))
+        keys.end = keys.begin;
+    return keys;
+}
+
+static int32_t panels(const state *t) {
+    return (int32_t)rwi_ceil_div(t->item.rows, PANEL);
+}
+
+#endif

@@ -1,8 +1,0 @@
-/* Attention over bf16 on a GPU. */
-#include "attention_gpu.h"
-
-#include "attention_dtypes.h"
-
-rw_status rwi_hip_attention_bf16(rwi_device *device, const rw_attention_params &p) {
-    return launch_dtype<RW_BF16>(device, p);
-}

@@ -1,0 +1,41 @@
+/* How kernels report ids that are out of range. */
+#ifndef RWI_FAULTS_H
+#define RWI_FAULTS_H
+
+#include "hip/hip_device.h"
+
+#include "shared/kernel.h"
+
+/* A function that is rarely called: apart from its callers, whose registers it does not count among,
+ * where a call needs no memory of its own (AMD's takes scratch). */
+#if defined(__CUDA_ARCH__)
+#define RWI_RARE __noinline__
+#else
+#define RWI_RARE
+#endif
+
+/* Reports that token `token` (b * seq + s, below 2^48) has the id `id`, which makes no sense. What is
+ * kept is the first launch that reports and in it the lowest token, however the threads run; all
+ * threads that report one token must report the same id.
+ *
+ * No thread waits for another: lanes of a wave may run in lockstep, where one that waits for its
+ * neighbour would wait forever. Each part of the id is kept in one word below the token, so that the
+ * lowest token decides every word by itself. The launches of a stream run one after another, so
+ * that the first to report is the earliest. */
+RWI_RARE __device__ inline void rwi_fault_raise(rwi_fault_sink sink, int64_t token, int64_t id) {
+    rwi_fault_record *record = sink.record;
+    const rwi_fault_word claim = RWI_FAULT_CLAIM(sink.launch, sink.op);
+    const rwi_fault_word claimed = atomicCAS(&record->claim, RWI_NO_FAULT, claim);
+    if (claimed != RWI_NO_FAULT && claimed != claim)
+        return;
+    if (atomicMin(&record->token, (rwi_fault_word)token) <= (rwi_fault_word)token)
+        return;
+#pragma unroll
+    for (int part = 0; part < RWI_FAULT_PARTS; part++) {
+        const rwi_fault_word bits = (rwi_fault_word)id >> (16 * part) & 0xFFFFu;
+        atomicMin(&record->parts[part], (rwi_fault_word)token << 16 | bits);
+    }
+    *(volatile uint32_t *)rwi_global((const void *)sink.raised) = 1;
+}
+
+#endif

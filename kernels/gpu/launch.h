@@ -1,0 +1,119 @@
+/* Launches of kernels.
+ *
+ * A .hip file holds the kernels of one family, and one entry for each operation:
+ *
+ *   #include "gpu/dispatch.h"
+ *   #include "gpu/launch.h"
+ *   #include "gpu/vectors.h"
+ *   #include "thing_params.h"
+ *
+ *   template <rw_dtype D, int VEC>
+ *   static __global__ void __launch_bounds__(RWI_BLOCK)
+ *   thing_kernel(rw_thing_params p, rwi_fault_sink sink) {
+ *       const int64_t item = rwi_item();
+ *       if (item >= thing_work(&p).items)
+ *           return;
+ *       float x[VEC];
+ *       rwi_load_vector<D>(p.in, item * VEC, x);
+ *       ...
+ *       rwi_store_vector<D>(p.out, item * VEC, x);
+ *   }
+ *
+ *   extern "C" rw_status rwi_hip_thing(rwi_device *device, const rw_thing_params *p) {
+ *       const rwi_launch_shape shape = rwi_launch_items(RWI_OP_thing, thing_work(p).items);
+ *       return rwi_dispatch_float(device, p->dtype, [&](auto dtype) {
+ *           constexpr rw_dtype D = dtype.value;
+ *           return rwi_launch(device, shape, thing_kernel<D, rwi_vector_length<D>>, *p);
+ *       });
+ *   }
+ *
+ * Every kernel takes its parameters and a fault sink, by value. Kernels make no assumption about
+ * the wave: it is 32 or 64 lanes and does not run in lockstep.
+ */
+#ifndef RWI_LAUNCH_H
+#define RWI_LAUNCH_H
+
+#include "gpu/faults.h"
+
+/* Threads of a block, where a kernel has no reason for another number. */
+#define RWI_BLOCK 256
+
+/* What a block gets of dynamic shared memory without asking: on AMD's platform all there is,
+ * on NVIDIA's 48 KiB with its static arrays. */
+#if defined(__HIP_PLATFORM_AMD__)
+#define RWI_UNASKED_SHARED_BYTES ((size_t)64 * 1024)
+#else
+#define RWI_UNASKED_SHARED_BYTES ((size_t)32 * 1024)
+#endif
+
+typedef struct rwi_launch_shape {
+    rwi_op op;
+    dim3 grid;
+    dim3 block;
+    size_t shared_bytes; /* of HIP_DYNAMIC_SHARED */
+} rwi_launch_shape;
+
+/* One block a row (a token, say): kernels return where rwi_block_row() is past the last. */
+static inline rwi_launch_shape rwi_launch_rows(rwi_op op, int64_t rows, dim3 block) {
+    const int64_t most_blocks = 1 << 22; /* along x, so that x counts fewer than 2^32 threads */
+    rwi_launch_shape shape = {op, dim3(1), block, 0};
+    shape.grid.x = (uint32_t)rwi_min(rows, most_blocks);
+    shape.grid.y = (uint32_t)rwi_ceil_div(rows, most_blocks);
+    return shape;
+}
+
+__device__ inline int64_t rwi_block_row() {
+    return (int64_t)blockIdx.y * gridDim.x + blockIdx.x;
+}
+
+/* Lines of blocks: along x the pieces of a line, so that nobody divides to find them. */
+static inline rwi_launch_shape rwi_launch_lines(rwi_op op, int64_t lines, int64_t pieces,
+                                                dim3 block) {
+    const int64_t layers = rwi_ceil_div(lines, 65535);
+    rwi_launch_shape shape = {op, dim3((uint32_t)pieces), block, 0};
+    shape.grid.y = layers == 0 ? 0 : (uint32_t)rwi_ceil_div(lines, layers);
+    shape.grid.z = (uint32_t)layers;
+    return shape;
+}
+
+__device__ inline int64_t rwi_block_line() {
+    return (int64_t)blockIdx.z * gridDim.y + blockIdx.y;
+}
+
+/* One thread an item: kernels return where rwi_item() is past the last. */
+static inline rwi_launch_shape rwi_launch_items(rwi_op op, int64_t items) {
+    return rwi_launch_rows(op, rwi_ceil_div(items, RWI_BLOCK), dim3(RWI_BLOCK));
+}
+
+__device__ inline int64_t rwi_item() {
+    return rwi_block_row() * RWI_BLOCK + threadIdx.x;
+}
+
+/* Launches kernel(params, sink) on the device's stream. Shapes past the limits of a grid (2^31 - 1
+ * blocks along x, 65535 along y and z, 2^32 threads in all) are the runtime's error, not clipped.
+ */
+template <typename Params>
+static inline rw_status rwi_launch(rwi_device *device, const rwi_launch_shape &shape,
+                                   void (*kernel)(Params, rwi_fault_sink), const Params &params) {
+    rwi_hip_device *hip = (rwi_hip_device *)device;
+    if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0)
+        return RW_OK;
+    const rwi_device_scope scope(device);
+    if (scope.status != RW_OK)
+        return scope.status;
+    if (shape.shared_bytes > RWI_UNASKED_SHARED_BYTES) {
+        const rw_status status = rwi_hip_status(
+            device,
+            hipFuncSetAttribute((const void *)kernel, hipFuncAttributeMaxDynamicSharedMemorySize,
+                                (int)shape.shared_bytes),
+            "hipFuncSetAttribute");
+        if (status != RW_OK)
+            return status;
+    }
+    const rwi_fault_sink sink = {hip->record, hip->raised_on_device, ++hip->launches, shape.op};
+    hipLaunchKernelGGL(kernel, shape.grid, shape.block, shape.shared_bytes, hip->stream, params,
+                       sink);
+    return rwi_hip_status(device, hipGetLastError(), "a kernel launch");
+}
+
+#endif

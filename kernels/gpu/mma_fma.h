@@ -1,0 +1,148 @@
+/* Plain multiply and add, for f32 everywhere and for every dtype without matrix hardware: a unit of
+ * mma.h.
+ *
+ * The lanes of a wave are 4 x LANES / 4: lane l holds the queries 4 * q + l / (LANES / 4) and the
+ * keys or columns e * LANES / 4 + l % (LANES / 4), so that lanes side by side read rows side by
+ * side, which lie in different banks. */
+#ifndef RWI_MMA_FMA_H
+#define RWI_MMA_FMA_H
+
+#include "gpu/registers.h"
+
+/* How a dtype lies in shared memory. */
+template <rw_dtype D> struct rwi_fma_element { typedef uint16_t type; };
+template <> struct rwi_fma_element<RW_F32> { typedef float type; };
+
+template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
+    typedef typename rwi_fma_element<D>::type element;
+    static constexpr int LANES = WAVE;
+    static constexpr int ACROSS = LANES / 4; /* lanes side by side along keys */
+    static constexpr int QUERIES = 4 * M;
+    static constexpr int KEYS = 16 / ACROSS;
+    static constexpr int STEP = 4; /* columns of q and k at a time */
+    static constexpr int PITCH = 16 * M + 4;
+
+    struct product {
+        float x[QUERIES][KEYS];
+    };
+
+    __device__ static inline int query(int lane, int q) {
+        return 4 * q + lane / ACROSS;
+    }
+
+    __device__ static inline int key(int lane, int e) {
+        return e * ACROSS + lane % ACROSS;
+    }
+
+    template <int N> __device__ static inline int column(int lane, int n, int e) {
+        return n * 16 + key(lane, e);
+    }
+
+    __device__ static inline void load_step(const element *from, float (&x)[STEP]) {
+        if constexpr (D == RW_F32) {
+            const float4 four = *(const float4 *)from;
+            x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
+        } else {
+            const uint2 two = *(const uint2 *)from;
+            x[0] = rwi_load(D, &two, 0), x[1] = rwi_load(D, &two, 1);
+            x[2] = rwi_load(D, &two, 2), x[3] = rwi_load(D, &two, 3);
+        }
+    }
+
+    template <int WIDTH, int N>
+    __device__ static inline void scores(product (&s)[N], const element *q, const element *k,
+                                         int pitch) {
+        const int lane = (int)__lane_id();
+        const element *from_q = q + query(lane, 0) * pitch, *from_k = k + key(lane, 0) * pitch;
+#pragma unroll 1
+        for (int d = 0; d < WIDTH; d += STEP) {
+            float a[QUERIES][STEP];
+#pragma unroll
+            for (int i = 0; i < QUERIES; i++)
+                load_step(from_q + 4 * i * pitch + d, a[i]);
+#pragma unroll
+            for (int n = 0; n < N; n++)
+#pragma unroll
+                for (int e = 0; e < KEYS; e++) {
+                    float b[STEP];
+                    load_step(from_k + (n * 16 + e * ACROSS) * pitch + d, b);
+#pragma unroll
+                    for (int i = 0; i < QUERIES; i++)
+#pragma unroll
+                        for (int c = 0; c < STEP; c++)
+                            s[n].x[i][e] += a[i][c] * b[c];
+                }
+        }
+    }
+
+    /* Weights pass through shared memory, those of a lane's queries side by side. */
+    template <int NK> __device__ static inline void share(const product (&w)[NK], float *scratch) {
+        const int lane = (int)__lane_id(), at = lane / ACROSS * QUERIES;
+        __syncthreads(); /* the scores there were read */
+#pragma unroll
+        for (int n = 0; n < NK; n++)
+#pragma unroll
+            for (int e = 0; e < KEYS; e++)
+#pragma unroll
+                for (int i = 0; i < QUERIES; i++)
+                    scratch[(n * 16 + key(lane, e)) * PITCH + at + i] =
+                        D == RW_F32 ? w[n].x[i][e] : rwi_round_to(D, w[n].x[i][e]);
+        __syncthreads();
+    }
+
+    /* Sums up a tile by itself before it joins the others, some columns at a time. */
+    template <int NK, int N>
+    __device__ static inline void values(product (&out)[N], const product (&w)[NK],
+                                         const element *v, int pitch, float *scratch) {
+        constexpr int TOGETHER = 4;
+        const int lane = (int)__lane_id();
+        share(w, scratch);
+        const float *weights = scratch + lane / ACROSS * QUERIES;
+        const element *from = v + key(lane, 0);
+#pragma unroll
+        for (int first = 0; first < N; first += TOGETHER) {
+            product tile[TOGETHER] = {};
+#pragma unroll 1
+            for (int k = 0; k < NK * 16; k++) {
+                float a[QUERIES];
+#pragma unroll
+                for (int i = 0; i < QUERIES; i++)
+                    a[i] = weights[k * PITCH + i];
+#pragma unroll
+                for (int n = 0; n < TOGETHER; n++)
+#pragma unroll
+                    for (int e = 0; e < KEYS; e++) {
+                        const int column = (first + n) * 16 + e * ACROSS;
+                        const float b = rwi_load(D, from, k * pitch + column);
+#pragma unroll
+                        for (int i = 0; i < QUERIES; i++)
+                            tile[n].x[i][e] += a[i] * b;
+                    }
+            }
+#pragma unroll
+            for (int n = 0; n < TOGETHER; n++)
+#pragma unroll
+                for (int i = 0; i < QUERIES; i++)
+#pragma unroll
+                    for (int e = 0; e < KEYS; e++)
+                        out[first + n].x[i][e] =
+                            rwi_computed_here(out[first + n].x[i][e] + tile[n].x[i][e]);
+        }
+    }
+
+    __device__ static inline float reduce_max(float x) {
+#pragma unroll
+        for (int distance = 1; distance < ACROSS; distance *= 2)
+            x = fmaxf(x, __shfl_xor(x, distance));
+        return x;
+    }
+
+    __device__ static inline float reduce_sum(float x) {
+#pragma unroll
+        for (int distance = 1; distance < ACROSS; distance *= 2)
+            x += __shfl_xor(x, distance);
+        return x;
+    }
+};
+
+#endif

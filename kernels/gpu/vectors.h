@@ -1,0 +1,155 @@
+/* Accesses of 16 bytes, and the conversion of what they move. */
+#ifndef RWI_VECTORS_H
+#define RWI_VECTORS_H
+
+#include "shared/dtype.h"
+
+/* Elements in 16 bytes. */
+template <rw_dtype D> inline constexpr int rwi_vector_length = D == RW_F32 ? 4 : 8;
+
+/* Whether rows that start at `data`, `num_strides` strides apart (in elements), can be read in
+ * vectors: every row starts on 16 bytes and holds a whole number of vectors. An absent tensor can.
+ */
+typedef struct rwi_rows {
+    const void *data;
+    const int64_t *stride;
+    int num_strides;
+    int64_t columns;
+} rwi_rows;
+
+static inline bool rwi_rows_are_vectors(rw_dtype dtype, const rwi_rows &rows) {
+    const int64_t length = 16 / (int64_t)rwi_dtype_size(dtype);
+    if ((uintptr_t)rows.data % 16 != 0 || rows.columns % length != 0)
+        return false;
+    for (int i = 0; i < rows.num_strides; i++)
+        if (rows.stride[i] % length != 0)
+            return false;
+    return true;
+}
+
+/* How a float dtype lies in memory. */
+template <rw_dtype D> struct rwi_storage { typedef uint16_t type; };
+template <> struct rwi_storage<RW_F32> { typedef float type; };
+
+/* VEC elements as they lie in memory: four words where VEC is rwi_vector_length<D>, else one by one.
+ */
+template <rw_dtype D, int VEC, bool WHOLE = VEC == rwi_vector_length<D>> struct rwi_packed {
+    typename rwi_storage<D>::type elements[VEC];
+};
+template <rw_dtype D, int VEC> struct rwi_packed<D, VEC, true> { uint32_t words[4]; };
+
+/* Elements i .. i + VEC - 1 of an array of D. Whole vectors lie on 16 bytes; one access moves them.
+ */
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_load_packed(const void *data, int64_t i, rwi_packed<D, VEC> &packed) {
+    if constexpr (VEC != rwi_vector_length<D>) {
+        for (int n = 0; n < VEC; n++)
+            packed.elements[n] = ((const typename rwi_storage<D>::type *)data)[i + n];
+    } else {
+        const uint4 chunk = *(const uint4 *)rwi_element(D, data, i);
+        packed = {{chunk.x, chunk.y, chunk.z, chunk.w}};
+    }
+}
+
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_store_packed(void *data, int64_t i, const rwi_packed<D, VEC> &packed) {
+    if constexpr (VEC != rwi_vector_length<D>) {
+        for (int n = 0; n < VEC; n++)
+            ((typename rwi_storage<D>::type *)data)[i + n] = packed.elements[n];
+    } else {
+        const uint32_t(&words)[4] = packed.words;
+        *(uint4 *)rwi_element(D, data, i) = make_uint4(words[0], words[1], words[2], words[3]);
+    }
+}
+
+/* Two halves of a word, the first in its low half.
+ *
+ * Halves are put together and taken apart by shifts of whole words: clang-19 makes vectors of 16-bit
+ * shifts, v_pk_lshrrev_b16, and then uses halves of them that hold something else. */
+template <rw_dtype D> __device__ inline uint32_t rwi_pack_halves(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    uint32_t packed;
+    if constexpr (D == RW_F16)
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    else
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+#else
+    const uint32_t halves[2] = {D == RW_F16 ? rwi_f32_to_f16(low) : rwi_f32_to_bf16(low),
+                                D == RW_F16 ? rwi_f32_to_f16(high) : rwi_f32_to_bf16(high)};
+    return halves[1] << 16 | halves[0];
+#endif
+}
+
+/* The elements as f32. */
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_unpack(const rwi_packed<D, VEC> &packed, float (&x)[VEC]) {
+    if constexpr (VEC != rwi_vector_length<D>) {
+        for (int n = 0; n < VEC; n++)
+            x[n] = rwi_load(D, packed.elements, n);
+    } else if constexpr (D == RW_F32) {
+#pragma unroll
+        for (int n = 0; n < VEC; n++)
+            x[n] = rwi_f32_from_bits(packed.words[n]);
+    } else {
+#pragma unroll
+        for (int n = 0; n < VEC; n++) {
+            const uint32_t word = packed.words[n / 2];
+            if constexpr (D == RW_BF16) /* as rwi_load() does, but in one step */
+                x[n] = rwi_f32_from_bits(n % 2 == 0 ? word << 16 : word & 0xFFFF0000u);
+            else
+                x[n] = rwi_f16_to_f32((uint16_t)(n % 2 == 0 ? word : word >> 16));
+        }
+    }
+}
+
+/* The nearest elements of D. */
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_pack(const float (&x)[VEC], rwi_packed<D, VEC> &packed) {
+    if constexpr (VEC != rwi_vector_length<D>) {
+        for (int n = 0; n < VEC; n++)
+            rwi_store(D, packed.elements, n, x[n]);
+    } else {
+#pragma unroll
+        for (int n = 0; n < 4; n++)
+            if constexpr (D == RW_F32)
+                packed.words[n] = rwi_f32_bits(x[n]);
+            else
+                packed.words[n] = rwi_pack_halves<D>(x[2 * n], x[2 * n + 1]);
+    }
+}
+
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_load_vector(const void *data, int64_t i, float (&x)[VEC]) {
+    rwi_packed<D, VEC> packed;
+    rwi_load_packed(data, i, packed);
+    rwi_unpack(packed, x);
+}
+
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_store_vector(void *data, int64_t i, const float (&x)[VEC]) {
+    rwi_packed<D, VEC> packed;
+    rwi_pack(x, packed);
+    rwi_store_packed(data, i, packed);
+}
+
+/* Element i, bit for bit. */
+template <rw_dtype D>
+__device__ inline void rwi_copy_element(const void *in, void *out, int64_t i) {
+    if constexpr (rwi_vector_length<D> == 4)
+        ((uint32_t *)out)[i] = ((const uint32_t *)in)[i];
+    else
+        ((uint16_t *)out)[i] = ((const uint16_t *)in)[i];
+}
+
+/* Elements i .. i + VEC - 1, bit for bit; one access where VEC is rwi_vector_length<D>. */
+template <rw_dtype D, int VEC>
+__device__ inline void rwi_copy_vector(const void *in, void *out, int64_t i) {
+    if constexpr (VEC == rwi_vector_length<D>)
+        *(uint4 *)rwi_element(D, out, i) = *(const uint4 *)rwi_element(D, in, i);
+    else
+        for (int n = 0; n < VEC; n++)
+            rwi_copy_element<D>(in, out, i + n);
+}
+
+#endif

@@ -1,0 +1,60 @@
+/* RMSNorm: parameters and formulas, for norm_cpu.c and norm.hip. */
+#ifndef RWI_NORM_PARAMS_H
+#define RWI_NORM_PARAMS_H
+
+#include "shared/dtype.h"
+#include "shared/rows.h"
+
+typedef struct rw_rms_norm_params {
+    const void *x;
+    const void *weight;   /* [hidden]; NULL: 1 */
+    const void *residual; /* NULL: none */
+    void *sum;            /* x + residual; NULL where there is none */
+    void *out;
+    rw_dtype dtype; /* of all but the weight */
+    rw_dtype weight_dtype;
+    rwi_row_axes rows;
+    int64_t hidden;
+    double per_column; /* 1 / hidden */
+    int64_t x_stride[3];
+    int64_t residual_stride[3];
+    int64_t sum_stride[3];
+    int64_t out_stride[3];
+    float eps;
+    float weight_offset;
+    bool cast_before_weight;
+} rw_rms_norm_params;
+
+/* An item is a row. */
+RWI_INLINE rwi_work rms_norm_work(const rw_rms_norm_params *p) {
+    int64_t tensors = p->residual ? 4 : 2;
+    rwi_work work = {rwi_row_count(&p->rows),
+                     tensors * p->hidden * (int64_t)rwi_dtype_size(p->dtype)};
+    return work;
+}
+
+/* 1 / rms as first * second: neither overflows nor vanishes where 1 / rms does in f32. */
+typedef struct rwi_rms_factor {
+    float first; /* a power of two */
+    float second;
+} rwi_rms_factor;
+
+RWI_INLINE rwi_rms_factor rms_norm_factor(const rw_rms_norm_params *p, double sum_of_squares) {
+    double mean = sum_of_squares * p->per_column + (double)p->eps;
+    rwi_rms_factor factor = {1.0f, 0.0f};
+    if (mean > 0x1p100) {
+        factor.first = 0x1p-64f;
+        mean *= 0x1p-128;
+    } else if (mean < 0x1p-100) {
+        factor.first = 0x1p96f;
+        mean *= 0x1p192;
+    }
+    factor.second = 1.0f / sqrtf((float)mean);
+    return factor;
+}
+
+RWI_INLINE float rms_norm_scale(float value, rwi_rms_factor factor) {
+    return (value * factor.first) * factor.second;
+}
+
+#endif

@@ -1,0 +1,39 @@
+/* Documents packed in one row, as cu_seqlens [batch, documents + 1] bounds them. */
+#ifndef RWI_DOCUMENT_H
+#define RWI_DOCUMENT_H
+
+#include "shared/ids.h"
+
+typedef struct rwi_documents {
+    rwi_ids cu_seqlens; /* [1, batch, documents + 1] */
+    int64_t count;
+} rwi_documents;
+
+typedef struct rwi_document {
+    int64_t begin;
+    int64_t end;
+} rwi_document;
+
+/* The last document of row b that begins at or before `at`, by halving. Where cu_seqlens decreases
+ * somewhere, the document found may not hold `at`, and then, as where none holds it, this is false
+ * and *bad the bound that is missed. */
+RWI_INLINE bool rwi_document_find(const rwi_documents *documents, int64_t b, int64_t at,
+                                  rwi_document *found, int64_t *bad) {
+    int64_t low = 0, high = documents->count; /* cu_seqlens[low] <= at < cu_seqlens[high] */
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (rwi_ids_load(&documents->cu_seqlens, 0, b, middle) <= at)
+            low = middle;
+        else
+            high = middle;
+    }
+    found->begin = rwi_ids_load(&documents->cu_seqlens, 0, b, low);
+    *bad = found->begin;
+    if (documents->count == 0 || found->begin < 0 || found->begin > at)
+        return false;
+    found->end = rwi_ids_load(&documents->cu_seqlens, 0, b, low + 1);
+    *bad = found->end;
+    return at < found->end;
+}
+
+#endif

@@ -1,0 +1,168 @@
+/* One place to add a dtype: a case in each switch here. There is no default:, so that the compiler
+ * names the switches that miss one.
+ *
+ * The dtype is a constant where these are called (a template argument in HIP, a literal in C), so
+ * every switch folds away.
+ */
+#ifndef RWI_DTYPE_H
+#define RWI_DTYPE_H
+
+#include "shared/kernel.h"
+
+RWI_INLINE uint32_t rwi_f32_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+RWI_INLINE float rwi_f32_from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+RWI_INLINE float rwi_bf16_to_f32(uint16_t bits) {
+    return rwi_f32_from_bits((uint32_t)bits << 16);
+}
+
+/* Round to nearest even; a NaN stays a (quiet) NaN. */
+RWI_INLINE uint16_t rwi_f32_to_bf16(float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800 /* one instruction rather than six */
+    uint16_t narrow;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(narrow) : "f"(value));
+    return narrow;
+#else
+    uint32_t bits = rwi_f32_bits(value);
+    uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+    uint32_t quiet = (bits >> 16) | 0x40u;
+    return (uint16_t)((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded);
+#endif
+}
+
+/* The nearest bf16, as f32. */
+RWI_INLINE float rwi_round_to_bf16(float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800 /* where a pair is rounded eight times as fast */
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(value), "f"(0.0f));
+    return rwi_f32_from_bits(pair);
+#else
+    return rwi_bf16_to_f32(rwi_f32_to_bf16(value));
+#endif
+}
+
+/* C and HIP's own compiler (__HIP__) have a type for f16, other compilers of HIP its functions. */
+#if defined(__cplusplus) && !defined(__HIP__)
+RWI_INLINE float rwi_f16_to_f32(uint16_t bits) {
+    return __half2float(__ushort_as_half(bits));
+}
+
+RWI_INLINE uint16_t rwi_f32_to_f16(float value) {
+    return __half_as_ushort(__float2half_rn(value));
+}
+#else
+RWI_INLINE float rwi_f16_to_f32(uint16_t bits) {
+    _Float16 half;
+    memcpy(&half, &bits, sizeof half);
+    return (float)half;
+}
+
+RWI_INLINE uint16_t rwi_f32_to_f16(float value) {
+#if defined(__HIP_DEVICE_COMPILE__) && __HIP_DEVICE_COMPILE__
+    /* Up to version 22 clang makes of a product that is rounded to f16 v_fma_mixlo_f16(a, b, +0),
+     * which turns -0 into +0. It does not where it cannot see that `value` is a product. */
+    __asm__("" : "+v"(value));
+#endif
+    _Float16 half = (_Float16)value;
+    uint16_t bits;
+    memcpy(&bits, &half, sizeof bits);
+    return bits;
+}
+#endif
+
+RWI_INLINE size_t rwi_dtype_size(rw_dtype dtype) {
+    switch (dtype) {
+    case RW_F32:
+    case RW_I32:
+        return 4;
+    case RW_F16:
+    case RW_BF16:
+        return 2;
+    case RW_I64:
+        return 8;
+    case RW_U8:
+        return 1;
+    }
+    return 0;
+}
+
+RWI_INLINE bool rwi_dtype_is_float(rw_dtype dtype) {
+    switch (dtype) {
+    case RW_F32:
+    case RW_F16:
+    case RW_BF16:
+        return true;
+    case RW_I32:
+    case RW_I64:
+    case RW_U8:
+        return false;
+    }
+    return false;
+}
+
+/* Element `i` of an array of floats. */
+RWI_INLINE float rwi_load(rw_dtype dtype, const void *data, int64_t i) {
+    switch (dtype) {
+    case RW_F32:
+        return ((const float *)data)[i];
+    case RW_F16:
+        return rwi_f16_to_f32(((const uint16_t *)data)[i]);
+    case RW_BF16:
+        return rwi_bf16_to_f32(((const uint16_t *)data)[i]);
+    case RW_I32:
+    case RW_I64:
+    case RW_U8:
+        break;
+    }
+    return 0.0f;
+}
+
+RWI_INLINE void rwi_store(rw_dtype dtype, void *data, int64_t i, float value) {
+    switch (dtype) {
+    case RW_F32:
+        ((float *)data)[i] = value;
+        return;
+    case RW_F16:
+        ((uint16_t *)data)[i] = rwi_f32_to_f16(value);
+        return;
+    case RW_BF16:
+        ((uint16_t *)data)[i] = rwi_f32_to_bf16(value);
+        return;
+    case RW_I32:
+    case RW_I64:
+    case RW_U8:
+        return;
+    }
+}
+
+/* The number of the dtype that is nearest to `value`. */
+RWI_INLINE float rwi_round_to(rw_dtype dtype, float value) {
+    switch (dtype) {
+    case RW_F16:
+        return rwi_f16_to_f32(rwi_f32_to_f16(value));
+    case RW_BF16:
+        return rwi_round_to_bf16(value);
+    case RW_F32:
+    case RW_I32:
+    case RW_I64:
+    case RW_U8:
+        break;
+    }
+    return value;
+}
+
+/* The address of element `i`; the dtype need not be constant. */
+RWI_INLINE void *rwi_element(rw_dtype dtype, const void *data, int64_t i) {
+    return (char *)data + i * (int64_t)rwi_dtype_size(dtype);
+}
+
+#endif

@@ -1,0 +1,78 @@
+/* What C and HIP kernels share: function qualifiers, work sizes, faults.
+ *
+ * Headers in this folder are read by C11 and by HIP C++; their functions are formulas that run on
+ * the host and on the device alike.
+ */
+#ifndef RWI_KERNEL_H
+#define RWI_KERNEL_H
+
+#include <ropewalk/base.h>
+
+#include <math.h>
+#include <string.h>
+
+#ifdef __cplusplus
+#include <hip/hip_fp16.h>
+#include <hip/hip_runtime.h>
+#endif
+
+#ifdef __cplusplus
+#define RWI_INLINE __host__ __device__ static inline __attribute__((always_inline))
+#else
+#define RWI_INLINE static inline __attribute__((always_inline))
+#endif
+
+/* How an operation divides: independent items, 0 .. items-1, and what one costs, so that a backend
+ * can tell whether a team of threads pays. */
+typedef struct rwi_work {
+    int64_t items;
+    int64_t bytes_per_item;
+} rwi_work;
+
+/* Where a kernel reports an id out of range; each backend has its own record behind it. */
+typedef struct rwi_fault_sink rwi_fault_sink;
+
+#ifndef __cplusplus
+/* CPU: keeps the lowest token of the first operation that faulted. Safe from any thread. */
+void rwi_cpu_fault_raise(rwi_fault_sink *sink, int64_t token, int64_t id);
+
+/* The name of a CPU kernel in this compilation: rope -> rope_cpu_v3. */
+#define RWI_CPU_KERNEL(op) RWI_CONCAT(op##_cpu_, RWI_ISA)
+#define RWI_CONCAT(a, b) RWI_CONCAT_EXPANDED(a, b)
+#define RWI_CONCAT_EXPANDED(a, b) a##b
+#endif
+
+/* A pointer to global memory. A GPU's compiler takes one that it read from shared memory for a
+ * pointer to either, whose accesses are slower. */
+RWI_INLINE void *rwi_global(const void *pointer) {
+#if defined(__HIP_PLATFORM_AMD__) && defined(__HIP_DEVICE_COMPILE__) && __HIP_DEVICE_COMPILE__
+    return (void *)(__attribute__((address_space(1))) void *)(uintptr_t)pointer;
+#else
+    return (void *)(uintptr_t)pointer;
+#endif
+}
+
+RWI_INLINE int64_t rwi_min(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+RWI_INLINE int64_t rwi_max(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+RWI_INLINE int64_t rwi_ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+/* Splits index = row * length + column; a division of 64 bits costs a GPU several of 32. */
+RWI_INLINE void rwi_split_index(int64_t index, int64_t length, int64_t *row, int64_t *column) {
+    if (((index | length) >> 32) == 0) {
+        *row = (uint32_t)index / (uint32_t)length;
+        *column = (uint32_t)index % (uint32_t)length;
+    } else {
+        *row = index / length;
+        *column = index % length;
+    }
+}
+
+#endif

@@ -1,0 +1,35 @@
+/* The pages of a KV cache, for what writes it and what reads it. */
+#ifndef RWI_KV_PAGES_H
+#define RWI_KV_PAGES_H
+
+#include "shared/ids.h"
+
+/* Where the positions of a sequence lie: a contiguous cache is one of a page a sequence. */
+typedef struct rwi_kv_pages {
+    rwi_ids table;     /* [1, batch, max_pages]; absent: page b */
+    int64_t num_pages; /* that there are */
+    int64_t length;    /* positions of a sequence */
+    int32_t shift;     /* log2 of a page's positions; 62 without a table */
+} rwi_kv_pages;
+
+typedef struct rwi_kv_place {
+    int64_t page;
+    int64_t row;
+} rwi_kv_place;
+
+/* False where the position or its page is out of range: *bad is it. */
+RWI_INLINE bool rwi_kv_find(const rwi_kv_pages *pages, int64_t b, int64_t position,
+                            rwi_kv_place *place, int64_t *bad) {
+    *bad = position;
+    if (position < 0 || position >= pages->length)
+        return false;
+    place->page = b;
+    place->row = position & (((int64_t)1 << pages->shift) - 1);
+    if (!pages->table.data)
+        return true;
+    place->page = rwi_ids_load(&pages->table, 0, b, position >> pages->shift);
+    *bad = place->page;
+    return place->page >= 0 && place->page < pages->num_pages;
+}
+
+#endif

@@ -1,0 +1,136 @@
+/* Scale, mask and softmax of attention scores: parameters and formulas, for softmax_cpu.c and
+ * softmax.hip. */
+#ifndef RWI_SOFTMAX_PARAMS_H
+#define RWI_SOFTMAX_PARAMS_H
+
+#include "bias_params.h"
+#include "shared/exponential.h"
+#include "pattern_params.h"
+
+/* [batch, heads, seq_q, seq_k], the last axis of stride 1. A row is one query of one head. */
+typedef struct rwi_scores {
+    const void *in;
+    void *out;
+    rw_dtype dtype;
+    int64_t batch;
+    int64_t heads;
+    int64_t seq_q;
+    int64_t seq_k;
+    int64_t in_stride[3];
+    int64_t out_stride[3];
+} rwi_scores;
+
+typedef struct rwi_scores_row {
+    int64_t b;
+    int64_t h;
+    int64_t i;
+} rwi_scores_row;
+
+RWI_INLINE int64_t rwi_scores_rows(const rwi_scores *scores) {
+    return scores->batch * scores->heads * scores->seq_q;
+}
+
+RWI_INLINE rwi_scores_row rwi_scores_find(const rwi_scores *scores, int64_t row) {
+    rwi_scores_row at;
+    int64_t head;
+    rwi_split_index(row, scores->seq_q, &head, &at.i);
+    rwi_split_index(head, scores->heads, &at.b, &at.h);
+    return at;
+}
+
+RWI_INLINE int64_t rwi_scores_offset(const rwi_scores_row *at, const int64_t *stride) {
+    return at->b * stride[0] + at->h * stride[1] + at->i * stride[2];
+}
+
+/* The number of a row's token, which a fault is reported under. */
+RWI_INLINE int64_t rwi_scores_token(const rwi_scores *scores, const rwi_scores_row *at) {
+    return at->b * scores->seq_q + at->i;
+}
+
+/* What is added to scores; stride 0 along an axis that is broadcast. */
+typedef struct rwi_score_mask {
+    const void *data; /* NULL: none */
+    rw_dtype dtype;
+    int64_t stride[3];
+} rwi_score_mask;
+
+typedef struct rw_scale_params {
+    rwi_scores scores;
+    float scale;
+} rw_scale_params;
+
+typedef struct rw_mask_apply_params {
+    rwi_scores scores;
+    rwi_score_mask mask;
+    rwi_pattern pattern; /* without parts: hides nothing */
+} rw_mask_apply_params;
+
+typedef struct rw_softmax_params {
+    rwi_scores scores;
+    float scale;
+    float softcap; /* 0: none */
+    rwi_score_mask mask;
+    rwi_alibi alibi;
+    const void *sinks; /* [heads]; NULL: none */
+    rw_dtype sinks_dtype;
+    rwi_pattern pattern;
+} rw_softmax_params;
+
+/* What ALiBi counts from. */
+RWI_INLINE int32_t rwi_alibi_position(const rwi_alibi *alibi, const rwi_pattern_row *row) {
+    return (int32_t)(row->i + alibi->shift) + (alibi->shift_from_key_end ? row->key_end : 0);
+}
+
+RWI_INLINE rwi_work scale_work(const rw_scale_params *p) {
+    rwi_work work = {rwi_scores_rows(&p->scores),
+                     2 * p->scores.seq_k * (int64_t)rwi_dtype_size(p->scores.dtype)};
+    return work;
+}
+
+RWI_INLINE rwi_work mask_apply_work(const rw_mask_apply_params *p) {
+    rwi_work work = {rwi_scores_rows(&p->scores),
+                     3 * p->scores.seq_k * (int64_t)rwi_dtype_size(p->scores.dtype)};
+    return work;
+}
+
+RWI_INLINE rwi_work softmax_work(const rw_softmax_params *p) {
+    rwi_work work = {rwi_scores_rows(&p->scores), 4 * p->scores.seq_k * (int64_t)sizeof(float)};
+    return work;
+}
+
+/* tanh to about 2 units in the last place, in a form that compilers vectorize. */
+RWI_INLINE float rwi_tanh(float x) {
+#ifdef __cplusplus
+    return tanhf(x);
+#else
+    float size = fabsf(x);
+    float large = 1.0f - 2.0f / (rwi_exp(2.0f * size) + 1.0f);
+    float z = x * x; /* an odd polynomial within 0.625 */
+    float p = -0x1.75d1d6p-8f;
+    p = p * z + 0x1.52217p-6f;
+    p = p * z - 0x1.b83b2cp-5f;
+    p = p * z + 0x1.110718p-3f;
+    p = p * z - 0x1.555532p-2f;
+    float small = x + x * z * p;
+    return size < 0.625f ? small : copysignf(large, x);
+#endif
+}
+
+/* A score but for what is added to it. */
+RWI_INLINE float rwi_softmax_score(const rw_softmax_params *p, float x) {
+    float s = x * p->scale;
+    return p->softcap > 0.0f ? rwi_tanh(s / p->softcap) * p->softcap : s;
+}
+
+/* What exponents are taken relative to: the largest score, or 0 where that is -inf, so that a row
+ * without one sums up to 0 rather than NaN. */
+RWI_INLINE float rwi_softmax_base(float largest) {
+    return largest == -INFINITY ? 0.0f : largest;
+}
+
+/* What each exponential is multiplied by: a row without any gets 0. A NaN stays one. */
+RWI_INLINE float rwi_softmax_share(float sum) {
+    return sum == 0.0f ? 0.0f : 1.0f / sum;
+}
+
+#endif

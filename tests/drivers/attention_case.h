@@ -1,0 +1,131 @@
+/* The cases of rw_attention: their fields and tensors, for its drivers and its reference. */
+#ifndef RWT_ATTENTION_CASE_H
+#define RWT_ATTENTION_CASE_H
+
+#include "drivers/pattern_case.h"
+
+/* scale       in 1/64; 0: none given
+ * mask        [batch, heads, seq_q, seq_k] or [batch, 1, 1, seq_k]
+ * poison      k and v are NaN where no query sees the key
+ * sick        NaN in column 0 of v or k, at the last key that the first query sees; or of the first
+ *             query
+ * paged       k and v in pages, in no order, and pages that no one reads between them
+ * page_fault  the last sequence's page of the last key that its last query sees is -1, or past the
+ *             last
+ * split       there is a workspace
+ * extreme     scores that are exact in f32, and alike in a row: 0 beside a mask of -1e9, of -1e10 or
+ *             of dtype's lowest number, 0 with a scale of 3e38, 2^35 (products); or 2^24 and 2^24 + 2
+ *             (large); or 0 for key 0 and -16.75 for all others (small), which are a small part
+ */
+#define ATTENTION_FIELDS(FIELD, SPLIT)                                                             \
+    FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
+    FIELD(out_dtype, RW_F32, rwt_words_dtype)                                                      \
+    FIELD(batch, 1, NULL)                                                                          \
+    FIELD(heads, 4, NULL)                                                                          \
+    FIELD(group, 2, NULL)                                                                          \
+    FIELD(seq_q, 9, NULL)                                                                          \
+    FIELD(seq_k, 9, NULL)                                                                          \
+    FIELD(head_dim, 32, NULL)                                                                      \
+    FIELD(v_dim, 32, NULL)                                                                         \
+    FIELD(layout, 0, rwt_attention_words_layout)                                                   \
+    FIELD(stride, RWT_CONTIGUOUS, rwt_words_stride)                                                \
+    FIELD(misalign, 0, NULL)                                                                       \
+    FIELD(lse, 1, NULL)                                                                            \
+    FIELD(scale, 0, NULL)                                                                          \
+    FIELD(softcap, 0, NULL)                                                                        \
+    FIELD(mask, 0, rwt_attention_words_mask)                                                       \
+    FIELD(alibi, 0, rwt_attention_words_alibi)                                                     \
+    FIELD(sinks, 0, NULL)                                                                          \
+    FIELD(poison, 0, NULL)                                                                         \
+    FIELD(sick, 0, rwt_attention_words_sick)                                                       \
+    FIELD(paged, 0, rwt_attention_words_paged)                                                     \
+    FIELD(page_size, 16, NULL)                                                                     \
+    FIELD(page_fault, 0, rwt_attention_words_page_fault)                                           \
+    FIELD(split, SPLIT, NULL)                                                                      \
+    FIELD(extreme, 0, rwt_attention_words_extreme)                                                 \
+    RWT_PATTERN_FIELDS(FIELD)                                                                      \
+    FIELD(seed, 0, NULL)
+
+enum {
+    SICK_V = 1,
+    SICK_K,
+    SICK_Q
+};
+
+enum {
+    EXTREME_MASK_1E9 = 1,
+    EXTREME_MASK_1E10,
+    EXTREME_MASK_LOWEST,
+    EXTREME_SCALE,
+    EXTREME_PRODUCTS,
+    EXTREME_LARGE,
+    EXTREME_SMALL
+};
+
+typedef struct rwt_attention_case {
+    ATTENTION_FIELDS(RWT_MEMBER, 0)
+} rwt_attention_case;
+
+extern const char *const rwt_attention_words_layout[];
+extern const char *const rwt_attention_words_mask[];
+extern const char *const rwt_attention_words_alibi[];
+extern const char *const rwt_attention_words_sick[];
+extern const char *const rwt_attention_words_paged[];
+extern const char *const rwt_attention_words_page_fault[];
+extern const char *const rwt_attention_words_extreme[];
+
+typedef struct rwt_attention_plan {
+    rwt_view q;
+    rwt_view k;
+    rwt_view v;
+    rwt_view table;
+    rwt_view out;
+    rwt_view lse;
+    rwt_view workspace;
+    rwt_view mask;
+    rwt_view slopes;
+    rwt_view sinks;
+    rwt_pattern_plan pattern;
+} rwt_attention_plan;
+
+const rwt_attention_case *rwt_attention_case_of(const rwt_case *c);
+
+/* What rw_attention is told; 0: nothing. */
+double rwt_attention_scale(const rwt_attention_case *c);
+const rwt_pattern_fields *rwt_attention_pattern_of(const rwt_attention_case *c);
+
+/* Pages of a sequence, and of the cache. */
+int64_t rwt_attention_pages_each(const rwt_attention_case *c);
+int64_t rwt_attention_num_pages(const rwt_attention_case *c);
+
+/* The page that holds key j of sequence b, as the table says. */
+int64_t rwt_attention_page_of(const rwt_job *job, int64_t b, int64_t j);
+
+/* The element of k or v: key j of sequence b. */
+int64_t rwt_attention_key_at(const rwt_job *job, const rwt_view *view, int64_t b, int64_t h,
+                             int64_t j, int64_t d);
+
+/* Keys [begin, end) of query i: from the first that it sees to the last. */
+typedef struct rwt_attention_hull {
+    int64_t begin;
+    int64_t end;
+} rwt_attention_hull;
+
+rwt_attention_hull rwt_attention_hull_of(const rwt_job *job, int64_t b, int64_t i);
+
+/* Whether what is seen differs by more than intervals: whoever asks for the pages of a query does
+ * not look at every key. */
+bool rwt_attention_has_cells(const rwt_attention_case *c);
+
+void rwt_attention_reference(rwt_job *job);
+
+/* The cases themselves, of rw_attention without a workspace and with one. */
+const char *rwt_attention_invalid(const rwt_case *row);
+extern const rwt_case_row rwt_attention_rows[];
+extern const rwt_case_row rwt_combine_rows[];
+extern const char rwt_attention_random[];
+extern const char rwt_combine_random[];
+extern const rwt_benchmark rwt_attention_benchmarks[];
+extern const rwt_benchmark rwt_combine_benchmarks[];
+
+#endif

@@ -1,0 +1,185 @@
+/* The cases of rw_attention. */
+#include "drivers/attention_case.h"
+
+static bool width_fits(int64_t width) {
+    return width >= 8 && width <= 256 && width % 8 == 0;
+}
+
+const char *rwt_attention_invalid(const rwt_case *row) {
+    const rwt_attention_case *c = rwt_attention_case_of(row);
+    rw_pattern_shape shape = {c->batch, c->seq_q, c->seq_k};
+    if (c->heads < 0 || c->misalign < 0 || c->softcap < 0 || c->scale < 0)
+        return "a length is negative";
+    if (c->group < 1 || c->heads % c->group != 0)
+        return "group must divide heads";
+    if (!width_fits(c->head_dim) || !width_fits(c->v_dim))
+        return "head_dim and v_dim are multiples of 8 from 8 to 256";
+    if (c->page_size < 16 || (c->page_size & (c->page_size - 1)) != 0)
+        return "page_size is a power of two from 16 on";
+    if (c->paged && c->seq_k % c->page_size != 0)
+        return "pages are whole";
+    if (c->page_fault && (!c->paged || rwt_attention_has_cells(c) || c->pattern_at_fault ||
+                          c->seq_q == 0 || c->seq_k == 0 || c->batch == 0 || c->heads == 0))
+        return "a page at fault needs pages and a query that reads them";
+    if (c->sick && (c->mask || c->alibi))
+        return "a NaN whose key has a weight of 0 may show or not";
+    if (c->extreme && (c->scale || c->softcap || c->alibi || c->sinks || c->sick))
+        return "what is extreme is exact";
+    if (c->extreme && (c->extreme <= EXTREME_MASK_LOWEST) != (c->mask != 0))
+        return "a mask is what is extreme, or is not there";
+    return rwt_pattern_invalid(rwt_attention_pattern_of(c), &shape);
+}
+
+const rwt_case_row rwt_attention_rows[] = {
+    {RWT_QUICK, "dtype=f32|f16|bf16,stride=contiguous|gaps|negative,causal=0|1,batch=2"},
+    {RWT_QUICK, "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,seq_k=70,causal=1"},
+    {RWT_QUICK, "layout=bhsd|bshd|hbsd,group=1|2|4,batch=2,seq_k=13"},
+    {RWT_QUICK, "heads=6|12,group=3|6,seq_q=1|5|40,seq_k=66,causal=1"},
+    {RWT_QUICK, "heads=71,group=71,seq_q=3,seq_k=5,head_dim=8,v_dim=8"},
+    {RWT_QUICK, "head_dim=8|40|64|128,v_dim=8|64|72|136,seq_k=20,dtype=f32|bf16"},
+    {RWT_FULL, "head_dim=96|192|256,v_dim=128|200|256,seq_k=130,seq_q=70,heads=2,"
+               "dtype=f32|f16|bf16"},
+    {RWT_QUICK, "seq_q=0|1|3,seq_k=0|1|4,batch=0|1|2,causal=0|1"},
+    {RWT_QUICK, "heads=0,group=1"},
+    {RWT_QUICK, "seq_q=63|64|65|130,seq_k=64|65|129,heads=1,group=1,causal=0|1,head_dim=16,"
+                "v_dim=16"},
+    {RWT_QUICK, "seq_q=5,seq_k=9,causal=1,align=bottom|top"},
+    {RWT_QUICK, "seq_q=9,seq_k=5,causal=1,align=bottom|top,poison=0|1"},
+    {RWT_QUICK, "causal=1,left=0|3|40,seq_q=100,seq_k=150,heads=2,head_dim=16,v_dim=16"},
+    {RWT_QUICK, "left=2,right=1|30,seq_q=40,seq_k=130,heads=2,poison=0|1"},
+    {RWT_QUICK, "causal=1,prefix=0|4|200,seq_q=70,seq_k=70,heads=2"},
+    {RWT_QUICK, "causal=1,left=3,globals=3,seq_q=20,seq_k=140,heads=2"},
+    {RWT_QUICK, "documents=1|4,causal=0|1,seq_q=70,seq_k=70,heads=2,part_dtype=i32|i64"},
+    {RWT_QUICK, "padding=left|right|both,batch=3,causal=0|1,poison=1,seq_k=70"},
+    {RWT_QUICK, "bits=queries|batch|keys,batch=2,poison=1,causal=0|1"},
+    {RWT_QUICK, "hide=queries|batch|keys,batch=2,poison=1"},
+    {RWT_QUICK, "pattern_at_fault=prefix,prefixes=i32,causal=1,batch=3,lse=0|1"},
+    {RWT_QUICK, "pattern_at_fault=padding,padding=both,batch=3,seq_k=70"},
+    {RWT_QUICK, "pattern_at_fault=documents,documents=3,own=1,batch=3,seq_q=5|13,causal=0|1"},
+    {RWT_QUICK, "scale=1|64,softcap=0|2|30,dtype=f32|bf16"},
+    {RWT_QUICK, "mask=full|keys,batch=2,causal=0|1,seq_k=70"},
+    {RWT_QUICK, "alibi=absolute|signed,align=bottom|top,seq_k=70,causal=0|1,seq_q=9|70"},
+    {RWT_QUICK, "align=key_end,padding=right|both,batch=3,causal=0|1,seq_q=1|3|9,seq_k=70,"
+                "alibi=none|absolute|signed,poison=0|1"},
+    {RWT_QUICK, "align=key_end,padding=right,batch=3,causal=1,left=-1|5,seq_q=70,seq_k=150,heads=2,"
+                "globals=0|2,pattern_at_fault=none|padding,alibi=none|absolute"},
+    {RWT_QUICK, "sinks=1,causal=0|1,seq_q=9|12,seq_k=9,softcap=0|5,alibi=none|absolute"},
+    {RWT_QUICK, "sinks=1,seq_k=0"},
+    {RWT_QUICK, "sick=v|k|q,causal=0|1,seq_q=20,seq_k=90,poison=0|1,dtype=f32|bf16"},
+    {RWT_QUICK, "misalign=1|3,dtype=f32|f16|bf16,lse=0"},
+    {RWT_QUICK, "paged=i32|i64,seq_k=48,layout=bhsd|bshd|hbsd,stride=contiguous|gaps|negative,"
+                "batch=2,causal=0|1"},
+    {RWT_QUICK, "paged=i32,page_size=16|32|64|128,seq_k=128,dtype=f32|bf16,causal=1,seq_q=1|70,"
+                "padding=none|right|both,batch=3,poison=1"},
+    {RWT_QUICK, "paged=i64,page_fault=low|high,seq_k=96,batch=3,causal=0|1,padding=none|right,"
+                "left=-1|20"},
+    {RWT_FULL, "seq_q=200,seq_k=515,heads=4,group=2,head_dim=128,v_dim=128,causal=1,"
+               "dtype=f32|f16|bf16,out_dtype=f32|bf16"},
+    {RWT_FULL, "seq_q=1,seq_k=2049,heads=8,group=4,head_dim=64,v_dim=64,batch=2,padding=right,"
+               "dtype=f32|bf16"},
+    {RWT_QUICK, "extreme=mask_1e9|mask_1e10|mask_lowest,mask=keys,dtype=f32|f16|bf16,seq_q=3|40,"
+                "seq_k=70,heads=2"},
+    {RWT_QUICK, "extreme=scale|products|large,dtype=f32|f16|bf16,seq_q=3|40,seq_k=70,heads=2,"
+                "causal=0|1"},
+    {RWT_QUICK, "extreme=small,dtype=f32|f16|bf16,heads=1,group=1,seq_q=1,seq_k=8200,head_dim=8,"
+                "v_dim=8"},
+    {RWT_FULL, "extreme=small,dtype=f32|f16|bf16,out_dtype=f32|f16,heads=1,group=1,seq_q=1|33,"
+               "seq_k=65536,head_dim=8,v_dim=8"},
+    {RWT_QUICK, NULL}};
+
+const char rwt_attention_random[] =
+    "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2|3,heads=1..8,group=1|1|2|3|4,"
+    "seq_q=0..20|0..90,seq_k=0..20|0..150,head_dim=8|16|24|40|64|80|128,v_dim=8|16|32|64|72|128,"
+    "layout=bhsd|bshd|hbsd,stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1,"
+    "scale=0|0|1..40,softcap=0|0|1..30,mask=none|none|full|keys,alibi=none|none|absolute|signed,"
+    "sinks=0|0|1,poison=0|1,sick=none|none|none|v|k|q,causal=0|1,"
+    "align=bottom|top|key_end,left=-1|-1|0..40,right=-1|-1|0..40,prefix=-1|-1|0..60,"
+    "globals=0|0|1..5,documents=0|0|1..5,own=0|1,"
+    "padding=none|none|left|right|both,bits=none|none|none|queries|batch|keys,"
+    "hide=none|none|none|queries|batch|keys,part_dtype=i32|i64,paged=none|none|i32|i64,"
+    "page_size=16|32|64,page_fault=none|none|low|high,split=0|0|1";
+
+/* Few queries against many keys: the keys are split. */
+const rwt_case_row rwt_combine_rows[] = {
+    {RWT_QUICK, "dtype=f32|f16|bf16,out_dtype=f32|bf16,seq_q=1|3,seq_k=520,head_dim=64,v_dim=40"},
+    {RWT_QUICK, "seq_q=1,seq_k=255|256|257|513,heads=8,group=8|1,lse=0|1"},
+    {RWT_QUICK, "seq_q=5,seq_k=600,causal=1,left=-1|300,batch=2,stride=gaps"},
+    {RWT_QUICK, "seq_q=2,seq_k=600,padding=right|both,batch=3,poison=1,causal=0|1"},
+    {RWT_QUICK, "seq_q=1,seq_k=600,sinks=1,alibi=none|absolute,softcap=0|5"},
+    {RWT_QUICK, "seq_q=2,seq_k=640,paged=i32|i64,page_size=16|128,batch=2,padding=none|right"},
+    {RWT_QUICK, "seq_q=3,seq_k=640,paged=i32,page_fault=low|high,batch=2,causal=0|1,left=-1|40"},
+    {RWT_QUICK, "seq_q=3,seq_k=600,batch=2,pattern_at_fault=padding,padding=both"},
+    {RWT_QUICK, "seq_q=3,seq_k=600,sick=v|k|q,poison=1,causal=1"},
+    {RWT_QUICK, "seq_q=9,seq_k=3,causal=1,align=top"},
+    {RWT_FULL, "seq_q=1,seq_k=4100,heads=8,group=4,head_dim=128,v_dim=128,dtype=f32|bf16,"
+               "batch=1|3"},
+    {RWT_QUICK, "extreme=mask_1e9|mask_1e10|mask_lowest,mask=keys,dtype=f32|f16|bf16,seq_q=1,"
+                "seq_k=600,heads=2"},
+    {RWT_QUICK, "extreme=scale|products|large,dtype=f32|f16|bf16,seq_q=2,seq_k=600,heads=2"},
+    {RWT_FULL, "extreme=small,dtype=f32|bf16,heads=1,group=1,seq_q=1,seq_k=65536,head_dim=8,"
+               "v_dim=8"},
+    {RWT_QUICK, NULL}};
+
+const char rwt_combine_random[] =
+    "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2|3,heads=1..8,group=1|1|2|3|4,"
+    "seq_q=1|1|2..6,seq_k=200..1400,head_dim=8|16|64|80,v_dim=8|32|64|72,layout=bhsd|bshd|hbsd,"
+    "stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1,softcap=0|0|1..30,"
+    "mask=none|none|full|keys,alibi=none|none|absolute|signed,sinks=0|0|1,poison=0|1,causal=0|1,"
+    "left=-1|-1|0..400,prefix=-1|-1|0..60,documents=0|0|1..5,padding=none|none|left|right|both,"
+    "paged=none|i32|i64,page_size=16|32|64,page_fault=none|none|low|high";
+
+const rwt_benchmark rwt_attention_benchmarks[] = {
+    {"f32 512x512 8/2x128 causal",
+     "heads=8,group=4,seq_q=512,seq_k=512,head_dim=128,v_dim=128,causal=1,lse=0", true, true,
+     false},
+    {"f32 1x32x2048x128 causal",
+     "heads=32,group=1,seq_q=2048,seq_k=2048,head_dim=128,v_dim=128,causal=1,lse=0", false, true,
+     false},
+    {"bf16 4x32x4096x128 causal",
+     "dtype=bf16,out_dtype=bf16,batch=4,heads=32,group=1,seq_q=4096,seq_k=4096,head_dim=128,"
+     "v_dim=128,causal=1,lse=0",
+     false, true, false},
+    {"bf16 4x32x4096x128 full",
+     "dtype=bf16,out_dtype=bf16,batch=4,heads=32,group=1,seq_q=4096,seq_k=4096,head_dim=128,"
+     "v_dim=128,lse=0",
+     false, true, false},
+    {"bf16 4x32x4096x128 window 1024",
+     "dtype=bf16,out_dtype=bf16,batch=4,heads=32,group=1,seq_q=4096,seq_k=4096,head_dim=128,"
+     "v_dim=128,causal=1,left=1023,lse=0",
+     false, true, false},
+    {"bf16 1x32x16384x128 causal",
+     "dtype=bf16,out_dtype=bf16,heads=32,group=1,seq_q=16384,seq_k=16384,head_dim=128,v_dim=128,"
+     "causal=1,lse=0",
+     false, true, false},
+    {"bf16 1x32x16384x128 window 1024",
+     "dtype=bf16,out_dtype=bf16,heads=32,group=1,seq_q=16384,seq_k=16384,head_dim=128,v_dim=128,"
+     "causal=1,left=1023,lse=0",
+     false, true, false},
+    {"bf16 1x8x65536x128 causal",
+     "dtype=bf16,out_dtype=bf16,heads=8,group=1,seq_q=65536,seq_k=65536,head_dim=128,v_dim=128,"
+     "causal=1",
+     false, true, false},
+    {"bf16 4x32x4096x128 prefix 1024",
+     "dtype=bf16,out_dtype=bf16,batch=4,heads=32,group=1,seq_q=4096,seq_k=4096,head_dim=128,"
+     "v_dim=128,causal=1,prefix=1024,lse=0",
+     false, true, false},
+    {NULL, NULL, false, false, false}};
+
+const rwt_benchmark rwt_combine_benchmarks[] = {
+    {"bf16 1x8192 8/2x128 decode",
+     "dtype=bf16,out_dtype=bf16,heads=8,group=4,seq_q=1,seq_k=8192,head_dim=128,v_dim=128,"
+     "lse=0",
+     true, true, false},
+    {"bf16 64x8192 32/8x128 decode",
+     "dtype=bf16,out_dtype=bf16,batch=64,heads=32,group=4,seq_q=1,seq_k=8192,head_dim=128,"
+     "v_dim=128,lse=0",
+     false, true, false},
+    {"bf16 1x32768 32/8x128 decode",
+     "dtype=bf16,out_dtype=bf16,batch=1,heads=32,group=4,seq_q=1,seq_k=32768,head_dim=128,"
+     "v_dim=128,lse=0",
+     false, true, false},
+    {"bf16 64x8192 32/8x128 decode, pages of 16",
+     "dtype=bf16,out_dtype=bf16,batch=64,heads=32,group=4,seq_q=1,seq_k=8192,head_dim=128,"
+     "v_dim=128,lse=0,paged=i32",
+     false, true, false},
+    {NULL, NULL, false, false, false}};

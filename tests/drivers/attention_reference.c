@@ -1,0 +1,222 @@
+/* What rw_attention computes, naively. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "drivers/attention_case.h"
+
+const rwt_attention_case *rwt_attention_case_of(const rwt_case *c) {
+    return (const rwt_attention_case *)c->values;
+}
+
+double rwt_attention_scale(const rwt_attention_case *c) {
+    switch (c->extreme) {
+    case EXTREME_SCALE:
+        return 3e38;
+    case EXTREME_PRODUCTS:
+        return 32.0;
+    case EXTREME_LARGE:
+    case EXTREME_SMALL:
+        return 1.0;
+    default:
+        return (double)c->scale / 64.0;
+    }
+}
+
+const rwt_pattern_fields *rwt_attention_pattern_of(const rwt_attention_case *c) {
+    return (const rwt_pattern_fields *)&c->causal;
+}
+
+int64_t rwt_attention_pages_each(const rwt_attention_case *c) {
+    return c->seq_k / c->page_size;
+}
+
+int64_t rwt_attention_num_pages(const rwt_attention_case *c) {
+    return c->batch * rwt_attention_pages_each(c) + 3;
+}
+
+int64_t rwt_attention_page_of(const rwt_job *job, int64_t b, int64_t j) {
+    const rwt_attention_plan *plan = job->plan;
+    int64_t n = j / rwt_attention_case_of(&job->c)->page_size;
+    return rwt_buffer_get_id(job, plan->table.buffer, rwt_view_at(&plan->table, b, n, 0, 0));
+}
+
+int64_t rwt_attention_key_at(const rwt_job *job, const rwt_view *view, int64_t b, int64_t h,
+                             int64_t j, int64_t d) {
+    const rwt_attention_case *c = rwt_attention_case_of(&job->c);
+    if (!c->paged)
+        return rwt_view_at(view, b, h, j, d);
+    return rwt_view_at(view, rwt_attention_page_of(job, b, j), h, j % c->page_size, d);
+}
+
+rwt_attention_hull rwt_attention_hull_of(const rwt_job *job, int64_t b, int64_t i) {
+    const rwt_attention_case *c = rwt_attention_case_of(&job->c);
+    const rwt_attention_plan *plan = job->plan;
+    rwt_attention_hull seen = {0, 0};
+    for (int64_t j = 0; j < c->seq_k; j++) {
+        rw_pattern_pair pair = {b, i, j};
+        if (!rwt_pattern_sees(job, rwt_attention_pattern_of(c), &plan->pattern, &pair))
+            continue;
+        if (seen.end == 0)
+            seen.begin = j;
+        seen.end = j + 1;
+    }
+    return seen;
+}
+
+bool rwt_attention_has_cells(const rwt_attention_case *c) {
+    return c->bits || c->hide || c->globals;
+}
+
+/* A score, and the sizes that f32 rounds on the way to it. */
+typedef struct score {
+    bool sees;
+    double s;
+    double carried;
+} score;
+
+static double scale_of(const rwt_attention_case *c) {
+    double scale = rwt_attention_scale(c);
+    return scale != 0.0 ? scale : 1.0 / sqrt((double)c->head_dim);
+}
+
+static double mask_at(const rwt_job *job, int64_t h, const rw_pattern_pair *pair) {
+    const rwt_attention_plan *plan = job->plan;
+    bool full = rwt_attention_case_of(&job->c)->mask == 1;
+    if (plan->mask.buffer < 0)
+        return 0.0;
+    return rwt_buffer_get(
+        job, plan->mask.buffer,
+        rwt_view_at(&plan->mask, pair->b, full ? h : 0, full ? pair->i : 0, pair->j));
+}
+
+static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair) {
+    const rwt_attention_case *c = rwt_attention_case_of(&job->c);
+    const rwt_attention_plan *plan = job->plan;
+    score result = {.sees =
+                        rwt_pattern_sees(job, rwt_attention_pattern_of(c), &plan->pattern, pair)};
+    if (!result.sees)
+        return result;
+    for (int64_t d = 0; d < c->head_dim; d++) {
+        double x =
+            rwt_buffer_get(job, plan->q.buffer, rwt_view_at(&plan->q, pair->b, h, pair->i, d));
+        double y =
+            rwt_buffer_get(job, plan->k.buffer,
+                           rwt_attention_key_at(job, &plan->k, pair->b, h / c->group, pair->j, d));
+        result.s += x * y * scale_of(c);
+        result.carried += fabs(x * y * scale_of(c));
+    }
+    if (c->softcap > 0) {
+        result.s = (double)c->softcap * tanh(result.s / (double)c->softcap);
+        result.carried += 4.0 * fabs(result.s);
+    }
+    if (c->alibi) {
+        int64_t shift = rwt_pattern_shift(job, c->align, &plan->pattern, pair->b);
+        double distance = (double)(pair->j - pair->i - shift);
+        double slope = rwt_buffer_get(job, plan->slopes.buffer, h);
+        double bias = slope * (c->alibi == 2 ? distance : -fabs(distance));
+        result.s += bias;
+        result.carried += 2.0 * fabs(bias);
+    }
+    double mask = mask_at(job, h, pair);
+    result.s += mask;
+    result.carried += fabs(result.s) + fabs(mask);
+    if (c->extreme)
+        result.carried = 0.0;
+    return result;
+}
+
+/* The row's sums over the keys that it sees. */
+typedef struct row_sums {
+    double base;
+    double sum;
+    double carried; /* the most of a key that counts */
+} row_sums;
+
+static row_sums sum_row(const rwt_job *job, int64_t h, const score *row) {
+    const rwt_attention_case *c = rwt_attention_case_of(&job->c);
+    const rwt_attention_plan *plan = job->plan;
+    double sink = c->sinks ? rwt_buffer_get(job, plan->sinks.buffer, h) : -INFINITY;
+    double of_keys = -INFINITY; /* the largest score; a sink may be far above */
+    for (int64_t j = 0; j < c->seq_k; j++)
+        if (row[j].sees)
+            of_keys = fmax(of_keys, row[j].s);
+    double largest = fmax(sink, of_keys);
+    row_sums sums = {.base = largest == -INFINITY ? 0.0 : largest};
+    sums.sum = exp(sink - sums.base);
+    for (int64_t j = 0; j < c->seq_k; j++) {
+        double e = row[j].sees ? exp(row[j].s - sums.base) : 0.0;
+        sums.sum += e;
+        if (row[j].sees && row[j].s > of_keys - 21.0)
+            sums.carried = fmax(sums.carried, row[j].carried + fabs(row[j].s - sums.base));
+    }
+    return sums;
+}
+
+/* Weights are rounded to the dtype of the inputs, by half of its epsilon: as steps of 4 epsilons of
+ * f32, which rwt_expect_near() allows. */
+static double weight_steps(const rwt_attention_case *c) {
+    if (c->dtype == RW_F32)
+        return 0.0;
+    return rwt_dtype_epsilon((rw_dtype)c->dtype) / 2.0 / (4.0 * rwt_dtype_epsilon(RW_F32));
+}
+
+static void expect_row(rwt_job *job, int64_t b, int64_t h, int64_t i) {
+    const rwt_attention_case *c = rwt_attention_case_of(&job->c);
+    const rwt_attention_plan *plan = job->plan;
+    score *row = rwt_allocate((size_t)c->seq_k * sizeof *row);
+    for (int64_t j = 0; j < c->seq_k; j++) {
+        rw_pattern_pair pair = {b, i, j};
+        row[j] = score_of(job, h, &pair);
+    }
+    row_sums sums = sum_row(job, h, row);
+    for (int64_t d = 0; d < c->v_dim; d++) {
+        double out = 0.0, size = 0.0;
+        for (int64_t j = 0; j < c->seq_k; j++) {
+            double share =
+                row[j].sees && sums.sum != 0.0 ? exp(row[j].s - sums.base) / sums.sum : 0.0;
+            if (share == 0.0)
+                continue;
+            double x = rwt_buffer_get(job, plan->v.buffer,
+                                      rwt_attention_key_at(job, &plan->v, b, h / c->group, j, d));
+            out += share * x;
+            double exponent = row[j].carried + fabs(row[j].s - sums.base);
+            size += share * fabs(x) * (3.0 + sums.carried + exponent + weight_steps(c));
+        }
+        rwt_expect_near(job, plan->out.buffer, rwt_view_at(&plan->out, b, h, i, d), out, size);
+    }
+    if (plan->lse.buffer >= 0)
+        rwt_expect_near(job, plan->lse.buffer, rwt_view_at(&plan->lse, b, h, i, 0),
+                        sums.sum == 0.0 ? -INFINITY : sums.base + log(sums.sum),
+                        fabs(sums.base) + 1.0 + sums.carried);
+    free(row);
+}
+
+/* False where a page that query i needs is none: *bad is the first such number. */
+static bool pages_make_sense(const rwt_job *job, int64_t b, int64_t i, int64_t *bad) {
+    const rwt_attention_case *c = rwt_attention_case_of(&job->c);
+    if (!c->paged || rwt_attention_has_cells(c))
+        return true;
+    rwt_attention_hull seen = rwt_attention_hull_of(job, b, i);
+    for (int64_t j = seen.begin; j < seen.end; j++) {
+        *bad = rwt_attention_page_of(job, b, j);
+        if (*bad < 0 || *bad >= rwt_attention_num_pages(c))
+            return false;
+    }
+    return true;
+}
+
+void rwt_attention_reference(rwt_job *job) {
+    const rwt_attention_case *c = rwt_attention_case_of(&job->c);
+    const rwt_attention_plan *plan = job->plan;
+    for (int64_t b = 0; b < c->batch; b++)
+        for (int64_t h = 0; h < c->heads; h++)
+            for (int64_t i = 0; i < c->seq_q; i++) {
+                int64_t bad;
+                if (rwt_pattern_makes_sense(job, rwt_attention_pattern_of(c), &plan->pattern, b, i,
+                                            &bad) &&
+                    pages_make_sense(job, b, i, &bad))
+                    expect_row(job, b, h, i);
+                else
+                    rwt_expect_fault(job, b * c->seq_q + i, bad);
+            }
+}

@@ -1,0 +1,181 @@
+/* Elements of every dtype as doubles and bits, and random numbers. The conversions are the
+ * harness's own, by arithmetic rather than by bit tricks. */
+#include "harness/harness.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+uint64_t rwt_random_next(rwt_random *random) {
+    /* splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014 */
+    uint64_t z = random->state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+int64_t rwt_random_below(rwt_random *random, int64_t end) {
+    return end > 0 ? (int64_t)(rwt_random_next(random) % (uint64_t)end) : 0;
+}
+
+double rwt_random_uniform(rwt_random *random, double low, double high) {
+    double unit = (double)(rwt_random_next(random) >> 11) * 0x1p-53;
+    return low + (high - low) * unit;
+}
+
+void *rwt_allocate(size_t bytes) {
+    void *memory = calloc(1, bytes > 0 ? bytes : 1);
+    if (!memory) {
+        fprintf(stderr, "out of host memory: %zu bytes\n", bytes);
+        exit(1);
+    }
+    return memory;
+}
+
+/* significant bits, the hidden one included, and the smallest normal exponent */
+typedef struct format {
+    int precision;
+    int min_exponent;
+    double max;
+} format;
+
+static format format_of(rw_dtype dtype) {
+    switch (dtype) {
+    case RW_F16:
+        return (format){11, -14, 65504.0};
+    case RW_BF16:
+        return (format){8, -126, 0x1.FEp127};
+    case RW_F32:
+    case RW_I32:
+    case RW_I64:
+    case RW_U8:
+        break;
+    }
+    return (format){24, -126, FLT_MAX};
+}
+
+bool rwt_dtype_is_float(rw_dtype dtype) {
+    return dtype == RW_F32 || dtype == RW_F16 || dtype == RW_BF16;
+}
+
+double rwt_dtype_epsilon(rw_dtype dtype) {
+    return ldexp(1.0, 1 - format_of(dtype).precision);
+}
+
+double rwt_dtype_max(rw_dtype dtype) {
+    return format_of(dtype).max;
+}
+
+double rwt_dtype_min_normal(rw_dtype dtype) {
+    return ldexp(1.0, format_of(dtype).min_exponent);
+}
+
+static double decode_f16(uint16_t bits) {
+    double sign = bits & 0x8000u ? -1.0 : 1.0;
+    int exponent = (bits >> 10) & 31;
+    int fraction = bits & 1023;
+    if (exponent == 31)
+        return fraction ? NAN : sign * INFINITY;
+    if (exponent == 0)
+        return sign * ldexp(fraction, -24);
+    return sign * ldexp(1024 + fraction, exponent - 25);
+}
+
+static uint16_t encode_f16(double value) {
+    uint16_t sign = signbit(value) ? 0x8000u : 0;
+    double magnitude = fabs(value);
+    if (isnan(value))
+        return (uint16_t)(sign | 0x7E00u);
+    if (isinf(value))
+        return (uint16_t)(sign | 0x7C00u);
+    if (magnitude < 0x1p-14)
+        return (uint16_t)(sign | (uint16_t)(magnitude * 0x1p24));
+    int exponent;
+    double fraction = frexp(magnitude, &exponent); /* in [0.5, 1) */
+    return (uint16_t)(sign | ((exponent + 14) << 10) | ((int)(fraction * 2048.0) - 1024));
+}
+
+static double round_to(double value, format f) {
+    if (value == 0.0 || isnan(value) || isinf(value))
+        return value;
+    int exponent;
+    (void)frexp(value, &exponent);
+    int unit = exponent - f.precision;
+    if (unit < f.min_exponent - f.precision + 1)
+        unit = f.min_exponent - f.precision + 1;
+    double rounded = ldexp(nearbyint(ldexp(value, -unit)), unit);
+    return fabs(rounded) > f.max ? copysign(INFINITY, value) : rounded;
+}
+
+uint64_t rwt_load_bits(rw_dtype dtype, const void *data, int64_t i) {
+    uint64_t bits = 0;
+    size_t size = rw_dtype_size(dtype);
+    memcpy(&bits, (const char *)data + i * (int64_t)size, size); /* little endian */
+    return bits;
+}
+
+static void store_bits(rw_dtype dtype, void *data, int64_t i, uint64_t bits) {
+    size_t size = rw_dtype_size(dtype);
+    memcpy((char *)data + i * (int64_t)size, &bits, size);
+}
+
+double rwt_load(rw_dtype dtype, const void *data, int64_t i) {
+    uint32_t wide;
+    float single;
+    switch (dtype) {
+    case RW_F32:
+        memcpy(&single, (const float *)data + i, sizeof single);
+        return single;
+    case RW_F16:
+        return decode_f16((uint16_t)rwt_load_bits(dtype, data, i));
+    case RW_BF16:
+        wide = (uint32_t)rwt_load_bits(dtype, data, i) << 16;
+        memcpy(&single, &wide, sizeof single);
+        return single;
+    case RW_I32:
+    case RW_I64:
+    case RW_U8:
+        break;
+    }
+    return (double)rwt_load_id(dtype, data, i);
+}
+
+void rwt_store(rw_dtype dtype, void *data, int64_t i, double value) {
+    float single = (float)value;
+    uint32_t wide;
+    switch (dtype) {
+    case RW_F32:
+        memcpy((float *)data + i, &single, sizeof single);
+        return;
+    case RW_F16:
+        store_bits(dtype, data, i, encode_f16(round_to(value, format_of(dtype))));
+        return;
+    case RW_BF16:
+        single = (float)round_to(value, format_of(dtype));
+        memcpy(&wide, &single, sizeof wide);
+        store_bits(dtype, data, i, wide >> 16);
+        return;
+    case RW_I32:
+    case RW_I64:
+    case RW_U8:
+        break;
+    }
+    rwt_store_id(dtype, data, i, (int64_t)value);
+}
+
+double rwt_round(rw_dtype dtype, double value) {
+    char element[8];
+    rwt_store(dtype, element, 0, value);
+    return rwt_load(dtype, element, 0);
+}
+
+int64_t rwt_load_id(rw_dtype dtype, const void *data, int64_t i) {
+    uint64_t bits = rwt_load_bits(dtype, data, i);
+    return dtype == RW_I32 ? (int64_t)(int32_t)(uint32_t)bits : (int64_t)bits;
+}
+
+void rwt_store_id(rw_dtype dtype, void *data, int64_t i, int64_t value) {
+    store_bits(dtype, data, i, (uint64_t)value);
+}
