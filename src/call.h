@@ -30,8 +30,22 @@ rw_status rwi_message_set(rw_message *message, rw_status status, const char *for
 /* Hands on what a backend function returned, with its sentence. */
 rw_status rwi_finish(const rwi_call *call, rw_status status);
 
-/* Fails where the context is NULL; `call->name` is not told then, for want of a place. */
+/* Fails where the context is NULL: then there is no place for a sentence. */
 rw_status rwi_check_context(const rwi_call *call);
+
+/* Fails where `pointer`, the argument `name`, is NULL. */
+rw_status rwi_check_pointer(const rwi_call *call, const char *name, const void *pointer);
+
+/* What every operation checks first: the context and `args`. */
+rw_status rwi_begin(const rwi_call *call, const void *args);
+
+/* Returns the status of `expression` from the function around it unless that is RW_OK. */
+#define RWI_TRY(expression)                                                                        \
+    do {                                                                                           \
+        const rw_status rwi_tried = (expression);                                                  \
+        if (rwi_tried != RW_OK)                                                                    \
+            return rwi_tried;                                                                      \
+    } while (0)
 
 /* An object that was created on one device is used on that device. */
 rw_status rwi_check_owner(const rwi_call *call, const char *name, const rwi_backend *backend,

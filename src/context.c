@@ -37,6 +37,15 @@ rw_status rwi_check_context(const rwi_call *call) {
     return call->context ? RW_OK : RW_INVALID_ARGUMENT;
 }
 
+rw_status rwi_check_pointer(const rwi_call *call, const char *name, const void *pointer) {
+    return pointer ? RW_OK : rwi_fail(call, RW_INVALID_ARGUMENT, "%s is NULL", name);
+}
+
+rw_status rwi_begin(const rwi_call *call, const void *args) {
+    RWI_TRY(rwi_check_context(call));
+    return rwi_check_pointer(call, "args", args);
+}
+
 rw_status rwi_check_owner(const rwi_call *call, const char *name, const rwi_backend *backend,
                           int device_index) {
     const rw_context *context = call->context;
