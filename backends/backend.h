@@ -40,12 +40,11 @@ typedef struct rwi_device {
     int parts;       /* pieces of work that keep it busy; does not depend on num_threads */
 } rwi_device;
 
-/* The first id out of range since the last synchronize. */
+/* The first fault since the last synchronize. */
 typedef struct rwi_fault {
-    bool raised;
     int32_t op; /* rwi_op */
     int64_t token;
-    int64_t id;
+    rwi_bad_id bad; /* RW_FAULT_NONE: there was none */
 } rwi_fault;
 
 typedef struct rwi_open_options {

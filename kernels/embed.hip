@@ -26,7 +26,7 @@ __device__ static inline bool find_token(const rwi_embed_rows &rows, int64_t max
     found->out = rwi_element(D, rows.out, b * rows.out_stride[0] + s * rows.out_stride[1]);
     if (found->id < 0 || found->id >= max_positions) {
         if (threadIdx.x == 0)
-            rwi_fault_raise(sink, b * rows.seq + s, found->id);
+            rwi_fault_raise(sink, b * rows.seq + s, rwi_bad(RW_FAULT_POSITION, found->id));
         return false;
     }
     return true;

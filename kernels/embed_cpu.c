@@ -16,7 +16,7 @@ static bool find_token(const rwi_embed_rows *rows, int64_t max_positions, int64_
     rwi_split_index(item, rows->batch, &s, &b);
     found->id = rwi_token_id(&rows->ids, 0, b, s);
     if (found->id < 0 || found->id >= max_positions) {
-        rwi_cpu_fault_raise(sink, b * rows->seq + s, found->id);
+        rwi_cpu_fault_raise(sink, b * rows->seq + s, rwi_bad(RW_FAULT_POSITION, found->id));
         return false;
     }
     found->x = rwi_element(rows->dtype, rows->in, b * rows->in_stride[0] + s * rows->in_stride[1]);

@@ -39,7 +39,8 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     const int64_t token = rwi_block_row();
     if (token >= p.batch * p.seq)
         return;
-    int64_t b, s, bad;
+    int64_t b, s;
+    rwi_bad_id bad;
     rwi_kv_place place;
     rwi_split_index(token, p.seq, &b, &s);
     if (!kv_append_find(&p, b, s, &place, &bad)) {
@@ -209,7 +210,8 @@ enum {
 
 __device__ static inline void find_part(const rw_rope_append_params &p, int64_t token,
                                         const rwi_fault_sink &sink, token_part *part) {
-    int64_t b, s, bad;
+    int64_t b, s;
+    rwi_bad_id bad;
     rwi_kv_place place;
     rwi_split_index(token, p.rope.seq, &b, &s);
     rope_find_ids(&p.rope, b, s, part->ids);

@@ -16,7 +16,8 @@ static void copy_heads(const rw_kv_append_params *p, int side, int64_t b, int64_
 void RWI_CPU_KERNEL(kv_append)(const rw_kv_append_params *p, int64_t begin, int64_t end,
                                rwi_fault_sink *sink) {
     for (int64_t token = begin; token < end; token++) {
-        int64_t b, s, bad;
+        int64_t b, s;
+        rwi_bad_id bad;
         rwi_kv_place place;
         rwi_split_index(token, p->seq, &b, &s);
         if (!kv_append_find(p, b, s, &place, &bad)) {
@@ -153,7 +154,8 @@ RWI_INLINE void append_token(const rw_rope_append_params *p, rw_dtype dtype, boo
 RWI_INLINE void append_tokens(const rw_rope_append_params *p, rw_dtype dtype, int64_t begin,
                               int64_t end, rwi_fault_sink *sink) {
     for (int64_t token = begin; token < end; token++) {
-        int64_t b, s, bad;
+        int64_t b, s;
+        rwi_bad_id bad;
         int64_t ids[RWI_ROPE_MAX_AXES];
         rwi_kv_place place;
         rwi_split_index(token, p->rope.seq, &b, &s);

@@ -45,7 +45,7 @@ RWI_INLINE void *rwi_kv_target(const rw_kv_append_params *p, int side, rwi_kv_pl
 
 /* Where token (b, s) goes; false as above. */
 RWI_INLINE bool kv_append_find(const rw_kv_append_params *p, int64_t b, int64_t s,
-                               rwi_kv_place *place, int64_t *bad) {
+                               rwi_kv_place *place, rwi_bad_id *bad) {
     return rwi_kv_find(&p->pages, b, rwi_token_id(&p->positions, 0, b, s), place, bad);
 }
 
@@ -66,7 +66,7 @@ RWI_INLINE rwi_work rope_append_work(const rw_rope_append_params *p) {
 
 /* Checks all that a token needs, and finds its place. */
 RWI_INLINE bool rope_append_find(const rw_rope_append_params *p, int64_t b, int64_t s,
-                                 const int64_t *ids, rwi_kv_place *place, int64_t *bad) {
+                                 const int64_t *ids, rwi_kv_place *place, rwi_bad_id *bad) {
     return rope_ids_valid(&p->rope, ids, bad) && kv_append_find(&p->kv, b, s, place, bad);
 }
 

@@ -20,7 +20,8 @@ __device__ static inline bool find_row(const rwi_tiled<Params> &p, int64_t query
     const uint32_t mine = rwi_thread_of_block();
     const int64_t found = query - threadIdx.y + mine;
     if (mine < blockDim.y && found < p.tiles.rows) {
-        int64_t b, i, bad;
+        int64_t b, i;
+        rwi_bad_id bad;
         rwi_split_index(found, p.op.seq_q, &b, &i);
         rows.valid[mine] = rwi_pattern_row_at(&p.op.pattern, b, i, &rows.row[mine], &bad);
         if (!rows.valid[mine])
@@ -75,7 +76,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
 static __global__ void __launch_bounds__(RWI_BLOCK)
     positions_kernel(rw_pattern_positions_params p, rwi_fault_sink sink) {
     const int64_t token = rwi_item();
-    int64_t bad;
+    rwi_bad_id bad;
     if (token < p.batch * p.seq && !pattern_positions_token(&p, token, &bad))
         rwi_fault_raise(sink, token, bad);
 }

@@ -20,7 +20,8 @@ RWI_INLINE void fill_row(const rwi_pattern *pattern, const rwi_pattern_row *row,
 RWI_INLINE void fill_rows(const rw_pattern_fill_params *p, rw_dtype dtype, bool cells,
                           int64_t begin, int64_t end, rwi_fault_sink *sink) {
     rwi_pattern_row row;
-    int64_t b, i, bad;
+    int64_t b, i;
+    rwi_bad_id bad;
     for (int64_t query = begin; query < end; query++) {
         rwi_split_index(query, p->seq_q, &b, &i);
         if (rwi_pattern_row_at(&p->pattern, b, i, &row, &bad))
@@ -44,7 +45,8 @@ void RWI_CPU_KERNEL(pattern_fill)(const rw_pattern_fill_params *p, int64_t begin
 RWI_INLINE void fill_bits(const rw_pattern_fill_bits_params *p, bool cells, int64_t begin,
                           int64_t end, rwi_fault_sink *sink) {
     rwi_pattern_row row;
-    int64_t b, i, bad;
+    int64_t b, i;
+    rwi_bad_id bad;
     int64_t bytes = rwi_ceil_div(p->pattern.seq_k, 8);
     for (int64_t query = begin; query < end; query++) {
         rwi_split_index(query, p->seq_q, &b, &i);
@@ -69,7 +71,7 @@ void RWI_CPU_KERNEL(pattern_fill_bits)(const rw_pattern_fill_bits_params *p, int
 void RWI_CPU_KERNEL(pattern_positions)(const rw_pattern_positions_params *p, int64_t begin,
                                        int64_t end, rwi_fault_sink *sink) {
     for (int64_t token = begin; token < end; token++) {
-        int64_t bad;
+        rwi_bad_id bad;
         if (!pattern_positions_token(p, token, &bad))
             rwi_cpu_fault_raise(sink, token, bad);
     }

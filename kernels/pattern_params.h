@@ -105,14 +105,14 @@ typedef struct rwi_pattern_limits {
 /* Position, padding and document of a query. False where what the device holds makes no sense: *bad
  * is it. */
 RWI_INLINE bool rwi_pattern_keys_at(const rwi_pattern *p, int64_t b, int64_t i,
-                                    rwi_pattern_limits *limits, int64_t *bad) {
+                                    rwi_pattern_limits *limits, rwi_bad_id *bad) {
     rwi_span all = {0, p->seq_k};
     int64_t begin = p->key_begin.data ? rwi_ids_load(&p->key_begin, b, 0, 0) : 0;
     int64_t end = p->key_end.data ? rwi_ids_load(&p->key_end, b, 0, 0) : p->seq_k;
-    *bad = begin;
+    *bad = rwi_bad(RW_FAULT_LENGTH, begin);
     if (begin < 0 || begin > p->seq_k)
         return false;
-    *bad = end;
+    *bad = rwi_bad(RW_FAULT_LENGTH, end);
     if (end < begin || end > p->seq_k)
         return false;
     int64_t position = i + p->shift + (p->shift_from_key_end ? end : 0);
@@ -122,7 +122,7 @@ RWI_INLINE bool rwi_pattern_keys_at(const rwi_pattern *p, int64_t b, int64_t i,
         if (position >= 0 && position < p->seq_k) {
             if (!rwi_document_find(&p->documents, b, position, &document, bad))
                 return false;
-            *bad = document.end;
+            *bad = rwi_bad(RW_FAULT_LENGTH, document.end);
             if (document.end > p->seq_k)
                 return false;
         }
@@ -135,7 +135,7 @@ RWI_INLINE bool rwi_pattern_keys_at(const rwi_pattern *p, int64_t b, int64_t i,
 }
 
 RWI_INLINE bool rwi_pattern_limits_at(const rwi_pattern *p, int64_t b, int64_t i,
-                                      rwi_pattern_limits *limits, int64_t *bad) {
+                                      rwi_pattern_limits *limits, rwi_bad_id *bad) {
     if (!rwi_pattern_keys_at(p, b, i, limits, bad))
         return false;
     int64_t position = limits->position;
@@ -143,7 +143,7 @@ RWI_INLINE bool rwi_pattern_limits_at(const rwi_pattern *p, int64_t b, int64_t i
     limits->causal_end = p->causal ? position + 1 : p->seq_k;
     limits->window_begin = position - p->left;
     limits->window_end = position + p->right + 1;
-    *bad = limits->prefix_end;
+    *bad = rwi_bad(RW_FAULT_LENGTH, limits->prefix_end);
     return limits->prefix_end >= 0;
 }
 
@@ -166,7 +166,7 @@ typedef struct rwi_pattern_row {
 
 /* The first half of the predicate; false as above, and then no key is visible. */
 RWI_INLINE bool rwi_pattern_row_at(const rwi_pattern *p, int64_t b, int64_t i, rwi_pattern_row *row,
-                                   int64_t *bad) {
+                                   rwi_bad_id *bad) {
     rwi_pattern_limits at;
     rwi_span none = {0, 0};
     row->prefix = none;
@@ -254,7 +254,7 @@ RWI_INLINE bool rwi_pattern_any_global(const rwi_pattern *p, const rwi_rectangle
  * device make no sense see nothing, and where the first or the last is one the answer is SOME. */
 RWI_INLINE rw_tile rwi_pattern_tile(const rwi_pattern *p, const rwi_rectangle *tile) {
     rwi_pattern_limits first, last;
-    int64_t bad;
+    rwi_bad_id bad;
     if (rwi_span_empty(tile->i) || rwi_span_empty(tile->j))
         return RW_TILE_NONE;
     if (!rwi_pattern_limits_at(p, tile->b, tile->i.begin, &first, &bad) ||
@@ -396,7 +396,7 @@ RWI_INLINE bool rwi_pattern_id(const rw_pattern_positions_params *p, int64_t b, 
 }
 
 RWI_INLINE bool pattern_positions_token(const rw_pattern_positions_params *p, int64_t token,
-                                        int64_t *bad) {
+                                        rwi_bad_id *bad) {
     int64_t b, s;
     rwi_split_index(token, p->seq, &b, &s);
     int64_t pos = s + p->offset;
@@ -407,7 +407,10 @@ RWI_INLINE bool pattern_positions_token(const rw_pattern_positions_params *p, in
             return false;
         place = pos - document.begin;
     }
-    return rwi_pattern_id(p, b, pos, place, bad) && rwi_ids_store(&p->out, 0, b, s, *bad);
+    int64_t id;
+    bool found = rwi_pattern_id(p, b, pos, place, &id);
+    *bad = rwi_bad(found ? RW_FAULT_OVERFLOW : RW_FAULT_POSITION, id);
+    return found && rwi_ids_store(&p->out, 0, b, s, id);
 }
 
 #endif

@@ -9,16 +9,16 @@ template <typename Params> struct sized_params {
     int64_t items;
 };
 
-template <typename Params, bool (*write_token)(const Params *p, int64_t token, int64_t *bad)>
+template <typename Params, bool (*write_token)(const Params *p, int64_t token, rwi_bad_id *bad)>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     positions_kernel(sized_params<Params> p, rwi_fault_sink sink) {
     const int64_t token = rwi_item();
-    int64_t bad;
+    rwi_bad_id bad;
     if (token < p.items && !write_token(&p.op, token, &bad))
         rwi_fault_raise(sink, token, bad);
 }
 
-template <typename Params, bool (*write_token)(const Params *p, int64_t token, int64_t *bad)>
+template <typename Params, bool (*write_token)(const Params *p, int64_t token, rwi_bad_id *bad)>
 static rw_status launch_positions(rwi_device *device, rwi_op op, rwi_work work,
                                   const Params *params) {
     return rwi_launch(device, rwi_launch_items(op, work.items),

@@ -60,11 +60,11 @@ RWI_INLINE rwi_work positions_sequential_work(const rw_positions_sequential_para
 }
 
 RWI_INLINE bool positions_sequential_token(const rw_positions_sequential_params *p, int64_t token,
-                                           int64_t *bad) {
+                                           rwi_bad_id *bad) {
     int64_t b, s;
     rwi_split_index(token, p->seq, &b, &s);
-    *bad = rwi_token_id(&p->ids, 0, b, s);
-    return rwi_ids_store(&p->out, 0, b, s, *bad);
+    *bad = rwi_bad(RW_FAULT_OVERFLOW, rwi_token_id(&p->ids, 0, b, s));
+    return rwi_ids_store(&p->out, 0, b, s, bad->id);
 }
 
 /* left-padded */
@@ -75,15 +75,15 @@ RWI_INLINE rwi_work positions_left_padded_work(const rw_positions_left_padded_pa
 }
 
 RWI_INLINE bool positions_left_padded_token(const rw_positions_left_padded_params *p, int64_t token,
-                                            int64_t *bad) {
+                                            rwi_bad_id *bad) {
     int64_t b, s;
     rwi_split_index(token, p->seq, &b, &s);
     int64_t padding = rwi_ids_load(&p->padding, b, 0, 0);
-    *bad = padding;
+    *bad = rwi_bad(RW_FAULT_LENGTH, padding);
     if (padding < 0)
         return false;
-    *bad = s >= padding ? s - padding : p->padding_id;
-    return rwi_ids_store(&p->out, 0, b, s, *bad);
+    *bad = rwi_bad(RW_FAULT_OVERFLOW, s >= padding ? s - padding : p->padding_id);
+    return rwi_ids_store(&p->out, 0, b, s, bad->id);
 }
 
 /* packed */
@@ -94,12 +94,12 @@ RWI_INLINE rwi_work positions_packed_work(const rw_positions_packed_params *p) {
 }
 
 RWI_INLINE bool positions_packed_token(const rw_positions_packed_params *p, int64_t token,
-                                       int64_t *bad) {
+                                       rwi_bad_id *bad) {
     rwi_document document;
     if (!rwi_document_find(&p->documents, 0, token, &document, bad))
         return false;
-    *bad = token - document.begin;
-    return rwi_ids_store(&p->out, token, 0, 0, *bad);
+    *bad = rwi_bad(RW_FAULT_OVERFLOW, token - document.begin);
+    return rwi_ids_store(&p->out, token, 0, 0, bad->id);
 }
 
 /* M-RoPE */
@@ -124,12 +124,12 @@ typedef struct rwi_mrope_segment {
 /* Reads segment n of row b behind the tokens and ids that `at` holds; false where it has a negative
  * length, which *bad receives, or more tokens than any row. */
 RWI_INLINE bool positions_mrope_read(const rw_positions_mrope_params *p, int64_t b, int64_t n,
-                                     rwi_mrope_segment *at, int64_t *bad) {
+                                     rwi_mrope_segment *at, rwi_bad_id *bad) {
     const int64_t limit = (int64_t)1 << 31;
     int64_t lengths[3];
     for (int i = 0; i < 3; i++) {
         lengths[i] = rwi_ids_load(&p->segments, b, n, i);
-        *bad = lengths[i];
+        *bad = rwi_bad(RW_FAULT_LENGTH, lengths[i]);
         if (lengths[i] < 0 || lengths[i] > limit)
             return false;
     }
@@ -137,16 +137,16 @@ RWI_INLINE bool positions_mrope_read(const rw_positions_mrope_params *p, int64_t
     at->h = lengths[1];
     at->w = lengths[2];
     at->step = p->steps ? p->steps[b * p->steps_stride[0] + n * p->steps_stride[1]] : 1.0f;
-    *bad = n; /* a step that is no step is reported as its segment */
+    *bad = rwi_bad(RW_FAULT_SEGMENT, n); /* whose step is invalid */
     if (!(at->step >= 0.0f && at->step <= 65536.0f))
         return false;
     at->tokens = at->t;
     if (at->h == 0 && at->w == 0)
         return true;
-    *bad = at->h * at->w; /* at most 2^62, and so the number of tokens */
-    if (at->t > 0 && *bad > limit)
+    *bad = rwi_bad(RW_FAULT_LENGTH, at->h * at->w); /* at most 2^62, and so the number of tokens */
+    if (at->t > 0 && bad->id > limit)
         return false;
-    at->tokens = at->t * *bad;
+    at->tokens = at->t * bad->id;
     return at->tokens <= limit;
 }
 
@@ -172,7 +172,7 @@ RWI_INLINE void positions_mrope_advance(const rw_positions_mrope_params *p, rwi_
 
 /* Walks to the segment that holds token s of row b, or past the last one: `at` is then text. */
 RWI_INLINE bool positions_mrope_find(const rw_positions_mrope_params *p, int64_t b, int64_t s,
-                                     rwi_mrope_segment *at, int64_t *bad) {
+                                     rwi_mrope_segment *at, rwi_bad_id *bad) {
     at->token = 0;
     at->id = 0;
     at->end = 0;
@@ -190,7 +190,7 @@ RWI_INLINE bool positions_mrope_find(const rw_positions_mrope_params *p, int64_t
 }
 
 RWI_INLINE bool positions_mrope_token(const rw_positions_mrope_params *p, int64_t item,
-                                      int64_t *bad) {
+                                      rwi_bad_id *bad) {
     rwi_mrope_segment at;
     int64_t tokens = p->batch * p->seq;
     int64_t b = item - tokens, s = INT64_MAX; /* rope_delta: walk to the very end */
@@ -199,8 +199,8 @@ RWI_INLINE bool positions_mrope_token(const rw_positions_mrope_params *p, int64_
     if (!positions_mrope_find(p, b, s, &at, bad))
         return false;
     if (item >= tokens) {
-        *bad = at.end - at.token;
-        return rwi_ids_store(&p->rope_delta, b, 0, 0, *bad);
+        *bad = rwi_bad(RW_FAULT_OVERFLOW, at.end - at.token);
+        return rwi_ids_store(&p->rope_delta, b, 0, 0, bad->id);
     }
     int64_t n = s - at.token;
     int64_t ids[3] = {n, n, n};
@@ -212,8 +212,8 @@ RWI_INLINE bool positions_mrope_token(const rw_positions_mrope_params *p, int64_
         ids[2] = (uint32_t)n % (uint32_t)at.w;
     }
     for (int axis = 0; axis < 3; axis++) { /* all three fit, or none is written */
-        *bad = at.id + ids[axis];
-        if (!rwi_ids_fit(&p->out, *bad))
+        *bad = rwi_bad(RW_FAULT_OVERFLOW, at.id + ids[axis]);
+        if (!rwi_ids_fit(&p->out, bad->id))
             return false;
     }
     for (int axis = 0; axis < 3; axis++)
@@ -228,16 +228,18 @@ RWI_INLINE rwi_work positions_glm_work(const rw_positions_glm_params *p) {
     return work;
 }
 
-RWI_INLINE bool positions_glm_token(const rw_positions_glm_params *p, int64_t token, int64_t *bad) {
+RWI_INLINE bool positions_glm_token(const rw_positions_glm_params *p, int64_t token,
+                                    rwi_bad_id *bad) {
     int64_t b, s;
     rwi_split_index(token, p->seq, &b, &s);
     int64_t context_length = rwi_ids_load(&p->context_length, b, 0, 0);
     int64_t mask_position = rwi_ids_load(&p->mask_position, b, 0, 0);
     bool in_context = s < context_length;
-    *bad = context_length < 0 ? context_length : mask_position;
-    if (*bad < 0 || !rwi_ids_fit(&p->out, mask_position))
+    *bad = rwi_bad(context_length < 0 ? RW_FAULT_LENGTH : RW_FAULT_POSITION,
+                   context_length < 0 ? context_length : mask_position);
+    if (bad->id < 0 || !rwi_ids_fit(&p->out, mask_position))
         return false;
-    *bad = s;
+    *bad = rwi_bad(RW_FAULT_OVERFLOW, s);
     if (!rwi_ids_store(&p->out, 0, b, s, in_context ? s : mask_position))
         return false;
     return rwi_ids_store(&p->out, 1, b, s, in_context ? 0 : s - context_length + 1);

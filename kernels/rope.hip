@@ -92,7 +92,8 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     const int64_t token = rwi_block_row();
     if (token >= p.batch * p.seq)
         return;
-    int64_t b, s, bad;
+    int64_t b, s;
+    rwi_bad_id bad;
     rwi_split_index(token, p.seq, &b, &s);
     const token_heads q = find_heads<D>(p.heads[0], b, s), k = find_heads<D>(p.heads[1], b, s);
     int64_t ids[RWI_ROPE_MAX_AXES];

@@ -53,7 +53,8 @@ RWI_INLINE void rotate_token(const rw_rope_params *p, rw_dtype dtype, bool inter
 RWI_INLINE void rotate_tokens(const rw_rope_params *p, rw_dtype dtype, bool interleaved,
                               int64_t begin, int64_t end, rwi_fault_sink *sink) {
     for (int64_t token = begin; token < end; token++) {
-        int64_t b, s, bad;
+        int64_t b, s;
+        rwi_bad_id bad;
         rwi_split_index(token, p->seq, &b, &s);
         int64_t ids[RWI_ROPE_MAX_AXES];
         rope_find_ids(p, b, s, ids);

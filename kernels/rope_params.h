@@ -56,9 +56,9 @@ RWI_INLINE void rope_find_ids(const rw_rope_params *p, int64_t b, int64_t s, int
 
 /* True where all ids of a token, ids[axis], lie in the tables; else *bad receives the first that
  * does not. */
-RWI_INLINE bool rope_ids_valid(const rw_rope_params *p, const int64_t *ids, int64_t *bad) {
+RWI_INLINE bool rope_ids_valid(const rw_rope_params *p, const int64_t *ids, rwi_bad_id *bad) {
     for (int32_t axis = 0; axis < RWI_ROPE_MAX_AXES; axis++) {
-        *bad = ids[axis];
+        *bad = rwi_bad(RW_FAULT_POSITION, ids[axis]);
         if (ids[axis] < 0 || ids[axis] >= p->max_positions)
             return false;
     }

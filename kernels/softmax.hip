@@ -29,7 +29,7 @@ typedef scores_row block_rows[RWI_TILE_ROWS];
 __device__ static inline rwi_scores_row find_row(const rwi_scores &scores,
                                                  const rwi_pattern &pattern, int64_t number,
                                                  const rwi_fault_sink &sink, scores_row *row) {
-    int64_t bad;
+    rwi_bad_id bad;
     const rwi_scores_row at = rwi_scores_find(&scores, number);
     row->inside = rwi_pattern_row_at(&pattern, at.b, at.i, &row->pattern, &bad);
     if (!row->inside)

@@ -116,7 +116,7 @@ RWI_INLINE void mask_rows(const rw_mask_apply_params *p, rw_dtype dtype, int64_t
     const rwi_scores *scores = &p->scores;
     float s[BLOCK];
     rwi_pattern_row row;
-    int64_t bad;
+    rwi_bad_id bad;
     for (int64_t n = begin; n < end; n++) {
         rwi_scores_row at = rwi_scores_find(scores, n);
         if (!rwi_pattern_row_at(&p->pattern, at.b, at.i, &row, &bad)) {
@@ -376,7 +376,7 @@ RWI_INLINE void softmax_rows(const rw_softmax_params *p, rw_dtype dtype, int64_t
     const rwi_scores *scores = &p->scores;
     for (int64_t n = begin; n < end; n++) {
         softmax_row row = {.at = rwi_scores_find(scores, n)};
-        int64_t bad;
+        rwi_bad_id bad;
         if (!rwi_pattern_row_at(&p->pattern, row.at.b, row.at.i, &row.pattern, &bad)) {
             rwi_cpu_fault_raise(sink, rwi_scores_token(scores, &row.at), bad);
             continue;

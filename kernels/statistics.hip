@@ -28,7 +28,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
             shared[threadIdx.x] =
                 rwi_statistics_join(shared[threadIdx.x], shared[threadIdx.x + distance]);
     }
-    int64_t bad;
+    rwi_bad_id bad;
     if (threadIdx.x == 0 && !score_statistics_store(&p, head, &shared[0], &bad))
         rwi_fault_raise(sink, head, bad);
 }

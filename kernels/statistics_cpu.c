@@ -24,7 +24,7 @@ RWI_INLINE rwi_statistics head_statistics(const rw_score_statistics_params *p, r
 RWI_INLINE void all_statistics(const rw_score_statistics_params *p, rw_dtype dtype, int64_t begin,
                                int64_t end, rwi_fault_sink *sink) {
     for (int64_t head = begin; head < end; head++) {
-        int64_t bad;
+        rwi_bad_id bad;
         rwi_statistics statistics = head_statistics(p, dtype, head);
         if (!score_statistics_store(p, head, &statistics, &bad))
             rwi_cpu_fault_raise(sink, head, bad);

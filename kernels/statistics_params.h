@@ -77,16 +77,16 @@ RWI_INLINE void rwi_head_values_store(const rwi_head_values *values, int64_t b, 
 
 /* False where a count does not fit: *bad is it. */
 RWI_INLINE bool score_statistics_store(const rw_score_statistics_params *p, int64_t head,
-                                       const rwi_statistics *s, int64_t *bad) {
+                                       const rwi_statistics *s, rwi_bad_id *bad) {
     int64_t b = head / p->heads, h = head % p->heads;
     bool any = s->num_finite > 0;
     rwi_head_values_store(&p->min, b, h, any ? s->min : NAN);
     rwi_head_values_store(&p->max, b, h, any ? s->max : NAN);
     rwi_head_values_store(&p->mean, b, h, any ? (float)(s->sum / (double)s->num_finite) : NAN);
-    *bad = s->num_nan;
+    *bad = rwi_bad(RW_FAULT_OVERFLOW, s->num_nan);
     if (p->num_nan.data && !rwi_ids_store(&p->num_nan, 0, b, h, s->num_nan))
         return false;
-    *bad = s->num_inf;
+    *bad = rwi_bad(RW_FAULT_OVERFLOW, s->num_inf);
     return !p->num_inf.data || rwi_ids_store(&p->num_inf, 0, b, h, s->num_inf);
 }
 

@@ -10,6 +10,7 @@ struct rw_context {
     rwi_device *device;
     const rwi_backend *backend;
     rw_message error;
+    rw_fault fault;
     rw_transfers transfers;
 };
 
@@ -50,6 +51,9 @@ rw_status rwi_begin(const rwi_call *call, const void *args);
 /* An object that was created on one device is used on that device. */
 rw_status rwi_check_owner(const rwi_call *call, const char *name, const rwi_backend *backend,
                           int device_index);
+
+/* Fails with RW_OUT_OF_RANGE: `subject`, "" or "operation: ", met `bad` at a token. */
+rw_status rwi_fail_fault(const rwi_call *call, const char *subject, int64_t token, rwi_bad_id bad);
 
 /* Copies to the device and counts the bytes. */
 rw_status rwi_upload(const rwi_call *call, void *destination, const void *source, size_t bytes);

@@ -192,6 +192,31 @@ rw_status rwi_upload(const rwi_call *call, void *destination, const void *source
     return status;
 }
 
+static const char *fault_noun(rw_fault_kind kind) {
+    switch (kind) {
+    case RW_FAULT_NONE:
+        break;
+    case RW_FAULT_POSITION:
+        return "position id";
+    case RW_FAULT_CACHE_POSITION:
+        return "cache position";
+    case RW_FAULT_PAGE:
+        return "page";
+    case RW_FAULT_LENGTH:
+        return "length or bound";
+    case RW_FAULT_SEGMENT:
+        return "the step of segment";
+    case RW_FAULT_OVERFLOW:
+        return "result";
+    }
+    return "number";
+}
+
+rw_status rwi_fail_fault(const rwi_call *call, const char *subject, int64_t token, rwi_bad_id bad) {
+    return rwi_fail(call, RW_OUT_OF_RANGE, "%stoken %lld has %s %lld, which is out of range",
+                    subject, (long long)token, fault_noun(bad.kind), (long long)bad.id);
+}
+
 static const char *op_name(int32_t op) {
     static const char *const names[RWI_NUM_OPS] = {
 #define RW_OP(op) [RWI_OP_##op] = #op,
@@ -206,13 +231,19 @@ rw_status rw_synchronize(rw_context *context) {
     rw_status status = rwi_check_context(&call);
     if (status != RW_OK)
         return status;
-    rwi_fault fault = {.raised = false};
+    rwi_fault fault = {.bad = {0, RW_FAULT_NONE}};
+    context->fault = (rw_fault){.kind = RW_FAULT_NONE};
     status = rwi_finish(&call, context->backend->synchronize(context->device, &fault));
-    if (status != RW_OK || !fault.raised)
+    if (status != RW_OK || fault.bad.kind == RW_FAULT_NONE)
         return status;
-    return rwi_fail(&call, RW_OUT_OF_RANGE,
-                    "%s: token %lld has %lld, which is out of range; it was left untouched",
-                    op_name(fault.op), (long long)fault.token, (long long)fault.id);
+    context->fault = (rw_fault){fault.bad.kind, op_name(fault.op), fault.token, fault.bad.id};
+    char subject[64];
+    snprintf(subject, sizeof subject, "%s: ", op_name(fault.op));
+    return rwi_fail_fault(&call, subject, fault.token, fault.bad);
+}
+
+rw_fault rw_last_fault(const rw_context *context) {
+    return context ? context->fault : (rw_fault){.kind = RW_FAULT_NONE};
 }
 
 rw_status rw_context_set_stream(rw_context *context, void *stream) {

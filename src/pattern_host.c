@@ -39,18 +39,12 @@ static rw_status check_range(const rwi_call *call, const char *name, const int64
                     (long long)range[0], (long long)range[1], (long long)length);
 }
 
-/* What the next synchronize would say. */
-static rw_status out_of_range(const rwi_call *call, int64_t token, int64_t bad) {
-    return rwi_fail(call, RW_OUT_OF_RANGE, "token %lld has %lld, which is out of range",
-                    (long long)token, (long long)bad);
-}
-
 rw_status rw_pattern_visible(const rw_pattern *pattern, const rw_pattern_question *asked,
                              bool *visible, rw_message *message) {
     question q;
     rwi_pattern described;
     rwi_pattern_row row;
-    int64_t bad;
+    rwi_bad_id bad;
     ask(&q, "rw_pattern_visible");
     if (!asked || !visible)
         return answer(
@@ -70,7 +64,7 @@ rw_status rw_pattern_visible(const rw_pattern *pattern, const rw_pattern_questio
     if (status == RW_OK)
         status = check_range(&q.call, "key", j, shape->seq_k);
     if (status == RW_OK && !rwi_pattern_row_at(&described, pair->b, pair->i, &row, &bad))
-        status = out_of_range(&q.call, pair->b * shape->seq_q + pair->i, bad);
+        status = rwi_fail_fault(&q.call, "", pair->b * shape->seq_q + pair->i, bad);
     if (status == RW_OK)
         *visible = rwi_pattern_visible(&described, &row, rwi_pattern_has_cells(&described),
                                        (int32_t)pair->j);
@@ -111,7 +105,7 @@ rw_status rw_pattern_bake(const rw_pattern *pattern, const rw_pattern_shape *sha
     question q;
     rwi_pattern described;
     rwi_pattern_row row;
-    int64_t bad;
+    rwi_bad_id bad;
     ask(&q, "rw_pattern_bake");
     if (!shape)
         return answer(&q, rwi_fail(&q.call, RW_INVALID_ARGUMENT, "shape is NULL"), message);
@@ -123,7 +117,7 @@ rw_status rw_pattern_bake(const rw_pattern *pattern, const rw_pattern_shape *sha
         for (int64_t i = 0; status == RW_OK && i < shape->seq_q; i++) {
             int64_t token = b * shape->seq_q + i;
             if (!rwi_pattern_row_at(&described, b, i, &row, &bad))
-                status = out_of_range(&q.call, token, bad);
+                status = rwi_fail_fault(&q.call, "", token, bad);
             for (int64_t n = 0; status == RW_OK && n < bytes; n++)
                 bits[token * bytes + n] =
                     rwi_pattern_byte(&described, &row, rwi_pattern_has_cells(&described), n);

@@ -331,9 +331,10 @@ static void test_fault_is_reported_once(void **state) {
     assert_int_equal(embed_one(context, memory, device_ids), RW_OK);
     assert_int_equal(rw_synchronize(context), RW_OUT_OF_RANGE); /* the first operation's */
     assert_true(rwt_test_says(rw_last_error(context), "embed_learned"));
-    assert_true(rwt_test_says(rw_last_error(context), "has 4"));
+    assert_true(rwt_test_says(rw_last_error(context), "has position id 4"));
     assert_int_equal(rw_synchronize(context), RW_OK);
-    assert_true(rwt_test_says(rw_last_error(context), "has 4")); /* stays until the next failure */
+    assert_true(rwt_test_says(rw_last_error(context),
+                              "has position id 4")); /* stays until the next failure */
     float x[2];
     rwt_test_download(context, x, memory, sizeof x); /* twice row 3, faults left out */
     assert_true(x[0] == 14.0f && x[1] == 16.0f);

@@ -98,7 +98,7 @@ static void test_one_token(void **state) {
     reset(f, ids);
     ids[12345] = 100;
     embed(f, ids);
-    assert_reported(f, "embed_learned", "token 12345 has 100");
+    assert_reported(f, "embed_learned", "token 12345 has position id 100");
     rwt_test_download(f->context, x, f->x, sizeof x);
     for (int i = 0; i < TOKENS; i++)
         assert_true(x[i] == (i == 12345 ? 0.0f : (float)(ids[i] + 1)));
@@ -113,7 +113,7 @@ static void test_lowest_token(void **state) {
             ids[i] = i % 3 == first % 3 ? -1 - (int64_t)i : i % TABLE;
         embed(f, ids);
         char part[64];
-        snprintf(part, sizeof part, "token %d has %d", first, -1 - first);
+        snprintf(part, sizeof part, "token %d has position id %d", first, -1 - first);
         assert_reported(f, "embed_learned", part);
     }
 }
@@ -126,7 +126,7 @@ static void test_all_tokens(void **state) {
     for (int i = 0; i < TOKENS; i++)
         ids[i] = INT64_MIN + i;
     embed(f, ids);
-    assert_reported(f, "embed_learned", "token 0 has -9223372036854775808");
+    assert_reported(f, "embed_learned", "token 0 has position id -9223372036854775808");
 }
 
 /* A later operation of a lower token does not replace an earlier one. */
@@ -140,7 +140,7 @@ static void test_first_operation(void **state) {
     make_ids(f, -5);
     ids[3] = -3;
     embed(f, ids);
-    assert_reported(f, "embed_learned", "token 777 has 12345678901");
+    assert_reported(f, "embed_learned", "token 777 has position id 12345678901");
     make_ids(f, -5);
     embed(f, ids);
     assert_reported(f, "positions_left_padded", "-5");
@@ -154,7 +154,7 @@ static void test_reported_once_each(void **state) {
     ids[42] = 1000;
     for (int i = 0; i < 3; i++) {
         embed(f, ids);
-        assert_reported(f, "embed_learned", "token 42 has 1000");
+        assert_reported(f, "embed_learned", "token 42 has position id 1000");
     }
     ids[42] = 0;
     embed(f, ids);
@@ -170,7 +170,7 @@ static void test_two_contexts(void **state) {
     ids[9] = -9;
     embed(f, ids);
     assert_int_equal(rw_synchronize(other), RW_OK);
-    assert_reported(f, "embed_learned", "token 9 has -9");
+    assert_reported(f, "embed_learned", "token 9 has position id -9");
     rw_context_destroy(other);
 }
 

@@ -32,14 +32,14 @@ typedef struct cpu_device {
  * threads are faster. */
 #define BYTES_PER_THREAD ((int64_t)128 * 1024)
 
-void rwi_cpu_fault_raise(rwi_fault_sink *sink, int64_t token, int64_t id) {
+void rwi_cpu_fault_raise(rwi_fault_sink *sink, int64_t token, rwi_bad_id bad) {
     while (atomic_flag_test_and_set_explicit(&sink->busy, memory_order_acquire))
         ;
-    bool first = !sink->fault.raised;
+    bool first = sink->fault.bad.kind == RW_FAULT_NONE;
     bool lower = sink->raised_launch == sink->launch && token < sink->fault.token;
     if (first || lower) {
         sink->raised_launch = sink->launch;
-        sink->fault = (rwi_fault){.raised = true, .op = sink->op, .token = token, .id = id};
+        sink->fault = (rwi_fault){.op = sink->op, .token = token, .bad = bad};
     }
     atomic_flag_clear_explicit(&sink->busy, memory_order_release);
 }
@@ -99,7 +99,7 @@ static rw_status cpu_copy(rwi_device *device, const rw_copy_args *args) {
 static rw_status cpu_synchronize(rwi_device *device, rwi_fault *fault) {
     rwi_fault_sink *sink = &((cpu_device *)device)->sink;
     *fault = sink->fault;
-    sink->fault.raised = false;
+    sink->fault.bad.kind = RW_FAULT_NONE;
     return RW_OK;
 }
 

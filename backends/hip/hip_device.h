@@ -12,14 +12,17 @@ typedef unsigned long long rwi_fault_word;
 
 #define RWI_NO_FAULT (~(rwi_fault_word)0)
 #define RWI_FAULT_CLAIM(launch, op) ((rwi_fault_word)(launch) << 8 | (rwi_fault_word)(op))
-#define RWI_FAULT_PARTS 4
+/* Words that hold an id, 16 bits each, and one more for its kind. */
+#define RWI_FAULT_ID_PARTS 4
+#define RWI_FAULT_PARTS (RWI_FAULT_ID_PARTS + 1)
 
 /* The first fault since the last synchronize, in device memory; every word is RWI_NO_FAULT where
  * there is none. Written by rwi_fault_raise() in kernels/gpu/faults.h. */
 typedef struct rwi_fault_record {
     rwi_fault_word claim;                  /* RWI_FAULT_CLAIM() of the launch that reports */
     rwi_fault_word token;                  /* the lowest */
-    rwi_fault_word parts[RWI_FAULT_PARTS]; /* token << 16 | 16 bits of its id, the lowest first */
+    rwi_fault_word parts[RWI_FAULT_PARTS]; /* token << 16 | 16 bits of its id, the lowest first,
+                                            * and at the end its kind */
 } rwi_fault_record;
 
 /* Where a kernel reports faults. */

@@ -225,18 +225,18 @@ static rw_status read_fault(rwi_hip_device *hip, rwi_fault *fault) {
     if (status != RW_OK)
         return status;
     uint64_t id = 0;
-    for (int part = 0; part < RWI_FAULT_PARTS; part++)
+    for (int part = 0; part < RWI_FAULT_ID_PARTS; part++)
         id |= (uint64_t)(record.parts[part] & 0xFFFFu) << (16 * part);
-    fault->raised = true;
     fault->op = (int32_t)(record.claim & 0xFFu);
     fault->token = (int64_t)record.token;
-    fault->id = (int64_t)id;
+    fault->bad.id = (int64_t)id;
+    fault->bad.kind = (rw_fault_kind)(record.parts[RWI_FAULT_ID_PARTS] & 0xFFFFu);
     return clear_record(hip);
 }
 
 static rw_status hip_synchronize(rwi_device *device, rwi_fault *fault) {
     rwi_hip_device *hip = (rwi_hip_device *)device;
-    fault->raised = false;
+    fault->bad.kind = RW_FAULT_NONE;
     const rwi_device_scope scope(device);
     rw_status status = scope.status;
     if (status == RW_OK)

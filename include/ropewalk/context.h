@@ -108,12 +108,34 @@ RW_API rw_status rw_copy(rw_context *context, const rw_copy_args *args);
 
 /* Waits until every operation on this context's stream is done.
  *
- * Returns RW_OUT_OF_RANGE if an operation since the last call met a position id outside its
- * table; rw_last_error() then names the operation, the token and the id: those of the first
- * such operation, and in it of the lowest token. The error is reported once.
- * Returns RW_DEVICE_ERROR if the device failed.
+ * Returns RW_OUT_OF_RANGE if an operation since the last call read a number from device memory that
+ * is out of range (a position id, a page number, ...) and skipped its token. rw_last_error() and
+ * rw_last_fault() then give the operation, the token and the number: of the first such operation and
+ * its lowest token. The error is reported once. Returns RW_DEVICE_ERROR if the device failed.
  */
 RW_API rw_status rw_synchronize(rw_context *context);
+
+/* What was out of range. */
+typedef enum rw_fault_kind {
+    RW_FAULT_NONE = 0,
+    RW_FAULT_POSITION,       /* a position id outside its table */
+    RW_FAULT_CACHE_POSITION, /* a position outside the KV cache */
+    RW_FAULT_PAGE,           /* a page number outside the pages of the KV cache */
+    RW_FAULT_LENGTH,  /* a length or a bound: of cu_seqlens, padding, a prefix, key_end, ... */
+    RW_FAULT_SEGMENT, /* the number of an M-RoPE segment whose step is invalid */
+    RW_FAULT_OVERFLOW /* a result that the dtype of an integer output does not hold */
+} rw_fault_kind;
+
+typedef struct rw_fault {
+    rw_fault_kind kind;
+    const char *operation; /* "rope_append"; a static string; NULL without a fault */
+    int64_t token;         /* b * seq + s, or what the operation's comment says */
+    int64_t id;            /* the number */
+} rw_fault;
+
+/* The fault that the last rw_synchronize() of this context reported; RW_FAULT_NONE if it reported
+ * none, or if `context` is NULL. */
+RW_API rw_fault rw_last_fault(const rw_context *context);
 
 /* Makes every later operation run on the caller's stream (hipStream_t; cudaStream_t on HIP's
  * NVIDIA platform); NULL gives back the device's default stream. Ignored by the CPU backend.

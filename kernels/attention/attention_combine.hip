@@ -21,7 +21,8 @@ struct combine_block {
 __device__ static inline void find_row(const rw_attention_params &p, int64_t number,
                                        combine_block &t, const rwi_fault_sink &sink) {
     const int thread = (int)(threadIdx.y * blockDim.x + threadIdx.x);
-    int64_t group, r, bad = 0;
+    int64_t group, r;
+    rwi_bad_id bad = {0, RW_FAULT_NONE};
     rwi_split_index(number, rwi_attention_group_rows(&p), &group, &r);
     if (thread == 0) {
         rwi_split_index(group, p.rules.scores.heads / p.group, &t.b, &t.kv_head);

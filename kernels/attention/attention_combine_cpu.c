@@ -5,7 +5,8 @@
 /* Row `number` of all, of its parts. */
 static void combine_row(const rw_attention_params *p, int64_t number) {
     float out[RWI_ATTENTION_MAX_DIM] = {0}, largest = -INFINITY, sum = 0.0f;
-    int64_t rows = attention_combine_work(p).items, group, r, b, kv_head, bad;
+    int64_t rows = attention_combine_work(p).items, group, r, b, kv_head;
+    rwi_bad_id bad;
     rwi_attention_row row;
     rwi_split_index(number, rwi_attention_group_rows(p), &group, &r);
     rwi_split_index(group, p->rules.scores.heads / p->group, &b, &kv_head);

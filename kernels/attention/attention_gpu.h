@@ -38,7 +38,7 @@ __device__ static inline void find_rows(attention_block<Shape> &t, const rwi_fau
 #pragma unroll 1
     for (int r = (int)threadIdx.x; r < Shape::ROWS; r += Shape::THREADS) {
         rwi_attention_row *row = &t.rows[r];
-        int64_t bad;
+        rwi_bad_id bad;
         const bool inside = r < t.item.rows;
         t.earlier_base[r] = -INFINITY;
         t.earlier_sum[r] = 0.0f;
@@ -67,7 +67,7 @@ __device__ static inline void check_pages(attention_block<Shape> &t, const rwi_f
     const rw_attention_params &p = t.launch.op;
     if (!p.pages.table.data || rwi_span_empty(t.seen))
         return;
-    int64_t bad;
+    rwi_bad_id bad;
 #pragma unroll 1
     for (int64_t n = (t.seen.begin >> p.pages.shift) + threadIdx.x;
          n <= (t.seen.end - 1) >> p.pages.shift; n += Shape::THREADS) {

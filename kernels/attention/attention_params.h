@@ -137,13 +137,13 @@ typedef struct rwi_attention_row {
 /* Whether the keys of a span lie in pages that there are; *bad is the first page number that is
  * none. */
 RWI_INLINE bool rwi_attention_pages_exist(const rw_attention_params *p, int64_t b, rwi_span keys,
-                                          int64_t *bad) {
+                                          rwi_bad_id *bad) {
     const rwi_kv_pages *pages = &p->pages;
     if (!pages->table.data || rwi_span_empty(keys))
         return true;
     for (int64_t n = keys.begin >> pages->shift; n <= (keys.end - 1) >> pages->shift; n++) {
-        *bad = rwi_ids_load(&pages->table, 0, b, n);
-        if (*bad < 0 || *bad >= pages->num_pages)
+        *bad = rwi_bad(RW_FAULT_PAGE, rwi_ids_load(&pages->table, 0, b, n));
+        if (bad->id < 0 || bad->id >= pages->num_pages)
             return false;
     }
     return true;
@@ -151,7 +151,7 @@ RWI_INLINE bool rwi_attention_pages_exist(const rw_attention_params *p, int64_t 
 
 /* Row `r` of a group, but for what its pages hold. */
 RWI_INLINE void rwi_attention_find_row(const rw_attention_params *p, int64_t b, int64_t kv_head,
-                                       int64_t r, rwi_attention_row *row, int64_t *bad) {
+                                       int64_t r, rwi_attention_row *row, rwi_bad_id *bad) {
     int64_t i, head;
     rwi_split_index(r, p->group, &i, &head);
     row->h = kv_head * p->group + head;
@@ -165,7 +165,7 @@ RWI_INLINE void rwi_attention_find_row(const rw_attention_params *p, int64_t b, 
 /* Where key j lies; false where its page is none. */
 RWI_INLINE bool rwi_attention_find_key(const rw_attention_params *p, int64_t b, int64_t j,
                                        rwi_kv_place *place) {
-    int64_t bad;
+    rwi_bad_id bad;
     return rwi_kv_find(&p->pages, b, j, place, &bad);
 }
 

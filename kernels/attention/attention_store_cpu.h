@@ -9,7 +9,7 @@
 /* A row with all that it needs. */
 RWI_INLINE void rwi_attention_find_whole_row(const rw_attention_params *p, int64_t b,
                                              int64_t kv_head, int64_t r, rwi_attention_row *row,
-                                             int64_t *bad) {
+                                             rwi_bad_id *bad) {
     rwi_attention_find_row(p, b, kv_head, r, row, bad);
     row->sane = row->sane && rwi_attention_pages_exist(p, b, rwi_pattern_hull(&row->pattern), bad);
 }

@@ -89,7 +89,7 @@ static rwi_span join(rwi_span a, rwi_span b) {
 }
 
 static void begin_row(const rw_attention_params *p, state *t, int32_t r, rwi_fault_sink *sink) {
-    int64_t bad;
+    rwi_bad_id bad;
     rwi_attention_row *row = &t->rows[r];
     rwi_attention_find_whole_row(p, t->item.b, t->item.kv_head, t->item.first + r, row, &bad);
     if (!row->sane)

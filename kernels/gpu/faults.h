@@ -14,15 +14,16 @@
 #define RWI_RARE
 #endif
 
-/* Reports that token `token` (b * seq + s, below 2^48) has the id `id`, which makes no sense. What is
- * kept is the first launch that reports and in it the lowest token, however the threads run; all
- * threads that report one token must report the same id.
+/* Reports that token `token` (b * seq + s, below 2^48) has the invalid id `bad`. The record keeps the
+ * first launch that reports and in it the lowest token, in whatever order the threads run; all
+ * threads that report one token must report the same id and kind.
  *
  * No thread waits for another: lanes of a wave may run in lockstep, where one that waits for its
  * neighbour would wait forever. Each part of the id is kept in one word below the token, so that the
  * lowest token decides every word by itself. The launches of a stream run one after another, so
  * that the first to report is the earliest. */
-RWI_RARE __device__ inline void rwi_fault_raise(rwi_fault_sink sink, int64_t token, int64_t id) {
+RWI_RARE __device__ inline void rwi_fault_raise(rwi_fault_sink sink, int64_t token,
+                                                rwi_bad_id bad) {
     rwi_fault_record *record = sink.record;
     const rwi_fault_word claim = RWI_FAULT_CLAIM(sink.launch, sink.op);
     const rwi_fault_word claimed = atomicCAS(&record->claim, RWI_NO_FAULT, claim);
@@ -32,7 +33,9 @@ RWI_RARE __device__ inline void rwi_fault_raise(rwi_fault_sink sink, int64_t tok
         return;
 #pragma unroll
     for (int part = 0; part < RWI_FAULT_PARTS; part++) {
-        const rwi_fault_word bits = (rwi_fault_word)id >> (16 * part) & 0xFFFFu;
+        const rwi_fault_word bits = part < RWI_FAULT_ID_PARTS
+                                        ? (rwi_fault_word)bad.id >> (16 * part) & 0xFFFFu
+                                        : (rwi_fault_word)bad.kind;
         atomicMin(&record->parts[part], (rwi_fault_word)token << 16 | bits);
     }
     *(volatile uint32_t *)rwi_global((const void *)sink.raised) = 1;

@@ -18,7 +18,7 @@ typedef struct rwi_document {
  * somewhere, the document found may not hold `at`, and then, as where none holds it, this is false
  * and *bad the bound that is missed. */
 RWI_INLINE bool rwi_document_find(const rwi_documents *documents, int64_t b, int64_t at,
-                                  rwi_document *found, int64_t *bad) {
+                                  rwi_document *found, rwi_bad_id *bad) {
     int64_t low = 0, high = documents->count; /* cu_seqlens[low] <= at < cu_seqlens[high] */
     while (high - low > 1) {
         int64_t middle = low + (high - low) / 2;
@@ -28,11 +28,11 @@ RWI_INLINE bool rwi_document_find(const rwi_documents *documents, int64_t b, int
             high = middle;
     }
     found->begin = rwi_ids_load(&documents->cu_seqlens, 0, b, low);
-    *bad = found->begin;
+    *bad = rwi_bad(RW_FAULT_LENGTH, found->begin);
     if (documents->count == 0 || found->begin < 0 || found->begin > at)
         return false;
     found->end = rwi_ids_load(&documents->cu_seqlens, 0, b, low + 1);
-    *bad = found->end;
+    *bad = rwi_bad(RW_FAULT_LENGTH, found->end);
     return at < found->end;
 }
 

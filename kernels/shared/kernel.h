@@ -6,7 +6,7 @@
 #ifndef RWI_KERNEL_H
 #define RWI_KERNEL_H
 
-#include <ropewalk/base.h>
+#include <ropewalk/context.h>
 
 #include <math.h>
 #include <string.h>
@@ -29,12 +29,23 @@ typedef struct rwi_work {
     int64_t bytes_per_item;
 } rwi_work;
 
-/* Where a kernel reports an id out of range; each backend has its own record behind it. */
+/* A number that is out of range. */
+typedef struct rwi_bad_id {
+    int64_t id;
+    rw_fault_kind kind;
+} rwi_bad_id;
+
+RWI_INLINE rwi_bad_id rwi_bad(rw_fault_kind kind, int64_t id) {
+    rwi_bad_id bad = {id, kind};
+    return bad;
+}
+
+/* Where a kernel reports it; each backend has its own record behind it. */
 typedef struct rwi_fault_sink rwi_fault_sink;
 
 #ifndef __cplusplus
 /* CPU: keeps the lowest token of the first operation that faulted. Safe from any thread. */
-void rwi_cpu_fault_raise(rwi_fault_sink *sink, int64_t token, int64_t id);
+void rwi_cpu_fault_raise(rwi_fault_sink *sink, int64_t token, rwi_bad_id bad);
 
 /* The name of a CPU kernel in this compilation: rope -> rope_cpu_v3. */
 #define RWI_CPU_KERNEL(op) RWI_CONCAT(op##_cpu_, RWI_ISA)

@@ -19,8 +19,8 @@ typedef struct rwi_kv_place {
 
 /* False where the position or its page is out of range: *bad is it. */
 RWI_INLINE bool rwi_kv_find(const rwi_kv_pages *pages, int64_t b, int64_t position,
-                            rwi_kv_place *place, int64_t *bad) {
-    *bad = position;
+                            rwi_kv_place *place, rwi_bad_id *bad) {
+    *bad = rwi_bad(RW_FAULT_CACHE_POSITION, position);
     if (position < 0 || position >= pages->length)
         return false;
     place->page = b;
@@ -28,7 +28,7 @@ RWI_INLINE bool rwi_kv_find(const rwi_kv_pages *pages, int64_t b, int64_t positi
     if (!pages->table.data)
         return true;
     place->page = rwi_ids_load(&pages->table, 0, b, position >> pages->shift);
-    *bad = place->page;
+    *bad = rwi_bad(RW_FAULT_PAGE, place->page);
     return place->page >= 0 && place->page < pages->num_pages;
 }
 

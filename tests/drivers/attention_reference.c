@@ -212,11 +212,12 @@ void rwt_attention_reference(rwt_job *job) {
         for (int64_t h = 0; h < c->heads; h++)
             for (int64_t i = 0; i < c->seq_q; i++) {
                 int64_t bad;
-                if (rwt_pattern_makes_sense(job, rwt_attention_pattern_of(c), &plan->pattern, b, i,
-                                            &bad) &&
-                    pages_make_sense(job, b, i, &bad))
-                    expect_row(job, b, h, i);
+                if (!rwt_pattern_makes_sense(job, rwt_attention_pattern_of(c), &plan->pattern, b, i,
+                                             &bad))
+                    rwt_expect_fault(job, b * c->seq_q + i, RW_FAULT_LENGTH, bad);
+                else if (!pages_make_sense(job, b, i, &bad))
+                    rwt_expect_fault(job, b * c->seq_q + i, RW_FAULT_PAGE, bad);
                 else
-                    rwt_expect_fault(job, b * c->seq_q + i, bad);
+                    expect_row(job, b, h, i);
             }
 }

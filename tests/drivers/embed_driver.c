@@ -180,7 +180,7 @@ static void embed_reference(rwt_job *job, const addition *a) {
         int64_t b = token / c->seq, s = token % c->seq;
         int64_t id = rwt_ids_at(job, &plan->ids, 0, b, s);
         if (id < 0 || id >= c->max_positions) {
-            rwt_expect_fault(job, token, id);
+            rwt_expect_fault(job, token, RW_FAULT_POSITION, id);
             continue;
         }
         for (int64_t column = 0; column < c->hidden; column++) {

@@ -297,9 +297,9 @@ static int64_t token_element(const rwt_view *view, int64_t b, int64_t s, int64_t
 
 /* Where a token goes; false where the token faults, with the number that is to blame. */
 static bool find_place(const rwt_job *job, const kv_case *c, const kv_plan *plan, int64_t b,
-                       int64_t s, int64_t *page, int64_t *row, int64_t *bad) {
+                       int64_t s, int64_t *page, int64_t *row, rw_fault *bad) {
     int64_t position = first_position(job, c, plan, b) + s;
-    *bad = position;
+    *bad = (rw_fault){.kind = RW_FAULT_CACHE_POSITION, .id = position};
     *page = b;
     *row = position;
     if (position < 0 || position >= plan->length)
@@ -309,7 +309,7 @@ static bool find_place(const rwt_job *job, const kv_case *c, const kv_plan *plan
     *page = rwt_buffer_get_id(job, plan->table.buffer,
                               rwt_view_at(&plan->table, b, position / c->page_size, 0, 0));
     *row = position % c->page_size;
-    *bad = *page;
+    *bad = (rw_fault){.kind = RW_FAULT_PAGE, .id = *page};
     return *page >= 0 && *page < plan->num_pages;
 }
 
@@ -327,9 +327,10 @@ static void kv_reference(rwt_job *job) {
     const kv_plan *plan = job->plan;
     bool nothing = c->heads * (c->head_dim + c->v_dim) == 0;
     for (int64_t token = 0; !nothing && token < c->batch * c->seq; token++) {
-        int64_t b = token / c->seq, s = token % c->seq, page, row, bad;
+        int64_t b = token / c->seq, s = token % c->seq, page, row;
+        rw_fault bad;
         if (!find_place(job, c, plan, b, s, &page, &row, &bad)) {
-            rwt_expect_fault(job, token, bad);
+            rwt_expect_fault(job, token, bad.kind, bad.id);
             continue;
         }
         expect_copies(job, c, plan, 0, b, s, page, row);
@@ -407,12 +408,13 @@ static void expect_head(rwt_job *job, int64_t b, int64_t s, const head_path *pat
 
 /* The first rotation id of a token that is out of the table. */
 static bool ids_fault(const rwt_job *job, const rope_append_case *c, int64_t b, int64_t s,
-                      int64_t *bad) {
+                      rw_fault *bad) {
     const rope_append_plan *plan = job->plan;
     for (int64_t axis = 0; axis < (c->axes ? 3 : 1); axis++) {
         bool shared = c->positions != RWT_POSITIONS_AXES;
-        *bad = rwt_ids_at(job, &plan->ids, shared ? 0 : axis, b, s);
-        if (*bad < 0 || *bad >= c->max_positions)
+        bad->kind = RW_FAULT_POSITION;
+        bad->id = rwt_ids_at(job, &plan->ids, shared ? 0 : axis, b, s);
+        if (bad->id < 0 || bad->id >= c->max_positions)
             return true;
     }
     return false;
@@ -424,10 +426,11 @@ static void rope_append_reference(rwt_job *job) {
     const rope_append_plan *plan = job->plan;
     bool nothing = c->q_heads + c->heads == 0;
     for (int64_t token = 0; !nothing && token < c->batch * c->seq; token++) {
-        int64_t b = token / c->seq, s = token % c->seq, page, row, bad;
+        int64_t b = token / c->seq, s = token % c->seq, page, row;
+        rw_fault bad;
         if (ids_fault(job, c, b, s, &bad) ||
             !find_place(job, kv, &plan->kv, b, s, &page, &row, &bad)) {
-            rwt_expect_fault(job, token, bad);
+            rwt_expect_fault(job, token, bad.kind, bad.id);
             continue;
         }
         for (int64_t head = 0; head < c->q_heads; head++) {

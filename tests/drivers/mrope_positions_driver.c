@@ -154,7 +154,7 @@ static bool expect_segment(rwt_job *job, mrope_row *row, int64_t n) {
         lengths[i] = rwt_buffer_get_id(job, plan->segments.buffer,
                                        rwt_view_at(&plan->segments, row->b, n, i, 0));
         if (lengths[i] < 0) {
-            rwt_expect_fault(job, row->b * c->seq + row->tokens, lengths[i]);
+            rwt_expect_fault(job, row->b * c->seq + row->tokens, RW_FAULT_LENGTH, lengths[i]);
             return false;
         }
     }

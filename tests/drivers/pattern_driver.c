@@ -98,7 +98,7 @@ static void for_each_query(rwt_job *job, void (*expect_row)(rwt_job *job, int64_
             if (rwt_pattern_makes_sense(job, pattern_of(c), &plan->pattern, b, i, &bad))
                 expect_row(job, b, i);
             else
-                rwt_expect_fault(job, b * c->seq_q + i, bad);
+                rwt_expect_fault(job, b * c->seq_q + i, RW_FAULT_LENGTH, bad);
         }
 }
 
@@ -347,7 +347,8 @@ static void positions_fill(rwt_job *job) {
 }
 
 /* The id of a token, or false with what is wrong. */
-static bool positions_expected(const rwt_job *job, int64_t b, int64_t s, int64_t *id) {
+static bool positions_expected(const rwt_job *job, int64_t b, int64_t s, int64_t *id,
+                               rw_fault_kind *kind) {
     const positions_case *c = positions_case_of(&job->c);
     const positions_plan *plan = job->plan;
     int64_t pos = s + c->offset, place = pos;
@@ -359,6 +360,7 @@ static bool positions_expected(const rwt_job *job, int64_t b, int64_t s, int64_t
             if (from <= pos && pos < *id)
                 begin = from;
         }
+        *kind = RW_FAULT_LENGTH;
         if (begin < 0)
             return false;
         place = pos - begin;
@@ -373,10 +375,12 @@ static bool positions_expected(const rwt_job *job, int64_t b, int64_t s, int64_t
     }
     if (c->ids == RW_PATTERN_IDS_CUSTOM) {
         int64_t length = plan->table.shape[c->own ? 1 : 0];
+        *kind = RW_FAULT_POSITION;
         if (place >= length)
             return false;
         *id = rwt_buffer_get_id(job, plan->table.buffer, (c->own ? b * length : 0) + place);
     }
+    *kind = RW_FAULT_OVERFLOW;
     return c->dtype || (*id >= INT32_MIN && *id <= INT32_MAX);
 }
 
@@ -386,12 +390,13 @@ static void positions_reference(rwt_job *job) {
     for (int64_t b = 0; b < c->batch; b++)
         for (int64_t s = 0; s < c->seq; s++) {
             int64_t id = 0;
+            rw_fault_kind kind = RW_FAULT_NONE;
             int64_t element = c->rank == 1 ? rwt_view_at(&plan->out, s, 0, 0, 0)
                                            : rwt_view_at(&plan->out, b, s, 0, 0);
-            if (positions_expected(job, b, s, &id))
+            if (positions_expected(job, b, s, &id, &kind))
                 rwt_expect_id(job, plan->out.buffer, element, id);
             else
-                rwt_expect_fault(job, b * c->seq + s, id);
+                rwt_expect_fault(job, b * c->seq + s, kind, id);
         }
 }
 

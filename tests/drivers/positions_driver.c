@@ -89,7 +89,7 @@ static void expect(rwt_job *job, int64_t axis, int64_t b, int64_t s, int64_t id)
     if (fits(job, id))
         rwt_expect_id(job, plan->out.buffer, element, id);
     else
-        rwt_expect_fault(job, b * c->seq + s, id);
+        rwt_expect_fault(job, b * c->seq + s, RW_FAULT_OVERFLOW, id);
 }
 
 static double positions_bytes(const rwt_job *job) {
@@ -223,7 +223,7 @@ static void left_padded_reference(rwt_job *job) {
         int64_t padding = get_input(job, 0, b);
         for (int64_t s = 0; s < c->seq; s++) {
             if (padding < 0)
-                rwt_expect_fault(job, b * c->seq + s, padding);
+                rwt_expect_fault(job, b * c->seq + s, RW_FAULT_LENGTH, padding);
             else
                 expect(job, 0, b, s, s < padding ? c->padding_id : s - padding);
         }
@@ -327,7 +327,7 @@ static void packed_reference(rwt_job *job) {
         }
         /* the bound that the token misses */
         if (!found)
-            rwt_expect_fault(job, t,
+            rwt_expect_fault(job, t, RW_FAULT_LENGTH,
                              get_input(job, 0, t < get_input(job, 0, 0) ? 0 : c->documents));
     }
 }
@@ -400,7 +400,9 @@ static void glm_reference(rwt_job *job) {
         int64_t context = get_input(job, 0, b), mask = get_input(job, 1, b);
         for (int64_t s = 0; s < c->seq; s++) {
             if (context < 0 || mask < 0) {
-                rwt_expect_fault(job, b * c->seq + s, context < 0 ? context : mask);
+                rwt_expect_fault(job, b * c->seq + s,
+                                 context < 0 ? RW_FAULT_LENGTH : RW_FAULT_POSITION,
+                                 context < 0 ? context : mask);
                 continue;
             }
             expect(job, 0, b, s, s < context ? s : mask);

@@ -304,7 +304,7 @@ static bool token_faults(rwt_job *job, const rope_case *c, const rope_plan *plan
         int64_t id = rwt_ids_at(job, &plan->ids, shared ? 0 : axis, b, s);
         bool in_both = id < c->max_positions && (!c->from || id < from_max(c));
         if (id < 0 || !in_both) {
-            rwt_expect_fault(job, b * plan->seq + s, id);
+            rwt_expect_fault(job, b * plan->seq + s, RW_FAULT_POSITION, id);
             return true;
         }
     }

@@ -252,7 +252,7 @@ static void for_each_row(rwt_job *job,
                 if (rwt_pattern_makes_sense(job, pattern_of(c), &plan->pattern, b, i, &bad))
                     expect_row(job, b, h, i);
                 else
-                    rwt_expect_fault(job, b * c->seq_q + i, bad);
+                    rwt_expect_fault(job, b * c->seq_q + i, RW_FAULT_LENGTH, bad);
             }
 }
 

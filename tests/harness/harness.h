@@ -154,9 +154,7 @@ typedef struct rwt_job {
     rwt_buffer buffers[RWT_MAX_BUFFERS];
     int num_buffers;
     rwt_random random;
-    bool fault; /* the next synchronize reports this */
-    int64_t fault_token;
-    int64_t fault_id;
+    rw_fault fault; /* the next synchronize reports this; the operation is the driver's */
 } rwt_job;
 
 /* Fills the buffers of a case and, if asked, computes what is expected. */
@@ -199,7 +197,7 @@ void rwt_expect_bits(rwt_job *job, int buffer, int64_t element, uint64_t bits);
 /* The bits that element `from_element` of another buffer of this dtype has. */
 void rwt_expect_copy(rwt_job *job, int buffer, int64_t element, int from, int64_t from_element);
 /* A token that is out of range; the lowest token counts, and of it the first report. */
-void rwt_expect_fault(rwt_job *job, int64_t token, int64_t id);
+void rwt_expect_fault(rwt_job *job, int64_t token, rw_fault_kind kind, int64_t id);
 
 /* ---- views: tensors over buffers ------------------------------------------------------------- */
 

@@ -159,12 +159,9 @@ void rwt_expect_copy(rwt_job *job, int buffer, int64_t element, int from, int64_
         rwt_load_bits(job->buffers[from].dtype, job->buffers[from].initial, from_element);
 }
 
-void rwt_expect_fault(rwt_job *job, int64_t token, int64_t id) {
-    if (job->fault && job->fault_token <= token)
-        return;
-    job->fault = true;
-    job->fault_token = token;
-    job->fault_id = id;
+void rwt_expect_fault(rwt_job *job, int64_t token, rw_fault_kind kind, int64_t id) {
+    if (job->fault.kind == RW_FAULT_NONE || token < job->fault.token)
+        job->fault = (rw_fault){kind, job->driver->name, token, id};
 }
 
 /* Sets everything but `buffer`; *elements receives the storage that it takes. */

@@ -116,20 +116,29 @@ static void judge_buffer(const rwt_buffer *buffer, const void *image, rwt_outcom
 
 static void judge_fault(const rwt_job *job, rw_context *context, rwt_outcome *outcome) {
     rw_status status = rw_synchronize(context);
+    const rw_fault expected = job->fault, got = rw_last_fault(context);
     const char *sentence = rw_last_error(context);
-    if (!job->fault && status != RW_OK) {
-        fail(outcome, "rw_synchronize returned %s: %s", rw_status_name(status), sentence);
-    } else if (job->fault && status != RW_OUT_OF_RANGE) {
+    if (expected.kind == RW_FAULT_NONE) {
+        if (status != RW_OK)
+            fail(outcome, "rw_synchronize returned %s: %s", rw_status_name(status), sentence);
+        return;
+    }
+    if (status != RW_OUT_OF_RANGE) {
         fail(outcome,
              "rw_synchronize returned %s, expected RW_OUT_OF_RANGE for token %lld, id %lld",
-             rw_status_name(status), (long long)job->fault_token, (long long)job->fault_id);
-    } else if (job->fault) {
-        if (!mentions(sentence, job->fault_token) || !mentions(sentence, job->fault_id))
-            fail(outcome, "the sentence names not token %lld with id %lld: %s",
-                 (long long)job->fault_token, (long long)job->fault_id, sentence);
-        if (rw_synchronize(context) != RW_OK)
-            fail(outcome, "the id out of range was reported twice");
+             rw_status_name(status), (long long)expected.token, (long long)expected.id);
+        return;
     }
+    if (got.kind != expected.kind || got.token != expected.token || got.id != expected.id ||
+        strcmp(got.operation, expected.operation) != 0)
+        fail(outcome, "%s reported token %lld with id %lld of kind %d, expected %lld, %lld, %d",
+             got.operation, (long long)got.token, (long long)got.id, (int)got.kind,
+             (long long)expected.token, (long long)expected.id, (int)expected.kind);
+    if (!mentions(sentence, expected.token) || !mentions(sentence, expected.id))
+        fail(outcome, "the sentence lacks token %lld or id %lld: %s", (long long)expected.token,
+             (long long)expected.id, sentence);
+    if (rw_synchronize(context) != RW_OK || rw_last_fault(context).kind != RW_FAULT_NONE)
+        fail(outcome, "the fault was reported twice");
 }
 
 /* Runs the operation once on set 0, as uploaded, and downloads. */
