@@ -133,7 +133,7 @@ __device__ static inline void finish_rest(const rw_rope_append_params &p, const 
         if (i >= p.rope.start && i < end)
             continue;
         if (weights)
-            rwi_store(D, out, i, rope_append_norm(&p, rwi_load(D, in, i), factor, weights[i]));
+            rwi_store(D, out, i, rope_append_norm(&p, D, rwi_load(D, in, i), factor, weights[i]));
         else if (in != out)
             rwi_copy_element<D>(in, out, i);
     }
@@ -157,8 +157,8 @@ __device__ static inline void turn_head(const rw_rope_append_params &p, const rw
             if (!weights)
                 continue;
             const int64_t column = p.rope.start + (INTERLEAVED ? 2 * (i + k) : i + k);
-            x1[k] = rope_append_norm(&p, x1[k], factor, weights[column]);
-            x2[k] = rope_append_norm(&p, x2[k], factor, weights[column + (INTERLEAVED ? 1 : n)]);
+            x1[k] = rope_append_norm(&p, D, x1[k], factor, weights[column]);
+            x2[k] = rope_append_norm(&p, D, x2[k], factor, weights[column + (INTERLEAVED ? 1 : n)]);
         }
         rwi_rope_rotate_pairs(x1, x2, my_turns);
         rwi_rope_store_pairs<D, PAIRS, INTERLEAVED>(y, i, n, x1, x2);

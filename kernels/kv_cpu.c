@@ -77,7 +77,7 @@ static void finish_rest(const rw_rope_append_params *p, int which, float factor,
     for (int64_t column = begin; p->norm_weight[which] && column < end; column++) {
         float weight = rwi_load(p->norm_dtype[which], p->norm_weight[which], column);
         float x = rwi_load(dtype, in, column);
-        rwi_store(dtype, out, column, rope_append_norm(p, x, factor, weight));
+        rwi_store(dtype, out, column, rope_append_norm(p, dtype, x, factor, weight));
     }
 }
 
@@ -100,7 +100,7 @@ RWI_INLINE void turn_chunk(const rw_rope_append_params *p, rw_dtype dtype, bool 
         int64_t at = run * (interleaved ? c->count : RWI_ROPE_CHUNK);
 #pragma omp simd
         for (int64_t i = at; i < at + c->count; i++)
-            pairs.x[i] = rope_append_norm(p, pairs.x[i], factor, c->weights.x[i]);
+            pairs.x[i] = rope_append_norm(p, dtype, pairs.x[i], factor, c->weights.x[i]);
     }
     rwi_rope_rotate_pairs(interleaved, &c->turns, c->count, &pairs);
     rwi_rope_store_pairs(dtype, interleaved, rwi_element(dtype, out, column), c->count, apart,

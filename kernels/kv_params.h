@@ -56,6 +56,7 @@ typedef struct rw_rope_append_params {
     rw_dtype norm_dtype[2];
     float norm_eps;
     float norm_offset;
+    bool norm_cast_before_weight;
 } rw_rope_append_params;
 
 RWI_INLINE rwi_work rope_append_work(const rw_rope_append_params *p) {
@@ -77,9 +78,12 @@ RWI_INLINE float rope_append_factor(const rw_rope_append_params *p, double sum_o
     return (float)(1.0 / sqrt(mean + (double)p->norm_eps));
 }
 
-RWI_INLINE float rope_append_norm(const rw_rope_append_params *p, float x, float factor,
-                                  float weight) {
-    return x * factor * (weight + p->norm_offset);
+RWI_INLINE float rope_append_norm(const rw_rope_append_params *p, rw_dtype dtype, float x,
+                                  float factor, float weight) {
+    float normalised = x * factor;
+    if (p->norm_cast_before_weight)
+        normalised = rwi_round_to(dtype, normalised);
+    return normalised * (weight + p->norm_offset);
 }
 
 #endif

@@ -160,8 +160,12 @@ static rw_status check_norm(const rwi_call *call, const rw_head_norm *norm,
     if (status == RW_OK && norm->eps > 1.0f)
         return rwi_fail(call, RW_INVALID_ARGUMENT, "norm.eps is %g, expected 0 to 1",
                         (double)norm->eps);
+    if ((unsigned)norm->cast > RW_NORM_CAST_AFTER_WEIGHT)
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "norm.cast is %d, expected one of rw_norm_cast",
+                        (int)norm->cast);
     params->norm_eps = norm->eps;
     params->norm_offset = norm->weight_offset;
+    params->norm_cast_before_weight = norm->cast == RW_NORM_CAST_BEFORE_WEIGHT;
     for (int i = 0; i < 2 && status == RW_OK; i++) {
         if (rwi_absent(weights[i].tensor))
             continue;

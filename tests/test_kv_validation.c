@@ -219,6 +219,9 @@ static void test_norm(void **state) {
         assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "norm.eps");
     }
     f->args.norm.eps = 1e-6f;
+    f->args.norm.cast = (rw_norm_cast)2;
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "norm.cast is 2");
+    f->args.norm.cast = RW_NORM_CAST_BEFORE_WEIGHT;
     f->args.norm.k_weight.data = f->args.append.cache.k.data;
     assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "norm.k_weight");
 }

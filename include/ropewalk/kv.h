@@ -6,6 +6,7 @@
 #ifndef ROPEWALK_KV_H
 #define ROPEWALK_KV_H
 
+#include <ropewalk/norm.h>
 #include <ropewalk/rope.h>
 
 #ifdef __cplusplus
@@ -63,12 +64,15 @@ RW_API rw_status rw_kv_append(rw_context *context, const rw_kv_append_args *args
  *
  * q_weight, k_weight  f32, f16 or bf16 [head_dim]; absent: that one is not normalised
  * eps                 0 to 1
+ * cast                as in rw_rms_norm(): whether x / sqrt(...) is rounded to the dtype before the
+ *                     weight multiplies it
  */
 typedef struct rw_head_norm {
     rw_tensor q_weight;
     rw_tensor k_weight;
     float eps;
     float weight_offset;
+    rw_norm_cast cast;
 } rw_head_norm;
 
 /* rope    q, q_out, positions, offsets, offset and direction as in rw_rope_apply(); k and k_out are
@@ -86,7 +90,8 @@ typedef struct rw_rope_append_args {
 } rw_rope_append_args;
 
 /* Turns q, in place or into q_out, turns k into the cache and copies v into it, in one launch;
- * heads are normalised before, if asked for. Arithmetic is f32, rounded once.
+ * heads are normalised before, if asked for. Arithmetic is f32, rounded once, and
+ * where norm.cast asks for it before the weight.
  *
  * A token with a rotation id, a position in the cache or a page number out of range is left
  * untouched altogether and reported, the first of these three. Otherwise as rw_rope_apply() and

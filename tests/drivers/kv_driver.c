@@ -12,6 +12,7 @@ static const char *const words_cache_fault[] = {"none",     "before",    "behind
                                                 "page_low", "page_high", NULL};
 static const char *const words_pairing[] = {"half", "interleaved", NULL};
 static const char *const words_axes[] = {"one", "mrope", NULL};
+static const char *const words_cast[] = {"before", "after", NULL};
 static const char *const words_norm[] = {"none", "q", "k", "both", NULL};
 static const char *const words_direction[] = {"forward", "inverse", "backward", NULL};
 
@@ -66,6 +67,7 @@ typedef enum cache_fault {
     FIELD(norm, 0, words_norm)                                                                     \
     FIELD(norm_dtype, RW_F32, rwt_words_dtype)                                                     \
     FIELD(norm_offset, 0, NULL)                                                                    \
+    FIELD(norm_cast, RW_NORM_CAST_BEFORE_WEIGHT, words_cast)                                       \
     FIELD(max_positions, 4096, NULL)                                                               \
     RWT_ID_FIELDS(FIELD)
 
@@ -347,13 +349,21 @@ typedef struct head_path {
     const rwt_view *weight;
 } head_path;
 
-static double normalised(const rwt_job *job, const rope_append_case *c, const head_path *path,
-                         double factor, int64_t column) {
-    double x = rwt_buffer_get(job, path->in, path->in_element + column);
+static rwt_rounded normalised(const rwt_job *job, const rope_append_case *c, const head_path *path,
+                              double factor, int64_t column) {
+    rwt_rounded x = {rwt_buffer_get(job, path->in, path->in_element + column), 0.0};
     if (path->weight->buffer < 0)
         return x;
-    double weight = rwt_buffer_get(job, path->weight->buffer, column);
-    return x * factor * (weight + (double)c->norm_offset);
+    double weight = rwt_buffer_get(job, path->weight->buffer, column) + (double)c->norm_offset;
+    x.middle *= factor;
+    if (c->norm_cast == RW_NORM_CAST_BEFORE_WEIGHT)
+        x = rwt_round_near((rw_dtype)c->dtype, x.middle);
+    return (rwt_rounded){x.middle * weight, x.reach * fabs(weight)};
+}
+
+/* The scale of a result that may be off by `reach` besides its own rounding. */
+static double scale_with(double scale, double reach) {
+    return scale + reach / (4.0 * rwt_dtype_epsilon(RW_F32));
 }
 
 static double head_factor(const rwt_job *job, const rope_append_case *c, const head_path *path) {
@@ -370,9 +380,10 @@ static void expect_rest(rwt_job *job, const rope_append_case *c, const head_path
     for (int64_t column = 0; column < c->head_dim; column++) {
         if (column >= c->start && column < c->start + rotary_width(c))
             continue;
+        rwt_rounded x = normalised(job, c, path, factor, column);
         if (path->weight->buffer >= 0)
-            rwt_expect_near(job, path->out, path->out_element + column,
-                            normalised(job, c, path, factor, column), 0.0);
+            rwt_expect_near(job, path->out, path->out_element + column, x.middle,
+                            scale_with(fabs(x.middle), x.reach));
         else if (path->in != path->out)
             rwt_expect_copy(job, path->out, path->out_element + column, path->in,
                             path->in_element + column);
@@ -396,13 +407,14 @@ static void expect_head(rwt_job *job, int64_t b, int64_t s, const head_path *pat
         bool interleaved = c->pairing == RW_ROPE_INTERLEAVED;
         int64_t column1 = c->start + (interleaved ? 2 * i : i);
         int64_t column2 = c->start + (interleaved ? 2 * i + 1 : i + n);
-        double x1 = normalised(job, c, path, factor, column1);
-        double x2 = normalised(job, c, path, factor, column2);
-        double scale = (fabs(x1) + fabs(x2)) * magnitude;
-        rwt_expect_near(job, path->out, path->out_element + column1, x1 * turn_cos - x2 * turn_sin,
-                        scale);
-        rwt_expect_near(job, path->out, path->out_element + column2, x2 * turn_cos + x1 * turn_sin,
-                        scale);
+        rwt_rounded x1 = normalised(job, c, path, factor, column1);
+        rwt_rounded x2 = normalised(job, c, path, factor, column2);
+        double scale = scale_with((fabs(x1.middle) + fabs(x2.middle)) * magnitude,
+                                  (x1.reach + x2.reach) * magnitude);
+        rwt_expect_near(job, path->out, path->out_element + column1,
+                        x1.middle * turn_cos - x2.middle * turn_sin, scale);
+        rwt_expect_near(job, path->out, path->out_element + column2,
+                        x2.middle * turn_cos + x1.middle * turn_sin, scale);
     }
 }
 
@@ -501,6 +513,7 @@ static void rope_append_bind(const rwt_job *job, rwt_set *set) {
     args->norm.k_weight = rwt_tensor(job, set, &plan->weight[1]);
     args->norm.eps = 1e-6f;
     args->norm.weight_offset = (float)c->norm_offset;
+    args->norm.cast = (rw_norm_cast)c->norm_cast;
 }
 
 static rw_status rope_append_run(const rwt_binding *binding, const void *args) {
@@ -608,6 +621,8 @@ static const rwt_case_row rope_append_rows[] = {
                 "norm=none|both,batch=2"},
     {RWT_QUICK, "norm=q|k|both,norm_dtype=f32|f16|bf16,norm_offset=0|1,dtype=f32|bf16,"
                 "pairing=half|interleaved"},
+    {RWT_QUICK, "norm=both,norm_cast=before|after,dtype=f32|f16|bf16,head_dim=40|128,start=4,"
+                "rotary_dim=32"},
     {RWT_QUICK, "q_heads=0|1|7|32,heads=1|8,norm=none|both"},
     {RWT_QUICK, "q_heads=4,heads=0,norm=both"},
     {RWT_QUICK, "head_dim=2|6|10|48|80|96,pairing=half|interleaved,dtype=f32|f16|bf16,"
@@ -637,14 +652,14 @@ static const rwt_case_row rope_append_rows[] = {
 
 static const char kv_random[] = SHARED_RANDOM "head_dim=0..160,v_dim=0..160";
 
-static const char rope_append_random[] =
-    SHARED_RANDOM "head_dim=2..160,v_dim=0..160|64,q_heads=0..9,placement=out|in|same,"
-                  "pairing=half|interleaved,yarn=0|1,axes=one|one|mrope,start=0|0|1..9,"
-                  "rotary_dim=0|2..96,direction=forward|inverse|backward,norm=none|q|k|both,"
-                  "norm_dtype=f32|f16|bf16,norm_offset=0|1,max_positions=41..5000,"
-                  "positions=none|seq|batch_seq|axes,id_dtype=i32|i64,"
-                  "id_stride=contiguous|gaps|negative,offsets=none|i32|i64,offset=0|0|-9..30,"
-                  "fault=none|none|none|negative|max|lowest|highest";
+static const char rope_append_random[] = SHARED_RANDOM
+    "head_dim=2..160,v_dim=0..160|64,q_heads=0..9,placement=out|in|same,"
+    "pairing=half|interleaved,yarn=0|1,axes=one|one|mrope,start=0|0|1..9,"
+    "rotary_dim=0|2..96,direction=forward|inverse|backward,norm=none|q|k|both,"
+    "norm_dtype=f32|f16|bf16,norm_offset=0|1,norm_cast=before|after,max_positions=41..5000,"
+    "positions=none|seq|batch_seq|axes,id_dtype=i32|i64,"
+    "id_stride=contiguous|gaps|negative,offsets=none|i32|i64,offset=0|0|-9..30,"
+    "fault=none|none|none|negative|max|lowest|highest";
 
 static const rwt_benchmark kv_benchmarks[] = {
     {"bf16 8x1024x8x128 paged",

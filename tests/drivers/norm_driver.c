@@ -179,22 +179,6 @@ static void reference_sum(rwt_job *job, int64_t b, int64_t s, int64_t h, double 
     }
 }
 
-/* What rounding a number that f32 arithmetic is 4 eps off may come to: the middle, and how far the
- * results lie from it. */
-typedef struct rounded {
-    double middle;
-    double reach;
-} rounded;
-
-static rounded round_near(rw_dtype dtype, double value) {
-    double off = 4.0 * rwt_dtype_epsilon(RW_F32);
-    double low = rwt_round(dtype, value * (1.0 - off)),
-           high = rwt_round(dtype, value * (1.0 + off));
-    if (!isfinite(low) || !isfinite(high) || dtype == RW_F32)
-        return (rounded){value, 0.0};
-    return (rounded){(low + high) / 2.0, fabs(high - low) / 2.0};
-}
-
 static void reference_row(rwt_job *job, int64_t b, int64_t s, int64_t h, const double *row) {
     const norm_case *c = norm_case_of(&job->c);
     const norm_plan *plan = job->plan;
@@ -203,7 +187,7 @@ static void reference_row(rwt_job *job, int64_t b, int64_t s, int64_t h, const d
         sum += row[i] * row[i];
     double rms = sqrt(sum / (double)c->hidden + (double)norm_eps(c));
     for (int64_t i = 0; i < c->hidden; i++) {
-        rounded value = {row[i] * (1.0 / rms), 0.0};
+        rwt_rounded value = {row[i] * (1.0 / rms), 0.0};
         double factor = 1.0, size = 1.0;
         if (c->weight) {
             factor =
@@ -211,7 +195,7 @@ static void reference_row(rwt_job *job, int64_t b, int64_t s, int64_t h, const d
             size = fabs(factor) + fabs((double)c->weight_offset);
             factor += (double)c->weight_offset;
             if (c->cast == RW_NORM_CAST_BEFORE_WEIGHT)
-                value = round_near((rw_dtype)c->dtype, value.middle);
+                value = rwt_round_near((rw_dtype)c->dtype, value.middle);
         }
         double scale = fabs(value.middle) * size +
                        value.reach * fabs(factor) / (4.0 * rwt_dtype_epsilon(RW_F32));

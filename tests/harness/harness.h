@@ -43,6 +43,15 @@ double rwt_load(rw_dtype dtype, const void *data, int64_t i);
 void rwt_store(rw_dtype dtype, void *data, int64_t i, double value);
 /* `value` as the dtype holds it. */
 double rwt_round(rw_dtype dtype, double value);
+
+/* What `value` may round to where f32 arithmetic is 4 eps off: the middle, and how far the possible
+ * results lie from it. */
+typedef struct rwt_rounded {
+    double middle;
+    double reach;
+} rwt_rounded;
+
+rwt_rounded rwt_round_near(rw_dtype dtype, double value);
 int64_t rwt_load_id(rw_dtype dtype, const void *data, int64_t i);
 void rwt_store_id(rw_dtype dtype, void *data, int64_t i, int64_t value);
 

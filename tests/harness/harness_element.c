@@ -171,6 +171,15 @@ double rwt_round(rw_dtype dtype, double value) {
     return rwt_load(dtype, element, 0);
 }
 
+rwt_rounded rwt_round_near(rw_dtype dtype, double value) {
+    double off = 4.0 * rwt_dtype_epsilon(RW_F32);
+    double low = rwt_round(dtype, value * (1.0 - off)),
+           high = rwt_round(dtype, value * (1.0 + off));
+    if (!isfinite(low) || !isfinite(high) || dtype == RW_F32)
+        return (rwt_rounded){value, 0.0};
+    return (rwt_rounded){(low + high) / 2.0, fabs(high - low) / 2.0};
+}
+
 int64_t rwt_load_id(rw_dtype dtype, const void *data, int64_t i) {
     uint64_t bits = rwt_load_bits(dtype, data, i);
     return dtype == RW_I32 ? (int64_t)(int32_t)(uint32_t)bits : (int64_t)bits;
