@@ -220,4 +220,6 @@ void rwt_attention_reference(rwt_job *job) {
                 else
                     expect_row(job, b, h, i);
             }
+    /* attention_combine's driver calls rw_attention(), and its first launch reports. */
+    job->fault.operation = "attention";
 }
