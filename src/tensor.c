@@ -270,9 +270,7 @@ static rw_status check_positions(const rwi_call *call, const rwi_id_arguments *a
     rwi_argument positions = {"positions", arguments->positions};
     rw_tensor tensor = *arguments->positions;
     int max_rank = arguments->num_axes > 1 ? 3 : 2;
-    rw_status status = rwi_check_tensor(call, positions, (rwi_tensor_rule){1, max_rank, RWI_IDS});
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(rwi_check_tensor(call, positions, (rwi_tensor_rule){1, max_rank, RWI_IDS}));
     bool packed_axes = arguments->packed && tensor.rank == 2 && arguments->num_axes > 1 &&
                        tensor.shape[0] == arguments->num_axes;
     if (packed_axes) { /* [axes, tokens] -> [axes, 1, tokens] */
@@ -298,18 +296,13 @@ static rw_status check_positions(const rwi_call *call, const rwi_id_arguments *a
 rw_status rwi_check_token_ids(const rwi_call *call, const rwi_id_arguments *arguments,
                               rwi_token_ids *ids) {
     *ids = (rwi_token_ids){.offset = arguments->offset};
-    if (!rwi_absent(arguments->positions)) {
-        rw_status status = check_positions(call, arguments, ids);
-        if (status != RW_OK)
-            return status;
-    }
+    if (!rwi_absent(arguments->positions))
+        RWI_TRY(check_positions(call, arguments, ids));
     if (rwi_absent(arguments->offsets))
         return RW_OK;
     rwi_argument offsets = {"offsets", arguments->offsets};
-    rw_status status = rwi_check_tensor(call, offsets, (rwi_tensor_rule){1, 1, RWI_IDS});
-    if (status == RW_OK)
-        status = rwi_check_length(call, offsets, 0, arguments->batch);
-    if (status == RW_OK)
-        ids->offsets = rwi_ids_vector_view(arguments->offsets);
-    return status;
+    RWI_TRY(rwi_check_tensor(call, offsets, (rwi_tensor_rule){1, 1, RWI_IDS}));
+    RWI_TRY(rwi_check_length(call, offsets, 0, arguments->batch));
+    ids->offsets = rwi_ids_vector_view(arguments->offsets);
+    return RW_OK;
 }
