@@ -20,10 +20,10 @@ static rw_status check_fields(const rwi_call *call, const rw_swiglu_args *args) 
     RWI_TRY(rwi_check_number(call, "limit", args->limit, 0.0));
     RWI_TRY(rwi_check_number(call, "alpha", args->alpha, 0.0));
     RWI_TRY(rwi_check_number(call, "up_offset", args->up_offset, -INFINITY));
-    if ((unsigned)args->packing > RW_SWIGLU_INTERLEAVED_UP_FIRST)
-        return rwi_fail(call, RW_INVALID_ARGUMENT,
-                        "packing is %d, expected one of rw_swiglu_packing", (int)args->packing);
-    if (args->packing != RW_SWIGLU_GATE_FIRST && rwi_absent(&args->packed))
+    if ((unsigned)args->packing > RW_GLU_INTERLEAVED_UP_FIRST)
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "packing is %d, expected one of rw_glu_packing",
+                        (int)args->packing);
+    if (args->packing != RW_GLU_GATE_FIRST && rwi_absent(&args->packed))
         return rwi_fail(call, RW_INVALID_ARGUMENT,
                         "packing is %d, but packed is absent, expected both or neither",
                         (int)args->packing);
@@ -52,9 +52,9 @@ static rw_status check_packed(const rwi_call *call, const rw_swiglu_args *args,
     if (columns % 2 != 0)
         return rwi_fail(call, RW_INVALID_ARGUMENT,
                         "packed has rows of %lld, expected an even number", (long long)columns);
-    views->interleaved = args->packing >= RW_SWIGLU_INTERLEAVED;
+    views->interleaved = args->packing >= RW_GLU_INTERLEAVED;
     views->up_first =
-        args->packing == RW_SWIGLU_UP_FIRST || args->packing == RW_SWIGLU_INTERLEAVED_UP_FIRST;
+        args->packing == RW_GLU_UP_FIRST || args->packing == RW_GLU_INTERLEAVED_UP_FIRST;
     bool halves = !views->interleaved;
     views->gate = half_of(args->packed, halves && views->up_first);
     views->up = half_of(args->packed, halves && !views->up_first);

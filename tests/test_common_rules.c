@@ -463,7 +463,7 @@ static void test_fields_given_in_vain(void **state) {
     const rw_pattern half_a_window = {.causal = true, .left = {.keys = 3}};
     rw_mask_apply_args mask = {.x = x, .pattern = &half_a_window};
     assert_refused(f, rw_mask_apply(f->context, &mask), "pattern.left.given is false");
-    const rw_swiglu_args swiglu = {.gate = x, .up = y, .packing = RW_SWIGLU_UP_FIRST};
+    const rw_swiglu_args swiglu = {.gate = x, .up = y, .packing = RW_GLU_UP_FIRST};
     assert_refused(f, rw_swiglu(f->context, &swiglu), "packing is 1, but packed is absent");
 
     const rw_context_options cpu = {.backend = RW_BACKEND_CPU, .device = 1};

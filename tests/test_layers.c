@@ -142,8 +142,7 @@ static void test_swiglu_refuses(void **state) {
     REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "limit is nan", args.limit = NAN);
     REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "alpha is inf", args.alpha = INFINITY);
     REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "up_offset is nan", args.up_offset = NAN);
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "packing is 4",
-                  args.packing = (rw_swiglu_packing)4);
+    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "packing is 4", args.packing = (rw_glu_packing)4);
     REFUSE_SWIGLU(packed_args, RW_INVALID_ARGUMENT, "packed has rows of 31",
                   args.packed.shape[1] = 31);
     REFUSE_SWIGLU(packed_args, RW_INVALID_ARGUMENT, "out is absent", args.out.rank = 0);
@@ -152,7 +151,7 @@ static void test_swiglu_refuses(void **state) {
                   args.out = floats(f, 8, 4, 16));
     REFUSE_SWIGLU(
         packed_args, RW_INVALID_ARGUMENT, "overlaps packed",
-        (args.packing = RW_SWIGLU_INTERLEAVED, args.out.data = f->memory, args.out.stride[0] = 32));
+        (args.packing = RW_GLU_INTERLEAVED, args.out.data = f->memory, args.out.stride[0] = 32));
     assert_refused(f, rw_swiglu(f->context, NULL), RW_INVALID_ARGUMENT, "rw_swiglu", "args");
 }
 
