@@ -10,6 +10,14 @@ const char *rw_version(void) {
     return RWI_TEXT(RW_VERSION_MAJOR) "." RWI_TEXT(RW_VERSION_MINOR) "." RWI_TEXT(RW_VERSION_PATCH);
 }
 
+int32_t rw_version_number(void) {
+    return RW_VERSION_NUMBER;
+}
+
+int32_t rw_abi_version(void) {
+    return RW_ABI_VERSION;
+}
+
 const char *rw_status_name(rw_status status) {
     switch (status) {
     case RW_OK:

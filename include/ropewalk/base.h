@@ -16,12 +16,25 @@ extern "C" {
 #define RW_API
 #endif
 
+/* The version of these headers, by semantic versioning. The build reads it from here. */
 #define RW_VERSION_MAJOR 0
 #define RW_VERSION_MINOR 1
 #define RW_VERSION_PATCH 0
+#define RW_VERSION_NUMBER (RW_VERSION_MAJOR * 10000 + RW_VERSION_MINOR * 100 + RW_VERSION_PATCH)
 
 /* The version of the library that is running, e.g. "0.1.0". */
 RW_API const char *rw_version(void);
+
+/* The same as a number, major * 10000 + minor * 100 + patch, e.g. 100 for 0.1.0. */
+RW_API int32_t rw_version_number(void);
+
+/* The binary interface of these headers: raised when a struct, an enumeration or a function changes
+ * so that a program built before no longer fits. */
+#define RW_ABI_VERSION 1
+
+/* RW_ABI_VERSION of the library that is running: a binding compares it with the one that it was
+ * written for before it calls anything else. */
+RW_API int32_t rw_abi_version(void);
 
 /* What every fallible function returns. RW_OK is 0; anything else comes with a sentence. */
 typedef enum rw_status {
