@@ -61,7 +61,7 @@ struct rwi_backend {
     const char *name; /* "cpu", "hip" */
     bool emulated;    /* no real device: never chosen by auto */
 
-    rw_status (*device_count)(int *count, char platform[16], rw_message *message);
+    rw_status (*device_count)(int32_t *count, char platform[16], rw_message *message);
     rw_status (*open)(const rwi_open_options *options, rwi_device **device, rw_message *message);
     void (*close)(rwi_device *device);
 

@@ -44,7 +44,7 @@ void rwi_cpu_fault_raise(rwi_fault_sink *sink, int64_t token, int64_t id) {
     atomic_flag_clear_explicit(&sink->busy, memory_order_release);
 }
 
-static rw_status cpu_device_count(int *count, char platform[16], rw_message *message) {
+static rw_status cpu_device_count(int32_t *count, char platform[16], rw_message *message) {
     (void)message;
     *count = 1;
     snprintf(platform, 16, "%s", rwi_cpu_isa_name(rwi_cpu_isa_best(RW_CPU_ISA_DEFAULT)));

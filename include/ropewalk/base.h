@@ -65,6 +65,14 @@ typedef enum rw_dtype {
     RW_U8
 } rw_dtype;
 
+/* Bindings pass every enumeration as 32 bits: compile without -fshort-enums, which would make them
+ * as short as their values. */
+#ifdef __cplusplus
+static_assert(sizeof(rw_dtype) == 4, "enumerations are 32 bits wide, without -fshort-enums");
+#else
+_Static_assert(sizeof(rw_dtype) == 4, "enumerations are 32 bits wide, without -fshort-enums");
+#endif
+
 /* "f32", "f16", ...; "unknown dtype" for any other number. */
 RW_API const char *rw_dtype_name(rw_dtype dtype);
 
@@ -94,10 +102,11 @@ typedef struct rw_tensor {
 } rw_tensor;
 
 /* A row-major view over `data`; `shape` has `rank` entries, at most RW_MAX_RANK. */
-RW_API rw_tensor rw_tensor_contiguous(void *data, rw_dtype dtype, int rank, const int64_t *shape);
+RW_API rw_tensor rw_tensor_contiguous(void *data, rw_dtype dtype, int32_t rank,
+                                      const int64_t *shape);
 
 /* The same memory with two axes exchanged, e.g. (1, 2) turns BHSD storage into a BSHD view. */
-RW_API rw_tensor rw_tensor_transpose(rw_tensor tensor, int axis_a, int axis_b);
+RW_API rw_tensor rw_tensor_transpose(rw_tensor tensor, int32_t axis_a, int32_t axis_b);
 
 #ifdef __cplusplus
 }

@@ -34,8 +34,9 @@ typedef enum rw_cpu_isa {
 /* Zero is the default of every field. What is set here wins over the environment. */
 typedef struct rw_context_options {
     rw_backend_kind backend;
-    int device;      /* index of the GPU; 0 unless `backend` is RW_BACKEND_HIP */
-    int num_threads; /* CPU threads, up to 1024; 0: ROPEWALK_NUM_THREADS, else every core allowed */
+    int32_t device;      /* index of the GPU; 0 unless `backend` is RW_BACKEND_HIP */
+    int32_t num_threads; /* CPU threads, up to 1024; 0: ROPEWALK_NUM_THREADS, else every core that
+                            this process may use */
     rw_cpu_isa cpu_isa;
     void (*log)(void *user, const char *line); /* NULL: stderr if ROPEWALK_LOG=1, else silent */
     void *log_user;
@@ -66,8 +67,8 @@ typedef struct rw_context_info {
     const char *platform; /* cpu: the ISA in use, "baseline", "v3" or "v4";
                              hip: "amd", "nvidia" or "emulated" */
     const char *device;   /* the device's own name */
-    int device_index;
-    int num_threads; /* CPU backend; 0 on a GPU */
+    int32_t device_index;
+    int32_t num_threads; /* CPU backend; 0 on a GPU */
 } rw_context_info;
 
 RW_API rw_context_info rw_context_get_info(const rw_context *context);
@@ -77,7 +78,7 @@ typedef struct rw_backend_probe_result {
     bool found;     /* the backend is part of this build and its module could be loaded */
     bool usable;    /* at least one device answers */
     bool automatic; /* auto may choose it: usable, and a real device rather than an emulated one */
-    int device_count;
+    int32_t device_count;
     char platform[16]; /* as in rw_context_info; for the CPU the best ISA that it has */
     rw_message why;    /* why it is not found or not usable; else "" */
 } rw_backend_probe_result;
