@@ -14,7 +14,7 @@ rw_status rw_alibi_slopes(rw_context *context, const rw_alibi_slopes_args *args)
     const int64_t most_heads = (int64_t)1 << 20;
     RWI_TRY(rwi_begin(&call, args));
     rwi_argument out = {"out", &args->out};
-    RWI_TRY(rwi_check_tensor(&call, out, (rwi_tensor_rule){1, 1, RWI_DTYPE_BIT(RW_F32)}));
+    RWI_TRY(rwi_check_tensor(&call, out, (rwi_tensor_rule){1, 1, RWI_F32}));
     int64_t heads = args->out.shape[0];
     if (args->total_heads < 1 || args->total_heads > most_heads)
         return rwi_fail(&call, RW_INVALID_ARGUMENT, "total_heads is %lld, expected 1 to %lld",
@@ -39,7 +39,7 @@ rw_status rw_alibi_slopes(rw_context *context, const rw_alibi_slopes_args *args)
 rw_status rwi_describe_alibi(const rwi_call *call, const rw_alibi *alibi, int64_t heads,
                              const rw_pattern_shape *shape, rwi_alibi *described) {
     rwi_argument slopes = {"alibi.slopes", &alibi->slopes};
-    RWI_TRY(rwi_check_tensor(call, slopes, (rwi_tensor_rule){1, 1, RWI_DTYPE_BIT(RW_F32)}));
+    RWI_TRY(rwi_check_tensor(call, slopes, (rwi_tensor_rule){1, 1, RWI_F32}));
     RWI_TRY(rwi_check_length(call, slopes, 0, heads));
     RWI_TRY(rwi_check_alignment(call, alibi->alignment, shape, &described->shift));
     described->slopes = alibi->slopes.data;

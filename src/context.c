@@ -184,15 +184,6 @@ rw_status rwi_upload(const rwi_call *call, void *destination, const void *source
     return RW_OK;
 }
 
-static const char *op_name(int32_t op) {
-    static const char *const names[RWI_NUM_OPS] = {
-#define RW_OP(op) [RWI_OP_##op] = #op,
-#include "ops.def"
-#undef RW_OP
-    };
-    return op >= 0 && op < RWI_NUM_OPS ? names[op] : "unknown operation";
-}
-
 rw_status rw_synchronize(rw_context *context) {
     rwi_call call = {context, "rw_synchronize"};
     RWI_TRY(rwi_check_context(&call));
@@ -200,9 +191,10 @@ rw_status rw_synchronize(rw_context *context) {
     RWI_TRY(rwi_finish(&call, context->backend->synchronize(context->device, &fault)));
     if (!fault.raised)
         return RW_OK;
+    const char *name = rw_operation_name(fault.op);
     return rwi_fail(&call, RW_OUT_OF_RANGE,
                     "%s: token %lld has %lld, which is out of range; it was left untouched",
-                    op_name(fault.op), (long long)fault.token, (long long)fault.id);
+                    name ? name : "unknown operation", (long long)fault.token, (long long)fault.id);
 }
 
 rw_status rw_context_set_stream(rw_context *context, void *stream) {

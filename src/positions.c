@@ -93,7 +93,7 @@ static rw_status check_mrope_inputs(const rwi_call *call, const rw_positions_mro
     RWI_TRY(rwi_check_length(call, segments, 0, out->shape[1]));
     RWI_TRY(rwi_check_length(call, segments, 2, 3));
     if (!rwi_absent(&args->steps)) {
-        RWI_TRY(rwi_check_tensor(call, steps, (rwi_tensor_rule){2, 2, RWI_DTYPE_BIT(RW_F32)}));
+        RWI_TRY(rwi_check_tensor(call, steps, (rwi_tensor_rule){2, 2, RWI_F32}));
         for (int axis = 0; axis < 2; axis++)
             RWI_TRY(rwi_check_length(call, steps, axis, args->segments.shape[axis]));
         RWI_TRY(rwi_check_apart(call, (rwi_argument){"out", out}, steps, false));

@@ -20,6 +20,13 @@ static shape_text format_shape(const rw_tensor *tensor) {
     return out;
 }
 
+const char *rwi_dtypes_text(unsigned dtypes) {
+    return dtypes == RWI_IDS      ? "i32 or i64"
+           : dtypes == RWI_FLOATS ? "f32, f16 or bf16"
+           : dtypes == RWI_BYTES  ? "u8"
+                                  : "f32";
+}
+
 bool rwi_empty(const rw_tensor *tensor) {
     for (int axis = 0; axis < tensor->rank; axis++)
         if (tensor->shape[axis] == 0)
@@ -56,10 +63,7 @@ rw_status rwi_check_tensor(const rwi_call *call, rwi_argument argument, rwi_tens
     if ((unsigned)tensor->dtype > RW_U8 || !(rule.dtypes & RWI_DTYPE_BIT(tensor->dtype)))
         return rwi_fail(call, RW_UNSUPPORTED, "%s has dtype %s (%d), expected %s", name,
                         rw_dtype_name(tensor->dtype), (int)tensor->dtype,
-                        rule.dtypes == RWI_IDS      ? "i32 or i64"
-                        : rule.dtypes == RWI_FLOATS ? "f32, f16 or bf16"
-                        : rule.dtypes == RWI_BYTES  ? "u8"
-                                                    : "f32");
+                        rwi_dtypes_text(rule.dtypes));
     for (int axis = 0; axis < tensor->rank; axis++)
         if (tensor->shape[axis] < 0)
             return rwi_fail(call, RW_INVALID_ARGUMENT, "%s has shape %s, a length is negative",

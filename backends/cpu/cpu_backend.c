@@ -128,7 +128,7 @@ static rw_status cpu_run(rwi_device *device, rwi_op op, rwi_work work, const voi
 }
 
 /* An operation's range and its slot: only the types differ. */
-#define RW_OP(op)                                                                                  \
+#define RW_OP(op, dtypes)                                                                          \
     static void op##_range(const void *opaque, int64_t begin, int64_t end) {                       \
         const cpu_task *task = opaque;                                                             \
         task->cpu->kernels->op(task->params, begin, end, &task->cpu->sink);                        \
@@ -150,7 +150,7 @@ const rwi_backend rwi_cpu_backend = {
     .copy = cpu_copy,
     .synchronize = cpu_synchronize,
     .set_stream = cpu_set_stream,
-#define RW_OP(op) .op = cpu_##op,
+#define RW_OP(op, dtypes) .op = cpu_##op,
 #include "ops.def"
 #undef RW_OP
 };

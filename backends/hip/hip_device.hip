@@ -266,7 +266,7 @@ static constexpr rwi_backend make_backend(void) {
     backend.copy = hip_copy;
     backend.synchronize = hip_synchronize;
     backend.set_stream = hip_set_stream;
-#define RW_OP(op) backend.op = rwi_hip_##op;
+#define RW_OP(op, dtypes) backend.op = rwi_hip_##op;
 #include "ops.def"
 #undef RW_OP
     return backend;

@@ -86,6 +86,21 @@ typedef struct rw_backend_probe_result {
 /* kind: RW_BACKEND_CPU or RW_BACKEND_HIP; any other is not found. */
 RW_API rw_backend_probe_result rw_backend_probe(rw_backend_kind kind);
 
+/* Whether this context has an operation for data of a dtype, so that an engine can ask before it
+ * plans.
+ *
+ * operation  one of rw_operation_name(), e.g. "rope" or "attention"
+ * dtype      of what the operation computes on: q, x, scores, the values of a microscaling format,
+ *            the ids that positions_* and pattern_positions write, the bytes of pattern_fill_bits.
+ *            Other tensors of a call (ids, weights, LSE) have the dtypes that its header gives
+ * Returns RW_OK, RW_UNSUPPORTED (rw_last_error() says why) or RW_INVALID_ARGUMENT (an unknown
+ * operation or dtype). Of shapes it knows nothing: a call may still be refused for its head_dim.
+ */
+RW_API rw_status rw_supports(rw_context *context, const char *operation, rw_dtype dtype);
+
+/* The name of each operation, from index 0 on; NULL past the end and for a negative index. */
+RW_API const char *rw_operation_name(int32_t index);
+
 /* Device memory, aligned to 256 bytes; 0 bytes gives a valid pointer. On the CPU backend this is
  * host memory, and any other host memory serves as well. */
 RW_API rw_status rw_alloc(rw_context *context, size_t bytes, void **pointer);
