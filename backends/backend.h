@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 typedef enum rwi_op {
-#define RW_OP(op) RWI_OP_##op,
+#define RW_OP(op, dtypes) RWI_OP_##op,
 #include "ops.def"
 #undef RW_OP
     RWI_NUM_OPS
@@ -22,7 +22,7 @@ typedef enum rwi_op {
  * not loaded. */
 enum {
     RWI_BACKEND_ABI = 1 * 1000000
-#define RW_OP(op) +(RWI_OP_##op + 1) * (int)sizeof(rw_##op##_params)
+#define RW_OP(op, dtypes) +(RWI_OP_##op + 1) * (int)sizeof(rw_##op##_params)
 #include "ops.def"
 #undef RW_OP
 };
@@ -60,7 +60,7 @@ struct rwi_backend {
     const char *name; /* "cpu", "hip" */
     bool emulated;    /* no real device: never chosen by auto */
 
-    rw_status (*device_count)(int *count, char platform[16], rw_message *message);
+    rw_status (*device_count)(int32_t *count, char platform[16], rw_message *message);
     rw_status (*open)(const rwi_open_options *options, rwi_device **device, rw_message *message);
     void (*close)(rwi_device *device);
 
@@ -71,7 +71,7 @@ struct rwi_backend {
     rw_status (*set_stream)(rwi_device *device, void *stream);
 
     /* The operations: asynchronous on a GPU. Params are valid: the entry points checked them. */
-#define RW_OP(op) rw_status (*op)(rwi_device * device, const rw_##op##_params *params);
+#define RW_OP(op, dtypes) rw_status (*op)(rwi_device * device, const rw_##op##_params *params);
 #include "ops.def"
 #undef RW_OP
 };

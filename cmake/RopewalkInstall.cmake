@@ -44,7 +44,8 @@ ropewalk_pc_folder(ROPEWALK_PC_INCLUDEDIR "${CMAKE_INSTALL_INCLUDEDIR}")
 configure_file(cmake/ropewalk.pc.in ropewalk.pc @ONLY)
 configure_package_config_file(cmake/ropewalk-config.cmake.in ropewalk-config.cmake
   INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/ropewalk)
-write_basic_package_version_file(ropewalk-config-version.cmake COMPATIBILITY SameMinorVersion)
+write_basic_package_version_file(ropewalk-config-version.cmake 
+  COMPATIBILITY ${ROPEWALK_COMPATIBILITY})
 ropewalk_install_found(ropewalk.pc pkgconfig)
 ropewalk_install_found(ropewalk-config.cmake cmake/ropewalk)
 install(FILES "${PROJECT_BINARY_DIR}/ropewalk-config-version.cmake"

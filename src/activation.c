@@ -17,19 +17,17 @@ typedef struct swiglu_views {
 } swiglu_views;
 
 static rw_status check_fields(const rwi_call *call, const rw_swiglu_args *args) {
-    rw_status status = rwi_check_number(call, "limit", args->limit, 0.0);
-    if (status == RW_OK)
-        status = rwi_check_number(call, "alpha", args->alpha, 0.0);
-    if (status == RW_OK)
-        status = rwi_check_number(call, "up_offset", args->up_offset, -INFINITY);
-    if (status == RW_OK && (unsigned)args->packing > RW_SWIGLU_INTERLEAVED_UP_FIRST)
-        return rwi_fail(call, RW_INVALID_ARGUMENT,
-                        "packing is %d, expected one of rw_swiglu_packing", (int)args->packing);
-    if (status == RW_OK && args->packing != RW_SWIGLU_GATE_FIRST && rwi_absent(&args->packed))
+    RWI_TRY(rwi_check_number(call, "limit", args->limit, 0.0));
+    RWI_TRY(rwi_check_number(call, "alpha", args->alpha, 0.0));
+    RWI_TRY(rwi_check_number(call, "up_offset", args->up_offset, -INFINITY));
+    if ((unsigned)args->packing > RW_GLU_INTERLEAVED_UP_FIRST)
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "packing is %d, expected one of rw_glu_packing",
+                        (int)args->packing);
+    if (args->packing != RW_GLU_GATE_FIRST && rwi_absent(&args->packed))
         return rwi_fail(call, RW_INVALID_ARGUMENT,
                         "packing is %d, but packed is absent, expected both or neither",
                         (int)args->packing);
-    return status;
+    return RW_OK;
 }
 
 /* One half of a packed row. */
@@ -49,16 +47,14 @@ static rw_status check_packed(const rwi_call *call, const rw_swiglu_args *args,
                         "packed is given together with gate or up, expected one or the other");
     if (rwi_absent(&args->out))
         return rwi_fail(call, RW_INVALID_ARGUMENT, "out is absent, expected it beside packed");
-    rw_status status = rwi_check_tensor(call, packed, rule);
-    int64_t columns = status == RW_OK ? args->packed.shape[args->packed.rank - 1] : 0;
-    if (status == RW_OK && columns % 2 != 0)
+    RWI_TRY(rwi_check_tensor(call, packed, rule));
+    int64_t columns = args->packed.shape[args->packed.rank - 1];
+    if (columns % 2 != 0)
         return rwi_fail(call, RW_INVALID_ARGUMENT,
                         "packed has rows of %lld, expected an even number", (long long)columns);
-    if (status != RW_OK)
-        return status;
-    views->interleaved = args->packing >= RW_SWIGLU_INTERLEAVED;
+    views->interleaved = args->packing >= RW_GLU_INTERLEAVED;
     views->up_first =
-        args->packing == RW_SWIGLU_UP_FIRST || args->packing == RW_SWIGLU_INTERLEAVED_UP_FIRST;
+        args->packing == RW_GLU_UP_FIRST || args->packing == RW_GLU_INTERLEAVED_UP_FIRST;
     bool halves = !views->interleaved;
     views->gate = half_of(args->packed, halves && views->up_first);
     views->up = half_of(args->packed, halves && !views->up_first);
@@ -67,34 +63,27 @@ static rw_status check_packed(const rwi_call *call, const rw_swiglu_args *args,
 
 static rw_status check_pair(const rwi_call *call, const rw_swiglu_args *args, swiglu_views *views) {
     rwi_argument gate = {"gate", &args->gate}, up = {"up", &args->up};
-    rw_status status = rwi_check_tensor(call, gate, rule);
-    if (status == RW_OK)
-        status = rwi_check_tensor(call, up, rule);
-    if (status == RW_OK)
-        status = rwi_check_same_shape(call, up, gate);
-    if (status == RW_OK)
-        status = rwi_check_same_dtype(call, up, gate);
+    RWI_TRY(rwi_check_tensor(call, gate, rule));
+    RWI_TRY(rwi_check_tensor(call, up, rule));
+    RWI_TRY(rwi_check_same_shape(call, up, gate));
+    RWI_TRY(rwi_check_same_dtype(call, up, gate));
     views->gate = args->gate;
     views->up = args->up;
-    return status;
+    return RW_OK;
 }
 
 static rw_status check_out(const rwi_call *call, const swiglu_views *views, bool packed) {
     rwi_argument out = {"out", &views->out};
     rwi_argument gate = {packed ? "packed" : "gate", &views->gate};
     rwi_argument up = {packed ? "packed" : "up", &views->up};
-    rw_status status = rwi_check_tensor(call, out, rule);
-    if (status == RW_OK)
-        status = rwi_check_same_shape(call, out, gate);
-    if (status == RW_OK)
-        status = rwi_check_same_dtype(call, out, gate);
-    if (status == RW_OK)
-        status = rwi_check_output(call, out);
-    if (status == RW_OK && !views->interleaved)
-        status = rwi_check_apart(call, out, gate, true);
-    if (status == RW_OK && !views->interleaved)
-        status = rwi_check_apart(call, out, up, true);
-    return status;
+    RWI_TRY(rwi_check_tensor(call, out, rule));
+    RWI_TRY(rwi_check_same_shape(call, out, gate));
+    RWI_TRY(rwi_check_same_dtype(call, out, gate));
+    RWI_TRY(rwi_check_output(call, out));
+    if (views->interleaved)
+        return RW_OK;
+    RWI_TRY(rwi_check_apart(call, out, gate, true));
+    return rwi_check_apart(call, out, up, true);
 }
 
 static rw_swiglu_params describe(const rw_swiglu_args *args, const swiglu_views *views) {
@@ -120,20 +109,14 @@ static rw_swiglu_params describe(const rw_swiglu_args *args, const swiglu_views 
 rw_status rw_swiglu(rw_context *context, const rw_swiglu_args *args) {
     rwi_call call = {context, "rw_swiglu"};
     swiglu_views views = {.interleaved = false};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!args)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "args is NULL");
+    RWI_TRY(rwi_begin(&call, args));
     bool packed = !rwi_absent(&args->packed);
-    status = check_fields(&call, args);
-    if (status == RW_OK)
-        status = packed ? check_packed(&call, args, &views) : check_pair(&call, args, &views);
+    RWI_TRY(check_fields(&call, args));
+    RWI_TRY(packed ? check_packed(&call, args, &views) : check_pair(&call, args, &views));
     views.out = rwi_absent(&args->out) ? views.gate : args->out;
-    if (status == RW_OK)
-        status = check_out(&call, &views, packed);
-    if (status != RW_OK || rwi_empty(&views.gate))
-        return status;
+    RWI_TRY(check_out(&call, &views, packed));
+    if (rwi_empty(&views.gate))
+        return RW_OK;
     rw_swiglu_params params = describe(args, &views);
     return rwi_finish(&call, context->backend->swiglu(context->device, &params));
 }

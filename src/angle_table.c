@@ -40,9 +40,7 @@ rw_status rwi_angle_table_create(const rwi_call *call, const rwi_angle_table_opt
     if (options->max_positions < 1 || options->max_positions > RWI_MAX_POSITIONS)
         return rwi_fail(call, RW_INVALID_ARGUMENT, "max_positions is %lld, expected 1 to %d",
                         (long long)options->max_positions, RWI_MAX_POSITIONS);
-    rw_status status = check_angles(call, options);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(check_angles(call, options));
     int64_t n = options->num_frequencies;
     int32_t shift = balanced_shift(options->max_positions);
     int64_t fine_rows = (int64_t)1 << shift;
@@ -64,7 +62,7 @@ rw_status rwi_angle_table_create(const rwi_call *call, const rwi_angle_table_opt
 
     rw_context *context = call->context;
     void *memory = NULL;
-    status = rwi_finish(call, context->backend->alloc(context->device, bytes, &memory));
+    rw_status status = rwi_finish(call, context->backend->alloc(context->device, bytes, &memory));
     if (status == RW_OK)
         status = rwi_upload(call, memory, host, bytes);
     free(host);

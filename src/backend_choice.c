@@ -82,7 +82,7 @@ static rw_status open_hip(const rwi_open_options *options, rwi_device **device,
                           rw_message *message) {
     rw_message why = {""};
     char platform[16];
-    int count = 0;
+    int32_t count = 0;
     const rwi_backend *backend = load_hip(&why);
     rw_status status =
         backend ? backend->device_count(&count, platform, &why) : RW_BACKEND_UNAVAILABLE;

@@ -10,6 +10,14 @@ const char *rw_version(void) {
     return RWI_TEXT(RW_VERSION_MAJOR) "." RWI_TEXT(RW_VERSION_MINOR) "." RWI_TEXT(RW_VERSION_PATCH);
 }
 
+int32_t rw_version_number(void) {
+    return RW_VERSION_NUMBER;
+}
+
+int32_t rw_abi_version(void) {
+    return RW_ABI_VERSION;
+}
+
 const char *rw_status_name(rw_status status) {
     switch (status) {
     case RW_OK:
@@ -52,7 +60,7 @@ size_t rw_dtype_size(rw_dtype dtype) {
     return rwi_dtype_size(dtype);
 }
 
-rw_tensor rw_tensor_contiguous(void *data, rw_dtype dtype, int rank, const int64_t *shape) {
+rw_tensor rw_tensor_contiguous(void *data, rw_dtype dtype, int32_t rank, const int64_t *shape) {
     rw_tensor tensor = {.data = data, .dtype = dtype, .rank = rank};
     uint64_t stride = 1; /* unsigned: an absurd shape wraps here and is refused by the operation */
     for (int axis = rank - 1; axis >= 0 && rank <= RW_MAX_RANK; axis--) {
@@ -63,7 +71,7 @@ rw_tensor rw_tensor_contiguous(void *data, rw_dtype dtype, int rank, const int64
     return tensor;
 }
 
-rw_tensor rw_tensor_transpose(rw_tensor tensor, int axis_a, int axis_b) {
+rw_tensor rw_tensor_transpose(rw_tensor tensor, int32_t axis_a, int32_t axis_b) {
     if (axis_a < 0 || axis_b < 0 || axis_a >= RW_MAX_RANK || axis_b >= RW_MAX_RANK)
         return tensor;
     int64_t shape = tensor.shape[axis_a];

@@ -12,15 +12,9 @@
 rw_status rw_alibi_slopes(rw_context *context, const rw_alibi_slopes_args *args) {
     rwi_call call = {context, "rw_alibi_slopes"};
     const int64_t most_heads = (int64_t)1 << 20;
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!args)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "args is NULL");
+    RWI_TRY(rwi_begin(&call, args));
     rwi_argument out = {"out", &args->out};
-    status = rwi_check_tensor(&call, out, (rwi_tensor_rule){1, 1, RWI_DTYPE_BIT(RW_F32)});
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(rwi_check_tensor(&call, out, (rwi_tensor_rule){1, 1, RWI_F32}));
     int64_t heads = args->out.shape[0];
     if (args->total_heads < 1 || args->total_heads > most_heads)
         return rwi_fail(&call, RW_INVALID_ARGUMENT, "total_heads is %lld, expected 1 to %lld",
@@ -45,16 +39,13 @@ rw_status rw_alibi_slopes(rw_context *context, const rw_alibi_slopes_args *args)
 rw_status rwi_describe_alibi(const rwi_call *call, const rw_alibi *alibi, int64_t heads,
                              const rw_pattern_shape *shape, rwi_alibi *described) {
     rwi_argument slopes = {"alibi.slopes", &alibi->slopes};
-    rw_status status =
-        rwi_check_tensor(call, slopes, (rwi_tensor_rule){1, 1, RWI_DTYPE_BIT(RW_F32)});
-    if (status == RW_OK)
-        status = rwi_check_length(call, slopes, 0, heads);
-    if (status == RW_OK)
-        status = rwi_check_alignment(call, alibi->alignment, shape, &described->shift);
+    RWI_TRY(rwi_check_tensor(call, slopes, (rwi_tensor_rule){1, 1, RWI_F32}));
+    RWI_TRY(rwi_check_length(call, slopes, 0, heads));
+    RWI_TRY(rwi_check_alignment(call, alibi->alignment, shape, &described->shift));
     described->slopes = alibi->slopes.data;
     described->is_signed = alibi->is_signed;
     described->shift_from_key_end = alibi->alignment == RW_ALIGN_KEY_END;
-    return status;
+    return RW_OK;
 }
 
 /* A dense bias has no pattern beside it. */
@@ -68,12 +59,10 @@ static rw_status refuse_key_end(const rwi_call *call, rw_alignment alignment) {
 /* [heads, seq_q, seq_k], to be written. */
 static rw_status describe_rows(const rwi_call *call, const rw_tensor *out, rw_pattern_shape *shape,
                                rwi_bias_rows *rows) {
-    if (!out)
-        return rwi_fail(call, RW_INVALID_ARGUMENT, "out is NULL");
+    RWI_TRY(rwi_check_pointer(call, "out", out));
     rwi_argument argument = {"out", out};
-    rw_status status = rwi_check_tensor(call, argument, (rwi_tensor_rule){3, 3, RWI_FLOATS});
-    if (status == RW_OK)
-        status = rwi_check_output(call, argument);
+    RWI_TRY(rwi_check_tensor(call, argument, (rwi_tensor_rule){3, 3, RWI_FLOATS}));
+    RWI_TRY(rwi_check_output(call, argument));
     *shape = (rw_pattern_shape){1, out->shape[1], out->shape[2]};
     *rows = (rwi_bias_rows){
         .out = out->data,
@@ -83,27 +72,22 @@ static rw_status describe_rows(const rwi_call *call, const rw_tensor *out, rw_pa
         .seq_k = out->shape[2],
         .out_stride = {out->stride[0], out->stride[1]},
     };
-    return status == RW_OK ? rwi_check_pattern_shape(call, shape) : status;
+    return rwi_check_pattern_shape(call, shape);
 }
 
 rw_status rw_alibi_bias(rw_context *context, const rw_alibi *alibi, const rw_tensor *out) {
     rwi_call call = {context, "rw_alibi_bias"};
     rw_alibi_bias_params params = {0};
     rw_pattern_shape shape;
-    rw_status status = rwi_check_context(&call);
-    if (status == RW_OK && !alibi)
-        status = rwi_fail(&call, RW_INVALID_ARGUMENT, "alibi is NULL");
-    if (status == RW_OK)
-        status = describe_rows(&call, out, &shape, &params.rows);
-    if (status == RW_OK)
-        status = rwi_describe_alibi(&call, alibi, params.rows.heads, &shape, &params.alibi);
-    if (status == RW_OK)
-        status = refuse_key_end(&call, alibi->alignment);
-    if (status == RW_OK)
-        status = rwi_check_apart(&call, (rwi_argument){"out", out},
-                                 (rwi_argument){"alibi.slopes", &alibi->slopes}, false);
-    if (status != RW_OK || rwi_empty(out))
-        return status;
+    RWI_TRY(rwi_check_context(&call));
+    RWI_TRY(rwi_check_pointer(&call, "alibi", alibi));
+    RWI_TRY(describe_rows(&call, out, &shape, &params.rows));
+    RWI_TRY(rwi_describe_alibi(&call, alibi, params.rows.heads, &shape, &params.alibi));
+    RWI_TRY(refuse_key_end(&call, alibi->alignment));
+    RWI_TRY(rwi_check_apart(&call, (rwi_argument){"out", out},
+                            (rwi_argument){"alibi.slopes", &alibi->slopes}, false));
+    if (rwi_empty(out))
+        return RW_OK;
     params.rows.shift = params.alibi.shift;
     return rwi_finish(&call, context->backend->alibi_bias(context->device, &params));
 }
@@ -172,21 +156,17 @@ static rw_status create_buckets(const rwi_call *call, const rw_t5_options *optio
 
 rw_status rw_t5_create(rw_context *context, const rw_t5_options *options, rw_t5 **t5) {
     rwi_call call = {context, "rw_t5_create"};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!options || !t5)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "%s is NULL", options ? "t5" : "options");
+    RWI_TRY(rwi_check_context(&call));
+    RWI_TRY(rwi_check_pointer(&call, "options", options));
+    RWI_TRY(rwi_check_pointer(&call, "t5", t5));
     *t5 = NULL;
     rw_t5_options resolved = *options;
     int64_t side = 0;
-    status = resolve(&call, &resolved, &side);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(resolve(&call, &resolved, &side));
     rw_t5 *created = calloc(1, sizeof *created);
     if (!created)
         return rwi_fail(&call, RW_OUT_OF_MEMORY, "no memory for the object");
-    status = create_buckets(&call, &resolved, side, created);
+    rw_status status = create_buckets(&call, &resolved, side, created);
     if (status != RW_OK) {
         free(created);
         return status;
@@ -216,29 +196,20 @@ rw_status rw_t5_bias(rw_context *context, const rw_t5 *t5, const rw_t5_bias_args
     rwi_call call = {context, "rw_t5_bias"};
     rw_t5_bias_params params = {0};
     rw_pattern_shape shape;
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!t5 || !args)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "%s is NULL", t5 ? "args" : "t5");
+    RWI_TRY(rwi_check_context(&call));
+    RWI_TRY(rwi_check_pointer(&call, "t5", t5));
+    RWI_TRY(rwi_check_pointer(&call, "args", args));
     rwi_argument out = {"out", &args->out}, table = {"table", &args->table};
-    status = rwi_check_owner(&call, "t5", t5->backend, t5->device_index);
-    if (status == RW_OK)
-        status = describe_rows(&call, &args->out, &shape, &params.rows);
-    if (status == RW_OK)
-        status = rwi_check_tensor(&call, table, (rwi_tensor_rule){2, 2, RWI_FLOATS});
-    if (status == RW_OK)
-        status = rwi_check_length(&call, table, 0, t5->num_buckets);
-    if (status == RW_OK)
-        status = rwi_check_length(&call, table, 1, params.rows.heads);
-    if (status == RW_OK)
-        status = rwi_check_alignment(&call, args->alignment, &shape, &params.rows.shift);
-    if (status == RW_OK)
-        status = refuse_key_end(&call, args->alignment);
-    if (status == RW_OK)
-        status = rwi_check_apart(&call, out, table, false);
-    if (status != RW_OK || rwi_empty(&args->out))
-        return status;
+    RWI_TRY(rwi_check_owner(&call, "t5", t5->backend, t5->device_index));
+    RWI_TRY(describe_rows(&call, &args->out, &shape, &params.rows));
+    RWI_TRY(rwi_check_tensor(&call, table, (rwi_tensor_rule){2, 2, RWI_FLOATS}));
+    RWI_TRY(rwi_check_length(&call, table, 0, t5->num_buckets));
+    RWI_TRY(rwi_check_length(&call, table, 1, params.rows.heads));
+    RWI_TRY(rwi_check_alignment(&call, args->alignment, &shape, &params.rows.shift));
+    RWI_TRY(refuse_key_end(&call, args->alignment));
+    RWI_TRY(rwi_check_apart(&call, out, table, false));
+    if (rwi_empty(&args->out))
+        return RW_OK;
     params.buckets = t5->device;
     params.table = args->table.data;
     params.table_dtype = args->table.dtype;

@@ -143,30 +143,23 @@ rw_context_info rw_context_get_info(const rw_context *context) {
 
 rw_status rw_alloc(rw_context *context, size_t bytes, void **pointer) {
     rwi_call call = {context, "rw_alloc"};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!pointer)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "pointer is NULL, expected a place for it");
+    RWI_TRY(rwi_check_context(&call));
+    RWI_TRY(rwi_check_pointer(&call, "pointer", pointer));
     *pointer = NULL;
     return rwi_finish(&call, context->backend->alloc(context->device, bytes, pointer));
 }
 
 rw_status rw_free(rw_context *context, void *pointer) {
     rwi_call call = {context, "rw_free"};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK || !pointer)
-        return status;
+    RWI_TRY(rwi_check_context(&call));
+    if (!pointer)
+        return RW_OK;
     return rwi_finish(&call, context->backend->free(context->device, pointer));
 }
 
 rw_status rw_copy(rw_context *context, const rw_copy_args *args) {
     rwi_call call = {context, "rw_copy"};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!args)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "args is NULL");
+    RWI_TRY(rwi_begin(&call, args));
     if ((unsigned)args->kind > RW_COPY_DEVICE_TO_DEVICE)
         return rwi_fail(&call, RW_INVALID_ARGUMENT, "kind is %d, expected 0, 1 or 2",
                         (int)args->kind);
@@ -175,21 +168,20 @@ rw_status rw_copy(rw_context *context, const rw_copy_args *args) {
     if (!args->destination || !args->source)
         return rwi_fail(&call, RW_INVALID_ARGUMENT, "%s is NULL, expected %zu bytes",
                         args->destination ? "source" : "destination", args->bytes);
-    status = rwi_finish(&call, context->backend->copy(context->device, args));
-    if (status == RW_OK && args->kind == RW_COPY_HOST_TO_DEVICE)
+    RWI_TRY(rwi_finish(&call, context->backend->copy(context->device, args)));
+    if (args->kind == RW_COPY_HOST_TO_DEVICE)
         context->transfers.host_to_device_bytes += args->bytes;
-    if (status == RW_OK && args->kind == RW_COPY_DEVICE_TO_HOST)
+    if (args->kind == RW_COPY_DEVICE_TO_HOST)
         context->transfers.device_to_host_bytes += args->bytes;
-    return status;
+    return RW_OK;
 }
 
 rw_status rwi_upload(const rwi_call *call, void *destination, const void *source, size_t bytes) {
     rw_context *context = call->context;
     rw_copy_args args = {destination, source, bytes, RW_COPY_HOST_TO_DEVICE};
-    rw_status status = rwi_finish(call, context->backend->copy(context->device, &args));
-    if (status == RW_OK)
-        context->transfers.host_to_device_bytes += bytes;
-    return status;
+    RWI_TRY(rwi_finish(call, context->backend->copy(context->device, &args)));
+    context->transfers.host_to_device_bytes += bytes;
+    return RW_OK;
 }
 
 static const char *fault_noun(rw_fault_kind kind) {
@@ -217,28 +209,19 @@ rw_status rwi_fail_fault(const rwi_call *call, const char *subject, int64_t toke
                     subject, (long long)token, fault_noun(bad.kind), (long long)bad.id);
 }
 
-static const char *op_name(int32_t op) {
-    static const char *const names[RWI_NUM_OPS] = {
-#define RW_OP(op) [RWI_OP_##op] = #op,
-#include "ops.def"
-#undef RW_OP
-    };
-    return op >= 0 && op < RWI_NUM_OPS ? names[op] : "unknown operation";
-}
-
 rw_status rw_synchronize(rw_context *context) {
     rwi_call call = {context, "rw_synchronize"};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(rwi_check_context(&call));
     rwi_fault fault = {.bad = {0, RW_FAULT_NONE}};
     context->fault = (rw_fault){.kind = RW_FAULT_NONE};
-    status = rwi_finish(&call, context->backend->synchronize(context->device, &fault));
-    if (status != RW_OK || fault.bad.kind == RW_FAULT_NONE)
-        return status;
-    context->fault = (rw_fault){fault.bad.kind, op_name(fault.op), fault.token, fault.bad.id};
+    RWI_TRY(rwi_finish(&call, context->backend->synchronize(context->device, &fault)));
+    if (fault.bad.kind == RW_FAULT_NONE)
+        return RW_OK;
+    const char *name = rw_operation_name(fault.op);
+    context->fault =
+        (rw_fault){fault.bad.kind, name ? name : "unknown operation", fault.token, fault.bad.id};
     char subject[64];
-    snprintf(subject, sizeof subject, "%s: ", op_name(fault.op));
+    snprintf(subject, sizeof subject, "%s: ", context->fault.operation);
     return rwi_fail_fault(&call, subject, fault.token, fault.bad);
 }
 
@@ -248,9 +231,7 @@ rw_fault rw_last_fault(const rw_context *context) {
 
 rw_status rw_context_set_stream(rw_context *context, void *stream) {
     rwi_call call = {context, "rw_context_set_stream"};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(rwi_check_context(&call));
     return rwi_finish(&call, context->backend->set_stream(context->device, stream));
 }
 

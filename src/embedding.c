@@ -22,30 +22,19 @@ static rwi_argument output(const rw_embed_args *args) {
 /* Checks x, out and the ids against `hidden` columns and describes them to the kernel. */
 static rw_status describe_rows(const rwi_call *call, const rw_embed_args *args, int64_t hidden,
                                rwi_embed_rows *rows) {
-    if (!args)
-        return rwi_fail(call, RW_INVALID_ARGUMENT, "args is NULL");
+    RWI_TRY(rwi_check_pointer(call, "args", args));
     rwi_argument x = {"x", &args->x};
     rwi_argument out = output(args);
     rwi_tensor_rule rule = {2, 3, RWI_FLOATS};
-    rw_status status = rwi_check_tensor(call, x, rule);
-    if (status == RW_OK)
-        status = rwi_check_length(call, x, args->x.rank - 1, hidden);
-    if (status == RW_OK)
-        status = rwi_check_tensor(call, out, rule);
-    if (status == RW_OK)
-        status = rwi_check_same_shape(call, out, x);
-    if (status == RW_OK)
-        status = rwi_check_same_dtype(call, out, x);
-    if (status == RW_OK)
-        status = rwi_check_output(call, out);
-    if (status == RW_OK)
-        status = rwi_check_apart(call, out, x, true);
-    if (status == RW_OK)
-        status = rwi_check_apart(call, out, (rwi_argument){"positions", &args->positions}, false);
-    if (status == RW_OK)
-        status = rwi_check_apart(call, out, (rwi_argument){"offsets", &args->offsets}, false);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(rwi_check_tensor(call, x, rule));
+    RWI_TRY(rwi_check_length(call, x, args->x.rank - 1, hidden));
+    RWI_TRY(rwi_check_tensor(call, out, rule));
+    RWI_TRY(rwi_check_same_shape(call, out, x));
+    RWI_TRY(rwi_check_same_dtype(call, out, x));
+    RWI_TRY(rwi_check_output(call, out));
+    RWI_TRY(rwi_check_apart(call, out, x, true));
+    RWI_TRY(rwi_check_apart(call, out, (rwi_argument){"positions", &args->positions}, false));
+    RWI_TRY(rwi_check_apart(call, out, (rwi_argument){"offsets", &args->offsets}, false));
     bool packed = args->x.rank == 2;
     rw_tensor x3 = packed ? rwi_with_leading_axis(*x.tensor) : *x.tensor;
     rw_tensor out3 = packed ? rwi_with_leading_axis(*out.tensor) : *out.tensor;
@@ -78,19 +67,14 @@ static bool nothing_to_do(const rwi_embed_rows *rows) {
 rw_status rw_embed_learned(rw_context *context, const rw_tensor *table, const rw_embed_args *args) {
     rwi_call call = {context, "rw_embed_learned"};
     rw_embed_learned_params params;
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!table)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "table is NULL");
+    RWI_TRY(rwi_check_context(&call));
+    RWI_TRY(rwi_check_pointer(&call, "table", table));
     rwi_argument table_argument = {"table", table};
-    status = rwi_check_tensor(&call, table_argument, (rwi_tensor_rule){2, 2, RWI_FLOATS});
-    if (status == RW_OK)
-        status = describe_rows(&call, args, table->shape[1], &params.rows);
-    if (status == RW_OK)
-        status = rwi_check_apart(&call, output(args), table_argument, false);
-    if (status != RW_OK || nothing_to_do(&params.rows))
-        return status;
+    RWI_TRY(rwi_check_tensor(&call, table_argument, (rwi_tensor_rule){2, 2, RWI_FLOATS}));
+    RWI_TRY(describe_rows(&call, args, table->shape[1], &params.rows));
+    RWI_TRY(rwi_check_apart(&call, output(args), table_argument, false));
+    if (nothing_to_do(&params.rows))
+        return RW_OK;
     params.table = table->data;
     params.table_dtype = table->dtype;
     params.table_stride = table->stride[0];
@@ -114,19 +98,16 @@ static rw_status check_sinusoid_options(const rwi_call *call, const rw_sinusoid_
 rw_status rw_sinusoid_create(rw_context *context, const rw_sinusoid_options *options,
                              rw_sinusoid **sinusoid) {
     rwi_call call = {context, "rw_sinusoid_create"};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!options || !sinusoid)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "%s is NULL", options ? "sinusoid" : "options");
+    RWI_TRY(rwi_check_context(&call));
+    RWI_TRY(rwi_check_pointer(&call, "options", options));
+    RWI_TRY(rwi_check_pointer(&call, "sinusoid", sinusoid));
     *sinusoid = NULL;
-    status = check_sinusoid_options(&call, options);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(check_sinusoid_options(&call, options));
     int64_t n = options->hidden / 2;
     double theta = options->theta != 0 ? options->theta : 10000;
     rw_sinusoid *created = calloc(1, sizeof *created);
     double *inv_freq = calloc((size_t)n, sizeof *inv_freq);
+    rw_status status = RW_OK;
     if (!created || !inv_freq) {
         status = rwi_fail(&call, RW_OUT_OF_MEMORY, "no memory for %lld frequencies", (long long)n);
     } else {
@@ -158,16 +139,12 @@ rw_status rw_embed_sinusoidal(rw_context *context, const rw_sinusoid *sinusoid,
                               const rw_embed_args *args) {
     rwi_call call = {context, "rw_embed_sinusoidal"};
     rw_embed_sinusoidal_params params;
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!sinusoid)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "sinusoid is NULL");
-    status = rwi_angle_table_check(&call, "sinusoid", &sinusoid->table);
-    if (status == RW_OK)
-        status = describe_rows(&call, args, sinusoid->hidden, &params.rows);
-    if (status != RW_OK || nothing_to_do(&params.rows))
-        return status;
+    RWI_TRY(rwi_check_context(&call));
+    RWI_TRY(rwi_check_pointer(&call, "sinusoid", sinusoid));
+    RWI_TRY(rwi_angle_table_check(&call, "sinusoid", &sinusoid->table));
+    RWI_TRY(describe_rows(&call, args, sinusoid->hidden, &params.rows));
+    if (nothing_to_do(&params.rows))
+        return RW_OK;
     params.angles = sinusoid->table.angles;
     params.max_positions = sinusoid->table.max_positions;
     params.concatenated = sinusoid->layout == RW_SINUSOID_CONCATENATED;

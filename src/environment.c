@@ -62,11 +62,8 @@ static rw_status read_cpu_isa(rwi_environment *environment, rw_message *message)
 
 rw_status rwi_environment_read(rwi_environment *environment, rw_message *message) {
     memset(environment, 0, sizeof *environment);
-    rw_status status = read_backend(environment, message);
-    if (status == RW_OK)
-        status = read_cpu_isa(environment, message);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(read_backend(environment, message));
+    RWI_TRY(read_cpu_isa(environment, message));
     const char *threads = variable("ROPEWALK_NUM_THREADS");
     if (threads && !parse_int(threads, 1, RWI_MAX_THREADS, &environment->num_threads))
         return rwi_message_set(message, RW_INVALID_ARGUMENT,

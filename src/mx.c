@@ -31,10 +31,9 @@ static rw_status check_layout(const rwi_call *call, const rw_mx_layout *layout) 
 /* `argument` has the leading axes of blocks, one for each axis but the last of blocks. */
 static rw_status check_leading(const rwi_call *call, rwi_argument argument,
                                const rw_tensor *blocks) {
-    rw_status status = RW_OK;
-    for (int axis = 0; axis < blocks->rank - 1 && status == RW_OK; axis++)
-        status = rwi_check_length(call, argument, axis, blocks->shape[axis]);
-    return status;
+    for (int axis = 0; axis < blocks->rank - 1; axis++)
+        RWI_TRY(rwi_check_length(call, argument, axis, blocks->shape[axis]));
+    return RW_OK;
 }
 
 static rw_status check_scales(const rwi_call *call, const rw_mx_args *args) {
@@ -46,27 +45,20 @@ static rw_status check_scales(const rwi_call *call, const rw_mx_args *args) {
         return rwi_fail(call, RW_INVALID_ARGUMENT,
                         "scales are given, but layout.scale_in_front says that blocks hold them");
     }
-    rw_status status = rwi_check_tensor(call, scales, (rwi_tensor_rule){rank, rank, RWI_BYTES});
-    return status == RW_OK ? check_leading(call, scales, &args->blocks) : status;
+    RWI_TRY(rwi_check_tensor(call, scales, (rwi_tensor_rule){rank, rank, RWI_BYTES}));
+    return check_leading(call, scales, &args->blocks);
 }
 
 static rw_status check_shapes(const rwi_call *call, const rw_mx_args *args) {
     rwi_argument blocks = {"blocks", &args->blocks}, values = {"values", &args->values};
-    rw_status status = check_layout(call, &args->layout);
-    if (status == RW_OK)
-        status = rwi_check_tensor(call, blocks, (rwi_tensor_rule){2, 4, RWI_BYTES});
+    RWI_TRY(check_layout(call, &args->layout));
+    RWI_TRY(rwi_check_tensor(call, blocks, (rwi_tensor_rule){2, 4, RWI_BYTES}));
     int rank = args->blocks.rank;
-    if (status == RW_OK)
-        status = rwi_check_length(call, blocks, rank - 1, rw_mx_block_bytes(&args->layout));
-    if (status == RW_OK)
-        status = check_scales(call, args);
-    if (status == RW_OK)
-        status = rwi_check_tensor(call, values, (rwi_tensor_rule){rank, rank, RWI_FLOATS});
-    if (status == RW_OK)
-        status = check_leading(call, values, &args->blocks);
-    if (status == RW_OK)
-        status = rwi_check_length(call, values, rank - 1, RW_MX_BLOCK);
-    return status;
+    RWI_TRY(rwi_check_length(call, blocks, rank - 1, rw_mx_block_bytes(&args->layout)));
+    RWI_TRY(check_scales(call, args));
+    RWI_TRY(rwi_check_tensor(call, values, (rwi_tensor_rule){rank, rank, RWI_FLOATS}));
+    RWI_TRY(check_leading(call, values, &args->blocks));
+    return rwi_check_length(call, values, rank - 1, RW_MX_BLOCK);
 }
 
 /* Describes the tensors to the kernel. */
@@ -90,47 +82,31 @@ static rwi_mx_params describe(const rw_mx_args *args) {
 
 rw_status rw_mx_dequantize(rw_context *context, const rw_mx_args *args) {
     rwi_call call = {context, "rw_mx_dequantize"};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!args)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "args is NULL");
+    RWI_TRY(rwi_begin(&call, args));
     rwi_argument values = {"values", &args->values};
-    status = check_shapes(&call, args);
-    if (status == RW_OK)
-        status = rwi_check_output(&call, values);
-    if (status == RW_OK)
-        status = rwi_check_apart(&call, values, (rwi_argument){"blocks", &args->blocks}, false);
-    if (status == RW_OK)
-        status = rwi_check_apart(&call, values, (rwi_argument){"scales", &args->scales}, false);
-    if (status != RW_OK || rwi_empty(&args->values))
-        return status;
+    RWI_TRY(check_shapes(&call, args));
+    RWI_TRY(rwi_check_output(&call, values));
+    RWI_TRY(rwi_check_apart(&call, values, (rwi_argument){"blocks", &args->blocks}, false));
+    RWI_TRY(rwi_check_apart(&call, values, (rwi_argument){"scales", &args->scales}, false));
+    if (rwi_empty(&args->values))
+        return RW_OK;
     rw_mx_dequantize_params params = describe(args);
     return rwi_finish(&call, context->backend->mx_dequantize(context->device, &params));
 }
 
 rw_status rw_mx_quantize(rw_context *context, const rw_mx_args *args) {
     rwi_call call = {context, "rw_mx_quantize"};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!args)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "args is NULL");
+    RWI_TRY(rwi_begin(&call, args));
     rwi_argument blocks = {"blocks", &args->blocks}, scales = {"scales", &args->scales};
     rwi_argument values = {"values", &args->values};
-    status = check_shapes(&call, args);
-    if (status == RW_OK)
-        status = rwi_check_output(&call, blocks);
-    if (status == RW_OK)
-        status = rwi_check_output(&call, scales);
-    if (status == RW_OK)
-        status = rwi_check_apart(&call, blocks, scales, false);
-    if (status == RW_OK)
-        status = rwi_check_apart(&call, blocks, values, false);
-    if (status == RW_OK)
-        status = rwi_check_apart(&call, scales, values, false);
-    if (status != RW_OK || rwi_empty(&args->values))
-        return status;
+    RWI_TRY(check_shapes(&call, args));
+    RWI_TRY(rwi_check_output(&call, blocks));
+    RWI_TRY(rwi_check_output(&call, scales));
+    RWI_TRY(rwi_check_apart(&call, blocks, scales, false));
+    RWI_TRY(rwi_check_apart(&call, blocks, values, false));
+    RWI_TRY(rwi_check_apart(&call, scales, values, false));
+    if (rwi_empty(&args->values))
+        return RW_OK;
     rw_mx_quantize_params params = describe(args);
     return rwi_finish(&call, context->backend->mx_quantize(context->device, &params));
 }

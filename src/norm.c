@@ -16,56 +16,40 @@ typedef struct norm_tensors {
 
 /* A tensor with the shape and the dtype of x. */
 static rw_status check_like_x(const rwi_call *call, rwi_argument argument, rwi_argument x) {
-    rw_status status = rwi_check_tensor(call, argument, (rwi_tensor_rule){1, 4, RWI_FLOATS});
-    if (status == RW_OK)
-        status = rwi_check_same_shape(call, argument, x);
-    if (status == RW_OK)
-        status = rwi_check_same_dtype(call, argument, x);
-    return status;
+    RWI_TRY(rwi_check_tensor(call, argument, (rwi_tensor_rule){1, 4, RWI_FLOATS}));
+    RWI_TRY(rwi_check_same_shape(call, argument, x));
+    return rwi_check_same_dtype(call, argument, x);
 }
 
 /* Writing `output` leaves the weight alone, and x and the residual too unless it is one of them. */
 static rw_status check_written(const rwi_call *call, rwi_argument output,
                                const norm_tensors *tensors) {
-    rw_status status = rwi_check_output(call, output);
-    if (status == RW_OK)
-        status = rwi_check_apart(call, output, tensors->x, true);
-    if (status == RW_OK)
-        status = rwi_check_apart(call, output, tensors->residual, true);
-    if (status == RW_OK)
-        status = rwi_check_apart(call, output, tensors->weight, false);
-    return status;
+    RWI_TRY(rwi_check_output(call, output));
+    RWI_TRY(rwi_check_apart(call, output, tensors->x, true));
+    RWI_TRY(rwi_check_apart(call, output, tensors->residual, true));
+    return rwi_check_apart(call, output, tensors->weight, false);
 }
 
 static rw_status check_tensors(const rwi_call *call, const norm_tensors *tensors) {
     rwi_argument x = tensors->x;
-    rw_status status = rwi_check_tensor(call, x, (rwi_tensor_rule){1, 4, RWI_FLOATS});
-    if (status == RW_OK)
-        status = check_like_x(call, tensors->out, x);
-    if (status == RW_OK && !rwi_absent(tensors->weight.tensor)) {
-        status = rwi_check_tensor(call, tensors->weight, (rwi_tensor_rule){1, 1, RWI_FLOATS});
-        if (status == RW_OK)
-            status =
-                rwi_check_length(call, tensors->weight, 0, x.tensor->shape[x.tensor->rank - 1]);
+    RWI_TRY(rwi_check_tensor(call, x, (rwi_tensor_rule){1, 4, RWI_FLOATS}));
+    RWI_TRY(check_like_x(call, tensors->out, x));
+    if (!rwi_absent(tensors->weight.tensor)) {
+        RWI_TRY(rwi_check_tensor(call, tensors->weight, (rwi_tensor_rule){1, 1, RWI_FLOATS}));
+        RWI_TRY(rwi_check_length(call, tensors->weight, 0, x.tensor->shape[x.tensor->rank - 1]));
     }
-    if (status == RW_OK && !rwi_absent(tensors->residual.tensor)) {
-        status = check_like_x(call, tensors->residual, x);
-        if (status == RW_OK)
-            status = check_like_x(call, tensors->sum, x);
-        if (status == RW_OK)
-            status = check_written(call, tensors->sum, tensors);
-        if (status == RW_OK)
-            status = rwi_check_apart(call, tensors->out, tensors->sum, false);
+    if (!rwi_absent(tensors->residual.tensor)) {
+        RWI_TRY(check_like_x(call, tensors->residual, x));
+        RWI_TRY(check_like_x(call, tensors->sum, x));
+        RWI_TRY(check_written(call, tensors->sum, tensors));
+        RWI_TRY(rwi_check_apart(call, tensors->out, tensors->sum, false));
     }
-    return status == RW_OK ? check_written(call, tensors->out, tensors) : status;
+    return check_written(call, tensors->out, tensors);
 }
 
 static rw_status check_fields(const rwi_call *call, const rw_rms_norm_args *args) {
-    rw_status status = rwi_check_number(call, "eps", args->eps, 0.0);
-    if (status == RW_OK)
-        status = rwi_check_number(call, "weight_offset", args->weight_offset, -INFINITY);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(rwi_check_number(call, "eps", args->eps, 0.0));
+    RWI_TRY(rwi_check_number(call, "weight_offset", args->weight_offset, -INFINITY));
     if (args->weight_offset != 0.0f && rwi_absent(&args->weight))
         return rwi_fail(call, RW_INVALID_ARGUMENT,
                         "weight_offset is %g, but weight is absent, expected both or neither",
@@ -107,11 +91,7 @@ static rw_rms_norm_params describe(const rw_rms_norm_args *args, const norm_tens
 
 rw_status rw_rms_norm(rw_context *context, const rw_rms_norm_args *args) {
     rwi_call call = {context, "rw_rms_norm"};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!args)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "args is NULL");
+    RWI_TRY(rwi_begin(&call, args));
     norm_tensors tensors = {
         .x = {"x", &args->x},
         .weight = {"weight", &args->weight},
@@ -123,11 +103,10 @@ rw_status rw_rms_norm(rw_context *context, const rw_rms_norm_args *args) {
         tensors.out = tensors.x;
     if (rwi_absent(&args->residual_out))
         tensors.sum = tensors.residual;
-    status = check_fields(&call, args);
-    if (status == RW_OK)
-        status = check_tensors(&call, &tensors);
-    if (status != RW_OK || rwi_empty(&args->x))
-        return status;
+    RWI_TRY(check_fields(&call, args));
+    RWI_TRY(check_tensors(&call, &tensors));
+    if (rwi_empty(&args->x))
+        return RW_OK;
     rw_rms_norm_params params = describe(args, &tensors);
     return rwi_finish(&call, context->backend->rms_norm(context->device, &params));
 }

@@ -72,12 +72,10 @@ static rw_status check_lengths(const rwi_call *call, rwi_argument lengths, int64
                                rwi_ids *ids) {
     if (rwi_absent(lengths.tensor))
         return RW_OK;
-    rw_status status = rwi_check_tensor(call, lengths, (rwi_tensor_rule){1, 1, RWI_IDS});
-    if (status == RW_OK)
-        status = rwi_check_length(call, lengths, 0, batch);
-    if (status == RW_OK)
-        *ids = rwi_ids_vector_view(lengths.tensor);
-    return status;
+    RWI_TRY(rwi_check_tensor(call, lengths, (rwi_tensor_rule){1, 1, RWI_IDS}));
+    RWI_TRY(rwi_check_length(call, lengths, 0, batch));
+    *ids = rwi_ids_vector_view(lengths.tensor);
+    return RW_OK;
 }
 
 rw_status rwi_describe_documents(const rwi_call *call, const rw_tensor *cu_seqlens, int64_t batch,
@@ -85,11 +83,9 @@ rw_status rwi_describe_documents(const rwi_call *call, const rw_tensor *cu_seqle
     rwi_argument argument = {"cu_seqlens", cu_seqlens};
     if (rwi_absent(cu_seqlens))
         return RW_OK;
-    rw_status status = rwi_check_tensor(call, argument, (rwi_tensor_rule){1, 2, RWI_IDS});
-    if (status == RW_OK && cu_seqlens->rank == 2)
-        status = rwi_check_length(call, argument, 0, batch);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(rwi_check_tensor(call, argument, (rwi_tensor_rule){1, 2, RWI_IDS}));
+    if (cu_seqlens->rank == 2)
+        RWI_TRY(rwi_check_length(call, argument, 0, batch));
     int64_t length = cu_seqlens->shape[cu_seqlens->rank - 1];
     if (length < 2)
         return rwi_fail(call, RW_INVALID_ARGUMENT,
@@ -102,16 +98,16 @@ rw_status rwi_describe_documents(const rwi_call *call, const rw_tensor *cu_seqle
 /* [seq_q, columns] or [batch, seq_q, columns], where an axis of 1 but the last serves all. */
 static rw_status check_cells(const rwi_call *call, rwi_argument cells, unsigned dtypes,
                              const int64_t *lengths, int64_t stride[2]) {
-    rw_status status = rwi_check_tensor(call, cells, (rwi_tensor_rule){2, 3, dtypes});
-    for (int axis = 0; status == RW_OK && axis < cells.tensor->rank; axis++) {
+    RWI_TRY(rwi_check_tensor(call, cells, (rwi_tensor_rule){2, 3, dtypes}));
+    for (int axis = 0; axis < cells.tensor->rank; axis++) {
         int place = axis + 3 - cells.tensor->rank;
         bool serves_all = place < 2 && cells.tensor->shape[axis] == 1;
         if (!serves_all)
-            status = rwi_check_length(call, cells, axis, lengths[place]);
+            RWI_TRY(rwi_check_length(call, cells, axis, lengths[place]));
         if (place < 2)
             stride[place] = serves_all ? 0 : cells.tensor->stride[axis];
     }
-    return status;
+    return RW_OK;
 }
 
 rw_status rwi_check_function(const rwi_call *call, bool given, const char *advice) {
@@ -131,29 +127,25 @@ static rw_status describe_cells(const rwi_call *call, const rw_pattern *pattern,
     rwi_argument globals = {"pattern.globals", &pattern->globals};
     rwi_argument bits = {"pattern.bits", &pattern->bits};
     rwi_argument mask = {"pattern.mask", &pattern->mask};
-    rw_status status = RW_OK;
     if (!rwi_absent(globals.tensor)) {
-        status = rwi_check_tensor(call, globals, (rwi_tensor_rule){1, 1, RWI_BYTES});
-        if (status == RW_OK)
-            status = rwi_check_length(call, globals, 0, bytes);
+        RWI_TRY(rwi_check_tensor(call, globals, (rwi_tensor_rule){1, 1, RWI_BYTES}));
+        RWI_TRY(rwi_check_length(call, globals, 0, bytes));
         bool window = pattern->left.given || pattern->right.given;
         described->globals = window ? pattern->globals.data : NULL;
     }
-    if (status == RW_OK && !rwi_absent(bits.tensor)) {
-        status = check_cells(call, bits, RWI_BYTES, bits_lengths, described->bits_stride);
+    if (!rwi_absent(bits.tensor)) {
+        RWI_TRY(check_cells(call, bits, RWI_BYTES, bits_lengths, described->bits_stride));
         described->bits = pattern->bits.data;
     }
-    if (status == RW_OK && !rwi_absent(mask.tensor)) {
-        status = check_cells(call, mask, RWI_FLOATS, mask_lengths, described->mask_stride);
+    if (!rwi_absent(mask.tensor)) {
+        RWI_TRY(check_cells(call, mask, RWI_FLOATS, mask_lengths, described->mask_stride));
         described->mask = pattern->mask.data;
         described->mask_dtype = pattern->mask.dtype;
     }
     described->function = pattern->function;
     described->function_user = pattern->function_user;
-    if (status == RW_OK)
-        status = rwi_check_function(call, pattern->function != NULL,
-                                    "bake the pattern into bits by rw_pattern_bake()");
-    return status;
+    return rwi_check_function(call, pattern->function != NULL,
+                              "bake the pattern into bits by rw_pattern_bake()");
 }
 
 rw_status rwi_describe_pattern(const rwi_call *call, const rw_pattern *pattern,
@@ -167,37 +159,30 @@ rw_status rwi_describe_pattern(const rwi_call *call, const rw_pattern *pattern,
         .prefix_length = pattern->prefix_length,
     };
     int64_t shift = 0;
-    rw_status status = rwi_check_alignment(call, pattern->alignment, shape, &shift);
+    RWI_TRY(rwi_check_alignment(call, pattern->alignment, shape, &shift));
     described->shift = (int32_t)shift;
     described->shift_from_key_end = pattern->alignment == RW_ALIGN_KEY_END;
-    if (status == RW_OK)
-        status = rwi_check_key_end(call, pattern->alignment, pattern);
-    if (status == RW_OK)
-        status = check_side(call, "left", &pattern->left, &described->left);
-    if (status == RW_OK)
-        status = check_side(call, "right", &pattern->right, &described->right);
-    if (status == RW_OK && pattern->prefix_length < 0)
-        status =
-            rwi_fail(call, RW_INVALID_ARGUMENT, "pattern.prefix_length is %lld, expected 0 or more",
-                     (long long)pattern->prefix_length);
-    if (status == RW_OK && pattern->prefix_length > 0 && !rwi_absent(&pattern->prefix))
-        status = rwi_fail(call, RW_INVALID_ARGUMENT,
-                          "pattern.prefix_length is %lld and pattern.prefix is given too, expected "
-                          "one of them",
-                          (long long)pattern->prefix_length);
-    if (status == RW_OK)
-        status = check_lengths(call, (rwi_argument){"pattern.prefix", &pattern->prefix},
-                               shape->batch, &described->prefix);
-    if (status == RW_OK)
-        status = check_lengths(call, (rwi_argument){"pattern.key_begin", &pattern->key_begin},
-                               shape->batch, &described->key_begin);
-    if (status == RW_OK)
-        status = check_lengths(call, (rwi_argument){"pattern.key_end", &pattern->key_end},
-                               shape->batch, &described->key_end);
-    if (status == RW_OK)
-        status =
-            rwi_describe_documents(call, &pattern->cu_seqlens, shape->batch, &described->documents);
-    return status == RW_OK ? describe_cells(call, pattern, shape, described) : status;
+    RWI_TRY(rwi_check_key_end(call, pattern->alignment, pattern));
+    RWI_TRY(check_side(call, "left", &pattern->left, &described->left));
+    RWI_TRY(check_side(call, "right", &pattern->right, &described->right));
+    if (pattern->prefix_length < 0)
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "pattern.prefix_length is %lld, expected 0 or more",
+                        (long long)pattern->prefix_length);
+    if (pattern->prefix_length > 0 && !rwi_absent(&pattern->prefix))
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "pattern.prefix_length is %lld and pattern.prefix is given too, expected "
+                        "one of them",
+                        (long long)pattern->prefix_length);
+    RWI_TRY(check_lengths(call, (rwi_argument){"pattern.prefix", &pattern->prefix}, shape->batch,
+                          &described->prefix));
+    RWI_TRY(check_lengths(call, (rwi_argument){"pattern.key_begin", &pattern->key_begin},
+                          shape->batch, &described->key_begin));
+    RWI_TRY(check_lengths(call, (rwi_argument){"pattern.key_end", &pattern->key_end}, shape->batch,
+                          &described->key_end));
+    RWI_TRY(
+        rwi_describe_documents(call, &pattern->cu_seqlens, shape->batch, &described->documents));
+    return describe_cells(call, pattern, shape, described);
 }
 
 rw_status rwi_check_apart_from_pattern(const rwi_call *call, rwi_argument output,
@@ -213,8 +198,7 @@ rw_status rwi_check_apart_from_pattern(const rwi_call *call, rwi_argument output
         {"pattern.bits", &pattern->bits},
         {"pattern.mask", &pattern->mask},
     };
-    rw_status status = RW_OK;
-    for (size_t n = 0; n < sizeof inputs / sizeof *inputs && status == RW_OK; n++)
-        status = rwi_check_apart(call, output, inputs[n], false);
-    return status;
+    for (size_t n = 0; n < sizeof inputs / sizeof *inputs; n++)
+        RWI_TRY(rwi_check_apart(call, output, inputs[n], false));
+    return RW_OK;
 }

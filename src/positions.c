@@ -6,42 +6,33 @@
 /* An output of ids: its rank, and that its elements lie apart from each other and from an input. */
 static rw_status check_out(const rwi_call *call, const rw_tensor *out, int rank) {
     rwi_argument argument = {"out", out};
-    rw_status status = rwi_check_tensor(call, argument, (rwi_tensor_rule){rank, rank, RWI_IDS});
-    return status == RW_OK ? rwi_check_output(call, argument) : status;
+    RWI_TRY(rwi_check_tensor(call, argument, (rwi_tensor_rule){rank, rank, RWI_IDS}));
+    return rwi_check_output(call, argument);
 }
 
 /* An input of ids that `out` must not overlap. */
 static rw_status check_input(const rwi_call *call, rwi_argument input, int rank,
                              const rw_tensor *out) {
-    rw_status status = rwi_check_tensor(call, input, (rwi_tensor_rule){rank, rank, RWI_IDS});
-    return status == RW_OK ? rwi_check_apart(call, (rwi_argument){"out", out}, input, false)
-                           : status;
+    RWI_TRY(rwi_check_tensor(call, input, (rwi_tensor_rule){rank, rank, RWI_IDS}));
+    return rwi_check_apart(call, (rwi_argument){"out", out}, input, false);
 }
 
 /* [batch] ids, one a row of out. */
 static rw_status check_batch_input(const rwi_call *call, rwi_argument input, const rw_tensor *out,
                                    int64_t batch) {
-    rw_status status = check_input(call, input, 1, out);
-    return status == RW_OK ? rwi_check_length(call, input, 0, batch) : status;
-}
-
-static rw_status begin(const rwi_call *call, const void *args) {
-    rw_status status = rwi_check_context(call);
-    if (status == RW_OK && !args)
-        return rwi_fail(call, RW_INVALID_ARGUMENT, "args is NULL");
-    return status;
+    RWI_TRY(check_input(call, input, 1, out));
+    return rwi_check_length(call, input, 0, batch);
 }
 
 rw_status rw_positions_sequential(rw_context *context, const rw_positions_sequential_args *args) {
     rwi_call call = {context, "rw_positions_sequential"};
-    rw_status status = begin(&call, args);
-    if (status == RW_OK)
-        status = check_out(&call, &args->out, 2);
-    if (status == RW_OK && !rwi_absent(&args->offsets))
-        status = check_batch_input(&call, (rwi_argument){"offsets", &args->offsets}, &args->out,
-                                   args->out.shape[0]);
-    if (status != RW_OK || rwi_empty(&args->out))
-        return status;
+    RWI_TRY(rwi_begin(&call, args));
+    RWI_TRY(check_out(&call, &args->out, 2));
+    if (!rwi_absent(&args->offsets))
+        RWI_TRY(check_batch_input(&call, (rwi_argument){"offsets", &args->offsets}, &args->out,
+                                  args->out.shape[0]));
+    if (rwi_empty(&args->out))
+        return RW_OK;
     rw_positions_sequential_params params = {
         .out = rwi_ids_view(&args->out),
         .batch = args->out.shape[0],
@@ -55,14 +46,12 @@ rw_status rw_positions_sequential(rw_context *context, const rw_positions_sequen
 
 rw_status rw_positions_left_padded(rw_context *context, const rw_positions_left_padded_args *args) {
     rwi_call call = {context, "rw_positions_left_padded"};
-    rw_status status = begin(&call, args);
-    if (status == RW_OK)
-        status = check_out(&call, &args->out, 2);
-    if (status == RW_OK)
-        status = check_batch_input(&call, (rwi_argument){"padding", &args->padding}, &args->out,
-                                   args->out.shape[0]);
-    if (status != RW_OK || rwi_empty(&args->out))
-        return status;
+    RWI_TRY(rwi_begin(&call, args));
+    RWI_TRY(check_out(&call, &args->out, 2));
+    RWI_TRY(check_batch_input(&call, (rwi_argument){"padding", &args->padding}, &args->out,
+                              args->out.shape[0]));
+    if (rwi_empty(&args->out))
+        return RW_OK;
     rw_positions_left_padded_params params = {
         .out = rwi_ids_view(&args->out),
         .batch = args->out.shape[0],
@@ -75,16 +64,14 @@ rw_status rw_positions_left_padded(rw_context *context, const rw_positions_left_
 
 rw_status rw_positions_packed(rw_context *context, const rw_positions_packed_args *args) {
     rwi_call call = {context, "rw_positions_packed"};
-    rw_status status = begin(&call, args);
-    if (status == RW_OK)
-        status = check_out(&call, &args->out, 1);
-    if (status == RW_OK)
-        status = check_input(&call, (rwi_argument){"cu_seqlens", &args->cu_seqlens}, 1, &args->out);
-    if (status == RW_OK && args->cu_seqlens.shape[0] < 1)
-        status = rwi_fail(&call, RW_INVALID_ARGUMENT,
-                          "cu_seqlens is empty, expected documents + 1 values");
-    if (status != RW_OK || rwi_empty(&args->out))
-        return status;
+    RWI_TRY(rwi_begin(&call, args));
+    RWI_TRY(check_out(&call, &args->out, 1));
+    RWI_TRY(check_input(&call, (rwi_argument){"cu_seqlens", &args->cu_seqlens}, 1, &args->out));
+    if (args->cu_seqlens.shape[0] < 1)
+        return rwi_fail(&call, RW_INVALID_ARGUMENT,
+                        "cu_seqlens is empty, expected documents + 1 values");
+    if (rwi_empty(&args->out))
+        return RW_OK;
     rw_positions_packed_params params = {
         .out = rwi_ids_vector_view(&args->out),
         .tokens = args->out.shape[0],
@@ -102,41 +89,31 @@ static rw_status check_mrope_inputs(const rwi_call *call, const rw_positions_mro
     if ((unsigned)args->advance > RW_MROPE_ADVANCE_LARGEST)
         return rwi_fail(call, RW_INVALID_ARGUMENT,
                         "advance is %d, expected one of rw_mrope_advance", (int)args->advance);
-    rw_status status = check_input(call, segments, 3, out);
-    if (status == RW_OK)
-        status = rwi_check_length(call, segments, 0, out->shape[1]);
-    if (status == RW_OK)
-        status = rwi_check_length(call, segments, 2, 3);
-    if (status == RW_OK && !rwi_absent(&args->steps)) {
-        status = rwi_check_tensor(call, steps, (rwi_tensor_rule){2, 2, RWI_DTYPE_BIT(RW_F32)});
-        for (int axis = 0; axis < 2 && status == RW_OK; axis++)
-            status = rwi_check_length(call, steps, axis, args->segments.shape[axis]);
-        if (status == RW_OK)
-            status = rwi_check_apart(call, (rwi_argument){"out", out}, steps, false);
+    RWI_TRY(check_input(call, segments, 3, out));
+    RWI_TRY(rwi_check_length(call, segments, 0, out->shape[1]));
+    RWI_TRY(rwi_check_length(call, segments, 2, 3));
+    if (!rwi_absent(&args->steps)) {
+        RWI_TRY(rwi_check_tensor(call, steps, (rwi_tensor_rule){2, 2, RWI_F32}));
+        for (int axis = 0; axis < 2; axis++)
+            RWI_TRY(rwi_check_length(call, steps, axis, args->segments.shape[axis]));
+        RWI_TRY(rwi_check_apart(call, (rwi_argument){"out", out}, steps, false));
     }
-    if (status != RW_OK || rwi_absent(&args->rope_delta))
-        return status;
-    status = check_batch_input(call, delta, out, out->shape[1]);
-    if (status == RW_OK)
-        status = rwi_check_output(call, delta);
-    if (status == RW_OK)
-        status = rwi_check_apart(call, delta, segments, false);
-    if (status == RW_OK)
-        status = rwi_check_apart(call, delta, steps, false);
-    return status;
+    if (rwi_absent(&args->rope_delta))
+        return RW_OK;
+    RWI_TRY(check_batch_input(call, delta, out, out->shape[1]));
+    RWI_TRY(rwi_check_output(call, delta));
+    RWI_TRY(rwi_check_apart(call, delta, segments, false));
+    return rwi_check_apart(call, delta, steps, false);
 }
 
 rw_status rw_positions_mrope(rw_context *context, const rw_positions_mrope_args *args) {
     rwi_call call = {context, "rw_positions_mrope"};
-    rw_status status = begin(&call, args);
-    if (status == RW_OK)
-        status = check_out(&call, &args->out, 3);
-    if (status == RW_OK)
-        status = rwi_check_length(&call, (rwi_argument){"out", &args->out}, 0, 3);
-    if (status == RW_OK)
-        status = check_mrope_inputs(&call, args);
-    if (status != RW_OK || args->out.shape[1] == 0)
-        return status;
+    RWI_TRY(rwi_begin(&call, args));
+    RWI_TRY(check_out(&call, &args->out, 3));
+    RWI_TRY(rwi_check_length(&call, (rwi_argument){"out", &args->out}, 0, 3));
+    RWI_TRY(check_mrope_inputs(&call, args));
+    if (args->out.shape[1] == 0)
+        return RW_OK;
     rw_positions_mrope_params params = {
         .out = rwi_ids_view(&args->out),
         .batch = args->out.shape[1],
@@ -154,19 +131,15 @@ rw_status rw_positions_mrope(rw_context *context, const rw_positions_mrope_args 
 
 rw_status rw_positions_glm(rw_context *context, const rw_positions_glm_args *args) {
     rwi_call call = {context, "rw_positions_glm"};
-    rw_status status = begin(&call, args);
-    if (status == RW_OK)
-        status = check_out(&call, &args->out, 3);
-    if (status == RW_OK)
-        status = rwi_check_length(&call, (rwi_argument){"out", &args->out}, 0, 2);
-    if (status == RW_OK)
-        status = check_batch_input(&call, (rwi_argument){"context_length", &args->context_length},
-                                   &args->out, args->out.shape[1]);
-    if (status == RW_OK)
-        status = check_batch_input(&call, (rwi_argument){"mask_position", &args->mask_position},
-                                   &args->out, args->out.shape[1]);
-    if (status != RW_OK || rwi_empty(&args->out))
-        return status;
+    RWI_TRY(rwi_begin(&call, args));
+    RWI_TRY(check_out(&call, &args->out, 3));
+    RWI_TRY(rwi_check_length(&call, (rwi_argument){"out", &args->out}, 0, 2));
+    RWI_TRY(check_batch_input(&call, (rwi_argument){"context_length", &args->context_length},
+                              &args->out, args->out.shape[1]));
+    RWI_TRY(check_batch_input(&call, (rwi_argument){"mask_position", &args->mask_position},
+                              &args->out, args->out.shape[1]));
+    if (rwi_empty(&args->out))
+        return RW_OK;
     rw_positions_glm_params params = {
         .out = rwi_ids_view(&args->out),
         .batch = args->out.shape[1],

@@ -21,10 +21,8 @@ struct rw_rope {
 
 /* Kernels take it, and for the inverse its reciprocal, as f32. */
 static rw_status check_attention_factor(const rwi_call *call, double factor) {
-    rw_status status = rwi_check_number(call, "the attention factor", factor, FLT_MIN);
-    if (status == RW_OK)
-        status = rwi_check_number(call, "the attention factor's inverse", 1 / factor, FLT_MIN);
-    return status;
+    RWI_TRY(rwi_check_number(call, "the attention factor", factor, FLT_MIN));
+    return rwi_check_number(call, "the attention factor's inverse", 1 / factor, FLT_MIN);
 }
 
 static rw_status create_tables(const rwi_call *call, const rw_rope_options *options,
@@ -62,17 +60,15 @@ static rw_status create_tables(const rwi_call *call, const rw_rope_options *opti
 
 rw_status rw_rope_create(rw_context *context, const rw_rope_options *options, rw_rope **rope) {
     rwi_call call = {context, "rw_rope_create"};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!options || !rope)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "%s is NULL", options ? "rope" : "options");
+    RWI_TRY(rwi_check_context(&call));
+    RWI_TRY(rwi_check_pointer(&call, "options", options));
+    RWI_TRY(rwi_check_pointer(&call, "rope", rope));
     *rope = NULL;
     rw_message message = {""};
     rw_rope *created = calloc(1, sizeof *created);
     if (!created)
         return rwi_fail(&call, RW_OUT_OF_MEMORY, "no memory for the object");
-    status = rwi_rope_resolve(&options->spec, &created->spec, &message);
+    rw_status status = rwi_rope_resolve(&options->spec, &created->spec, &message);
     if (status != RW_OK)
         rwi_fail(&call, status, "%s", message.text);
     else
@@ -109,62 +105,53 @@ static rw_tensor with_rank_4(const rw_tensor *tensor) {
 
 static rw_status check_heads(const rwi_call *call, const rw_rope *rope, heads_view *view) {
     rwi_tensor_rule rule = {3, 4, RWI_FLOATS};
-    rw_status status = rwi_check_tensor(call, view->in, rule);
-    if (status == RW_OK)
-        status = rwi_check_length(call, view->in, view->in.tensor->rank - 1, rope->spec.head_dim);
-    if (status == RW_OK && view->in.tensor->shape[view->in.tensor->rank - 2] > MAX_HEADS)
-        status =
-            rwi_fail(call, RW_UNSUPPORTED, "%s has %lld heads, expected at most %d", view->in.name,
-                     (long long)view->in.tensor->shape[view->in.tensor->rank - 2], MAX_HEADS);
-    if (status == RW_OK && rwi_absent(view->out.tensor))
+    RWI_TRY(rwi_check_tensor(call, view->in, rule));
+    RWI_TRY(rwi_check_length(call, view->in, view->in.tensor->rank - 1, rope->spec.head_dim));
+    if (view->in.tensor->shape[view->in.tensor->rank - 2] > MAX_HEADS)
+        return rwi_fail(call, RW_UNSUPPORTED, "%s has %lld heads, expected at most %d",
+                        view->in.name, (long long)view->in.tensor->shape[view->in.tensor->rank - 2],
+                        MAX_HEADS);
+    if (rwi_absent(view->out.tensor))
         view->out = view->in;
-    else if (status == RW_OK)
-        status = rwi_check_tensor(call, view->out, rule);
-    if (status == RW_OK)
-        status = rwi_check_same_shape(call, view->out, view->in);
-    if (status == RW_OK)
-        status = rwi_check_same_dtype(call, view->out, view->in);
-    if (status == RW_OK)
-        status = rwi_check_output(call, view->out);
-    if (status == RW_OK)
-        status = rwi_check_apart(call, view->out, view->in, true);
+    else
+        RWI_TRY(rwi_check_tensor(call, view->out, rule));
+    RWI_TRY(rwi_check_same_shape(call, view->out, view->in));
+    RWI_TRY(rwi_check_same_dtype(call, view->out, view->in));
+    RWI_TRY(rwi_check_output(call, view->out));
+    RWI_TRY(rwi_check_apart(call, view->out, view->in, true));
     view->in4 = with_rank_4(view->in.tensor);
     view->out4 = with_rank_4(view->out.tensor);
-    return status;
+    return RW_OK;
 }
 
 /* What q and k must have in common, and that writing one leaves the other and the ids alone. */
 static rw_status check_together(const rwi_call *call, const rw_rope_args *args,
                                 const heads_view views[2]) {
-    rw_status status = RW_OK;
-    for (int i = 0; i < 2 && status == RW_OK; i++) {
+    for (int i = 0; i < 2; i++) {
         const heads_view *view = &views[i], *other = &views[1 - i];
         if (rwi_absent(view->in.tensor))
             continue;
-        status =
-            rwi_check_apart(call, view->out, (rwi_argument){"positions", &args->positions}, false);
-        if (status == RW_OK)
-            status =
-                rwi_check_apart(call, view->out, (rwi_argument){"offsets", &args->offsets}, false);
-        if (status == RW_OK && !rwi_absent(other->in.tensor))
-            status = rwi_check_apart(call, view->out, other->in, false);
-        if (status == RW_OK && !rwi_absent(other->in.tensor))
-            status = rwi_check_apart(call, view->out, other->out, false);
+        RWI_TRY(
+            rwi_check_apart(call, view->out, (rwi_argument){"positions", &args->positions}, false));
+        RWI_TRY(rwi_check_apart(call, view->out, (rwi_argument){"offsets", &args->offsets}, false));
+        if (rwi_absent(other->in.tensor))
+            continue;
+        RWI_TRY(rwi_check_apart(call, view->out, other->in, false));
+        RWI_TRY(rwi_check_apart(call, view->out, other->out, false));
     }
-    if (status != RW_OK || rwi_absent(views[0].in.tensor) || rwi_absent(views[1].in.tensor))
-        return status;
-    status = rwi_check_same_dtype(call, views[1].in, views[0].in);
-    if (status == RW_OK && args->k.rank != args->q.rank)
-        status = rwi_fail(call, RW_INVALID_ARGUMENT, "k has rank %d, expected that of q, %d",
-                          args->k.rank, args->q.rank);
-    for (int axis = 0; axis < args->q.rank - 2 && status == RW_OK; axis++)
-        status = rwi_check_length(call, views[1].in, axis, args->q.shape[axis]);
-    return status;
+    if (rwi_absent(views[0].in.tensor) || rwi_absent(views[1].in.tensor))
+        return RW_OK;
+    RWI_TRY(rwi_check_same_dtype(call, views[1].in, views[0].in));
+    if (args->k.rank != args->q.rank)
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "k has rank %d, expected that of q, %d",
+                        args->k.rank, args->q.rank);
+    for (int axis = 0; axis < args->q.rank - 2; axis++)
+        RWI_TRY(rwi_check_length(call, views[1].in, axis, args->q.shape[axis]));
+    return RW_OK;
 }
 
 static rw_status check_rope(const rwi_call *call, const rw_rope *rope, const char *name) {
-    if (!rope)
-        return rwi_fail(call, RW_INVALID_ARGUMENT, "%s is NULL", name);
+    RWI_TRY(rwi_check_pointer(call, name, rope));
     return rwi_angle_table_check(call, name, &rope->table);
 }
 
@@ -186,18 +173,14 @@ static rw_status describe(const rwi_call *call, const rw_rope *rope, const rw_ro
                            {{"k", &args->k}, {"k_out", &args->k_out}, {0}, {0}}};
     if (rwi_absent(&args->q) && rwi_absent(&args->k))
         return rwi_fail(call, RW_INVALID_ARGUMENT, "q and k are absent, expected one of them");
-    rw_status status = RW_OK;
-    for (int i = 0; i < 2 && status == RW_OK; i++) {
+    for (int i = 0; i < 2; i++) {
         if (!rwi_absent(views[i].in.tensor))
-            status = check_heads(call, rope, &views[i]);
+            RWI_TRY(check_heads(call, rope, &views[i]));
         else if (!rwi_absent(views[i].out.tensor))
-            status = rwi_fail(call, RW_INVALID_ARGUMENT, "%s is given, but %s is absent",
-                              views[i].out.name, views[i].in.name);
+            return rwi_fail(call, RW_INVALID_ARGUMENT, "%s is given, but %s is absent",
+                            views[i].out.name, views[i].in.name);
     }
-    if (status == RW_OK)
-        status = check_together(call, args, views);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(check_together(call, args, views));
     for (int i = 0; i < 2; i++) {
         if (rwi_absent(views[i].in.tensor))
             continue;
@@ -243,11 +226,8 @@ rw_status rwi_rope_describe(const rwi_call *call, const rw_rope *rope, const rw_
     if ((unsigned)args->direction > RW_ROPE_BACKWARD)
         return rwi_fail(call, RW_INVALID_ARGUMENT,
                         "direction is %d, expected one of rw_rope_direction", (int)args->direction);
-    rw_status status = check_rope(call, rope, "rope");
-    if (status == RW_OK)
-        status = describe(call, rope, args, params);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(check_rope(call, rope, "rope"));
+    RWI_TRY(describe(call, rope, args, params));
     describe_rope(rope, params);
     bool inverse = args->direction == RW_ROPE_INVERSE;
     bool forward = args->direction == RW_ROPE_FORWARD;
@@ -259,13 +239,9 @@ rw_status rwi_rope_describe(const rwi_call *call, const rw_rope *rope, const rw_
 rw_status rw_rope_apply(rw_context *context, const rw_rope *rope, const rw_rope_args *args) {
     rwi_call call = {context, "rw_rope_apply"};
     rw_rope_params params = {0};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!args)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "args is NULL");
-    status = rwi_rope_describe(&call, rope, args, &params);
-    return status == RW_OK ? launch(&call, &params) : status;
+    RWI_TRY(rwi_begin(&call, args));
+    RWI_TRY(rwi_rope_describe(&call, rope, args, &params));
+    return launch(&call, &params);
 }
 
 /* Both rotate the same columns in the same pairs by the same ids. */
@@ -287,27 +263,18 @@ rw_status rw_rope_rerotate(rw_context *context, const rw_rope_change *change,
                            const rw_rope_args *args) {
     rwi_call call = {context, "rw_rope_rerotate"};
     rw_rope_params params = {0};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!change || !args)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "%s is NULL", change ? "args" : "change");
+    RWI_TRY(rwi_check_context(&call));
+    RWI_TRY(rwi_check_pointer(&call, "change", change));
+    RWI_TRY(rwi_check_pointer(&call, "args", args));
     if (args->direction != RW_ROPE_FORWARD)
         return rwi_fail(&call, RW_INVALID_ARGUMENT, "direction is %d, expected RW_ROPE_FORWARD",
                         (int)args->direction);
-    status = check_rope(&call, change->from, "change.from");
-    if (status == RW_OK)
-        status = check_rope(&call, change->to, "change.to");
-    if (status == RW_OK)
-        status = check_change(&call, change);
-    if (status == RW_OK)
-        status = describe(&call, change->to, args, &params);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(check_rope(&call, change->from, "change.from"));
+    RWI_TRY(check_rope(&call, change->to, "change.to"));
+    RWI_TRY(check_change(&call, change));
+    RWI_TRY(describe(&call, change->to, args, &params));
     const double factor = change->to->attention_factor / change->from->attention_factor;
-    status = rwi_check_number(&call, "the attention factors' quotient", factor, FLT_MIN);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(rwi_check_number(&call, "the attention factors' quotient", factor, FLT_MIN));
     describe_rope(change->to, &params);
     params.from = change->from->table.angles;
     params.max_positions =

@@ -47,12 +47,11 @@ static rw_status check_numbers(const rw_rope_spec *spec, rw_message *message) {
         {"short_mscale", spec->short_mscale},
         {"long_mscale", spec->long_mscale},
     };
-    rw_status status = RW_OK;
-    for (size_t i = 0; status == RW_OK && i < sizeof numbers / sizeof numbers[0]; i++)
-        status = check_positive(message, numbers[i].field, numbers[i].value);
-    if (status == RW_OK && spec->partial_rotary_factor > 1)
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        RWI_TRY(check_positive(message, numbers[i].field, numbers[i].value));
+    if (spec->partial_rotary_factor > 1)
         return invalid(message, "partial_rotary_factor", spec->partial_rotary_factor, "at most 1");
-    return status;
+    return RW_OK;
 }
 
 /* What cos and sin are multiplied by, or derived from. */
@@ -187,13 +186,9 @@ static rw_status resolve_type(rw_rope_spec *spec, rw_message *message) {
 
 rw_status rwi_rope_resolve(const rw_rope_spec *spec, rw_rope_spec *resolved, rw_message *message) {
     *resolved = *spec;
-    rw_status status = check_enums(spec, message);
-    if (status == RW_OK)
-        status = check_numbers(spec, message);
-    if (status == RW_OK)
-        status = check_scales(spec, message);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(check_enums(spec, message));
+    RWI_TRY(check_numbers(spec, message));
+    RWI_TRY(check_scales(spec, message));
     if (spec->partial_rotary_factor == 0)
         resolved->partial_rotary_factor = 1;
     if (spec->theta == 0)
@@ -204,12 +199,9 @@ rw_status rwi_rope_resolve(const rw_rope_spec *spec, rw_rope_spec *resolved, rw_
         resolved->beta_fast = 32;
     if (spec->beta_slow == 0)
         resolved->beta_slow = 1;
-    status = resolve_window(resolved, message);
-    if (status == RW_OK)
-        status = check_axes(resolved, message);
-    if (status == RW_OK)
-        status = resolve_type(resolved, message);
-    return status;
+    RWI_TRY(resolve_window(resolved, message));
+    RWI_TRY(check_axes(resolved, message));
+    return resolve_type(resolved, message);
 }
 
 int rwi_rope_num_axes(const rw_rope_spec *spec) {
@@ -363,9 +355,7 @@ rw_status rw_rope_frequencies(const rw_rope_spec *spec, int64_t seq_len,
         return rwi_message_set(message, RW_INVALID_ARGUMENT,
                                "rw_rope_frequencies: seq_len is %lld, expected 0 or more",
                                (long long)seq_len);
-    rw_status status = rwi_rope_resolve(spec, &resolved, message);
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(rwi_rope_resolve(spec, &resolved, message));
     int64_t d = frequency_width(&resolved);
     if (resolved.type == RW_ROPE_DYNAMIC && d == 2)
         return invalid(message, "rotary_dim", (double)resolved.rotary_dim,

@@ -20,6 +20,13 @@ static shape_text format_shape(const rw_tensor *tensor) {
     return out;
 }
 
+const char *rwi_dtypes_text(unsigned dtypes) {
+    return dtypes == RWI_IDS      ? "i32 or i64"
+           : dtypes == RWI_FLOATS ? "f32, f16 or bf16"
+           : dtypes == RWI_BYTES  ? "u8"
+                                  : "f32";
+}
+
 bool rwi_empty(const rw_tensor *tensor) {
     for (int axis = 0; axis < tensor->rank; axis++)
         if (tensor->shape[axis] == 0)
@@ -56,10 +63,7 @@ rw_status rwi_check_tensor(const rwi_call *call, rwi_argument argument, rwi_tens
     if ((unsigned)tensor->dtype > RW_U8 || !(rule.dtypes & RWI_DTYPE_BIT(tensor->dtype)))
         return rwi_fail(call, RW_UNSUPPORTED, "%s has dtype %s (%d), expected %s", name,
                         rw_dtype_name(tensor->dtype), (int)tensor->dtype,
-                        rule.dtypes == RWI_IDS      ? "i32 or i64"
-                        : rule.dtypes == RWI_FLOATS ? "f32, f16 or bf16"
-                        : rule.dtypes == RWI_BYTES  ? "u8"
-                                                    : "f32");
+                        rwi_dtypes_text(rule.dtypes));
     for (int axis = 0; axis < tensor->rank; axis++)
         if (tensor->shape[axis] < 0)
             return rwi_fail(call, RW_INVALID_ARGUMENT, "%s has shape %s, a length is negative",
@@ -270,9 +274,7 @@ static rw_status check_positions(const rwi_call *call, const rwi_id_arguments *a
     rwi_argument positions = {"positions", arguments->positions};
     rw_tensor tensor = *arguments->positions;
     int max_rank = arguments->num_axes > 1 ? 3 : 2;
-    rw_status status = rwi_check_tensor(call, positions, (rwi_tensor_rule){1, max_rank, RWI_IDS});
-    if (status != RW_OK)
-        return status;
+    RWI_TRY(rwi_check_tensor(call, positions, (rwi_tensor_rule){1, max_rank, RWI_IDS}));
     bool packed_axes = arguments->packed && tensor.rank == 2 && arguments->num_axes > 1 &&
                        tensor.shape[0] == arguments->num_axes;
     if (packed_axes) { /* [axes, tokens] -> [axes, 1, tokens] */
@@ -298,18 +300,13 @@ static rw_status check_positions(const rwi_call *call, const rwi_id_arguments *a
 rw_status rwi_check_token_ids(const rwi_call *call, const rwi_id_arguments *arguments,
                               rwi_token_ids *ids) {
     *ids = (rwi_token_ids){.offset = arguments->offset};
-    if (!rwi_absent(arguments->positions)) {
-        rw_status status = check_positions(call, arguments, ids);
-        if (status != RW_OK)
-            return status;
-    }
+    if (!rwi_absent(arguments->positions))
+        RWI_TRY(check_positions(call, arguments, ids));
     if (rwi_absent(arguments->offsets))
         return RW_OK;
     rwi_argument offsets = {"offsets", arguments->offsets};
-    rw_status status = rwi_check_tensor(call, offsets, (rwi_tensor_rule){1, 1, RWI_IDS});
-    if (status == RW_OK)
-        status = rwi_check_length(call, offsets, 0, arguments->batch);
-    if (status == RW_OK)
-        ids->offsets = rwi_ids_vector_view(arguments->offsets);
-    return status;
+    RWI_TRY(rwi_check_tensor(call, offsets, (rwi_tensor_rule){1, 1, RWI_IDS}));
+    RWI_TRY(rwi_check_length(call, offsets, 0, arguments->batch));
+    ids->offsets = rwi_ids_vector_view(arguments->offsets);
+    return RW_OK;
 }

@@ -6,9 +6,13 @@
 
 /* Sets of dtypes, as bits 1 << dtype. */
 #define RWI_DTYPE_BIT(dtype) (1u << (dtype))
+#define RWI_F32 RWI_DTYPE_BIT(RW_F32)
 #define RWI_FLOATS (RWI_DTYPE_BIT(RW_F32) | RWI_DTYPE_BIT(RW_F16) | RWI_DTYPE_BIT(RW_BF16))
 #define RWI_IDS (RWI_DTYPE_BIT(RW_I32) | RWI_DTYPE_BIT(RW_I64))
 #define RWI_BYTES RWI_DTYPE_BIT(RW_U8)
+
+/* "f32, f16 or bf16": what a message says of one of these sets. */
+const char *rwi_dtypes_text(unsigned dtypes);
 
 /* A tensor of a call, under the name that messages give it. */
 typedef struct rwi_argument {

@@ -93,24 +93,11 @@ static int64_t make_split(fixture *f) {
     return bytes;
 }
 
-static void assert_says(const char *sentence, const char *word) {
-    if (!strstr(sentence, word))
-        print_error("'%s' lacks '%s'\n", sentence, word);
-    assert_non_null(strstr(sentence, word));
-}
-
 /* `got` is what the call returned. */
 static void assert_refused(const fixture *f, rw_status got, rw_status expected,
                            const char *function, const char *argument) {
-    static float after[MEMORY_FLOATS];
-    if (got != expected)
-        print_error("%s, %s: returned %s\n", function, argument, rw_status_name(got));
-    assert_int_equal(got, expected);
-    assert_says(rw_last_error(f->context), function);
-    assert_says(rw_last_error(f->context), argument);
-    assert_int_equal(rw_synchronize(f->context), RW_OK);
-    rwt_test_download(f->context, after, f->memory, sizeof after);
-    assert_memory_equal(after, f->before, sizeof after);
+    const rwt_guarded guarded = {f->context, f->memory, f->before, sizeof f->before};
+    rwt_assert_refused(guarded, got, (rwt_refusal){expected, function, argument});
 }
 
 static void refuse_attention(fixture *f, rw_status expected, const char *argument) {

@@ -12,33 +12,6 @@
 
 #include "harness/test_support.h"
 
-#define MEMORY_FLOATS 8192
-
-typedef struct fixture {
-    rw_context *context;
-    float *memory;
-    float before[MEMORY_FLOATS];
-} fixture;
-
-static int open_fixture(void **state) {
-    rwt_test_restore_crash_handlers();
-    fixture *f = rwt_allocate(sizeof *f);
-    f->context = rwt_test_context();
-    for (int i = 0; i < MEMORY_FLOATS; i++)
-        f->before[i] = (float)(i % 97) / 97.0f;
-    f->memory = rwt_test_upload(f->context, f->before, sizeof f->before);
-    *state = f;
-    return 0;
-}
-
-static int close_fixture(void **state) {
-    fixture *f = *state;
-    int status = rw_free(f->context, f->memory);
-    rw_context_destroy(f->context);
-    free(f);
-    return status;
-}
-
 /* Without elements it has no address. */
 static rw_tensor tensor(float *data, int rank, const int64_t *shape) {
     for (int axis = 0; axis < rank; axis++)
@@ -52,26 +25,15 @@ static rw_tensor tensor4(float *data, int64_t a, int64_t b, int64_t c, int64_t d
     return tensor(data, 4, shape);
 }
 
-static void assert_untouched(const fixture *f) {
-    static float after[MEMORY_FLOATS];
-    assert_int_equal(rw_synchronize(f->context), RW_OK);
-    rwt_test_download(f->context, after, f->memory, sizeof after);
-    assert_memory_equal(after, f->before, sizeof after);
-}
-
-static void assert_nothing_done(const fixture *f, rw_status status, size_t n) {
+static void assert_nothing_done(const rwt_guarded *f, rw_status status, size_t n) {
     if (status != RW_OK)
         print_error("row %zu: %s\n", n, rw_last_error(f->context));
     assert_int_equal(status, RW_OK);
-    assert_untouched(f);
+    rwt_assert_untouched(*f);
 }
 
-static void assert_refused(const fixture *f, rw_status status, const char *word) {
-    if (status != RW_INVALID_ARGUMENT)
-        print_error("%s: returned %s\n", word, rw_status_name(status));
-    assert_int_equal(status, RW_INVALID_ARGUMENT);
-    assert_true(rwt_test_says(rw_last_error(f->context), word));
-    assert_untouched(f);
+static void assert_refused(const rwt_guarded *f, rw_status status, const char *word) {
+    rwt_assert_refused(*f, status, (rwt_refusal){RW_INVALID_ARGUMENT, "rw_", word});
 }
 
 /* ---- zero-sized axes ---- */
@@ -87,7 +49,7 @@ static const lengths nothing[] = {
     {2, 0, 2, 1, 99, 16, 16}, {0, 0, 0, 0, 0, 0, 0},   {2, 0, 5, 0, 5, 0, 8},
 };
 
-static rw_attention_args attention_of(const fixture *f, const lengths *l) {
+static rw_attention_args attention_of(const rwt_guarded *f, const lengths *l) {
     const int64_t lse[] = {l->batch, l->heads, l->seq_q};
     return (rw_attention_args){
         .q = tensor4(f->memory, l->batch, l->heads, l->seq_q, l->head_dim),
@@ -98,7 +60,7 @@ static rw_attention_args attention_of(const fixture *f, const lengths *l) {
 }
 
 static void test_attention_of_nothing(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     for (size_t n = 0; n < sizeof nothing / sizeof *nothing; n++) {
         rw_attention_args args = attention_of(f, &nothing[n]);
         int64_t bytes = -1;
@@ -113,11 +75,11 @@ static void test_attention_of_nothing(void **state) {
     assert_nothing_done(f, rw_attention(f->context, &args), 0);
     args.v.shape[3] = 0;
     assert_int_equal(rw_attention(f->context, &args), RW_UNSUPPORTED); /* out has columns */
-    assert_untouched(f);
+    rwt_assert_untouched(*f);
 }
 
 static void test_products_of_nothing(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     for (size_t n = 0; n < sizeof nothing / sizeof *nothing; n++) {
         const lengths *l = &nothing[n];
         const rw_attention_args of = attention_of(f, l);
@@ -134,7 +96,7 @@ static void test_products_of_nothing(void **state) {
 
 /* Of width 0 the LSE alone is merged; the rows have no address to step from. */
 static void test_merge_of_width_0(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     rw_tensor out = tensor4(f->memory, 2, 3, 4, 0);
     for (int axis = 0; axis < 3; axis++)
         out.stride[axis] = 16 << axis;
@@ -150,12 +112,12 @@ static void test_merge_of_width_0(void **state) {
         double sum = exp((double)f->before[i]) + exp((double)f->before[100 + i]);
         assert_true(fabs((double)after[200 + i] - log(sum)) < 1e-6);
     }
-    const rw_copy_args restore = {f->memory, f->before, sizeof f->before, RW_COPY_HOST_TO_DEVICE};
+    const rw_copy_args restore = {f->memory, f->before, f->bytes, RW_COPY_HOST_TO_DEVICE};
     assert_int_equal(rw_copy(f->context, &restore), RW_OK);
 }
 
 static void test_rope_of_nothing(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     const rw_rope_options options = {.spec = {.head_dim = 16}, .max_positions = 64};
     rw_rope *rope = NULL;
     assert_int_equal(rw_rope_create(f->context, &options, &rope), RW_OK);
@@ -191,7 +153,7 @@ static const int64_t empty_rows[][3] = {{0, 4, 32}, {2, 0, 32}, {2, 4, 0}, {0, 0
 #define NUM_EMPTY_ROWS (sizeof empty_rows / sizeof *empty_rows)
 
 static void test_rows_of_nothing(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     for (size_t n = 0; n < NUM_EMPTY_ROWS; n++) {
         const int64_t *shape = empty_rows[n], packed[] = {shape[0], shape[1], 2 * shape[2]};
         const int64_t blocks[] = {shape[0], shape[2] > 0 ? shape[1] : 0, 16};
@@ -219,7 +181,7 @@ static void test_rows_of_nothing(void **state) {
 }
 
 static void test_scores_of_nothing(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     const rw_t5_options options = {.num_buckets = 32};
     rw_t5 *t5 = NULL;
     assert_int_equal(rw_t5_create(f->context, &options, &t5), RW_OK);
@@ -253,7 +215,7 @@ static void test_scores_of_nothing(void **state) {
 }
 
 static void test_positions_of_nothing(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     const int64_t none[] = {0}, one[] = {1}, shapes[][2] = {{0, 5}, {2, 0}, {0, 0}};
     for (size_t n = 0; n < sizeof shapes / sizeof *shapes; n++) {
         const int64_t *shape = shapes[n];
@@ -304,7 +266,7 @@ static const double unheld[] = {1e-46, -1e-46, 1e-40, 1e39, -1e39, INFINITY, -IN
 #define NUM_UNHELD (sizeof unheld / sizeof *unheld)
 
 static void test_double_options(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     const lengths l = {2, 4, 2, 3, 5, 16, 16};
     const rw_attention_args attention = attention_of(f, &l);
     for (size_t n = 0; n < NUM_UNHELD; n++) {
@@ -330,9 +292,9 @@ static void test_double_options(void **state) {
 
 /* The least and the largest that are held. */
 static void test_held_options(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     const double held[] = {FLT_MIN, FLT_MAX, 3.4028235e38, 0.1};
-    float *copy = rwt_test_upload(f->context, f->before, sizeof f->before);
+    float *copy = rwt_test_upload(f->context, f->before, f->bytes);
     for (size_t n = 0; n < sizeof held / sizeof *held; n++) {
         rw_softmax_args args = {.x = tensor4(copy, 2, 4, 3, 16), .softcap = held[n]};
         assert_int_equal(rw_softmax(f->context, &args), RW_OK);
@@ -345,7 +307,7 @@ static void test_held_options(void **state) {
 
 /* Floats may be small, but are numbers. */
 static void test_float_options(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     const rw_tensor x = tensor4(f->memory, 1, 2, 4, 16), y = tensor4(f->memory + 512, 1, 2, 4, 16);
     const int64_t columns[] = {16};
     const rw_tensor weight = tensor(f->memory + 1024, 1, columns);
@@ -364,7 +326,7 @@ static void test_float_options(void **state) {
     }
 }
 
-static void refuse_rope(const fixture *f, rw_rope_spec spec, const char *word) {
+static void refuse_rope(const rwt_guarded *f, rw_rope_spec spec, const char *word) {
     const rw_rope_options options = {.spec = spec, .max_positions = 16};
     rw_rope *rope = NULL;
     assert_refused(f, rw_rope_create(f->context, &options, &rope), word);
@@ -372,7 +334,7 @@ static void refuse_rope(const fixture *f, rw_rope_spec spec, const char *word) {
 }
 
 static void test_rope_numbers(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     const rw_rope_spec yarn = {
         .type = RW_ROPE_YARN, .head_dim = 16, .factor = 4, .original_max_position_embeddings = 16};
     const double wrong[] = {1e-46, 1e-40, 1e39, 1e38}; /* of the last the inverse is not held */
@@ -410,7 +372,7 @@ static void test_rope_numbers(void **state) {
 }
 
 static void test_norm_of_append(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     const rw_rope_options options = {.spec = {.head_dim = 16}, .max_positions = 64};
     const float wrong[] = {INFINITY, -INFINITY, NAN};
     rw_rope *rope = NULL;
@@ -433,7 +395,7 @@ static void test_norm_of_append(void **state) {
 /* ---- what is said twice ---- */
 
 static void test_alignments(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     const lengths l = {2, 4, 2, 3, 5, 16, 16};
     const int64_t four[] = {4}, two[] = {2};
     const int32_t ends[] = {5, 4};
@@ -458,12 +420,12 @@ static void test_alignments(void **state) {
 }
 
 static void test_fields_given_in_vain(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     const rw_tensor x = tensor4(f->memory, 1, 2, 4, 16), y = tensor4(f->memory + 512, 1, 2, 4, 16);
     const rw_pattern half_a_window = {.causal = true, .left = {.keys = 3}};
     rw_mask_apply_args mask = {.x = x, .pattern = &half_a_window};
     assert_refused(f, rw_mask_apply(f->context, &mask), "pattern.left.given is false");
-    const rw_swiglu_args swiglu = {.gate = x, .up = y, .packing = RW_SWIGLU_UP_FIRST};
+    const rw_swiglu_args swiglu = {.gate = x, .up = y, .packing = RW_GLU_UP_FIRST};
     assert_refused(f, rw_swiglu(f->context, &swiglu), "packing is 1, but packed is absent");
 
     const rw_context_options cpu = {.backend = RW_BACKEND_CPU, .device = 1};
@@ -480,7 +442,7 @@ static int64_t same_id(void *user, int64_t b, int64_t pos) {
 }
 
 static void test_table_and_function(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     const int64_t eight[] = {8};
     const rw_pattern_positions_args args = {
         .out = rw_tensor_contiguous(f->memory, RW_I64, 1, eight),
@@ -492,7 +454,7 @@ static void test_table_and_function(void **state) {
 
 /* Where the workspace is of use it lies as documented. */
 static void test_workspace_alignment(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     const lengths l = {1, 4, 1, 1, 4096, 16, 16};
     rw_attention_args args = attention_of(f, &l);
     args.k.stride[2] = args.v.stride[2] = 0;
@@ -520,6 +482,6 @@ int main(void) {
         cmocka_unit_test(test_fields_given_in_vain), cmocka_unit_test(test_table_and_function),
         cmocka_unit_test(test_workspace_alignment),
     };
-    return cmocka_run_group_tests_name("rules of every operation", tests, open_fixture,
-                                       close_fixture);
+    return cmocka_run_group_tests_name("rules of every operation", tests, rwt_guarded_open,
+                                       rwt_guarded_close);
 }

@@ -374,6 +374,8 @@ static void test_names(void **state) {
     snprintf(version, sizeof version, "%d.%d.%d", RW_VERSION_MAJOR, RW_VERSION_MINOR,
              RW_VERSION_PATCH);
     assert_string_equal(rw_version(), version);
+    assert_int_equal(rw_version_number(), RW_VERSION_NUMBER);
+    assert_int_equal(rw_abi_version(), RW_ABI_VERSION);
 }
 
 static void test_tensors(void **state) {

@@ -55,23 +55,15 @@ static int close_fixture(void **state) {
 }
 
 /* A call returned `status`, as it should, said so, and wrote nothing. */
-static void assert_refused_as(const fixture *f, rw_status status, rw_status expected,
-                              const char *const *words) {
-    static int64_t after[MEMORY_WORDS];
-    if (status != expected)
-        print_error("%s %s: returned %s\n", words[0], words[1], rw_status_name(status));
-    assert_int_equal(status, expected);
-    assert_true(rwt_test_says(rw_last_error(f->context), words[0]));
-    assert_true(rwt_test_says(rw_last_error(f->context), words[1]));
-    assert_int_equal(rw_synchronize(f->context), RW_OK);
-    rwt_test_download(f->context, after, f->memory, sizeof after);
-    assert_memory_equal(after, f->before, sizeof after);
+static void assert_refused_as(const fixture *f, rw_status status, rwt_refusal expected) {
+    const rwt_guarded guarded = {f->context, (void *)f->memory, (const void *)f->before,
+                                 sizeof f->before};
+    rwt_assert_refused(guarded, status, expected);
 }
 
 static void assert_refused(const fixture *f, rw_status status, const char *function,
                            const char *argument) {
-    const char *const words[] = {function, argument};
-    assert_refused_as(f, status, RW_INVALID_ARGUMENT, words);
+    assert_refused_as(f, status, (rwt_refusal){RW_INVALID_ARGUMENT, function, argument});
 }
 
 /* Both kinds of embedding refuse. */
@@ -181,9 +173,8 @@ static void test_embed_dtypes(void **state) {
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         f->args = good;
         wrong[i].changed->dtype = wrong[i].dtype;
-        const char *const words[] = {"rw_embed_learned", wrong[i].argument};
-        assert_refused_as(f, rw_embed_learned(f->context, &f->table, &f->args), RW_UNSUPPORTED,
-                          words);
+        assert_refused_as(f, rw_embed_learned(f->context, &f->table, &f->args),
+                          (rwt_refusal){RW_UNSUPPORTED, "rw_embed_learned", wrong[i].argument});
     }
 }
 
@@ -264,8 +255,8 @@ static void test_sequential(void **state) {
     assert_refused(f, rw_positions_sequential(f->context, &args), name, "out overlaps offsets");
     args = good;
     args.out.dtype = RW_F32;
-    const char *const words[] = {name, "out has dtype f32"};
-    assert_refused_as(f, rw_positions_sequential(f->context, &args), RW_UNSUPPORTED, words);
+    assert_refused_as(f, rw_positions_sequential(f->context, &args),
+                      (rwt_refusal){RW_UNSUPPORTED, name, "out has dtype f32"});
     assert_refused(f, rw_positions_sequential(f->context, NULL), name, "args is NULL");
     assert_int_equal(rw_positions_sequential(NULL, &good), RW_INVALID_ARGUMENT);
 }
@@ -330,8 +321,8 @@ static void test_mrope(void **state) {
     assert_refused(f, rw_positions_mrope(f->context, &args), name, "rope_delta overlaps segments");
     args = good;
     args.steps.dtype = RW_F16;
-    const char *const words[] = {name, "steps has dtype f16"};
-    assert_refused_as(f, rw_positions_mrope(f->context, &args), RW_UNSUPPORTED, words);
+    assert_refused_as(f, rw_positions_mrope(f->context, &args),
+                      (rwt_refusal){RW_UNSUPPORTED, name, "steps has dtype f16"});
 }
 
 static void test_glm(void **state) {

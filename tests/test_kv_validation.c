@@ -65,32 +65,19 @@ static int close_fixture(void **state) {
     return status;
 }
 
-static void assert_says(const char *sentence, const char *word) {
-    if (!strstr(sentence, word))
-        print_error("'%s' lacks '%s'\n", sentence, word);
-    assert_non_null(strstr(sentence, word));
-}
-
-static void assert_untouched(const fixture *f) {
-    static float after[MEMORY_FLOATS];
-    assert_int_equal(rw_synchronize(f->context), RW_OK);
-    rwt_test_download(f->context, after, f->memory, sizeof after);
-    assert_memory_equal(after, f->before, sizeof after);
+static rwt_guarded guarded(const fixture *f) {
+    return (rwt_guarded){f->context, f->memory, f->before, sizeof f->before};
 }
 
 static void assert_rope_append_refused(const fixture *f, rw_status expected, const char *argument) {
-    assert_int_equal(rw_rope_append(f->context, f->rope, &f->args), expected);
-    assert_says(rw_last_error(f->context), "rw_rope_append");
-    assert_says(rw_last_error(f->context), argument);
-    assert_untouched(f);
+    rwt_assert_refused(guarded(f), rw_rope_append(f->context, f->rope, &f->args),
+                       (rwt_refusal){expected, "rw_rope_append", argument});
 }
 
 /* rw_kv_append() and rw_rope_append() both refuse. */
 static void assert_refused(const fixture *f, rw_status expected, const char *argument) {
-    assert_int_equal(rw_kv_append(f->context, &f->args.append), expected);
-    assert_says(rw_last_error(f->context), "rw_kv_append");
-    assert_says(rw_last_error(f->context), argument);
-    assert_untouched(f);
+    rwt_assert_refused(guarded(f), rw_kv_append(f->context, &f->args.append),
+                       (rwt_refusal){expected, "rw_kv_append", argument});
     assert_rope_append_refused(f, expected, argument);
 }
 

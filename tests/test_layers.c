@@ -13,58 +13,18 @@
 #include "drivers/mx_reference.h"
 #include "harness/test_support.h"
 
-#define MEMORY_FLOATS 4096
-
-/* Device memory that no refused call may write. */
-typedef struct fixture {
-    rw_context *context;
-    float *memory;
-    float before[MEMORY_FLOATS];
-} fixture;
-
-static int open_fixture(void **state) {
-    fixture *f = rwt_allocate(sizeof *f);
-    f->context = rwt_test_context();
-    for (int i = 0; i < MEMORY_FLOATS; i++)
-        f->before[i] = (float)i;
-    f->memory = rwt_test_upload(f->context, f->before, sizeof f->before);
-    *state = f;
-    return 0;
-}
-
-static int close_fixture(void **state) {
-    fixture *f = *state;
-    int status = rw_free(f->context, f->memory);
-    rw_context_destroy(f->context);
-    free(f);
-    return status;
-}
-
-/* The call failed with this status and a sentence with these words, and wrote nothing. */
-static void assert_refused(const fixture *f, rw_status got, rw_status expected, const char *name,
-                           const char *word) {
-    static float after[MEMORY_FLOATS];
-    const char *sentence = rw_last_error(f->context);
-    if (got != expected || !strstr(sentence, name) || !strstr(sentence, word))
-        fail_msg("%s, expected %s and \"%s\": \"%s\"", rw_status_name(got),
-                 rw_status_name(expected), word, sentence);
-    assert_int_equal(rw_synchronize(f->context), RW_OK);
-    rwt_test_download(f->context, after, f->memory, sizeof after);
-    assert_memory_equal(after, f->before, sizeof after);
-}
-
-static rw_tensor floats(const fixture *f, int64_t first, int64_t rows, int64_t columns) {
+static rw_tensor floats(const rwt_guarded *f, int64_t first, int64_t rows, int64_t columns) {
     const int64_t shape[] = {rows, columns};
     return rw_tensor_contiguous(f->memory + first, RW_F32, 2, shape);
 }
 
-static rw_tensor vector(const fixture *f, int64_t first, int64_t columns) {
+static rw_tensor vector(const rwt_guarded *f, int64_t first, int64_t columns) {
     return rw_tensor_contiguous(f->memory + first, RW_F32, 1, &columns);
 }
 
 /* ---- rms_norm ---- */
 
-static rw_rms_norm_args norm_args(const fixture *f) {
+static rw_rms_norm_args norm_args(const rwt_guarded *f) {
     return (rw_rms_norm_args){.x = floats(f, 0, 4, 16),
                               .weight = vector(f, 100, 16),
                               .residual = floats(f, 200, 4, 16),
@@ -77,11 +37,12 @@ static rw_rms_norm_args norm_args(const fixture *f) {
     do {                                                                                           \
         rw_rms_norm_args args = norm_args(f);                                                      \
         change;                                                                                    \
-        assert_refused(f, rw_rms_norm(f->context, &args), status, "rw_rms_norm", word);            \
+        rwt_assert_refused(*f, rw_rms_norm(f->context, &args),                                     \
+                           (rwt_refusal){status, "rw_rms_norm", word});                            \
     } while (0)
 
 static void test_norm_refuses(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     REFUSE_NORM(RW_INVALID_ARGUMENT, "x has rank 0", args.x.rank = 0);
     REFUSE_NORM(RW_UNSUPPORTED, "x has dtype u8", args.x.dtype = RW_U8);
     REFUSE_NORM(RW_INVALID_ARGUMENT, "x has stride 2", args.x.stride[1] = 2);
@@ -105,18 +66,19 @@ static void test_norm_refuses(void **state) {
     REFUSE_NORM(RW_INVALID_ARGUMENT, "weight is absent",
                 (args.weight_offset = 1.0f, args.weight = (rw_tensor){.rank = 0}));
     REFUSE_NORM(RW_INVALID_ARGUMENT, "cast is 2", args.cast = (rw_norm_cast)2);
-    assert_refused(f, rw_rms_norm(f->context, NULL), RW_INVALID_ARGUMENT, "rw_rms_norm", "args");
+    rwt_assert_refused(*f, rw_rms_norm(f->context, NULL),
+                       (rwt_refusal){RW_INVALID_ARGUMENT, "rw_rms_norm", "args"});
     assert_int_equal(rw_rms_norm(NULL, NULL), RW_INVALID_ARGUMENT);
 }
 
 /* ---- swiglu ---- */
 
-static rw_swiglu_args pair_args(const fixture *f) {
+static rw_swiglu_args pair_args(const rwt_guarded *f) {
     return (rw_swiglu_args){
         .gate = floats(f, 0, 4, 16), .up = floats(f, 100, 4, 16), .out = floats(f, 200, 4, 16)};
 }
 
-static rw_swiglu_args packed_args(const fixture *f) {
+static rw_swiglu_args packed_args(const rwt_guarded *f) {
     return (rw_swiglu_args){.packed = floats(f, 0, 4, 32), .out = floats(f, 200, 4, 16)};
 }
 
@@ -124,11 +86,12 @@ static rw_swiglu_args packed_args(const fixture *f) {
     do {                                                                                           \
         rw_swiglu_args args = base(f);                                                             \
         change;                                                                                    \
-        assert_refused(f, rw_swiglu(f->context, &args), status, "rw_swiglu", word);                \
+        rwt_assert_refused(*f, rw_swiglu(f->context, &args),                                       \
+                           (rwt_refusal){status, "rw_swiglu", word});                              \
     } while (0)
 
 static void test_swiglu_refuses(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "gate has rank 0", args.gate.rank = 0);
     REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "up has rank 0", args.up.rank = 0);
     REFUSE_SWIGLU(pair_args, RW_UNSUPPORTED, "gate has dtype i64", args.gate.dtype = RW_I64);
@@ -142,8 +105,7 @@ static void test_swiglu_refuses(void **state) {
     REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "limit is nan", args.limit = NAN);
     REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "alpha is inf", args.alpha = INFINITY);
     REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "up_offset is nan", args.up_offset = NAN);
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "packing is 4",
-                  args.packing = (rw_swiglu_packing)4);
+    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "packing is 4", args.packing = (rw_glu_packing)4);
     REFUSE_SWIGLU(packed_args, RW_INVALID_ARGUMENT, "packed has rows of 31",
                   args.packed.shape[1] = 31);
     REFUSE_SWIGLU(packed_args, RW_INVALID_ARGUMENT, "out is absent", args.out.rank = 0);
@@ -152,13 +114,14 @@ static void test_swiglu_refuses(void **state) {
                   args.out = floats(f, 8, 4, 16));
     REFUSE_SWIGLU(
         packed_args, RW_INVALID_ARGUMENT, "overlaps packed",
-        (args.packing = RW_SWIGLU_INTERLEAVED, args.out.data = f->memory, args.out.stride[0] = 32));
-    assert_refused(f, rw_swiglu(f->context, NULL), RW_INVALID_ARGUMENT, "rw_swiglu", "args");
+        (args.packing = RW_GLU_INTERLEAVED, args.out.data = f->memory, args.out.stride[0] = 32));
+    rwt_assert_refused(*f, rw_swiglu(f->context, NULL),
+                       (rwt_refusal){RW_INVALID_ARGUMENT, "rw_swiglu", "args"});
 }
 
 /* ---- MX ---- */
 
-static rw_mx_args mx_args(const fixture *f) {
+static rw_mx_args mx_args(const rwt_guarded *f) {
     const int64_t blocks[] = {3, 16}, scales[] = {3};
     return (rw_mx_args){.blocks = rw_tensor_contiguous(f->memory, RW_U8, 2, blocks),
                         .scales = rw_tensor_contiguous(f->memory + 100, RW_U8, 1, scales),
@@ -169,12 +132,14 @@ static rw_mx_args mx_args(const fixture *f) {
     do {                                                                                           \
         rw_mx_args args = mx_args(f);                                                              \
         change;                                                                                    \
-        assert_refused(f, rw_mx_dequantize(f->context, &args), status, "rw_mx_dequantize", word);  \
-        assert_refused(f, rw_mx_quantize(f->context, &args), status, "rw_mx_quantize", word);      \
+        rwt_assert_refused(*f, rw_mx_dequantize(f->context, &args),                                \
+                           (rwt_refusal){status, "rw_mx_dequantize", word});                       \
+        rwt_assert_refused(*f, rw_mx_quantize(f->context, &args),                                  \
+                           (rwt_refusal){status, "rw_mx_quantize", word});                         \
     } while (0)
 
 static void test_mx_refuses(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     REFUSE_MX(RW_INVALID_ARGUMENT, "layout.format is 5", args.layout.format = (rw_mx_format)5);
     REFUSE_MX(RW_INVALID_ARGUMENT, "layout.nibbles is 3", args.layout.nibbles = (rw_mx_nibbles)3);
     REFUSE_MX(RW_INVALID_ARGUMENT, "layout.nibbles is 1",
@@ -196,10 +161,10 @@ static void test_mx_refuses(void **state) {
     REFUSE_MX(RW_INVALID_ARGUMENT, "values.data is NULL", args.values.data = NULL);
     REFUSE_MX(RW_INVALID_ARGUMENT, "overlaps", args.values = floats(f, 2, 3, 32));
     REFUSE_MX(RW_INVALID_ARGUMENT, "overlaps", args.values = floats(f, 100, 3, 32));
-    assert_refused(f, rw_mx_dequantize(f->context, NULL), RW_INVALID_ARGUMENT, "rw_mx_dequantize",
-                   "args");
-    assert_refused(f, rw_mx_quantize(f->context, NULL), RW_INVALID_ARGUMENT, "rw_mx_quantize",
-                   "args");
+    rwt_assert_refused(*f, rw_mx_dequantize(f->context, NULL),
+                       (rwt_refusal){RW_INVALID_ARGUMENT, "rw_mx_dequantize", "args"});
+    rwt_assert_refused(*f, rw_mx_quantize(f->context, NULL),
+                       (rwt_refusal){RW_INVALID_ARGUMENT, "rw_mx_quantize", "args"});
 }
 
 #define NUM_BLOCKS 200
@@ -213,7 +178,7 @@ typedef struct trip {
     size_t bytes;
 } trip;
 
-static trip make_trip(const fixture *f, rw_mx_layout layout) {
+static trip make_trip(const rwt_guarded *f, rw_mx_layout layout) {
     int64_t block_bytes = rw_mx_block_bytes(&layout), count = NUM_BLOCKS;
     const int64_t blocks[] = {count, block_bytes}, values[] = {count, RW_MX_BLOCK};
     size_t value_bytes = NUM_BLOCKS * RW_MX_BLOCK * sizeof(float);
@@ -238,7 +203,7 @@ static trip make_trip(const fixture *f, rw_mx_layout layout) {
 
 /* Numbers come back no further off than the largest of them where it saturates: 2^(emax + 1) less
  * the largest number, over 2^emax. What came back goes through unchanged. */
-static void check_trip(const fixture *f, rw_mx_layout layout) {
+static void check_trip(const rwt_guarded *f, rw_mx_layout layout) {
     static const double limits[] = {0.5, 0.125, 0.25, 0.25, 0.25};
     trip t = make_trip(f, layout);
     assert_int_equal(rw_mx_quantize(f->context, &t.there), RW_OK);
@@ -271,7 +236,7 @@ static void check_trip(const fixture *f, rw_mx_layout layout) {
 }
 
 static void test_mx_round_trip(void **state) {
-    const fixture *f = *state;
+    const rwt_guarded *f = *state;
     for (int format = RW_MXFP4_E2M1; format <= RW_MXFP8_E5M2; format++) {
         int orders = format == RW_MXFP4_E2M1 ? 3 : 1;
         for (int nibbles = 0; nibbles < orders; nibbles++) {
@@ -311,7 +276,7 @@ static void test_mx_reference(void **state) {
 int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
-#define TEST(name) cmocka_unit_test_setup_teardown(name, open_fixture, close_fixture)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, rwt_guarded_open, rwt_guarded_close)
     const struct CMUnitTest tests[] = {TEST(test_norm_refuses), TEST(test_swiglu_refuses),
                                        TEST(test_mx_refuses), TEST(test_mx_round_trip),
                                        TEST(test_mx_reference)};

@@ -57,27 +57,17 @@ static int close_fixture(void **state) {
     return status;
 }
 
-static void assert_untouched(const fixture *f) {
-    static float after[MEMORY_FLOATS];
-    assert_int_equal(rw_synchronize(f->context), RW_OK);
-    rwt_test_download(f->context, after, f->memory, sizeof after);
-    assert_memory_equal(after, f->before, sizeof after);
+static rwt_guarded guarded(const fixture *f) {
+    return (rwt_guarded){f->context, f->memory, f->before, sizeof f->before};
 }
 
 /* rw_rope_apply() and rw_rope_rerotate() both refuse, naming the argument. */
 static void assert_refused(const fixture *f, rw_status expected, const char *argument) {
     const rw_rope_change change = {f->rope, f->rope};
-    rw_status status = rw_rope_apply(f->context, f->rope, &f->args);
-    if (status != expected)
-        print_error("%s: returned %s\n", argument, rw_status_name(status));
-    assert_int_equal(status, expected);
-    assert_true(rwt_test_says(rw_last_error(f->context), "rw_rope_apply"));
-    assert_true(rwt_test_says(rw_last_error(f->context), argument));
-    assert_untouched(f);
-    assert_int_equal(rw_rope_rerotate(f->context, &change, &f->args), expected);
-    assert_true(rwt_test_says(rw_last_error(f->context), "rw_rope_rerotate"));
-    assert_true(rwt_test_says(rw_last_error(f->context), argument));
-    assert_untouched(f);
+    rwt_assert_refused(guarded(f), rw_rope_apply(f->context, f->rope, &f->args),
+                       (rwt_refusal){expected, "rw_rope_apply", argument});
+    rwt_assert_refused(guarded(f), rw_rope_rerotate(f->context, &change, &f->args),
+                       (rwt_refusal){expected, "rw_rope_rerotate", argument});
 }
 
 static void test_valid_call_works(void **state) { /* what the others spoil */
@@ -296,7 +286,7 @@ static void test_absent_arguments(void **state) {
     change = (rw_rope_change){f->rope, NULL};
     assert_int_equal(rw_rope_rerotate(f->context, &change, &f->args), RW_INVALID_ARGUMENT);
     assert_true(rwt_test_says(rw_last_error(f->context), "to is NULL"));
-    assert_untouched(f);
+    rwt_assert_untouched(guarded(f));
 }
 
 static void test_direction(void **state) {
@@ -307,7 +297,7 @@ static void test_direction(void **state) {
     rw_rope_change change = {f->rope, f->rope};
     assert_int_equal(rw_rope_rerotate(f->context, &change, &f->args), RW_INVALID_ARGUMENT);
     assert_true(rwt_test_says(rw_last_error(f->context), "direction"));
-    assert_untouched(f);
+    rwt_assert_untouched(guarded(f));
 }
 
 static void test_change_between_unlike_ropes(void **state) {
@@ -328,7 +318,7 @@ static void test_change_between_unlike_ropes(void **state) {
         rw_rope_change change = {other, f->rope};
         assert_int_equal(rw_rope_rerotate(f->context, &change, &f->args), RW_INVALID_ARGUMENT);
         assert_true(rwt_test_says(rw_last_error(f->context), "change"));
-        assert_untouched(f);
+        rwt_assert_untouched(guarded(f));
         rw_rope_destroy(other);
     }
 }
@@ -345,7 +335,7 @@ static void test_empty_tensors_do_nothing(void **state) {
         f->args.q.data = f->args.q_out.data = NULL; /* nothing to point at */
         f->args.k.data = f->args.k_out.data = NULL;
         assert_int_equal(rw_rope_apply(f->context, f->rope, &f->args), RW_OK);
-        assert_untouched(f);
+        rwt_assert_untouched(guarded(f));
     }
 }
 

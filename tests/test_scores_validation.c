@@ -60,15 +60,8 @@ static void reset(fixture *f) {
 
 static void assert_refused_as(const fixture *f, rw_status status, rw_status expected,
                               const char *function, const char *word) {
-    static float after[WORDS];
-    if (status != expected)
-        fail_msg("%s, %s: returned %s: %s", function, word, rw_status_name(status),
-                 rw_last_error(f->context));
-    assert_true(rwt_test_says(rw_last_error(f->context), function));
-    assert_true(rwt_test_says(rw_last_error(f->context), word));
-    assert_int_equal(rw_synchronize(f->context), RW_OK);
-    rwt_test_download(f->context, after, f->memory, sizeof after);
-    assert_memory_equal(after, f->before, sizeof after);
+    const rwt_guarded guarded = {f->context, f->memory, f->before, sizeof f->before};
+    rwt_assert_refused(guarded, status, (rwt_refusal){expected, function, word});
 }
 
 static void assert_softmax_refuses(fixture *f, const char *word) {

@@ -44,7 +44,7 @@ void rwi_cpu_fault_raise(rwi_fault_sink *sink, int64_t token, rwi_bad_id bad) {
     atomic_flag_clear_explicit(&sink->busy, memory_order_release);
 }
 
-static rw_status cpu_device_count(int *count, char platform[16], rw_message *message) {
+static rw_status cpu_device_count(int32_t *count, char platform[16], rw_message *message) {
     (void)message;
     *count = 1;
     snprintf(platform, 16, "%s", rwi_cpu_isa_name(rwi_cpu_isa_best(RW_CPU_ISA_DEFAULT)));
@@ -128,7 +128,7 @@ static rw_status cpu_run(rwi_device *device, rwi_op op, rwi_work work, const voi
 }
 
 /* An operation's range and its slot: only the types differ. */
-#define RW_OP(op)                                                                                  \
+#define RW_OP(op, dtypes)                                                                          \
     static void op##_range(const void *opaque, int64_t begin, int64_t end) {                       \
         const cpu_task *task = opaque;                                                             \
         task->cpu->kernels->op(task->params, begin, end, &task->cpu->sink);                        \
@@ -150,7 +150,7 @@ const rwi_backend rwi_cpu_backend = {
     .copy = cpu_copy,
     .synchronize = cpu_synchronize,
     .set_stream = cpu_set_stream,
-#define RW_OP(op) .op = cpu_##op,
+#define RW_OP(op, dtypes) .op = cpu_##op,
 #include "ops.def"
 #undef RW_OP
 };

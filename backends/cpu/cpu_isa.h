@@ -7,7 +7,7 @@
 
 /* The kernels of one instruction set, a slot an operation: items [begin, end) of the work. */
 typedef struct rwi_cpu_kernels {
-#define RW_OP(op)                                                                                  \
+#define RW_OP(op, dtypes)                                                                          \
     void (*op)(const rw_##op##_params *params, int64_t begin, int64_t end, rwi_fault_sink *sink);
 #include "ops.def"
 #undef RW_OP

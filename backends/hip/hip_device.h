@@ -64,7 +64,7 @@ struct rwi_device_scope {
 };
 
 /* The entries of kernels/<family>.hip. */
-#define RW_OP(op)                                                                                  \
+#define RW_OP(op, dtypes)                                                                          \
     extern "C" rw_status rwi_hip_##op(rwi_device *device, const rw_##op##_params *params);
 #include "ops.def"
 #undef RW_OP

@@ -54,7 +54,7 @@ rwi_device_scope::~rwi_device_scope() {
 
 /* ---- opening ---- */
 
-static rw_status hip_device_count(int *count, char platform[16], rw_message *message) {
+static rw_status hip_device_count(int32_t *count, char platform[16], rw_message *message) {
     snprintf(platform, 16, "%s", PLATFORM);
     *count = 0;
     const hipError_t error = hipGetDeviceCount(count);
@@ -124,7 +124,7 @@ static rw_status create_record(rwi_hip_device *hip) {
 static rw_status hip_open(const rwi_open_options *options, rwi_device **device,
                           rw_message *message) {
     char platform[16];
-    int count;
+    int32_t count;
     rw_status status = hip_device_count(&count, platform, message);
     if (status != RW_OK)
         return status;
@@ -266,7 +266,7 @@ static constexpr rwi_backend make_backend(void) {
     backend.copy = hip_copy;
     backend.synchronize = hip_synchronize;
     backend.set_stream = hip_set_stream;
-#define RW_OP(op) backend.op = rwi_hip_##op;
+#define RW_OP(op, dtypes) backend.op = rwi_hip_##op;
 #include "ops.def"
 #undef RW_OP
     return backend;

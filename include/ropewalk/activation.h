@@ -8,18 +8,19 @@
 extern "C" {
 #endif
 
-/* Where gate and up lie in a packed row of 2 * hidden. For hidden = 4 (g: gate, u: up):
- *   RW_SWIGLU_GATE_FIRST              [gggguuuu]   Phi-3, vLLM
- *   RW_SWIGLU_UP_FIRST                [uuuugggg]
- *   RW_SWIGLU_INTERLEAVED             [gugugugu]   gpt-oss
- *   RW_SWIGLU_INTERLEAVED_UP_FIRST    [ugugugug]
+/* Where a gated linear unit finds gate and up in a packed row of 2 * hidden. For hidden = 4 (g:
+ * gate, u: up):
+ *   RW_GLU_GATE_FIRST              [gggguuuu]   Phi-3, vLLM
+ *   RW_GLU_UP_FIRST                [uuuugggg]
+ *   RW_GLU_INTERLEAVED             [gugugugu]   gpt-oss
+ *   RW_GLU_INTERLEAVED_UP_FIRST    [ugugugug]
  */
-typedef enum rw_swiglu_packing {
-    RW_SWIGLU_GATE_FIRST = 0,
-    RW_SWIGLU_UP_FIRST,
-    RW_SWIGLU_INTERLEAVED,
-    RW_SWIGLU_INTERLEAVED_UP_FIRST
-} rw_swiglu_packing;
+typedef enum rw_glu_packing {
+    RW_GLU_GATE_FIRST = 0,
+    RW_GLU_UP_FIRST,
+    RW_GLU_INTERLEAVED,
+    RW_GLU_INTERLEAVED_UP_FIRST
+} rw_glu_packing;
 
 /* Either gate and up, or packed. All tensors have rank 1 to 4, one dtype, f32, f16 or bf16, and
  * any strides but 1 on the last axis.
@@ -33,14 +34,14 @@ typedef enum rw_swiglu_packing {
  * alpha      factor of the gate within the sigmoid [1], positive
  * up_offset  added to up, after the clamp
  *
- * gpt-oss is limit 7, alpha 1.702, up_offset 1, RW_SWIGLU_INTERLEAVED:
+ * gpt-oss is limit 7, alpha 1.702, up_offset 1, RW_GLU_INTERLEAVED:
  * transformers:src/transformers/models/gpt_oss/modeling_gpt_oss.py.
  */
 typedef struct rw_swiglu_args {
     rw_tensor gate;
     rw_tensor up;
     rw_tensor packed;
-    rw_swiglu_packing packing;
+    rw_glu_packing packing;
     rw_tensor out;
     float limit;
     float alpha;

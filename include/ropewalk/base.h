@@ -16,12 +16,25 @@ extern "C" {
 #define RW_API
 #endif
 
+/* The version of these headers, by semantic versioning. The build reads it from here. */
 #define RW_VERSION_MAJOR 0
 #define RW_VERSION_MINOR 1
 #define RW_VERSION_PATCH 0
+#define RW_VERSION_NUMBER (RW_VERSION_MAJOR * 10000 + RW_VERSION_MINOR * 100 + RW_VERSION_PATCH)
 
 /* The version of the library that is running, e.g. "0.1.0". */
 RW_API const char *rw_version(void);
+
+/* The same as a number, major * 10000 + minor * 100 + patch, e.g. 100 for 0.1.0. */
+RW_API int32_t rw_version_number(void);
+
+/* The binary interface of these headers: raised when a struct, an enumeration or a function changes
+ * so that a program built before no longer fits. */
+#define RW_ABI_VERSION 1
+
+/* RW_ABI_VERSION of the library that is running: a binding compares it with the one that it was
+ * written for before it calls anything else. */
+RW_API int32_t rw_abi_version(void);
 
 /* What every fallible function returns. RW_OK is 0; anything else comes with a sentence. */
 typedef enum rw_status {
@@ -52,6 +65,14 @@ typedef enum rw_dtype {
     RW_U8
 } rw_dtype;
 
+/* Bindings pass every enumeration as 32 bits: compile without -fshort-enums, which would make them
+ * as short as their values. */
+#ifdef __cplusplus
+static_assert(sizeof(rw_dtype) == 4, "enumerations are 32 bits wide, without -fshort-enums");
+#else
+_Static_assert(sizeof(rw_dtype) == 4, "enumerations are 32 bits wide, without -fshort-enums");
+#endif
+
 /* "f32", "f16", ...; "unknown dtype" for any other number. */
 RW_API const char *rw_dtype_name(rw_dtype dtype);
 
@@ -81,10 +102,11 @@ typedef struct rw_tensor {
 } rw_tensor;
 
 /* A row-major view over `data`; `shape` has `rank` entries, at most RW_MAX_RANK. */
-RW_API rw_tensor rw_tensor_contiguous(void *data, rw_dtype dtype, int rank, const int64_t *shape);
+RW_API rw_tensor rw_tensor_contiguous(void *data, rw_dtype dtype, int32_t rank,
+                                      const int64_t *shape);
 
 /* The same memory with two axes exchanged, e.g. (1, 2) turns BHSD storage into a BSHD view. */
-RW_API rw_tensor rw_tensor_transpose(rw_tensor tensor, int axis_a, int axis_b);
+RW_API rw_tensor rw_tensor_transpose(rw_tensor tensor, int32_t axis_a, int32_t axis_b);
 
 #ifdef __cplusplus
 }

@@ -34,8 +34,9 @@ typedef enum rw_cpu_isa {
 /* Zero is the default of every field. What is set here wins over the environment. */
 typedef struct rw_context_options {
     rw_backend_kind backend;
-    int device;      /* index of the GPU; 0 unless `backend` is RW_BACKEND_HIP */
-    int num_threads; /* CPU threads, up to 1024; 0: ROPEWALK_NUM_THREADS, else every core allowed */
+    int32_t device;      /* index of the GPU; 0 unless `backend` is RW_BACKEND_HIP */
+    int32_t num_threads; /* CPU threads, up to 1024; 0: ROPEWALK_NUM_THREADS, else every core that
+                            this process may use */
     rw_cpu_isa cpu_isa;
     void (*log)(void *user, const char *line); /* NULL: stderr if ROPEWALK_LOG=1, else silent */
     void *log_user;
@@ -66,8 +67,8 @@ typedef struct rw_context_info {
     const char *platform; /* cpu: the ISA in use, "baseline", "v3" or "v4";
                              hip: "amd", "nvidia" or "emulated" */
     const char *device;   /* the device's own name */
-    int device_index;
-    int num_threads; /* CPU backend; 0 on a GPU */
+    int32_t device_index;
+    int32_t num_threads; /* CPU backend; 0 on a GPU */
 } rw_context_info;
 
 RW_API rw_context_info rw_context_get_info(const rw_context *context);
@@ -77,13 +78,28 @@ typedef struct rw_backend_probe_result {
     bool found;     /* the backend is part of this build and its module could be loaded */
     bool usable;    /* at least one device answers */
     bool automatic; /* auto may choose it: usable, and a real device rather than an emulated one */
-    int device_count;
+    int32_t device_count;
     char platform[16]; /* as in rw_context_info; for the CPU the best ISA that it has */
     rw_message why;    /* why it is not found or not usable; else "" */
 } rw_backend_probe_result;
 
 /* kind: RW_BACKEND_CPU or RW_BACKEND_HIP; any other is not found. */
 RW_API rw_backend_probe_result rw_backend_probe(rw_backend_kind kind);
+
+/* Whether this context has an operation for data of a dtype, so that an engine can ask before it
+ * plans.
+ *
+ * operation  one of rw_operation_name(), e.g. "rope" or "attention"
+ * dtype      of what the operation computes on: q, x, scores, the values of a microscaling format,
+ *            the ids that positions_* and pattern_positions write, the bytes of pattern_fill_bits.
+ *            Other tensors of a call (ids, weights, LSE) have the dtypes that its header gives
+ * Returns RW_OK, RW_UNSUPPORTED (rw_last_error() says why) or RW_INVALID_ARGUMENT (an unknown
+ * operation or dtype). Of shapes it knows nothing: a call may still be refused for its head_dim.
+ */
+RW_API rw_status rw_supports(rw_context *context, const char *operation, rw_dtype dtype);
+
+/* The name of each operation, from index 0 on; NULL past the end and for a negative index. */
+RW_API const char *rw_operation_name(int32_t index);
 
 /* Device memory, aligned to 256 bytes; 0 bytes gives a valid pointer. On the CPU backend this is
  * host memory, and any other host memory serves as well. */

@@ -27,6 +27,7 @@ cli_difference cli_array_compare(const cli_array *a, const cli_array *b,
         if (apart > 0)
             worst.relative = fmax(worst.relative, scale > 0 ? apart / scale : INFINITY);
     }
-    worst.agrees = worst.relative <= tolerance->units * rwt_dtype_epsilon(a->dtype) + tolerance->share;
+    worst.agrees =
+        worst.relative <= tolerance->units * rwt_dtype_epsilon(a->dtype) + tolerance->share;
     return worst;
 }

@@ -163,7 +163,7 @@ const cli_command cli_check = {
         "auto: every usable backend, and each instruction set of the CPU. The worst error is\n"
         "in units of the dtype's epsilon times the size of what was added up; 4 are allowed.\n"
         "Operations:\n"
-#define RW_OP(op) "  " #op "\n"
+#define RW_OP(op, dtypes) "  " #op "\n"
 #include "../ops.def"
 #undef RW_OP
     ,

@@ -8,7 +8,7 @@ static const char *const words_form[] = {"apart",       "gate_first",           
 static const char *const words_target[] = {"out", "in", "gate", "up", NULL};
 
 typedef enum form {
-    FORM_APART = 0, /* else 1 + rw_swiglu_packing */
+    FORM_APART = 0, /* else 1 + rw_glu_packing */
     FORM_GATE_FIRST,
     FORM_UP_FIRST,
     FORM_INTERLEAVED,
@@ -189,7 +189,7 @@ static void swiglu_bind(const rwt_job *job, rwt_set *set) {
         args->up = rwt_tensor(job, set, &plan->up);
     } else {
         args->packed = rwt_tensor(job, set, &plan->packed);
-        args->packing = (rw_swiglu_packing)(c->form - FORM_GATE_FIRST);
+        args->packing = (rw_glu_packing)(c->form - FORM_GATE_FIRST);
     }
     if (c->target != TARGET_IN)
         args->out = rwt_tensor(job, set, &plan->out);

@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RW_OP(op) extern const rwt_driver rwt_##op##_driver;
+#define RW_OP(op, dtypes) extern const rwt_driver rwt_##op##_driver;
 #include "ops.def"
 #undef RW_OP
 
 const rwt_driver *const rwt_drivers[] = {
-#define RW_OP(op) &rwt_##op##_driver,
+#define RW_OP(op, dtypes) &rwt_##op##_driver,
 #include "ops.def"
 #undef RW_OP
     NULL};

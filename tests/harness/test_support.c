@@ -2,10 +2,14 @@
 
 #include "harness/test_support.h"
 
+#include <setjmp.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 bool rwt_test_backend_usable(void) {
     const char *backend = getenv("ROPEWALK_BACKEND");
@@ -62,4 +66,47 @@ void *rwt_test_upload(rw_context *context, const void *source, size_t bytes) {
 void rwt_test_download(rw_context *context, void *destination, const void *source, size_t bytes) {
     rw_copy_args copy = {destination, source, bytes, RW_COPY_DEVICE_TO_HOST};
     require(rw_copy(context, &copy) == RW_OK, "no download", rw_last_error(context));
+}
+
+int rwt_guarded_open(void **state) {
+    const size_t count = 8192, bytes = count * sizeof(float);
+    rwt_test_restore_crash_handlers();
+    rwt_guarded *guarded = rwt_allocate(sizeof *guarded);
+    float *before = rwt_allocate(bytes);
+    for (size_t i = 0; i < count; i++)
+        before[i] = (float)(i % 97) / 97.0f;
+    guarded->context = rwt_test_context();
+    guarded->memory = rwt_test_upload(guarded->context, before, bytes);
+    guarded->before = before;
+    guarded->bytes = bytes;
+    *state = guarded;
+    return 0;
+}
+
+int rwt_guarded_close(void **state) {
+    rwt_guarded *guarded = *state;
+    int status = rw_free(guarded->context, guarded->memory);
+    rw_context_destroy(guarded->context);
+    free((void *)guarded->before);
+    free(guarded);
+    return status;
+}
+
+void rwt_assert_untouched(rwt_guarded guarded) {
+    void *after = rwt_allocate(guarded.bytes);
+    assert_int_equal(rw_synchronize(guarded.context), RW_OK);
+    rwt_test_download(guarded.context, after, guarded.memory, guarded.bytes);
+    const bool same = memcmp(after, guarded.before, guarded.bytes) == 0;
+    free(after);
+    if (!same)
+        fail_msg("memory was written");
+}
+
+void rwt_assert_refused(rwt_guarded guarded, rw_status got, rwt_refusal expected) {
+    const char *sentence = rw_last_error(guarded.context);
+    if (got != expected.status || !strstr(sentence, expected.function) ||
+        !strstr(sentence, expected.word))
+        fail_msg("%s \"%s\", expected %s of %s with \"%s\"", rw_status_name(got), sentence,
+                 rw_status_name(expected.status), expected.function, expected.word);
+    rwt_assert_untouched(guarded);
 }

@@ -27,4 +27,29 @@ rw_context *rwt_test_context(void);
 void *rwt_test_upload(rw_context *context, const void *source, size_t bytes);
 void rwt_test_download(rw_context *context, void *destination, const void *source, size_t bytes);
 
+/* Memory of a context that a call must leave as it is, with what it holds. */
+typedef struct rwt_guarded {
+    rw_context *context;
+    float *memory; /* on the device */
+    const float *before;
+    size_t bytes;
+} rwt_guarded;
+
+/* For cmocka: opens a context with 8192 numbers from 0 to 1 as *state, and closes it. */
+int rwt_guarded_open(void **state);
+int rwt_guarded_close(void **state);
+
+/* Fails the running test where an operation wrote into the memory. */
+void rwt_assert_untouched(rwt_guarded guarded);
+
+/* What a call must be refused with: a status, and a sentence that holds these. */
+typedef struct rwt_refusal {
+    rw_status status;
+    const char *function;
+    const char *word;
+} rwt_refusal;
+
+/* Fails the running test unless a call that returned `got` was refused so and wrote nothing. */
+void rwt_assert_refused(rwt_guarded guarded, rw_status got, rwt_refusal expected);
+
 #endif
