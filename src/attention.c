@@ -5,8 +5,8 @@
 #include "pattern_describe.h"
 #include "softmax_describe.h"
 
-/* A call: its arguments by name, as the caller gave them, and as kernels take it. Where q is packed,
- * so are k and v unless they are pages, out and lse. */
+/* A call: its arguments by name, as the caller gave them, and as kernels take it. Where q is
+ * packed, so are out, lse and, unless they are pages, k and v. */
 typedef struct attention {
     rwi_call call;
     const rw_attention_args *args;

@@ -6,7 +6,7 @@
 
 #include "tensor.h"
 
-/* Scores, whose data is not looked at, and what is written, which may touch nothing that is read. */
+/* Scores, whose data is not looked at, and what is written, which overlaps nothing that is read. */
 typedef struct rwi_softmax_tensors {
     rwi_argument x;
     const rwi_argument *outputs; /* checked; absent ones are passed over */

@@ -60,8 +60,8 @@ rw_status rwi_check_output(const rwi_call *call, rwi_argument output);
 rw_status rwi_check_apart(const rwi_call *call, rwi_argument output, rwi_argument other,
                           bool in_place);
 
-/* The heads of q, its axis `axis`, are shared by those of k, its last axis but one, in whole groups; 0
- * of them always are. */
+/* The heads of q, its axis `axis`, are shared by those of k, its last axis but one, in whole
+ * groups; 0 of them always are. */
 rw_status rwi_check_heads(const rwi_call *call, rwi_argument q, int axis, rwi_argument k);
 
 /* The lengths of an LSE, [batch, heads, seq], of attention whose q or out is `like`, [batch, seq,

@@ -2,9 +2,10 @@
  *
  * q, k, v and out are logically [batch, seq, heads, head_dim], whatever their order in memory:
  * rw_tensor_transpose(t, 1, 2) turns BHSD storage into it. Packed tensors, [tokens, heads,
- * head_dim], are a batch of 1; either all of a call are packed or none. LSE is the natural logarithm
- * of the sum of the exponentials of a query's scores, -inf where it sees no key; its axes are those
- * of scores, [batch, heads, seq_q].
+ * head_dim], are a batch of 1; either all of a call are packed or none.
+ *
+ * LSE is the natural logarithm of the sum of the exponentials of a query's scores, -inf where it
+ * sees no key; its axes are those of scores, [batch, heads, seq_q].
  */
 #ifndef ROPEWALK_ATTENTION_H
 #define ROPEWALK_ATTENTION_H

@@ -22,8 +22,8 @@
 /* The fewest keys of a part. */
 #define RWI_ATTENTION_PART_KEYS 256
 
-/* [batch, seq, heads, width], the last axis of stride 1; k and v in pages: [pages, page_size, heads,
- * width]. */
+/* [batch, seq, heads, width], the last axis of stride 1; k and v in pages: [pages, page_size,
+ * heads, width]. */
 typedef struct rwi_attention_tensor {
     void *data;
     int64_t stride[3];
