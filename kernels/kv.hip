@@ -29,8 +29,8 @@ __device__ static inline void copy_heads(const void *in, void *out, int64_t widt
 __device__ static inline token_heads find_heads(const rwi_kv_side &side, int64_t heads, int64_t b,
                                                 int64_t s, const rwi_kv_place &place) {
     return {b * side.in_stride[0] + s * side.in_stride[1],
-            place.page * side.cache_stride[0] + place.row * side.cache_stride[2], side.in_stride[2],
-            side.cache_stride[1], heads};
+            place.page * side.cache_stride[0] + place.row * side.cache_stride[1], side.in_stride[2],
+            side.cache_stride[2], heads};
 }
 
 template <rw_dtype D, int VEC>

@@ -9,7 +9,7 @@ static void copy_heads(const rw_kv_append_params *p, int side, int64_t b, int64_
     void *out = rwi_kv_target(p, side, place);
     size_t bytes = (size_t)kv->width * rwi_dtype_size(p->dtype);
     for (int64_t head = 0; head < p->heads; head++)
-        memcpy(rwi_element(p->dtype, out, head * kv->cache_stride[1]),
+        memcpy(rwi_element(p->dtype, out, head * kv->cache_stride[2]),
                rwi_element(p->dtype, in, head * kv->in_stride[2]), bytes);
 }
 
@@ -144,7 +144,7 @@ RWI_INLINE void append_token(const rw_rope_append_params *p, rw_dtype dtype, boo
          rwi_element(dtype, q->out, b * q->out_stride[0] + s * q->out_stride[1]), q->heads,
          q->in_stride[2], q->out_stride[2]},
         {rwi_kv_source(&p->kv, 0, b, s), rwi_kv_target(&p->kv, 0, place), p->kv.heads,
-         k->in_stride[2], k->cache_stride[1]},
+         k->in_stride[2], k->cache_stride[2]},
     };
     for (int which = 0; which < 2; which++)
         turn_heads(p, dtype, interleaved, which, ids, &heads[which]);

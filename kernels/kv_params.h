@@ -5,7 +5,7 @@
 #include "shared/kv_pages.h"
 #include "rope_params.h"
 
-/* k or v: the new tokens [batch, seq, heads, width] and the cache [pages, heads, rows, width]. */
+/* k or v: the new tokens [batch, seq, heads, width] and the cache [pages, rows, heads, width]. */
 typedef struct rwi_kv_side {
     const void *in;
     void *cache;
@@ -40,7 +40,7 @@ RWI_INLINE const void *rwi_kv_source(const rw_kv_append_params *p, int side, int
 RWI_INLINE void *rwi_kv_target(const rw_kv_append_params *p, int side, rwi_kv_place place) {
     const rwi_kv_side *kv = &p->sides[side];
     return rwi_element(p->dtype, kv->cache,
-                       place.page * kv->cache_stride[0] + place.row * kv->cache_stride[2]);
+                       place.page * kv->cache_stride[0] + place.row * kv->cache_stride[1]);
 }
 
 /* Where token (b, s) goes; false as above. */

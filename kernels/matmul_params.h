@@ -19,7 +19,7 @@ typedef struct rwi_matmul {
     int64_t m;
     int64_t n;
     int64_t k;
-    int64_t a_stride[3]; /* batch, head, row */
+    int64_t a_stride[3]; /* batch, head, row, whatever the order of axes of the tensor */
     int64_t b_stride[3];
     int64_t c_stride[3];
     float scale;

@@ -11,16 +11,16 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     const int64_t item = rwi_block_row() * blockDim.y + threadIdx.y;
     const bool live = item < p.batch * p.heads * p.seq;
     const rwi_query query = rwi_query_find(live ? item : 0, p.heads, p.seq);
-    const float lse_a = p.a.lse[rwi_query_at(p.a.lse_stride, query)];
-    const float lse_b = p.b.lse[rwi_query_at(p.b.lse_stride, query)];
+    const float lse_a = p.a.lse[rwi_query_lse_at(&p.a, query)];
+    const float lse_b = p.b.lse[rwi_query_lse_at(&p.b, query)];
     __syncthreads(); /* merged.lse may be that of a or b */
     if (!live)
         return;
     const bool has_a = lse_a != -INFINITY, has_b = lse_b != -INFINITY;
     const rwi_merge_weights weights = rwi_merge_weigh(lse_a, lse_b);
-    const void *row_a = rwi_element(IN, p.a.out, rwi_query_at(p.a.out_stride, query));
-    const void *row_b = rwi_element(IN, p.b.out, rwi_query_at(p.b.out_stride, query));
-    void *row = rwi_element(OUT, p.merged.out, rwi_query_at(p.merged.out_stride, query));
+    const void *row_a = rwi_element(IN, p.a.out, rwi_query_out_at(&p.a, query));
+    const void *row_b = rwi_element(IN, p.b.out, rwi_query_out_at(&p.b, query));
+    void *row = rwi_element(OUT, p.merged.out, rwi_query_out_at(&p.merged, query));
     for (int64_t i = threadIdx.x * VEC; i < p.width; i += blockDim.x * VEC) {
         float a[VEC] = {}, b[VEC] = {};
         if (has_a)
@@ -33,7 +33,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
         rwi_store_vector<OUT>(row, i, a);
     }
     if (threadIdx.x == 0)
-        p.merged.lse[rwi_query_at(p.merged.lse_stride, query)] = weights.lse;
+        p.merged.lse[rwi_query_lse_at(&p.merged, query)] = weights.lse;
 }
 
 template <rw_dtype IN, rw_dtype OUT, int VEC>

@@ -7,13 +7,13 @@
 
 RWI_INLINE void merge_query(const rw_attention_merge_params *p, rw_dtype in, rw_dtype out,
                             rwi_query query) {
-    float lse_a = p->a.lse[rwi_query_at(p->a.lse_stride, query)];
-    float lse_b = p->b.lse[rwi_query_at(p->b.lse_stride, query)];
+    float lse_a = p->a.lse[rwi_query_lse_at(&p->a, query)];
+    float lse_b = p->b.lse[rwi_query_lse_at(&p->b, query)];
     bool has_a = lse_a != -INFINITY, has_b = lse_b != -INFINITY;
     rwi_merge_weights weights = rwi_merge_weigh(lse_a, lse_b);
-    const void *row_a = rwi_element(in, p->a.out, rwi_query_at(p->a.out_stride, query));
-    const void *row_b = rwi_element(in, p->b.out, rwi_query_at(p->b.out_stride, query));
-    void *row = rwi_element(out, p->merged.out, rwi_query_at(p->merged.out_stride, query));
+    const void *row_a = rwi_element(in, p->a.out, rwi_query_out_at(&p->a, query));
+    const void *row_b = rwi_element(in, p->b.out, rwi_query_out_at(&p->b, query));
+    void *row = rwi_element(out, p->merged.out, rwi_query_out_at(&p->merged, query));
     for (int64_t first = 0; first < p->width; first += CHUNK) {
         int64_t count = rwi_min(CHUNK, p->width - first);
         float a[CHUNK] = {0}, b[CHUNK] = {0};
@@ -26,7 +26,7 @@ RWI_INLINE void merge_query(const rw_attention_merge_params *p, rw_dtype in, rw_
             a[i] = rwi_merge_values(weights, has_a, has_b, a[i], b[i]);
         rwi_store_many(out, rwi_element(out, row, first), count, a);
     }
-    p->merged.lse[rwi_query_at(p->merged.lse_stride, query)] = weights.lse;
+    p->merged.lse[rwi_query_lse_at(&p->merged, query)] = weights.lse;
 }
 
 RWI_INLINE void merge(const rw_attention_merge_params *p, rw_dtype in, rw_dtype out, int64_t begin,

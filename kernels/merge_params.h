@@ -6,7 +6,7 @@
 #include "shared/dtype.h"
 
 typedef struct rwi_attention_part {
-    void *out;  /* [batch, heads, seq, width], the last axis of stride 1 */
+    void *out;  /* [batch, seq, heads, width], the last axis of stride 1 */
     float *lse; /* [batch, heads, seq] */
     int64_t out_stride[3];
     int64_t lse_stride[3];
@@ -47,7 +47,13 @@ RWI_INLINE rwi_query rwi_query_find(int64_t item, int64_t heads, int64_t seq) {
     return query;
 }
 
-RWI_INLINE int64_t rwi_query_at(const int64_t stride[3], rwi_query query) {
+RWI_INLINE int64_t rwi_query_out_at(const rwi_attention_part *part, rwi_query query) {
+    const int64_t *stride = part->out_stride;
+    return query.b * stride[0] + query.i * stride[1] + query.h * stride[2];
+}
+
+RWI_INLINE int64_t rwi_query_lse_at(const rwi_attention_part *part, rwi_query query) {
+    const int64_t *stride = part->lse_stride;
     return query.b * stride[0] + query.h * stride[1] + query.i * stride[2];
 }
 

@@ -4,101 +4,104 @@
 #include "numbers.h"
 #include "tensor.h"
 
-static const rwi_tensor_rule rank_4_floats = {4, 4, RWI_FLOATS};
-
 static float scale_or_one(double scale) {
     return scale != 0.0 ? (float)scale : 1.0f;
 }
 
-/* The lengths that two tensors of one product share along `axis_of_b` of b; heads of a share those
- * of b in whole groups. */
-static rw_status check_factors(const rwi_call *call, rwi_argument a, rwi_argument b,
-                               int axis_of_b) {
-    rw_status status = rwi_check_tensor(call, a, rank_4_floats);
-    if (status == RW_OK)
-        status = rwi_check_tensor(call, b, rank_4_floats);
-    if (status == RW_OK)
-        status = rwi_check_length(call, b, 0, a.tensor->shape[0]);
-    if (status == RW_OK)
-        status = rwi_check_length(call, b, axis_of_b, a.tensor->shape[3]);
-    return status == RW_OK ? rwi_check_heads(call, a, b) : status;
+/* Two tensors of one product, both with a batch axis or neither. */
+static rw_status check_factors(const rwi_call *call, rwi_argument a, rwi_argument b) {
+    RWI_TRY(rwi_check_tensor(call, a, (rwi_tensor_rule){3, 4, RWI_FLOATS}));
+    const int rank = a.tensor->rank;
+    RWI_TRY(rwi_check_tensor(call, b, (rwi_tensor_rule){rank, rank, RWI_FLOATS}));
+    return rank == 4 ? rwi_check_length(call, b, 0, a.tensor->shape[0]) : RW_OK;
 }
 
-/* Checks out = a * b, of b's length along `axis_n`, and describes it. */
-static rw_status describe_product(const rwi_call *call, rwi_argument a, rwi_argument b,
-                                  const rw_tensor *output, int axis_n, rwi_matmul *params) {
-    rwi_argument out = {"out", output};
-    const int64_t shape[4] = {a.tensor->shape[0], a.tensor->shape[1], a.tensor->shape[2],
-                              b.tensor->shape[axis_n]};
-    rw_status status = rwi_check_tensor(call, out, rank_4_floats);
-    for (int axis = 0; axis < 4 && status == RW_OK; axis++)
-        status = rwi_check_length(call, out, axis, shape[axis]);
-    if (status == RW_OK)
-        status = rwi_check_output(call, out);
-    if (status == RW_OK)
-        status = rwi_check_apart(call, out, a, false);
-    if (status == RW_OK)
-        status = rwi_check_apart(call, out, b, false);
-    const rw_tensor a_at = rwi_steppable(a.tensor), b_at = rwi_steppable(b.tensor);
-    *params = (rwi_matmul){.a = a_at.data,
-                           .b = b_at.data,
-                           .c = output->data,
-                           .a_dtype = a.tensor->dtype,
-                           .b_dtype = b.tensor->dtype,
-                           .c_dtype = output->dtype,
-                           .batch = shape[0],
-                           .heads = shape[1],
-                           .group = rwi_group(shape[1], b.tensor->shape[1]),
-                           .m = shape[2],
-                           .n = shape[3],
-                           .k = a.tensor->shape[3],
-                           .scale = 1.0f};
+/* Checks out, which has the last axes of [batch, ...shape] and is written apart from a and b. */
+static rw_status check_product(const rwi_call *call, rwi_argument out, rwi_argument a,
+                               rwi_argument b, const int64_t shape[3]) {
+    const int rank = a.tensor->rank;
+    RWI_TRY(rwi_check_tensor(call, out, (rwi_tensor_rule){rank, rank, RWI_FLOATS}));
+    if (rank == 4)
+        RWI_TRY(rwi_check_length(call, out, 0, a.tensor->shape[0]));
+    for (int axis = 0; axis < 3; axis++)
+        RWI_TRY(rwi_check_length(call, out, axis - 3, shape[axis]));
+    RWI_TRY(rwi_check_output(call, out));
+    RWI_TRY(rwi_check_apart(call, out, a, false));
+    return rwi_check_apart(call, out, b, false);
+}
+
+/* A matrix a head, [batch, heads, rows, columns]. */
+static rw_tensor matrices_of_scores(const rw_tensor *scores) {
+    return rwi_with_rank(rwi_steppable(scores), 4);
+}
+
+static rw_tensor matrices_of_tokens(const rw_tensor *tokens) {
+    return rw_tensor_transpose(rwi_with_rank(rwi_steppable(tokens), 4), 1, 2);
+}
+
+/* c = a * b, but for what makes a column of c. */
+static rwi_matmul describe_product(const rw_tensor *a, const rw_tensor *b, const rw_tensor *c) {
+    rwi_matmul params = {.a = a->data,
+                         .b = b->data,
+                         .c = c->data,
+                         .a_dtype = a->dtype,
+                         .b_dtype = b->dtype,
+                         .c_dtype = c->dtype,
+                         .batch = c->shape[0],
+                         .heads = c->shape[1],
+                         .group = rwi_group(c->shape[1], b->shape[1]),
+                         .m = c->shape[2],
+                         .n = c->shape[3],
+                         .k = a->shape[3],
+                         .scale = 1.0f};
     for (int axis = 0; axis < 3; axis++) {
-        params->a_stride[axis] = a_at.stride[axis];
-        params->b_stride[axis] = b_at.stride[axis];
-        params->c_stride[axis] = output->stride[axis];
+        params.a_stride[axis] = a->stride[axis];
+        params.b_stride[axis] = b->stride[axis];
+        params.c_stride[axis] = c->stride[axis];
     }
-    return status;
+    return params;
 }
 
 rw_status rw_qk_matmul(rw_context *context, const rw_qk_matmul_args *args) {
-    rwi_call call = {context, "rw_qk_matmul"};
-    rw_qk_matmul_params params;
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!args)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "args is NULL");
-    rwi_argument q = {"q", &args->q}, k = {"k", &args->k};
-    status = check_factors(&call, q, k, 3);
-    if (status == RW_OK)
-        status = rwi_check_same_dtype(&call, k, q);
-    if (status == RW_OK)
-        status = rwi_check_number(&call, "scale", args->scale, -INFINITY);
-    if (status == RW_OK)
-        status = describe_product(&call, q, k, &args->out, 2, &params);
-    if (status != RW_OK || rwi_empty(&args->out))
-        return status;
+    const rwi_call call = {context, "rw_qk_matmul"};
+    RWI_TRY(rwi_begin(&call, args));
+    const rwi_argument q = {"q", &args->q}, k = {"k", &args->k}, out = {"out", &args->out};
+    RWI_TRY(check_factors(&call, q, k));
+    RWI_TRY(rwi_check_length(&call, k, RWI_WIDTH, rwi_length(q.tensor, RWI_WIDTH)));
+    RWI_TRY(rwi_check_heads(&call, q, q.tensor->rank + RWI_HEADS, k));
+    RWI_TRY(rwi_check_same_dtype(&call, k, q));
+    RWI_TRY(rwi_check_number(&call, "scale", args->scale, -INFINITY));
+    const int64_t shape[] = {rwi_length(q.tensor, RWI_HEADS), rwi_length(q.tensor, RWI_SEQ),
+                             rwi_length(k.tensor, RWI_SEQ)};
+    RWI_TRY(check_product(&call, out, q, k, shape));
+    if (rwi_empty(&args->out))
+        return RW_OK;
+    const rw_tensor a = matrices_of_tokens(&args->q), b = matrices_of_tokens(&args->k),
+                    c = matrices_of_scores(&args->out);
+    rw_qk_matmul_params params = describe_product(&a, &b, &c);
     params.scale = scale_or_one(args->scale);
     return rwi_finish(&call, context->backend->qk_matmul(context->device, &params));
 }
 
 rw_status rw_weighted_matmul(rw_context *context, const rw_weighted_matmul_args *args) {
-    rwi_call call = {context, "rw_weighted_matmul"};
-    rw_weighted_matmul_params params;
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!args)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "args is NULL");
-    rwi_argument weights = {"weights", &args->weights}, v = {"v", &args->v};
-    status = check_factors(&call, weights, v, 2);
-    if (status == RW_OK && args->weights.dtype != RW_F32)
-        status = rwi_check_same_dtype(&call, weights, v);
-    if (status == RW_OK)
-        status = describe_product(&call, weights, v, &args->out, 3, &params);
-    if (status != RW_OK || rwi_empty(&args->out))
-        return status;
+    const rwi_call call = {context, "rw_weighted_matmul"};
+    RWI_TRY(rwi_begin(&call, args));
+    const rwi_argument weights = {"weights", &args->weights}, v = {"v", &args->v},
+                       out = {"out", &args->out};
+    RWI_TRY(check_factors(&call, weights, v));
+    const int rank = weights.tensor->rank;
+    RWI_TRY(rwi_check_length(&call, v, RWI_SEQ, rwi_length(weights.tensor, -1)));
+    RWI_TRY(rwi_check_heads(&call, weights, rank - 3, v));
+    if (args->weights.dtype != RW_F32)
+        RWI_TRY(rwi_check_same_dtype(&call, weights, v));
+    const int64_t shape[] = {rwi_length(weights.tensor, -2), rwi_length(weights.tensor, -3),
+                             rwi_length(v.tensor, RWI_WIDTH)};
+    RWI_TRY(check_product(&call, out, weights, v, shape));
+    if (rwi_empty(&args->out))
+        return RW_OK;
+    const rw_tensor a = matrices_of_scores(&args->weights), b = matrices_of_tokens(&args->v),
+                    c = matrices_of_tokens(&args->out);
+    const rw_weighted_matmul_params params = describe_product(&a, &b, &c);
     return rwi_finish(&call, context->backend->weighted_matmul(context->device, &params));
 }
 
@@ -107,14 +110,11 @@ static rw_status check_head_output(const rwi_call *call, rwi_argument output, un
                                    rwi_argument scores) {
     if (rwi_absent(output.tensor))
         return RW_OK;
-    rw_status status = rwi_check_tensor(call, output, (rwi_tensor_rule){2, 2, dtypes});
-    for (int axis = 0; axis < 2 && status == RW_OK; axis++)
-        status = rwi_check_length(call, output, axis, scores.tensor->shape[axis]);
-    if (status == RW_OK)
-        status = rwi_check_output(call, output);
-    if (status == RW_OK)
-        status = rwi_check_apart(call, output, scores, false);
-    return status;
+    RWI_TRY(rwi_check_tensor(call, output, (rwi_tensor_rule){2, 2, dtypes}));
+    for (int axis = 0; axis < 2; axis++)
+        RWI_TRY(rwi_check_length(call, output, axis, scores.tensor->shape[axis]));
+    RWI_TRY(rwi_check_output(call, output));
+    return rwi_check_apart(call, output, scores, false);
 }
 
 static rwi_head_values head_values(const rw_tensor *tensor) {
@@ -130,27 +130,23 @@ static rwi_ids head_counts(const rw_tensor *tensor) {
 }
 
 rw_status rw_score_statistics(rw_context *context, const rw_score_statistics_args *args) {
-    rwi_call call = {context, "rw_score_statistics"};
-    rw_status status = rwi_check_context(&call);
-    if (status != RW_OK)
-        return status;
-    if (!args)
-        return rwi_fail(&call, RW_INVALID_ARGUMENT, "args is NULL");
-    rwi_argument scores = {"scores", &args->scores};
+    const rwi_call call = {context, "rw_score_statistics"};
+    RWI_TRY(rwi_begin(&call, args));
+    const rwi_argument scores = {"scores", &args->scores};
     const rwi_argument outputs[] = {{"min", &args->min},
                                     {"max", &args->max},
                                     {"mean", &args->mean},
                                     {"num_nan", &args->num_nan},
                                     {"num_inf", &args->num_inf}};
-    status = rwi_check_tensor(&call, scores, rank_4_floats);
-    for (int i = 0; i < 5 && status == RW_OK; i++)
-        status =
-            check_head_output(&call, outputs[i], i < 3 ? RWI_DTYPE_BIT(RW_F32) : RWI_IDS, scores);
+    RWI_TRY(rwi_check_tensor(&call, scores, (rwi_tensor_rule){4, 4, RWI_FLOATS}));
     for (int i = 0; i < 5; i++)
-        for (int j = i + 1; j < 5 && status == RW_OK; j++)
-            status = rwi_check_apart(&call, outputs[i], outputs[j], false);
-    if (status != RW_OK || args->scores.shape[0] == 0 || args->scores.shape[1] == 0)
-        return status;
+        RWI_TRY(
+            check_head_output(&call, outputs[i], i < 3 ? RWI_DTYPE_BIT(RW_F32) : RWI_IDS, scores));
+    for (int i = 0; i < 5; i++)
+        for (int j = i + 1; j < 5; j++)
+            RWI_TRY(rwi_check_apart(&call, outputs[i], outputs[j], false));
+    if (args->scores.shape[0] == 0 || args->scores.shape[1] == 0)
+        return RW_OK;
     const rw_tensor at = rwi_steppable(&args->scores);
     rw_score_statistics_params params = {.scores = at.data,
                                          .dtype = args->scores.dtype,

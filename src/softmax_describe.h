@@ -6,9 +6,16 @@
 
 #include "tensor.h"
 
-/* Checks all of the arguments but x and out, for scores of the shape of `x` (whose data is not
- * looked at) and lengths params->scores, against the output `out`; describes them. */
-rw_status rwi_describe_softmax(const rwi_call *call, const rw_softmax_args *args, rwi_argument x,
-                               rwi_argument out, rw_softmax_params *params);
+/* Scores, whose data is not looked at, and what is written, which overlaps nothing that is read. */
+typedef struct rwi_softmax_tensors {
+    rwi_argument x;
+    const rwi_argument *outputs; /* checked; absent ones are passed over */
+    int num_outputs;
+} rwi_softmax_tensors;
+
+/* Checks all of the arguments but x and out, for scores of the lengths params->scores; describes
+ * them. */
+rw_status rwi_describe_softmax(const rwi_call *call, const rw_softmax_args *args,
+                               const rwi_softmax_tensors *tensors, rw_softmax_params *params);
 
 #endif

@@ -109,8 +109,10 @@ rw_status rwi_check_same_dtype(const rwi_call *call, rwi_argument argument, rwi_
 }
 
 rw_status rwi_check_length(const rwi_call *call, rwi_argument argument, int axis, int64_t length) {
-    if (argument.tensor->shape[axis] == length)
+    if (rwi_length(argument.tensor, axis) == length)
         return RW_OK;
+    if (axis < 0)
+        axis += argument.tensor->rank;
     return rwi_fail(call, RW_INVALID_ARGUMENT, "%s has shape %s, expected %lld along axis %d",
                     argument.name, format_shape(argument.tensor).text, (long long)length, axis);
 }
@@ -220,13 +222,22 @@ rw_status rwi_check_apart(const rwi_call *call, rwi_argument output, rwi_argumen
                     other.name, in_place ? "the same view or memory apart" : "memory apart");
 }
 
-rw_status rwi_check_heads(const rwi_call *call, rwi_argument q, rwi_argument k) {
-    int64_t heads = q.tensor->shape[1], kv_heads = k.tensor->shape[1];
+rw_status rwi_check_heads(const rwi_call *call, rwi_argument q, int axis, rwi_argument k) {
+    int64_t heads = q.tensor->shape[axis], kv_heads = rwi_length(k.tensor, RWI_HEADS);
     if (heads == 0 || (kv_heads != 0 && heads % kv_heads == 0))
         return RW_OK;
     return rwi_fail(call, RW_INVALID_ARGUMENT,
-                    "%s has %lld heads, expected a divisor of the %lld of %s", k.name,
-                    (long long)kv_heads, (long long)heads, q.name);
+                    "%s has %lld heads along axis %d, expected a divisor of the %lld along axis %d "
+                    "of %s",
+                    k.name, (long long)kv_heads, k.tensor->rank + RWI_HEADS, (long long)heads, axis,
+                    q.name);
+}
+
+rw_status rwi_check_lse_shape(const rwi_call *call, rwi_argument lse, rwi_argument like) {
+    if (lse.tensor->rank == 3)
+        RWI_TRY(rwi_check_length(call, lse, 0, like.tensor->shape[0]));
+    RWI_TRY(rwi_check_length(call, lse, -2, rwi_length(like.tensor, RWI_HEADS)));
+    return rwi_check_length(call, lse, -1, rwi_length(like.tensor, RWI_SEQ));
 }
 
 int64_t rwi_group(int64_t heads, int64_t kv_heads) {
@@ -252,6 +263,12 @@ rw_tensor rwi_with_leading_axis(rw_tensor tensor) {
     tensor.shape[0] = 1;
     tensor.stride[0] = 0;
     tensor.rank++;
+    return tensor;
+}
+
+rw_tensor rwi_with_rank(rw_tensor tensor, int rank) {
+    while (tensor.rank < rank)
+        tensor = rwi_with_leading_axis(tensor);
     return tensor;
 }
 

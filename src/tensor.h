@@ -41,7 +41,19 @@ rw_status rwi_check_same_shape(const rwi_call *call, rwi_argument argument, rwi_
 
 rw_status rwi_check_same_dtype(const rwi_call *call, rwi_argument argument, rwi_argument like);
 
-/* One axis has a given length. */
+/* Axes of [batch, seq, heads, head_dim] and of packed [tokens, heads, head_dim], from the end. */
+enum {
+    RWI_SEQ = -3,
+    RWI_HEADS = -2,
+    RWI_WIDTH = -1
+};
+
+/* The length of an axis; one below 0 counts from the end. */
+static inline int64_t rwi_length(const rw_tensor *tensor, int axis) {
+    return tensor->shape[axis < 0 ? axis + tensor->rank : axis];
+}
+
+/* One axis, from the end if below 0, has a given length. */
 rw_status rwi_check_length(const rwi_call *call, rwi_argument argument, int axis, int64_t length);
 
 /* No two elements of an output share memory. */
@@ -52,9 +64,13 @@ rw_status rwi_check_output(const rwi_call *call, rwi_argument output);
 rw_status rwi_check_apart(const rwi_call *call, rwi_argument output, rwi_argument other,
                           bool in_place);
 
-/* The heads of q, [batch, heads, ...], are shared by those of k in whole groups; 0 of them always
- * are. */
-rw_status rwi_check_heads(const rwi_call *call, rwi_argument q, rwi_argument k);
+/* The heads of q, its axis `axis`, are shared by those of k, its last axis but one, in whole
+ * groups; 0 of them always are. */
+rw_status rwi_check_heads(const rwi_call *call, rwi_argument q, int axis, rwi_argument k);
+
+/* The lengths of an LSE, [batch, heads, seq], of attention whose q or out is `like`, [batch, seq,
+ * heads, head_dim]; both have a batch axis or neither. */
+rw_status rwi_check_lse_shape(const rwi_call *call, rwi_argument lse, rwi_argument like);
 
 /* How many heads share one; 1 where there are none. */
 int64_t rwi_group(int64_t heads, int64_t kv_heads);
@@ -65,6 +81,9 @@ rw_tensor rwi_steppable(const rw_tensor *tensor);
 
 /* Inserts an axis of length 1 at the front. */
 rw_tensor rwi_with_leading_axis(rw_tensor tensor);
+
+/* Inserts axes of length 1 at the front, up to a rank. */
+rw_tensor rwi_with_rank(rw_tensor tensor, int rank);
 
 /* A kernel's view of ids with axes [i, j, k]: the last axes of `tensor`, right-aligned, with stride
  * 0 along axes that it lacks or that are 1 long. */

@@ -147,18 +147,19 @@ static double score_of(const problem *p, int64_t h, int64_t distance, const doub
 static double expect_row(const problem *p, int64_t b, int64_t h, int64_t i, double *out) {
     const shape *s = &p->shape;
     const int64_t position = position_of(p, b, i);
-    const int64_t first_key = (b * s->kv_heads + h / (s->heads / s->kv_heads)) * s->seq_k;
-    const double *q = p->q + ((b * s->heads + h) * s->seq_q + i) * s->dim;
+    const int64_t kv_head = h / (s->heads / s->kv_heads);
+    const double *q = p->q + ((b * s->seq_q + i) * s->heads + h) * s->dim;
     /* Scores of unit variance are small: their exponentials need no common factor. */
     double sum = p->setting.sinks ? exp((double)p->sinks[h]) : 0.0;
     memset(out, 0, (size_t)s->dim * sizeof *out);
     for (int64_t j = 0; j < s->seq_k; j++) {
         if (!sees(p, position, j))
             continue;
-        double weight = exp(score_of(p, h, position - j, q, p->k + (first_key + j) * s->dim));
+        const int64_t key = ((b * s->seq_k + j) * s->kv_heads + kv_head) * s->dim;
+        double weight = exp(score_of(p, h, position - j, q, p->k + key));
         sum += weight;
         for (int64_t d = 0; d < s->dim; d++)
-            out[d] += weight * p->v[(first_key + j) * s->dim + d];
+            out[d] += weight * p->v[key + d];
     }
     for (int64_t d = 0; d < s->dim && sum > 0.0; d++)
         out[d] /= sum;
@@ -173,8 +174,8 @@ typedef struct device {
     rw_alibi alibi;
 } device;
 
-static rw_tensor upload_floats(const problem *p, const double *values, int64_t heads, int64_t seq) {
-    const int64_t lengths[] = {p->shape.batch, heads, seq, p->shape.dim};
+static rw_tensor upload_floats(const problem *p, const double *values, int64_t seq, int64_t heads) {
+    const int64_t lengths[] = {p->shape.batch, seq, heads, p->shape.dim};
     int64_t count = p->shape.batch * heads * seq * p->shape.dim;
     size_t bytes = (size_t)count * rw_dtype_size(p->dtype);
     void *host = rwt_allocate(bytes);
@@ -221,10 +222,10 @@ static void make_device(const problem *p, device *on) {
     const int64_t rows[] = {s->batch, s->heads, s->seq_q};
     void *lse = NULL;
     memset(on, 0, sizeof *on);
-    on->args.q = upload_floats(p, p->q, s->heads, s->seq_q);
-    on->args.k = upload_floats(p, p->k, s->kv_heads, s->seq_k);
-    on->args.v = upload_floats(p, p->v, s->kv_heads, s->seq_k);
-    on->args.out = upload_floats(p, NULL, s->heads, s->seq_q);
+    on->args.q = upload_floats(p, p->q, s->seq_q, s->heads);
+    on->args.k = upload_floats(p, p->k, s->seq_k, s->kv_heads);
+    on->args.v = upload_floats(p, p->v, s->seq_k, s->kv_heads);
+    on->args.out = upload_floats(p, NULL, s->seq_q, s->heads);
     assert_int_equal(rw_alloc(context, (size_t)(rows[0] * rows[1] * rows[2] * 4), &lse), RW_OK);
     on->args.lse = rw_tensor_contiguous(lse, RW_F32, 3, rows);
     on->args.softcap = p->setting.softcap;
@@ -276,10 +277,11 @@ static void compare(const problem *p, const void *out, const float *lse) {
     double *row = rwt_allocate((size_t)s->dim * sizeof *row), largest = 0.0, largest_lse = 0.0;
     for (int64_t n = 0; n < s->batch * s->heads * s->seq_q; n++) {
         int64_t b = n / (s->heads * s->seq_q), h = n / s->seq_q % s->heads;
-        double expected = expect_row(p, b, h, n % s->seq_q, row);
+        const int64_t i = n % s->seq_q, at = ((b * s->seq_q + i) * s->heads + h) * s->dim;
+        double expected = expect_row(p, b, h, i, row);
         largest_lse = fmax(largest_lse, apart((double)lse[n], expected));
         for (int64_t d = 0; d < s->dim; d++)
-            largest = fmax(largest, apart(rwt_load(p->dtype, out, n * s->dim + d), row[d]));
+            largest = fmax(largest, apart(rwt_load(p->dtype, out, at + d), row[d]));
     }
     free(row);
     worst[p->dtype] = fmax(worst[p->dtype], largest);
@@ -387,7 +389,7 @@ static void test_masked_row(void **state) {
         v[n] = 1.0f;
     v[65 * DIM + 3] = NAN;
     v[65 * DIM + 4] = INFINITY;
-    const int64_t q_shape[] = {1, 1, SEQ_Q, DIM}, k_shape[] = {1, 1, SEQ_K, DIM};
+    const int64_t q_shape[] = {1, SEQ_Q, 1, DIM}, k_shape[] = {1, SEQ_K, 1, DIM};
     const int64_t mask_shape[] = {1, 1, SEQ_Q, SEQ_K}, lse_shape[] = {1, 1, SEQ_Q};
     const rw_pattern causal = {.causal = true};
     void *memory[] = {

@@ -171,7 +171,7 @@ static rw_tensor tokens_of(const pipeline *p, char *data, int64_t heads, int n) 
 
 static rw_tensor cache_of(const pipeline *p, char *data) {
     const int64_t stored[] = {PAGES, PAGE, KV_HEADS, DIM};
-    return rw_tensor_transpose(rw_tensor_contiguous(data, p->dtype, 4, stored), 1, 2);
+    return rw_tensor_contiguous(data, p->dtype, 4, stored);
 }
 
 static rw_tensor lengths_of(const pipeline *p, int n, const step *s) {
@@ -202,11 +202,11 @@ static rw_attention_args attention_of(const pipeline *p, int n, rw_pattern *patt
     const step *s = &steps[n];
     *pattern = (rw_pattern){
         .causal = true, .alignment = RW_ALIGN_KEY_END, .key_end = lengths_of(p, n + 1, s)};
-    return (rw_attention_args){.q = rw_tensor_transpose(tokens_of(p, p->turned, HEADS, n), 1, 2),
+    return (rw_attention_args){.q = tokens_of(p, p->turned, HEADS, n),
                                .k = cache_of(p, p->cache_k),
                                .v = cache_of(p, p->cache_v),
                                .block_table = table_of(p, s),
-                               .out = rw_tensor_transpose(tokens_of(p, p->out, HEADS, n), 1, 2),
+                               .out = tokens_of(p, p->out, HEADS, n),
                                .pattern = pattern};
 }
 
@@ -248,11 +248,10 @@ static void attend_at_once(const pipeline *p, int b) {
     rw_rope_args rope = {.q = sequence_of(p, p->q, HEADS, b),
                          .k = sequence_of(p, p->k, KV_HEADS, b)};
     const rw_pattern pattern = {.causal = true};
-    rw_attention_args args = {.q = rw_tensor_transpose(rope.q, 1, 2),
-                              .k = rw_tensor_transpose(rope.k, 1, 2),
-                              .v = rw_tensor_transpose(sequence_of(p, p->v, KV_HEADS, b), 1, 2),
-                              .out =
-                                  rw_tensor_transpose(sequence_of(p, p->expected, HEADS, b), 1, 2),
+    rw_attention_args args = {.q = rope.q,
+                              .k = rope.k,
+                              .v = sequence_of(p, p->v, KV_HEADS, b),
+                              .out = sequence_of(p, p->expected, HEADS, b),
                               .pattern = &pattern};
     must(rw_rope_apply(context, p->rope, &rope));
     must(rw_attention(context, &args));
@@ -321,7 +320,7 @@ typedef struct shards {
 } shards;
 
 static rw_tensor make_floats(int64_t heads, int64_t seq, uint64_t seed) {
-    const int64_t shape[] = {BATCH, heads, seq, DIM};
+    const int64_t shape[] = {BATCH, seq, heads, DIM};
     return rw_tensor_contiguous(upload_floats(RW_F32, BATCH * heads * seq * DIM, seed), RW_F32, 4,
                                 shape);
 }
@@ -412,9 +411,9 @@ static void test_halves(void **state) {
     attend_part(&s.args, &s.whole);
     for (int n = 0; n < 2; n++) {
         rw_attention_args half = s.args;
-        half.k.shape[2] = half.v.shape[2] = KEYS / 2;
-        half.k.data = (float *)half.k.data + n * (KEYS / 2) * DIM;
-        half.v.data = (float *)half.v.data + n * (KEYS / 2) * DIM;
+        half.k.shape[1] = half.v.shape[1] = KEYS / 2;
+        half.k.data = (float *)half.k.data + n * (KEYS / 2) * KV_HEADS * DIM;
+        half.v.data = (float *)half.v.data + n * (KEYS / 2) * KV_HEADS * DIM;
         attend_part(&half, &s.parts[n]);
     }
     merge(&s.parts[0], &s.parts[1], &s.merged);

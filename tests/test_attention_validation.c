@@ -13,7 +13,7 @@
 
 #define MEMORY_FLOATS 8192
 
-/* q [2, 4, 3, 16], k and v [2, 2, 5, 16]; a different call of each function over them. */
+/* q [2, 3, 4, 16], k and v [2, 5, 2, 16]; a different call of each function over them. */
 typedef struct fixture {
     rw_context *context;
     float *memory;
@@ -35,7 +35,7 @@ static int open_fixture(void **state) {
     for (int i = 0; i < MEMORY_FLOATS; i++)
         f->before[i] = (float)(i % 97) / 97.0f;
     float *m = f->memory = rwt_test_upload(f->context, f->before, sizeof f->before);
-    const int64_t q[] = {2, 4, 3, 16}, k[] = {2, 2, 5, 16}, scores[] = {2, 4, 3, 5},
+    const int64_t q[] = {2, 3, 4, 16}, k[] = {2, 5, 2, 16}, scores[] = {2, 4, 3, 5},
                   lse[] = {2, 4, 3};
     f->attention = (rw_attention_args){.q = tensor(m, 4, q),
                                        .k = tensor(m + 512, 4, k),
@@ -70,7 +70,7 @@ static int close_fixture(void **state) {
 
 /* k and v as 3 pages of 16, of which two sequences have 2 each. */
 static void make_paged(fixture *f) {
-    const int64_t pages[] = {3, 2, 16, 16}, table[] = {2, 2};
+    const int64_t pages[] = {3, 16, 2, 16}, table[] = {2, 2};
     f->attention.k = tensor(f->memory + 2560, 4, pages);
     f->attention.v = tensor(f->memory + 4096, 4, pages);
     f->attention.block_table = rw_tensor_contiguous(f->memory + WORKSPACE, RW_I32, 2, table);
@@ -79,13 +79,13 @@ static void make_paged(fixture *f) {
 /* One query against many keys, which are all the same 16 floats, and their workspace. One group of
  * heads: any device has more than that to do. Returns the bytes. */
 static int64_t make_split(fixture *f) {
-    const int64_t q[] = {1, 4, 1, 16}, k[] = {1, 1, SPLIT_KEYS, 16};
+    const int64_t q[] = {1, 1, 4, 16}, k[] = {1, SPLIT_KEYS, 1, 16}, lse[] = {1, 4, 1};
     f->attention.q = tensor(f->memory, 4, q);
     f->attention.k = tensor(f->memory + 512, 4, k);
     f->attention.v = tensor(f->memory + 1024, 4, k);
-    f->attention.k.stride[2] = f->attention.v.stride[2] = 0;
+    f->attention.k.stride[1] = f->attention.v.stride[1] = 0;
     f->attention.out = tensor(f->memory + 1536, 4, q);
-    f->attention.lse = tensor(f->memory + 2048, 3, q);
+    f->attention.lse = tensor(f->memory + 2048, 3, lse);
     int64_t bytes = 0;
     assert_int_equal(rw_attention_workspace(f->context, &f->attention, &bytes), RW_OK);
     assert_in_range(bytes, 1, sizeof(float) * (MEMORY_FLOATS - WORKSPACE - 16));
@@ -129,17 +129,17 @@ static void test_null(void **state) {
 static void test_attention_shapes(void **state) {
     fixture *f = *state;
     const rw_attention_args good = f->attention;
-    f->attention.k.shape[1] = 3;
-    f->attention.v.shape[1] = 3;
+    f->attention.k.shape[2] = 3;
+    f->attention.v.shape[2] = 3;
     refuse_attention(f, RW_INVALID_ARGUMENT, "divisor");
     f->attention = good;
-    f->attention.v.shape[2] = 4;
+    f->attention.v.shape[1] = 4;
     refuse_attention(f, RW_INVALID_ARGUMENT, "v has shape");
     f->attention = good;
     f->attention.k.shape[3] = 8;
     refuse_attention(f, RW_INVALID_ARGUMENT, "k has shape");
     f->attention = good;
-    f->attention.out.shape[2] = 2;
+    f->attention.out.shape[1] = 2;
     refuse_attention(f, RW_INVALID_ARGUMENT, "out has shape");
     f->attention = good;
     f->attention.lse.shape[1] = 2;
@@ -236,15 +236,15 @@ static void test_block_table(void **state) {
     }
     for (int i = 0; i < 5; i++) {
         f->attention = good;
-        f->attention.k.shape[2] = f->attention.v.shape[2] = sizes[i];
+        f->attention.k.shape[1] = f->attention.v.shape[1] = sizes[i];
         refuse_attention(f, RW_INVALID_ARGUMENT, "k has pages of");
     }
     f->attention = good;
     f->attention.v.shape[0] = 2;
-    refuse_attention(f, RW_INVALID_ARGUMENT, "v has shape [2, 2, 16, 16]");
+    refuse_attention(f, RW_INVALID_ARGUMENT, "v has shape [2, 16, 2, 16]");
     f->attention = good;
-    f->attention.v.shape[2] = 32;
-    refuse_attention(f, RW_INVALID_ARGUMENT, "v has shape [3, 2, 32, 16]");
+    f->attention.v.shape[1] = 32;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "v has shape [3, 32, 2, 16]");
     f->attention = good;
     f->attention.out.data = good.block_table.data;
     refuse_attention(f, RW_INVALID_ARGUMENT, "out overlaps block_table");
@@ -330,7 +330,7 @@ static void test_workspace_overlap(void **state) {
     refuse_overlap(f, (char *)f->attention.v.data - bytes + 16, "workspace overlaps v");
     const int64_t table[] = {1, SPLIT_KEYS / 16};
     f->attention.block_table = rw_tensor_contiguous(m + 4800, RW_I32, 2, table);
-    f->attention.k.shape[2] = f->attention.v.shape[2] = 16;
+    f->attention.k.shape[1] = f->attention.v.shape[1] = 16;
     refuse_overlap(f, m + 4800, "workspace overlaps block_table");
     for (int axis = 1; axis < RW_MAX_RANK; axis++)
         f->attention.sinks.shape[axis] = f->attention.sinks.stride[axis] = 1;
@@ -397,13 +397,15 @@ static void test_workspace_size(void **state) {
     assert_int_equal(rw_attention_workspace(f->context, &f->attention, &bytes), RW_OK);
     assert_int_equal(bytes, expected);
     f->attention = good;
-    f->attention.q.rank = 3;
-    refuse_size(f, RW_INVALID_ARGUMENT, "q has rank 3");
+    f->attention.q.rank = 2;
+    refuse_size(f, RW_INVALID_ARGUMENT, "q has rank 2");
+    f->attention.q = rwt_without_batch(good.q);
+    refuse_size(f, RW_INVALID_ARGUMENT, "k has rank 4, expected 3");
     f->attention = good;
-    f->attention.v.shape[2] = 4;
+    f->attention.v.shape[1] = 4;
     refuse_size(f, RW_INVALID_ARGUMENT, "v has shape");
     f->attention = good;
-    f->attention.k.shape[1] = f->attention.v.shape[1] = 3;
+    f->attention.k.shape[2] = f->attention.v.shape[2] = 3;
     refuse_size(f, RW_INVALID_ARGUMENT, "divisor");
     f->attention = good;
     f->attention.q.shape[0] = 2;
@@ -415,16 +417,16 @@ static void test_workspace_size(void **state) {
     f->attention.k.dtype = RW_U8;
     refuse_size(f, RW_UNSUPPORTED, "k has dtype u8");
     f->attention = good;
-    f->attention.k.shape[2] = f->attention.v.shape[2] = (int64_t)1 << 31;
+    f->attention.k.shape[1] = f->attention.v.shape[1] = (int64_t)1 << 31;
     refuse_size(f, RW_INVALID_ARGUMENT, "seq_k is 2147483648");
     f->attention = good;
     f->attention.block_table = rw_tensor_contiguous(f->memory + 4000, RW_F32, 2, good.q.shape);
     refuse_size(f, RW_UNSUPPORTED, "block_table has dtype f32");
 }
 
-/* [batch, heads, seq, 128] over a few bytes: lengths without memory. */
-static rw_tensor lengths(const fixture *f, int64_t batch, int64_t heads, int64_t seq) {
-    return (rw_tensor){f->memory, RW_BF16, 4, {batch, heads, seq, 128}, {0, 0, 0, 1}};
+/* [batch, seq, heads, 128] over a few bytes: lengths without memory. */
+static rw_tensor lengths(const fixture *f, int64_t batch, int64_t seq, int64_t heads) {
+    return (rw_tensor){f->memory, RW_BF16, 4, {batch, seq, heads, 128}, {0, 0, 0, 1}};
 }
 
 static int64_t size_of_workspace(fixture *f, const rw_attention_args *args) {
@@ -439,21 +441,21 @@ static void test_workspace_is_small(void **state) {
     fixture *f = *state;
     const int64_t mib = 1 << 20;
     rw_attention_args args = {
-        .q = lengths(f, 1, 8, 65536), .k = lengths(f, 1, 8, 65536), .v = lengths(f, 1, 8, 65536)};
+        .q = lengths(f, 1, 65536, 8), .k = lengths(f, 1, 65536, 8), .v = lengths(f, 1, 65536, 8)};
     assert_true(size_of_workspace(f, &args) <= 64 * mib);
     args = (rw_attention_args){
-        .q = lengths(f, 64, 32, 1), .k = lengths(f, 64, 8, 8192), .v = lengths(f, 64, 8, 8192)};
+        .q = lengths(f, 64, 1, 32), .k = lengths(f, 64, 8192, 8), .v = lengths(f, 64, 8192, 8)};
     assert_true(size_of_workspace(f, &args) <= 16 * mib);
     for (int64_t seq_k = 1; seq_k < (int64_t)1 << 31; seq_k *= 8) {
         args = (rw_attention_args){
-            .q = lengths(f, 1, 32, 1), .k = lengths(f, 1, 8, seq_k), .v = lengths(f, 1, 8, seq_k)};
+            .q = lengths(f, 1, 1, 32), .k = lengths(f, 1, seq_k, 8), .v = lengths(f, 1, seq_k, 8)};
         assert_true(size_of_workspace(f, &args) <= 4 * mib);
     }
     for (int64_t seq_q = 1; seq_q <= 4096; seq_q *= 2)
         for (int64_t kv_heads = 1; kv_heads <= 16; kv_heads *= 2) {
-            args = (rw_attention_args){.q = lengths(f, 1, 16, seq_q),
-                                       .k = lengths(f, 1, kv_heads, mib),
-                                       .v = lengths(f, 1, kv_heads, mib)};
+            args = (rw_attention_args){.q = lengths(f, 1, seq_q, 16),
+                                       .k = lengths(f, 1, mib, kv_heads),
+                                       .v = lengths(f, 1, mib, kv_heads)};
             assert_true(size_of_workspace(f, &args) <= 64 * mib);
         }
 }
@@ -475,7 +477,7 @@ static void test_products(void **state) {
     assert_refused(f, rw_weighted_matmul(f->context, &f->weighted), RW_INVALID_ARGUMENT,
                    "rw_weighted_matmul", "weights");
     f->weighted = weighted;
-    f->weighted.v.shape[2] = 4;
+    f->weighted.v.shape[1] = 4;
     assert_refused(f, rw_weighted_matmul(f->context, &f->weighted), RW_INVALID_ARGUMENT,
                    "rw_weighted_matmul", "v has shape");
 }
@@ -494,7 +496,7 @@ static void test_statistics(void **state) {
 static void test_merge(void **state) {
     fixture *f = *state;
     const rw_attention_merge_args good = f->merge;
-    f->merge.b.out.shape[2] = 2;
+    f->merge.b.out.shape[1] = 2;
     assert_refused(f, rw_attention_merge(f->context, &f->merge), RW_INVALID_ARGUMENT,
                    "rw_attention_merge", "b.out");
     f->merge = good;

@@ -19,7 +19,8 @@ static const char qwen2_vl[] =
 static void check_golden(const char *config, const char *name) {
     const char *golden = rwt_path(RWT_DATA "/golden", name);
     write_text("c.json", config);
-    assert_ran(RUN("rotate", "--config", "c.json", "--input", golden, "--output", "o.safetensors"));
+    assert_ran(RUN("rotate", "--config", "c.json", "--input", golden, "--output", "o.safetensors",
+                   "--layout=bhsd"));
     static const char *const pairs[][2] = {{"q", "qo"}, {"k", "ko"}};
     for (int i = 0; i < 2; i++) {
         held expected = read_tensor(golden, pairs[i][1]);
@@ -27,12 +28,13 @@ static void check_golden(const char *config, const char *name) {
         free(expected.data);
     }
     /* and back, over the output itself */
-    assert_ran(RUN("rotate", "--config", "c.json", "--input", golden, "--output", "p.safetensors"));
+    assert_ran(RUN("rotate", "--config", "c.json", "--input", golden, "--output", "p.safetensors",
+                   "--layout=bhsd"));
     held positions = read_tensor(golden, "positions"), q = read_tensor(in("p.safetensors"), "q"),
          k = read_tensor(in("p.safetensors"), "k");
     WRITE("o.safetensors", &q, &k, &positions);
     assert_ran(RUN("rotate", "--config", "c.json", "--input", "o.safetensors", "--output",
-                   "o.safetensors", "--inverse"));
+                   "o.safetensors", "--inverse", "--layout=bhsd"));
     held original = read_tensor(golden, "q");
     assert_output("q", &original, 2e-6);
     free(original.data);
@@ -48,7 +50,7 @@ static void test_golden(void **state) {
     check_golden(qwen2_vl, "rope_qwen2vl_8_12_12.safetensors");
 }
 
-/* The rotation of element (b, h, s, i) by hand, half-split over all 64 columns. */
+/* The rotation of element (b, s, h, i) by hand, half-split over all 64 columns. */
 static double rotated(const held *x, const int64_t at[4], double position) {
     int64_t i = at[3] % 32;
     const int64_t *n = x->shape;
@@ -62,15 +64,15 @@ static double rotated(const held *x, const int64_t at[4], double position) {
 /* Every dtype, q without k, no positions, an offset. */
 static void test_dtypes_and_offset(void **state) {
     (void)state;
-    static const int64_t shape[] = {2, 3, 5, 64};
+    static const int64_t shape[] = {2, 5, 3, 64};
     static const rw_dtype dtypes[] = {RW_F32, RW_F16, RW_BF16};
     write_text("c.json", llama);
     for (int d = 0; d < 3; d++) {
         held q = make("q", dtypes[d], 4, shape);
         held expected = make("q", dtypes[d], 4, shape);
         for (int64_t e = 0; e < count_of(&q); e++) {
-            int64_t at[4] = {e / 960, e / 320 % 3, e / 64 % 5, e % 64};
-            rwt_store(dtypes[d], expected.data, e, rotated(&q, at, (double)at[2] + 1000));
+            int64_t at[4] = {e / 960, e / 192 % 5, e / 64 % 3, e % 64};
+            rwt_store(dtypes[d], expected.data, e, rotated(&q, at, (double)at[1] + 1000));
         }
         WRITE("i.safetensors", &q);
         assert_ran(RUN("rotate", "--config=c.json", "--input=i.safetensors",
@@ -100,7 +102,7 @@ static void test_layout(void **state) {
     held expected = read_tensor(in("o.safetensors"), "k");
     WRITE("i.safetensors", &swapped, &narrow);
     assert_ran(RUN("rotate", "--config", "c.json", "--input", "i.safetensors", "--output",
-                   "o.safetensors", "--layout", "bshd"));
+                   "o.safetensors")); /* bshd, where nothing is said */
     held got = read_tensor(in("o.safetensors"), "k");
     for (int64_t row = 0; row < 30; row++) {
         int64_t b = row / 15, h = row / 5 % 3, s = row % 5;
@@ -121,7 +123,7 @@ static void test_pairing(void **state) {
     const char *golden = RWT_DATA "/golden/rope_glm_interleaved_half.safetensors";
     write_text("c.json", "{\"head_dim\":64,\"rope_theta\":1e4,\"partial_rotary_factor\":0.5}");
     assert_ran(RUN("rotate", "--config", "c.json", "--input", golden, "--output", "o.safetensors",
-                   "--pairing", "interleaved"));
+                   "--pairing", "interleaved", "--layout=bhsd"));
     held expected = read_tensor(golden, "qo");
     assert_output("q", &expected, 6e-5);
     free(expected.data);
@@ -130,7 +132,7 @@ static void test_pairing(void **state) {
 /* longrope takes its long factors where the largest id says so, dynamic grows without end. */
 static void test_lengths(void **state) {
     (void)state;
-    static const int64_t shape[] = {1, 1, 2, 4}, ids[] = {2};
+    static const int64_t shape[] = {1, 2, 1, 4}, ids[] = {2};
     static const struct {
         const char *config;
         int64_t last;
@@ -175,7 +177,7 @@ static void test_lengths(void **state) {
 /* Nothing to rotate is nothing wrong. */
 static void test_empty(void **state) {
     (void)state;
-    static const int64_t shape[] = {2, 3, 0, 64};
+    static const int64_t shape[] = {2, 0, 3, 64};
     held q = make("q", RW_F32, 4, shape);
     write_text("c.json", llama);
     WRITE("i.safetensors", &q);
@@ -237,7 +239,7 @@ static void test_check(void **state) {
     const char *golden = RWT_DATA "/golden/rope_llama_half.safetensors";
     write_text("c.json", llama);
     assert_ran(RUN("rotate", "--config", "c.json", "--input", golden, "--output", "o.safetensors",
-                   "--check", "--json", "--backend", "cpu"));
+                   "--layout=bhsd", "--check", "--json", "--backend", "cpu"));
     json_t *report = json_load_file(in("out"), 0, NULL);
     assert_non_null(report);
     json_t *checks = json_object_get(report, "check"), *check;
@@ -253,7 +255,7 @@ static void test_check(void **state) {
 /* Each wrong input, and a word that its sentence must have. */
 static void test_rotate_refuses(void **state) {
     (void)state;
-    static const int64_t heads[] = {1, 2, 3, 64}, narrow[] = {1, 2, 3, 32}, flat[] = {3, 64};
+    static const int64_t heads[] = {1, 3, 2, 64}, narrow[] = {1, 3, 2, 32}, flat[] = {3, 64};
     static const int64_t three[] = {3}, four[] = {4}, axes[] = {3, 1, 3};
     held q = make("q", RW_F32, 4, heads), k = make("k", RW_F32, 4, heads);
     held other = make("v", RW_F32, 4, heads), thin = make("q", RW_F32, 4, narrow);
@@ -308,7 +310,7 @@ static void test_rotate_refuses(void **state) {
 /* Broken files, and outputs that cannot be. */
 static void test_files(void **state) {
     (void)state;
-    static const int64_t shape[] = {1, 2, 3, 64};
+    static const int64_t shape[] = {1, 3, 2, 64};
     held q = make("q", RW_F32, 4, shape);
     write_text("c.json", llama);
     WRITE("i.safetensors", &q);
@@ -602,7 +604,7 @@ static void test_usage(void **state) {
         "half|interleaved");
     assert_refused(
         RUN("rotate", "--config", "c", "--input", "i", "--output", "o", "--layout", "sbhd"), 2,
-        "bhsd|bshd");
+        "bshd|bhsd");
     assert_ran(RUN("--version"));
     assert_ran(RUN("--help"));
     static const char *const commands[] = {"info", "frequencies", "rotate", "embed", "mask"};

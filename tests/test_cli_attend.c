@@ -45,7 +45,7 @@ typedef struct attention {
     const char *scale; /* NULL: not given */
     const char *softcap;
     bool alibi;
-    bool bshd;
+    bool bhsd;
     int mask_rank; /* 0: none */
     bool whole;    /* no axis of the mask is 1 */
 } attention;
@@ -53,16 +53,16 @@ typedef struct attention {
 /* The place of (b, h, s, i) in a tensor of four axes. */
 static int64_t at(const attention *a, const held *t, int64_t b, int64_t h, int64_t s, int64_t i) {
     const int64_t *n = t->shape;
-    return a->bshd ? ((b * n[1] + s) * n[2] + h) * n[3] + i
-                   : ((b * n[1] + h) * n[2] + s) * n[3] + i;
+    return a->bhsd ? ((b * n[1] + h) * n[2] + s) * n[3] + i
+                   : ((b * n[1] + s) * n[2] + h) * n[3] + i;
 }
 
 static held make_heads(const attention *a, const char *name, int64_t heads, int64_t seq,
                        int64_t width) {
-    int64_t shape[] = {a->batch, heads, seq, width};
-    if (a->bshd) {
-        shape[1] = seq;
-        shape[2] = heads;
+    int64_t shape[] = {a->batch, seq, heads, width};
+    if (a->bhsd) {
+        shape[1] = heads;
+        shape[2] = seq;
     }
     return make(name, a->dtype, 4, shape);
 }
@@ -185,8 +185,8 @@ static int run_attend(const attention *a, const char *more) {
             arguments[used++] = pairs[n][0];
             arguments[used++] = pairs[n][1];
         }
-    if (a->bshd)
-        arguments[used++] = "--layout=bshd";
+    if (a->bhsd)
+        arguments[used++] = "--layout=bhsd";
     if (a->alibi)
         arguments[used++] = "--alibi";
     arguments[used++] = more; /* NULL: nothing */
@@ -247,11 +247,11 @@ static void test_patterns(void **state) {
 static void test_layouts_and_dtypes(void **state) {
     (void)state;
     for (int dtype = RW_F32; dtype <= RW_BF16; dtype++)
-        for (int bshd = 0; bshd < 2; bshd++)
-            check_attention(&(attention){SHAPE(4, 2, 5, 7), .dtype = (rw_dtype)dtype, .bshd = bshd,
+        for (int bhsd = 0; bhsd < 2; bhsd++)
+            check_attention(&(attention){SHAPE(4, 2, 5, 7), .dtype = (rw_dtype)dtype, .bhsd = bhsd,
                                          .pattern = "causal", .sees = causal});
     check_attention(&(attention){SHAPE(4, 4, 7, 7), .sees = all});
-    check_attention(&(attention){SHAPE(4, 1, 7, 7), .bshd = true, .sees = all});
+    check_attention(&(attention){SHAPE(4, 1, 7, 7), .bhsd = true, .sees = all});
 }
 
 static void test_scores(void **state) {
@@ -341,8 +341,8 @@ static void check_last_queries(const held *positions, const char *offset) {
     write_text("c.json", llama);
     for (int fewer = 0; fewer < 2; fewer++) {
         held q = make_heads(fewer ? &part : &whole, "q", 4, fewer ? 3 : 7, 16);
-        for (int64_t head = 0; fewer && head < 8; head++)
-            memcpy((float *)q.data + head * 48, (float *)t.q.data + head * 112 + 64, 192);
+        for (int64_t b = 0; fewer && b < 2; b++)
+            memcpy((float *)q.data + b * 192, (float *)t.q.data + b * 448 + 256, 768);
         if (positions)
             WRITE("i.safetensors", &q, &t.k, &t.v, positions);
         else
@@ -353,8 +353,8 @@ static void check_last_queries(const held *positions, const char *offset) {
         free(q.data);
     }
     held o = read_tensor(in("whole.safetensors"), "o"), last = make_heads(&part, "o", 4, 3, 24);
-    for (int64_t head = 0; head < 8; head++)
-        memcpy((float *)last.data + head * 72, (float *)o.data + head * 168 + 96, 288);
+    for (int64_t b = 0; b < 2; b++)
+        memcpy((float *)last.data + b * 288, (float *)o.data + b * 672 + 384, 1152);
     assert_output("o", &last, 2e-6);
     free(o.data);
     free(last.data);
@@ -434,10 +434,10 @@ static void test_usage(void **state) {
 /* Each wrong input, and words that its sentence must have. */
 static void test_refuses(void **state) {
     (void)state;
-    static const int64_t q_shape[] = {2, 4, 7, 16}, k_shape[] = {2, 2, 7, 16};
-    static const int64_t three[] = {2, 3, 7, 16}, shorter[] = {2, 2, 6, 16},
-                         batch[] = {1, 2, 7, 16};
-    static const int64_t narrow[] = {2, 2, 7, 8}, odd[] = {2, 4, 7, 12}, flat[] = {2, 7, 16};
+    static const int64_t q_shape[] = {2, 7, 4, 16}, k_shape[] = {2, 7, 2, 16};
+    static const int64_t three[] = {2, 7, 3, 16}, shorter[] = {2, 6, 2, 16},
+                         batch[] = {1, 7, 2, 16};
+    static const int64_t narrow[] = {2, 7, 2, 8}, odd[] = {2, 7, 4, 12}, flat[] = {2, 7, 16};
     static const int64_t mask_shape[] = {7, 6}, last[] = {7, 1}, wide[] = {3, 7, 7};
     held q = make("q", RW_F32, 4, q_shape), k = make("k", RW_F32, 4, k_shape);
     held v = make("v", RW_F32, 4, k_shape), half = make("k", RW_F16, 4, k_shape);

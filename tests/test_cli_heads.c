@@ -42,20 +42,20 @@ static void check_rows(const char *config, const heads_row *rows, size_t count) 
 static void test_heads(void **state) {
     (void)state;
     static const heads_row rows[] = {
-        {{8, 5}, {2, 5}, NULL, NULL},            /* the model */
-        {{4, 5}, {1, 5}, NULL, NULL},            /* shards of it */
-        {{2, 3}, {1, 3}, "--layout=bhsd", NULL}, /* another */
-        {{5, 8}, {5, 2}, "--layout=bshd", NULL}, /* the other order, as it is said */
-        {{4, 4}, {4, 1}, "--layout=bshd", NULL}, /* another */
-        {{4, 8}, {1, 8}, "--layout=bhsd", NULL}, /* 8 positions, as it is said */
-        {{2, 2}, {1, 2}, "--layout=bhsd", NULL}, /* another */
-        {{5, 8}, {5, 2}, NULL, "q has 5 heads as --layout bhsd reads it"},
-        {{8, 5}, {5, 2}, NULL, "k has 5 heads as --layout bhsd reads it"},
-        {{8, 5}, {2, 5}, "--layout=bshd", "q has 5 heads as --layout bshd reads it"},
-        {{16, 5}, {2, 5}, NULL, "expected the config's 8 or a divisor of them"},
-        {{2, 8}, {2, 2}, NULL, "q may have 2 heads of 8 positions or the config's 8 heads of 2"},
-        {{4, 8}, {1, 8}, NULL, NULL}, /* k is not the model's in the other order */
-        {{8, 2}, {1, 2}, NULL, NULL}, /* nor is q */
+        {{5, 8}, {5, 2}, NULL, NULL},            /* the model */
+        {{5, 4}, {5, 1}, NULL, NULL},            /* shards of it */
+        {{3, 2}, {3, 1}, "--layout=bshd", NULL}, /* another */
+        {{8, 5}, {2, 5}, "--layout=bhsd", NULL}, /* the other order, as it is said */
+        {{4, 4}, {1, 4}, "--layout=bhsd", NULL}, /* another */
+        {{8, 4}, {8, 1}, "--layout=bshd", NULL}, /* 8 positions, as it is said */
+        {{2, 2}, {2, 1}, "--layout=bshd", NULL}, /* another */
+        {{8, 5}, {2, 5}, NULL, "q has 5 heads as --layout bshd reads it"},
+        {{5, 8}, {2, 5}, NULL, "k has 5 heads as --layout bshd reads it"},
+        {{5, 8}, {5, 2}, "--layout=bhsd", "q has 5 heads as --layout bhsd reads it"},
+        {{5, 16}, {5, 2}, NULL, "expected the config's 8 or a divisor of them"},
+        {{8, 2}, {2, 2}, NULL, "q may have 2 heads of 8 positions or the config's 8 heads of 2"},
+        {{8, 4}, {8, 1}, NULL, NULL}, /* k is not the model's in the other order */
+        {{2, 8}, {2, 1}, NULL, NULL}, /* nor is q */
     };
     check_rows(model, rows, sizeof rows / sizeof *rows);
 }
@@ -64,12 +64,12 @@ static void test_heads(void **state) {
 static void test_equal_heads(void **state) {
     (void)state;
     static const heads_row rows[] = {
-        {{4, 8}, {4, 8}, NULL, "expected --layout to say which"},
-        {{4, 8}, {4, 8}, "--layout=bhsd", NULL},
-        {{4, 8}, {4, 8}, "--layout=bshd", NULL},
+        {{8, 4}, {8, 4}, NULL, "expected --layout to say which"},
+        {{8, 4}, {8, 4}, "--layout=bshd", NULL},
+        {{8, 4}, {8, 4}, "--layout=bhsd", NULL},
         {{8, 8}, {8, 8}, NULL, NULL}, /* the model in either */
-        {{4, 6}, {4, 6}, NULL, NULL},
-        {{6, 8}, {6, 8}, NULL, "q has 6 heads"},
+        {{6, 4}, {6, 4}, NULL, NULL},
+        {{8, 6}, {8, 6}, NULL, "q has 6 heads"},
     };
     check_rows("{\"model_type\":\"llama\",\"head_dim\":16,\"num_attention_heads\":8,"
                "\"max_position_embeddings\":64}",
@@ -79,8 +79,8 @@ static void test_equal_heads(void **state) {
 /* A config that does not tell the heads has those of its class, 32. */
 static void test_silent_config(void **state) {
     (void)state;
-    static const heads_row rows[] = {{{8, 5}, {4, 5}, NULL, NULL},
-                                     {{6, 5}, {3, 5}, NULL, "expected the config's 32"}};
+    static const heads_row rows[] = {{{5, 8}, {5, 4}, NULL, NULL},
+                                     {{5, 6}, {5, 3}, NULL, "expected the config's 32"}};
     check_rows(silent, rows, sizeof rows / sizeof *rows);
 }
 

@@ -78,7 +78,7 @@ static void test_fields(void **state) {
 /* NanoChat turns as Llama does, the other way round. */
 static void test_inverse_model(void **state) {
     (void)state;
-    static const int64_t shape[] = {1, 2, 5, 64};
+    static const int64_t shape[] = {1, 5, 2, 64};
     held q = make("q", RW_F32, 4, shape);
     WRITE("i.safetensors", &q);
     write_text("l.json", "{\"model_type\":\"llama\",\"head_dim\":64}");
@@ -102,7 +102,7 @@ static void test_inverse_model(void **state) {
 /* Frequencies that the checkpoint scales are told, and nothing is turned by them alone. */
 static void test_learned_scale(void **state) {
     (void)state;
-    static const int64_t shape[] = {1, 2, 5, 64};
+    static const int64_t shape[] = {1, 5, 2, 64};
     json_t *got = frequencies_of("{\"model_type\":\"mistral_large4_text\"}");
     assert_text(got, "learned_scale", "rotary_emb.alpha");
     json_decref(got);

@@ -52,10 +52,10 @@ static const lengths nothing[] = {
 static rw_attention_args attention_of(const rwt_guarded *f, const lengths *l) {
     const int64_t lse[] = {l->batch, l->heads, l->seq_q};
     return (rw_attention_args){
-        .q = tensor4(f->memory, l->batch, l->heads, l->seq_q, l->head_dim),
-        .k = tensor4(f->memory + 512, l->batch, l->kv_heads, l->seq_k, l->head_dim),
-        .v = tensor4(f->memory + 512, l->batch, l->kv_heads, l->seq_k, l->v_dim),
-        .out = tensor4(f->memory + 7000, l->batch, l->heads, l->seq_q, l->v_dim),
+        .q = tensor4(f->memory, l->batch, l->seq_q, l->heads, l->head_dim),
+        .k = tensor4(f->memory + 512, l->batch, l->seq_k, l->kv_heads, l->head_dim),
+        .v = tensor4(f->memory + 512, l->batch, l->seq_k, l->kv_heads, l->v_dim),
+        .out = tensor4(f->memory + 7000, l->batch, l->seq_q, l->heads, l->v_dim),
         .lse = tensor(f->memory + 7600, 3, lse)};
 }
 
@@ -100,7 +100,7 @@ static void test_merge_of_width_0(void **state) {
     rw_tensor out = tensor4(f->memory, 2, 3, 4, 0);
     for (int axis = 0; axis < 3; axis++)
         out.stride[axis] = 16 << axis;
-    const int64_t shape[] = {2, 3, 4};
+    const int64_t shape[] = {2, 4, 3};
     const rw_attention_merge_args args = {.a = {out, tensor(f->memory, 3, shape)},
                                           .b = {out, tensor(f->memory + 100, 3, shape)},
                                           .merged = {out, tensor(f->memory + 200, 3, shape)}};
@@ -133,8 +133,8 @@ static void test_rope_of_nothing(void **state) {
             .append = {
                 .k = args.k,
                 .v = args.k,
-                .cache = {.k = tensor4(f->memory + 1024, rows[n].batch, rows[n].k_heads, 8, 16),
-                          .v = tensor4(f->memory + 2048, rows[n].batch, rows[n].k_heads, 8, 16)}}};
+                .cache = {.k = tensor4(f->memory + 1024, rows[n].batch, 8, rows[n].k_heads, 16),
+                          .v = tensor4(f->memory + 2048, rows[n].batch, 8, rows[n].k_heads, 16)}}};
         assert_nothing_done(f, rw_rope_apply(f->context, rope, &args), n);
         assert_nothing_done(f, rw_rope_append(f->context, rope, &append), n);
         assert_nothing_done(f, rw_kv_append(f->context, &append.append), n);
@@ -380,8 +380,8 @@ static void test_norm_of_append(void **state) {
     rw_rope_append_args args = {.rope.q = tensor4(f->memory, 1, 3, 4, 16),
                                 .append = {.k = tensor4(f->memory + 512, 1, 3, 2, 16),
                                            .v = tensor4(f->memory + 1024, 1, 3, 2, 16),
-                                           .cache = {.k = tensor4(f->memory + 2048, 1, 2, 8, 16),
-                                                     .v = tensor4(f->memory + 4096, 1, 2, 8, 16)}}};
+                                           .cache = {.k = tensor4(f->memory + 2048, 1, 8, 2, 16),
+                                                     .v = tensor4(f->memory + 4096, 1, 8, 2, 16)}}};
     for (int n = 0; n < 3; n++) {
         args.norm.eps = wrong[n];
         assert_refused(f, rw_rope_append(f->context, rope, &args), "norm.eps is ");
@@ -405,7 +405,8 @@ static void test_alignments(void **state) {
     rw_attention_args attention = attention_of(f, &l);
     attention.pattern = &pattern;
     attention.alibi = &alibi;
-    const rw_softmax_args softmax = {.x = attention.q, .pattern = &pattern, .alibi = &alibi};
+    const rw_softmax_args softmax = {
+        .x = tensor4(f->memory, 2, 4, 3, 16), .pattern = &pattern, .alibi = &alibi};
     for (int p = 0; p <= RW_ALIGN_KEY_END; p++)
         for (int a = 0; a <= RW_ALIGN_KEY_END; a++) {
             pattern.alignment = (rw_alignment)p;
@@ -457,7 +458,7 @@ static void test_workspace_alignment(void **state) {
     const rwt_guarded *f = *state;
     const lengths l = {1, 4, 1, 1, 4096, 16, 16};
     rw_attention_args args = attention_of(f, &l);
-    args.k.stride[2] = args.v.stride[2] = 0;
+    args.k.stride[1] = args.v.stride[1] = 0;
     int64_t bytes = 0;
     assert_int_equal(rw_attention_workspace(f->context, &args, &bytes), RW_OK);
     assert_in_range(bytes, 1, 4 * 2048);

@@ -29,7 +29,7 @@ static rw_tensor tokens(float *data, int64_t heads) {
 }
 
 static rw_tensor pages(float *data) {
-    const int64_t shape[] = {6, 2, 16, 16};
+    const int64_t shape[] = {6, 16, 2, 16};
     return rw_tensor_contiguous(data, RW_F32, 4, shape);
 }
 
@@ -161,7 +161,7 @@ static void test_page_size(void **state) {
     fixture *f = *state;
     const int64_t sizes[] = {0, 1, 8, 12, 15};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        f->args.append.cache.k.shape[2] = f->args.append.cache.v.shape[2] = sizes[i];
+        f->args.append.cache.k.shape[1] = f->args.append.cache.v.shape[1] = sizes[i];
         assert_refused(f, RW_INVALID_ARGUMENT, "power of two");
     }
 }

@@ -1,8 +1,11 @@
 /* Attention whose scores are never stored.
  *
- * Tensors of this header are logically [batch, heads, seq, head_dim], whatever their order in
- * memory: rw_tensor_transpose(t, 1, 2) turns BSHD storage into it. LSE is the natural logarithm of
- * the sum of the exponentials of a query's scores, -inf where it sees no key.
+ * q, k, v and out are logically [batch, seq, heads, head_dim], whatever their order in memory:
+ * rw_tensor_transpose(t, 1, 2) turns BHSD storage into it. Packed tensors, [tokens, heads,
+ * head_dim], are a batch of 1; either all of a call are packed or none.
+ *
+ * LSE is the natural logarithm of the sum of the exponentials of a query's scores, -inf where it
+ * sees no key; its axes are those of scores, [batch, heads, seq_q].
  */
 #ifndef ROPEWALK_ATTENTION_H
 #define ROPEWALK_ATTENTION_H
@@ -16,28 +19,28 @@ extern "C" {
 /* A workspace's first byte lies at a multiple of this; rw_alloc() gives such memory. */
 #define RW_WORKSPACE_ALIGNMENT 16
 
-/* q            f32, f16 or bf16 [batch, heads, seq_q, head_dim]
- * k            q's dtype [batch, kv_heads, seq_k, head_dim]; kv_heads divides heads (GQA, MQA):
- *              head h reads k and v of head h / (heads / kv_heads)
- * v            q's dtype [batch, kv_heads, seq_k, v_dim]
+/* q            f32, f16 or bf16 [batch, seq_q, heads, head_dim], or [seq_q, heads, head_dim]
+ * k            q's dtype and rank [batch, seq_k, kv_heads, head_dim]; kv_heads divides heads (GQA,
+ *              MQA): head h reads k and v of head h / (heads / kv_heads)
+ * v            q's dtype and rank [batch, seq_k, kv_heads, v_dim]
  * block_table  absent, or i32 or i64 [batch, max_pages]: k and v are the pages of a cache, as in
- *              rw_kv_cache: [pages, kv_heads, page_size, width], and seq_k is max_pages times
- *              page_size; pattern->key_end says how much of it is in use
- * out          f32, f16 or bf16 [batch, heads, seq_q, v_dim]; overlaps no input
- * lse          f32 [batch, heads, seq_q]; may be absent
+ *              rw_kv_cache: [pages, page_size, kv_heads, width], whether q is packed or not, and
+ *              seq_k is max_pages times page_size; pattern->key_end says how much of it is in use
+ * out          f32, f16 or bf16, q's rank [batch, seq_q, heads, v_dim]; overlaps no input
+ * lse          f32 [batch, heads, seq_q], or of a packed q [heads, seq_q]; may be absent
  * workspace    u8 [bytes], at least as many as rw_attention_workspace() says, overlaps no
  *              other argument; where that is not 0, aligned to RW_WORKSPACE_ALIGNMENT. Few queries
  *              against many keys are then split over the keys, so that they keep the whole device
  *              busy. Absent: not split
  * scale        0: 1 / sqrt(head_dim)
  * softcap, mask, pattern, alibi, sinks as in rw_softmax(), whose x has the shape
- *          [batch, heads, seq_q, seq_k]. T5's bias is a mask.
+ *          [batch, heads, seq_q, seq_k], of a packed q with a batch of 1. T5's bias is a mask.
  *
  * head_dim and v_dim are multiples of 8 from 8 to 256; any strides. A contiguous KV cache is k and
  * v with pattern->key_end (and RW_ALIGN_KEY_END where queries are more than one), packed sequences
- * are a batch of 1 with pattern->cu_seqlens. Page numbers are checked on the device, of pages from
- * the first key that a query may see to the last. Where batch, heads, seq_q, head_dim or v_dim is 0
- * nothing is done, and nothing written; where seq_k is 0 no query sees a key.
+ * are packed tensors with pattern->cu_seqlens. Page numbers are checked on the device, of pages
+ * from the first key that a query may see to the last. Where batch, heads, seq_q, head_dim or v_dim
+ * is 0 nothing is done, and nothing written; where seq_k is 0 no query sees a key.
  */
 typedef struct rw_attention_args {
     rw_tensor q;
@@ -57,7 +60,7 @@ typedef struct rw_attention_args {
 
 /* Attention (Dao et al., arXiv:2205.14135, for what is kept of the scores):
  *
- *   out[b, h, i, :] = sum over j of softmax(q k^T * scale, ...)[b, h, i, j] * v[b, h', j, :]
+ *   out[b, i, h, :] = sum over j of softmax(q k^T * scale, ...)[b, h, i, j] * v[b, j, h', :]
  *   lse[b, h, i]    = ln(sum over j of exp(s_j) + exp(sink))
  *
  * A query without a visible key gives 0, and -inf (with a sink: the sink). Keys that the pattern
@@ -87,11 +90,11 @@ RW_API rw_status rw_attention_workspace(rw_context *context, const rw_attention_
 
 /* Attention over some of the keys. */
 typedef struct rw_attention_part {
-    rw_tensor out; /* [batch, heads, seq_q, head_dim] */
-    rw_tensor lse; /* f32 [batch, heads, seq_q] */
+    rw_tensor out; /* [batch, seq_q, heads, head_dim], or packed [seq_q, heads, head_dim] */
+    rw_tensor lse; /* f32 [batch, heads, seq_q], or of packed parts [heads, seq_q] */
 } rw_attention_part;
 
-/* a, b    out: f32, f16 or bf16, the same for both
+/* a, b    out: f32, f16 or bf16, the same for both; all three parts have the same shape
  * merged  its out: f32, f16 or bf16; may be that of a or b, the very same views
  */
 typedef struct rw_attention_merge_args {

@@ -90,8 +90,17 @@ RW_API size_t rw_dtype_size(rw_dtype dtype);
  * stride  elements (not bytes) between neighbours along each axis: any, also negative, but the last
  *         axis of f32, f16, bf16 and u8 tensors has stride 1 where it is longer than 1
  *
- * BSHD, BHSD, SBHD and packed THD are all strides of one logical order: lay out with
- * rw_tensor_contiguous() in memory order, then rw_tensor_transpose() to logical order.
+ * One logical order serves every operation:
+ *
+ *   q, k, v and attention's output  [batch, seq, heads, head_dim]
+ *   the same, packed                [tokens, heads, head_dim], a batch of 1
+ *   KV cache                        [batch, max_seq, kv_heads, head_dim]
+ *   paged KV cache                  [pages, page_size, kv_heads, head_dim]
+ *   scores, masks, weights, biases  [batch, heads, seq_q, seq_k]
+ *   LSE                             [batch, heads, seq_q]
+ *
+ * BSHD, BHSD, SBHD and packed THD in memory are strides of it: lay out with rw_tensor_contiguous()
+ * in memory order, then rw_tensor_transpose() to logical order.
  */
 typedef struct rw_tensor {
     void *data;

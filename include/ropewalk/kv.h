@@ -15,11 +15,11 @@ extern "C" {
 
 /* The cache of one layer. Position p of sequence b lies
  *
- *   contiguous (no block_table)   at k[b, :, p, :]
- *   paged                         at k[block_table[b, p / page_size], :, p % page_size, :]
+ *   contiguous (no block_table)   at k[b, p, :, :]
+ *   paged                         at k[block_table[b, p / page_size], p % page_size, :, :]
  *
- * k            f32, f16 or bf16 [batch, kv_heads, max_seq, head_dim], or for paged ones
- *              [pages, kv_heads, page_size, head_dim]; any strides, so that the order in memory is
+ * k            f32, f16 or bf16 [batch, max_seq, kv_heads, head_dim], or for paged ones
+ *              [pages, page_size, kv_heads, head_dim]; any strides, so that the order in memory is
  *              the caller's; page_size a power of two, 16 at least
  * v            the same with a head_dim of its own
  * block_table  i32 or i64 [batch, max_pages]: page numbers, checked on the device. Entries that no

@@ -1,6 +1,10 @@
 /* Attention scores step by step: the two products around the softmax, and what scores look like.
  * For pipelines that want the scores themselves; rw_attention() never stores them.
  *
+ * q, k, v and what becomes of them are logically [batch, seq, heads, head_dim]; scores and weights
+ * [batch, heads, seq_q, seq_k]. The tensors of a product may all lack the batch axis, which is then
+ * 1: packed [tokens, heads, head_dim], and scores [heads, seq_q, seq_k].
+ *
  * Stream-ordered: allocate nothing, move nothing between host and device. Return RW_OK,
  * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.
  */
@@ -13,15 +17,15 @@
 extern "C" {
 #endif
 
-/* out[b, h, i, j] = scale * sum over c of q[b, h, i, c] * k[b, h / (heads / kv_heads), j, c]
+/* out[b, h, i, j] = scale * sum over c of q[b, i, h, c] * k[b, j, h / (heads / kv_heads), c]
  *
- * q      f32, f16 or bf16 [batch, heads, seq_q, head_dim]
- * k      q's dtype [batch, kv_heads, seq_k, head_dim]; kv_heads divides heads
+ * q      f32, f16 or bf16 [batch, seq_q, heads, head_dim]
+ * k      q's dtype [batch, seq_k, kv_heads, head_dim]; kv_heads divides heads
  * out    f32, f16 or bf16 [batch, heads, seq_q, seq_k]; overlaps neither
  * scale  0: 1; a number that f32 holds, as in softmax.h
  *
- * Any strides (rw_tensor_transpose() turns BSHD storage into this order), any lengths. Sums are
- * f32.
+ * Any strides (rw_tensor_transpose() turns BHSD storage of q and k into this order), any lengths.
+ * Sums are f32.
  */
 typedef struct rw_qk_matmul_args {
     rw_tensor q;
@@ -32,11 +36,11 @@ typedef struct rw_qk_matmul_args {
 
 RW_API rw_status rw_qk_matmul(rw_context *context, const rw_qk_matmul_args *args);
 
-/* out[b, h, i, c] = sum over j of weights[b, h, i, j] * v[b, h / (heads / kv_heads), j, c]
+/* out[b, i, h, c] = sum over j of weights[b, h, i, j] * v[b, j, h / (heads / kv_heads), c]
  *
  * weights  f32, or v's dtype [batch, heads, seq_q, seq_k]
- * v        f32, f16 or bf16 [batch, kv_heads, seq_k, head_dim]; kv_heads divides heads
- * out      f32, f16 or bf16 [batch, heads, seq_q, head_dim]; overlaps neither
+ * v        f32, f16 or bf16 [batch, seq_k, kv_heads, head_dim]; kv_heads divides heads
+ * out      f32, f16 or bf16 [batch, seq_q, heads, head_dim]; overlaps neither
  *
  * Any strides, any lengths. Sums are f32.
  */

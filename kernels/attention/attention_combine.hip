@@ -119,7 +119,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     const rwi_attention_end end =
         rwi_attention_finish(&p, t.row.h, base * rwi_attention_kept_scale(&p), total);
     if (threadIdx.x == 0 && p.lse.data)
-        ((float *)p.lse.data)[rwi_attention_at(&p.lse, t.b, &t.row)] = end.lse;
+        ((float *)p.lse.data)[rwi_attention_lse_at(&p, t.b, &t.row)] = end.lse;
     if ((int)threadIdx.x * 4 < p.v_dim)
         attention_store_four(
             {p.out.data, rwi_attention_at(&p.out, t.b, &t.row), p.out_dtype}, (int)threadIdx.x * 4,

@@ -22,8 +22,8 @@
 /* The fewest keys of a part. */
 #define RWI_ATTENTION_PART_KEYS 256
 
-/* [batch, heads, seq, width], the last axis of stride 1; k and v in pages: [pages, heads,
- * page_size, width]. */
+/* [batch, seq, heads, width], the last axis of stride 1; k and v in pages: [pages, page_size,
+ * heads, width]. */
 typedef struct rwi_attention_tensor {
     void *data;
     int64_t stride[3];
@@ -46,7 +46,7 @@ typedef struct rw_attention_params {
     rwi_attention_tensor k;
     rwi_attention_tensor v;
     rwi_attention_tensor out;
-    rwi_attention_tensor lse; /* f32 without the last axis; data NULL: not wanted */
+    rwi_attention_tensor lse; /* f32 [batch, heads, seq]; data NULL: not wanted */
     rwi_kv_pages pages;       /* of k and v */
     rwi_attention_parts parts;
     rw_dtype dtype; /* of q, k and v */
@@ -172,14 +172,21 @@ RWI_INLINE bool rwi_attention_find_key(const rw_attention_params *p, int64_t b, 
 /* A key that was found, in k or v. */
 RWI_INLINE int64_t rwi_attention_key_at(const rwi_attention_tensor *tensor, int64_t kv_head,
                                         const rwi_kv_place *place) {
-    return place->page * tensor->stride[0] + kv_head * tensor->stride[1] +
-           place->row * tensor->stride[2];
+    return place->page * tensor->stride[0] + place->row * tensor->stride[1] +
+           kv_head * tensor->stride[2];
 }
 
-/* Where a row lies in a tensor with the heads of q. */
+/* Where a row lies in q or out. */
 RWI_INLINE int64_t rwi_attention_at(const rwi_attention_tensor *tensor, int64_t b,
                                     const rwi_attention_row *row) {
-    return b * tensor->stride[0] + row->h * tensor->stride[1] + row->pattern.i * tensor->stride[2];
+    return b * tensor->stride[0] + row->pattern.i * tensor->stride[1] + row->h * tensor->stride[2];
+}
+
+/* Where its LSE lies. */
+RWI_INLINE int64_t rwi_attention_lse_at(const rw_attention_params *p, int64_t b,
+                                        const rwi_attention_row *row) {
+    const int64_t *stride = p->lse.stride;
+    return b * stride[0] + row->h * stride[1] + row->pattern.i * stride[2];
 }
 
 /* Whether scores are more than products times the scale. */

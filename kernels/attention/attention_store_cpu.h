@@ -24,7 +24,7 @@ RWI_INLINE void rwi_attention_store(const rw_attention_params *p, rw_dtype dtype
     rwi_store_many(dtype, rwi_element(dtype, p->out.data, rwi_attention_at(&p->out, b, row)),
                    p->v_dim, out);
     if (p->lse.data)
-        ((float *)p->lse.data)[rwi_attention_at(&p->lse, b, row)] = end.lse;
+        ((float *)p->lse.data)[rwi_attention_lse_at(p, b, row)] = end.lse;
 }
 
 static inline void rwi_attention_store_any(const rw_attention_params *p, int64_t b,

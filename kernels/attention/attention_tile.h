@@ -187,14 +187,14 @@ __device__ static inline void attention_stage_run(const attention_launch &launch
     const int begin = t.seen.begin - j, end = column < width ? t.seen.end - j : 0;
     const typename Shape::element *from =
         (const typename Shape::element *)rwi_global(tensor.data) + t.item.b * tensor.stride[0] +
-        t.item.kv_head * tensor.stride[1] + (j + key) * tensor.stride[2] + column;
+        (j + key) * tensor.stride[1] + t.item.kv_head * tensor.stride[2] + column;
     typename Shape::element *to = tile + key * Shape::PITCH + column;
     if (launch.vectors) {
 #pragma unroll 4
         for (int n = 0; n < share::COUNT; n++) {
             const int at = key + n * share::STEP;
             rwi_async_copy_16(to + n * share::STEP * Shape::PITCH, from, at >= begin && at < end);
-            from += share::STEP * tensor.stride[2];
+            from += share::STEP * tensor.stride[1];
         }
         return;
     }
@@ -203,7 +203,7 @@ __device__ static inline void attention_stage_run(const attention_launch &launch
         const int at = key + n * share::STEP;
         attention_copy<Shape>(to + n * share::STEP * Shape::PITCH, from, at >= begin && at < end,
                               false);
-        from += share::STEP * tensor.stride[2];
+        from += share::STEP * tensor.stride[1];
     }
 }
 
@@ -220,7 +220,7 @@ __device__ static inline void attention_stage_pages(const attention_launch &laun
     const rwi_span seen = t.seen;
     const typename Shape::element *first =
         (const typename Shape::element *)rwi_global(tensor.data) +
-        t.item.kv_head * tensor.stride[1] + column;
+        t.item.kv_head * tensor.stride[2] + column;
 #pragma unroll 2
     for (int n = 0; n < share::COUNT; n++) {
         const int at = key + n * share::STEP;
@@ -229,7 +229,7 @@ __device__ static inline void attention_stage_pages(const attention_launch &laun
         const bool inside = page >= 0 && rwi_span_has(seen, row) && column < width;
         const int64_t in_page = row & (((int64_t)1 << shift) - 1);
         attention_copy<Shape>(tile + at * Shape::PITCH + column,
-                              first + page * tensor.stride[0] + in_page * tensor.stride[2], inside,
+                              first + page * tensor.stride[0] + in_page * tensor.stride[1], inside,
                               launch.vectors);
     }
 }

@@ -150,8 +150,8 @@ static void find_keys(const rw_attention_params *p, state *t) {
         bool found = k != (const char *)nothing;
         run = rwi_min((n < t->keys ? t->keys : padded_keys(t)) - n, left);
         for (int64_t i = 0; i < run; i++) {
-            t->k_rows[n + i] = k + (found ? i * p->k.stride[2] * size : 0);
-            t->v_rows[n + i] = v + (found ? i * p->v.stride[2] * size : 0);
+            t->k_rows[n + i] = k + (found ? i * p->k.stride[1] * size : 0);
+            t->v_rows[n + i] = v + (found ? i * p->v.stride[1] * size : 0);
         }
     }
 }

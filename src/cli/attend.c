@@ -20,11 +20,11 @@ enum {
 };
 
 static int heads_axis(const attention *a) {
-    return a->options->bshd ? 2 : 1;
+    return a->options->bhsd ? 1 : 2;
 }
 
 static int seq_axis(const attention *a) {
-    return a->options->bshd ? 1 : 2;
+    return a->options->bhsd ? 2 : 1;
 }
 
 /* ---- input ------------------------------------------------------------------------------------
@@ -74,6 +74,17 @@ static rw_status check_lengths(const attention *a, rw_message *message) {
     return RW_OK;
 }
 
+/* Heads of q share those of k in whole groups. */
+static rw_status check_group(const attention *a, rw_message *message) {
+    int64_t heads = a->rotation.q.shape[heads_axis(a)];
+    int64_t kv_heads = a->rotation.k.shape[heads_axis(a)];
+    if (heads == 0 || (kv_heads != 0 && heads % kv_heads == 0))
+        return RW_OK;
+    return rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                       "%.80s: k has %lld heads, expected a divisor of the %lld of q",
+                       a->options->input, (long long)kv_heads, (long long)heads);
+}
+
 /* --config turns the queries as the last of the keys. */
 static rw_status check_rotation(attention *a, rw_message *message) {
     int64_t seq_q = a->rotation.q.shape[seq_axis(a)], seq_k = a->rotation.k.shape[seq_axis(a)];
@@ -102,6 +113,8 @@ static rw_status prepare(attention *a, rw_message *message) {
         status = check_lengths(a, message);
     if (status == RW_OK && a->options->config)
         status = check_rotation(a, message);
+    if (status == RW_OK)
+        status = check_group(a, message);
     if (status != RW_OK)
         return status;
     give_mask_heads(&a->mask);
@@ -182,18 +195,13 @@ static void release(rw_context *context, bound *on) {
         rw_free(context, tensors[n]->data);
 }
 
-/* As stored, in the library's order for attention: batch, heads, seq, head_dim. */
-static rw_tensor as_bhsd(const attention *a, rw_tensor tensor) {
-    return a->options->bshd ? rw_tensor_transpose(tensor, 1, 2) : tensor;
-}
-
 static rw_status attend(const attention *a, rw_context *context, const bound *on,
                         cli_outcome *outcome) {
     rw_attention_args args = {
-        .q = as_bhsd(a, on->rotation.q),
-        .k = as_bhsd(a, on->rotation.k),
-        .v = as_bhsd(a, on->v),
-        .out = as_bhsd(a, on->o),
+        .q = cli_as_bshd(a->options, on->rotation.q),
+        .k = cli_as_bshd(a->options, on->rotation.k),
+        .v = cli_as_bshd(a->options, on->v),
+        .out = cli_as_bshd(a->options, on->o),
         .lse = on->lse,
         .scale = a->options->scale,
         .softcap = a->options->softcap,
@@ -289,8 +297,8 @@ const cli_command cli_attend = {
                CLI_OPTION_LAYOUT | CLI_OPTION_CHECK | CLI_OPTION_BACKEND | CLI_OPTION_JSON,
     .operands = "",
     .details =
-        "Input: q, k and v of one dtype, F32, F16 or BF16; layout bhsd is [batch, heads, seq,\n"
-        "head_dim], bshd is [batch, seq, heads, head_dim]. The heads of k and v may be a divisor\n"
+        "Input: q, k and v of one dtype, F32, F16 or BF16; layout bshd is [batch, seq, heads,\n"
+        "head_dim], bhsd is [batch, heads, seq, head_dim]. The heads of k and v may be a divisor\n"
         "of q's (GQA, MQA), and v may have a width of its own. mask, if any, is added to the\n"
         "scores: F32, F16 or BF16 [seq_q, seq_k], [batch, seq_q, seq_k] or [batch, heads, seq_q,\n"
         "seq_k]; an axis of 1, but not the last, serves all. Output: o in q's dtype and layout\n"

@@ -70,8 +70,8 @@ static bool set_pairing(cli_options *options, const char *value) {
 }
 
 static bool set_layout(cli_options *options, const char *value) {
-    options->bshd = strcmp(value, "bshd") == 0;
-    return options->bshd || strcmp(value, "bhsd") == 0;
+    options->bhsd = strcmp(value, "bhsd") == 0;
+    return options->bhsd || strcmp(value, "bshd") == 0;
 }
 
 static bool set_offset(cli_options *options, const char *value) {
@@ -210,7 +210,7 @@ static const struct option_row {
     {"output", "FILE", "the safetensors file to write; may be the input", set_output},
     {"pairing", "half|interleaved", "which columns turn together [as a known model_type says]",
      set_pairing},
-    {"layout", "bhsd|bshd", "the order of the axes of q, k and v [bhsd]", set_layout},
+    {"layout", "bshd|bhsd", "the order of the axes of q, k and v [bshd]", set_layout},
     {"offset", "N", "added to every position [0]", set_offset},
     {"inverse", NULL, "undo the rotation", set_inverse},
     {"check", NULL, "run every other usable backend and CPU instruction set too, and compare",

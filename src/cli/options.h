@@ -43,7 +43,7 @@ typedef struct cli_options {
     const char *input;
     const char *output;
     rw_rope_pairing pairing;
-    bool bshd; /* layout; else bhsd */
+    bool bhsd; /* layout; else bshd */
     int64_t offset;
     bool inverse;
     bool check;

@@ -97,8 +97,8 @@ const cli_command cli_rotate = {
                CLI_OPTION_INVERSE | CLI_OPTION_CHECK | CLI_OPTION_BACKEND | CLI_OPTION_JSON,
     .operands = "",
     .details =
-        "Input: q and k, one of them may be absent, F32, F16 or BF16; layout bhsd is [batch,\n"
-        "heads, seq, head_dim], bshd is [batch, seq, heads, head_dim]. positions may be absent\n"
+        "Input: q and k, one of them may be absent, F32, F16 or BF16; layout bshd is [batch,\n"
+        "seq, heads, head_dim], bhsd is [batch, heads, seq, head_dim]. positions may be absent\n"
         "(0, 1, 2, ... in each row), I32 or I64, [seq], [batch, seq] or, for M-RoPE, [3, batch,\n"
         "seq]. Other tensors are ignored. Output: q and k in the input's dtype and layout. The\n"
         "heads of q and k are the config's or, in a shard, a divisor of them.\n\n"

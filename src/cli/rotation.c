@@ -42,31 +42,31 @@ void cli_rotation_free(cli_rotation *rotation) {
 /* ---- lengths ----------------------------------------------------------------------------------
  */
 
-static int64_t heads_of(const cli_array *array, bool bshd) {
-    return array->shape[bshd ? 2 : 1];
+static int64_t heads_of(const cli_array *array, bool bhsd) {
+    return array->shape[bhsd ? 1 : 2];
 }
 
 /* The heads are the model's `whole` (0: the config does not say), or a shard of them: positions in
  * their place would be turned as heads. */
 static rw_status check_shard(const cli_rotation *rotation, const cli_array *array, int64_t whole,
                              rw_message *message) {
-    bool bshd = rotation->options->bshd;
-    int64_t heads = heads_of(array, bshd);
+    bool bhsd = rotation->options->bhsd;
+    int64_t heads = heads_of(array, bhsd);
     if (whole == 0 || heads == 0 || whole % heads == 0)
         return RW_OK;
     return rwi_io_fail(message, RW_INVALID_ARGUMENT,
                        "%.80s: %s has %lld heads as --layout %s reads it, expected the config's "
                        "%lld or a divisor of them",
                        rotation->options->input, array->name, (long long)heads,
-                       bshd ? "bshd" : "bhsd", (long long)whole);
+                       bhsd ? "bhsd" : "bshd", (long long)whole);
 }
 
 /* Whether q and k, read in this order of axes, have all heads of the model. */
-static bool has_all_heads(const cli_rotation *rotation, bool bshd) {
+static bool has_all_heads(const cli_rotation *rotation, bool bhsd) {
     const rwi_model_config *config = &rotation->config;
     const cli_array *q = &rotation->q, *k = &rotation->k;
-    return (!q->data || heads_of(q, bshd) == config->num_heads) &&
-           (!k->data || heads_of(k, bshd) == config->num_kv_heads);
+    return (!q->data || heads_of(q, bhsd) == config->num_heads) &&
+           (!k->data || heads_of(k, bhsd) == config->num_kv_heads);
 }
 
 /* A shard in one order that is the whole model in the other is either, unless --layout tells. */
@@ -74,14 +74,14 @@ static rw_status check_order(const cli_rotation *rotation, rw_message *message) 
     const cli_options *options = rotation->options;
     const cli_array *any = rotation->q.data ? &rotation->q : &rotation->k;
     if (rotation->config.num_heads == 0 || options->given & CLI_OPTION_LAYOUT ||
-        has_all_heads(rotation, options->bshd) || !has_all_heads(rotation, !options->bshd))
+        has_all_heads(rotation, options->bhsd) || !has_all_heads(rotation, !options->bhsd))
         return RW_OK;
     return rwi_io_fail(message, RW_INVALID_ARGUMENT,
                        "%.80s: %s may have %lld heads of %lld positions or the config's %lld heads "
                        "of %lld positions, expected --layout to say which",
-                       options->input, any->name, (long long)any->shape[1],
-                       (long long)any->shape[2], (long long)any->shape[2],
-                       (long long)any->shape[1]);
+                       options->input, any->name, (long long)any->shape[2],
+                       (long long)any->shape[1], (long long)any->shape[1],
+                       (long long)any->shape[2]);
 }
 
 /* In the file's own words, before the library sees the axes in its order. */
@@ -103,7 +103,7 @@ static int64_t end_of_ids(const cli_rotation *rotation) {
     const cli_array *heads = rotation->k.data ? &rotation->k : &rotation->q;
     int64_t offset = rotation->options->offset, largest = -1, id;
     if (!rotation->positions.data) {
-        int64_t seq = heads->shape[rotation->options->bshd ? 1 : 2];
+        int64_t seq = heads->shape[rotation->options->bhsd ? 2 : 1];
         return seq > 0 && !__builtin_add_overflow(seq, offset, &id) && id > 0 ? id : 1;
     }
     for (int64_t i = 0; i < cli_array_count(&rotation->positions); i++) {
@@ -169,7 +169,7 @@ rw_status cli_rotation_prepare(cli_rotation *rotation, rw_message *message) {
  */
 
 rw_tensor cli_as_bshd(const cli_options *options, rw_tensor tensor) {
-    return tensor.data && !options->bshd ? rw_tensor_transpose(tensor, 1, 2) : tensor;
+    return tensor.rank > 0 && options->bhsd ? rw_tensor_transpose(tensor, 1, 2) : tensor;
 }
 
 /* q alone, whose first token has the id of token `before` of k. */

@@ -36,7 +36,7 @@ typedef struct cli_rotation_tensors {
     rw_tensor q, k, positions;
 } cli_rotation_tensors;
 
-/* q, k or v as stored, in the library's order for positions: batch, seq, heads, head_dim. */
+/* A tensor as stored, in the library's order: batch, seq, heads, head_dim. */
 rw_tensor cli_as_bshd(const cli_options *options, rw_tensor tensor);
 
 /* Rotates in place, and waits. */

@@ -46,6 +46,11 @@
     RWT_PATTERN_FIELDS(FIELD)                                                                      \
     FIELD(seed, 0, NULL)
 
+/* A batch of 1 that tensors have no axis for. */
+enum {
+    LAYOUT_SHD = 3
+};
+
 enum {
     SICK_V = 1,
     SICK_K,

@@ -4,7 +4,7 @@
 
 #include "drivers/attention_case.h"
 
-const char *const rwt_attention_words_layout[] = {"bhsd", "bshd", "hbsd", NULL};
+const char *const rwt_attention_words_layout[] = {"bhsd", "bshd", "hbsd", "shd", NULL};
 const char *const rwt_attention_words_mask[] = {"none", "full", "keys", NULL};
 const char *const rwt_attention_words_alibi[] = {"none", "absolute", "signed", NULL};
 const char *const rwt_attention_words_sick[] = {"none", "v", "k", "q", NULL};
@@ -26,19 +26,20 @@ typedef struct attention_call {
 /* ---- buffers ----------------------------------------------------------------------------------
  */
 
-/* [outer, heads, seq, width]: outer is the batch, or pages. */
-static rwt_view add_outer(rwt_job *job, const char *name, int64_t outer, int64_t heads, int64_t seq,
+/* [outer, seq, heads, width]: outer is the batch, or pages. */
+static rwt_view add_outer(rwt_job *job, const char *name, int64_t outer, int64_t seq, int64_t heads,
                           int64_t width) {
-    static const int orders[][RW_MAX_RANK] = {{0, 1, 2, 3}, {0, 2, 1, 3}, {1, 0, 2, 3}};
+    static const int orders[][RW_MAX_RANK] = {
+        {0, 2, 1, 3}, {0, 1, 2, 3}, {2, 0, 1, 3}, {0, 1, 2, 3}};
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
     rwt_layout layout = {
-        4, {outer, heads, seq, width}, orders[c->layout], (rwt_stride_style)c->stride};
+        4, {outer, seq, heads, width}, orders[c->layout], (rwt_stride_style)c->stride};
     rwt_buffer_spec spec = {.name = name, .dtype = (rw_dtype)c->dtype, .misalign = c->misalign};
     return rwt_view_add(job, &layout, spec);
 }
 
-static rwt_view add(rwt_job *job, const char *name, int64_t heads, int64_t seq, int64_t width) {
-    return add_outer(job, name, rwt_attention_case_of(&job->c)->batch, heads, seq, width);
+static rwt_view add(rwt_job *job, const char *name, int64_t seq, int64_t heads, int64_t width) {
+    return add_outer(job, name, rwt_attention_case_of(&job->c)->batch, seq, heads, width);
 }
 
 static void add_table(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
@@ -64,7 +65,7 @@ static void add_table(rwt_job *job, const rwt_attention_case *c, rwt_attention_p
 static void add_outputs(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
     rwt_layout lse = {3, {c->batch, c->heads, c->seq_q}, NULL, (rwt_stride_style)c->stride};
     rwt_buffer_spec spec = {.name = "lse", .dtype = RW_F32};
-    plan->out = add(job, "out", c->heads, c->seq_q, c->v_dim);
+    plan->out = add(job, "out", c->seq_q, c->heads, c->v_dim);
     rwt_buffer *out = &job->buffers[plan->out.buffer];
     if (c->out_dtype != c->dtype) { /* poisoned anew, in its own dtype */
         free(out->initial);
@@ -149,7 +150,7 @@ static void make_extreme(rwt_job *job, const rwt_attention_case *c,
         for (int64_t h = 0; h < c->heads; h++)
             for (int64_t i = 0; i < c->seq_q; i++)
                 for (int64_t d = 0; d < c->head_dim; d++)
-                    rwt_buffer_set(job, plan->q.buffer, rwt_view_at(&plan->q, b, h, i, d),
+                    rwt_buffer_set(job, plan->q.buffer, rwt_view_at(&plan->q, b, i, h, d),
                                    d < 2 ? q[d] : 0.0);
         for (int64_t h = 0; h < c->heads / c->group; h++)
             for (int64_t j = 0; j < c->seq_k; j++) {
@@ -246,9 +247,9 @@ static void attention_fill(rwt_job *job) {
     int64_t rows = c->paged ? c->page_size : c->seq_k;
     add_outputs(job, c, plan);
     add_workspace(job, c, plan);
-    plan->q = add(job, "q", c->heads, c->seq_q, c->head_dim);
-    plan->k = add_outer(job, "k", outer, c->heads / c->group, rows, c->head_dim);
-    plan->v = add_outer(job, "v", outer, c->heads / c->group, rows, c->v_dim);
+    plan->q = add(job, "q", c->seq_q, c->heads, c->head_dim);
+    plan->k = add_outer(job, "k", outer, rows, c->heads / c->group, c->head_dim);
+    plan->v = add_outer(job, "v", outer, rows, c->heads / c->group, c->v_dim);
     add_table(job, c, plan);
     rwt_buffer_fill(job, plan->q.buffer, RWT_ORDINARY);
     rwt_buffer_fill(job, plan->k.buffer, RWT_ORDINARY);
@@ -265,6 +266,13 @@ static void attention_fill(rwt_job *job) {
 
 /* ---- the operation ----------------------------------------------------------------------------
  */
+
+/* The same without the batch, which is 1; pages have none. */
+static void pack(const rwt_attention_case *c, rw_attention_args *args) {
+    rw_tensor *tensors[] = {&args->q, &args->out, &args->lse, &args->k, &args->v};
+    for (int n = 0; n < (c->paged ? 3 : 5); n++)
+        *tensors[n] = rwt_without_batch(*tensors[n]);
+}
 
 static void attention_bind(const rwt_job *job, rwt_set *set) {
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
@@ -285,6 +293,8 @@ static void attention_bind(const rwt_job *job, rwt_set *set) {
         .pattern = &call->pattern,
         .sinks = rwt_tensor(job, set, &plan->sinks),
     };
+    if (c->layout == LAYOUT_SHD)
+        pack(c, &call->args);
     if (plan->slopes.buffer >= 0) {
         call->alibi =
             (rw_alibi){rwt_tensor(job, set, &plan->slopes), c->alibi == 2, (rw_alignment)c->align};

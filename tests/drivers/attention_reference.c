@@ -44,8 +44,8 @@ int64_t rwt_attention_key_at(const rwt_job *job, const rwt_view *view, int64_t b
                              int64_t j, int64_t d) {
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
     if (!c->paged)
-        return rwt_view_at(view, b, h, j, d);
-    return rwt_view_at(view, rwt_attention_page_of(job, b, j), h, j % c->page_size, d);
+        return rwt_view_at(view, b, j, h, d);
+    return rwt_view_at(view, rwt_attention_page_of(job, b, j), j % c->page_size, h, d);
 }
 
 rwt_attention_hull rwt_attention_hull_of(const rwt_job *job, int64_t b, int64_t i) {
@@ -98,7 +98,7 @@ static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair
         return result;
     for (int64_t d = 0; d < c->head_dim; d++) {
         double x =
-            rwt_buffer_get(job, plan->q.buffer, rwt_view_at(&plan->q, pair->b, h, pair->i, d));
+            rwt_buffer_get(job, plan->q.buffer, rwt_view_at(&plan->q, pair->b, pair->i, h, d));
         double y =
             rwt_buffer_get(job, plan->k.buffer,
                            rwt_attention_key_at(job, &plan->k, pair->b, h / c->group, pair->j, d));
@@ -182,7 +182,7 @@ static void expect_row(rwt_job *job, int64_t b, int64_t h, int64_t i) {
             double exponent = row[j].carried + fabs(row[j].s - sums.base);
             size += share * fabs(x) * (3.0 + sums.carried + exponent + weight_steps(c));
         }
-        rwt_expect_near(job, plan->out.buffer, rwt_view_at(&plan->out, b, h, i, d), out, size);
+        rwt_expect_near(job, plan->out.buffer, rwt_view_at(&plan->out, b, i, h, d), out, size);
     }
     if (plan->lse.buffer >= 0)
         rwt_expect_near(job, plan->lse.buffer, rwt_view_at(&plan->lse, b, h, i, 0),

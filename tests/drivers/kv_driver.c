@@ -155,14 +155,14 @@ static void add_inputs(rwt_job *job, const kv_case *c, kv_plan *plan) {
 }
 
 static void add_cache(rwt_job *job, const kv_case *c, kv_plan *plan) {
-    static const int orders[][RW_MAX_RANK] = {{0, 1, 2, 3}, {0, 2, 1, 3}, {1, 0, 2, 3}};
+    static const int orders[][RW_MAX_RANK] = {{0, 2, 1, 3}, {0, 1, 2, 3}, {2, 0, 1, 3}};
     int64_t pages_each = c->paged ? (c->max_seq + c->page_size - 1) / c->page_size : 1;
     int64_t rows = c->paged ? c->page_size : c->max_seq;
     plan->num_pages = c->paged ? c->batch * pages_each + 3 : c->batch;
     plan->length = c->paged ? pages_each * c->page_size : c->max_seq;
     for (int side = 0; side < 2; side++) {
         rwt_layout layout = {4,
-                             {plan->num_pages, c->heads, rows, side ? c->v_dim : c->head_dim},
+                             {plan->num_pages, rows, c->heads, side ? c->v_dim : c->head_dim},
                              orders[c->cache_layout],
                              (rwt_stride_style)c->cache_stride};
         rwt_buffer_spec spec = {.name = side ? "cache_v" : "cache_k",
@@ -320,7 +320,7 @@ static void expect_copies(rwt_job *job, const kv_case *c, const kv_plan *plan, i
     const rwt_view *in = &plan->in[side], *cache = &plan->cache[side];
     for (int64_t head = 0; head < c->heads; head++)
         for (int64_t column = 0; column < (side ? c->v_dim : c->head_dim); column++)
-            rwt_expect_copy(job, cache->buffer, rwt_view_at(cache, page, head, row, column),
+            rwt_expect_copy(job, cache->buffer, rwt_view_at(cache, page, row, head, column),
                             in->buffer, token_element(in, b, s, head, column));
 }
 
@@ -454,7 +454,7 @@ static void rope_append_reference(rwt_job *job) {
         for (int64_t head = 0; head < c->heads; head++) {
             const rwt_view *k = &plan->kv.in[0], *cache = &plan->kv.cache[0];
             head_path path = {k->buffer, cache->buffer, token_element(k, b, s, head, 0),
-                              rwt_view_at(cache, page, head, row, 0), &plan->weight[1]};
+                              rwt_view_at(cache, page, row, head, 0), &plan->weight[1]};
             expect_head(job, b, s, &path);
         }
         expect_copies(job, kv, &plan->kv, 1, b, s, page, row);

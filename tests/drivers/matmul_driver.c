@@ -3,7 +3,10 @@
 
 #include <math.h>
 
-static const char *const words_layout[] = {"bhsd", "bshd", "hbsd", NULL};
+static const char *const words_layout[] = {"bhsd", "bshd", "hbsd", "shd", NULL};
+
+/* A batch of 1 that tensors have no axis for. */
+#define LAYOUT_SHD 3
 
 /* wide: the weights are f32, whatever v is. scale: in 1/64, 0: none given. */
 /* A weight of 1 beside many small ones, of values of 1. */
@@ -44,12 +47,26 @@ static const matmul_case *matmul_case_of(const rwt_case *c) {
     return (const matmul_case *)c->values;
 }
 
-static rwt_view add(rwt_job *job, const char *name, rw_dtype dtype, int64_t heads, int64_t rows,
-                    int64_t columns) {
-    static const int orders[][RW_MAX_RANK] = {{0, 1, 2, 3}, {0, 2, 1, 3}, {1, 0, 2, 3}};
+/* [batch, heads, rows, columns]. */
+static rwt_view add_scores(rwt_job *job, const char *name, rw_dtype dtype, int64_t rows,
+                           int64_t columns) {
+    static const int orders[][RW_MAX_RANK] = {
+        {0, 1, 2, 3}, {0, 2, 1, 3}, {1, 0, 2, 3}, {0, 1, 2, 3}};
     const matmul_case *c = matmul_case_of(&job->c);
     rwt_layout layout = {
-        4, {c->batch, heads, rows, columns}, orders[c->layout], (rwt_stride_style)c->stride};
+        4, {c->batch, c->heads, rows, columns}, orders[c->layout], (rwt_stride_style)c->stride};
+    rwt_buffer_spec spec = {.name = name, .dtype = dtype, .misalign = c->misalign};
+    return rwt_view_add(job, &layout, spec);
+}
+
+/* [batch, seq, heads, head_dim]. */
+static rwt_view add_tokens(rwt_job *job, const char *name, rw_dtype dtype, int64_t seq,
+                           int64_t heads) {
+    static const int orders[][RW_MAX_RANK] = {
+        {0, 2, 1, 3}, {0, 1, 2, 3}, {2, 0, 1, 3}, {0, 1, 2, 3}};
+    const matmul_case *c = matmul_case_of(&job->c);
+    rwt_layout layout = {
+        4, {c->batch, seq, heads, c->head_dim}, orders[c->layout], (rwt_stride_style)c->stride};
     rwt_buffer_spec spec = {.name = name, .dtype = dtype, .misalign = c->misalign};
     return rwt_view_add(job, &layout, spec);
 }
@@ -64,9 +81,9 @@ static void fill_inputs(rwt_job *job) {
 static void qk_fill(rwt_job *job) {
     const matmul_case *c = matmul_case_of(&job->c);
     matmul_plan *plan = job->plan;
-    plan->a = add(job, "q", (rw_dtype)c->dtype, c->heads, c->seq_q, c->head_dim);
-    plan->b = add(job, "k", (rw_dtype)c->dtype, c->heads / c->group, c->seq_k, c->head_dim);
-    plan->out = add(job, "out", (rw_dtype)c->out_dtype, c->heads, c->seq_q, c->seq_k);
+    plan->a = add_tokens(job, "q", (rw_dtype)c->dtype, c->seq_q, c->heads);
+    plan->b = add_tokens(job, "k", (rw_dtype)c->dtype, c->seq_k, c->heads / c->group);
+    plan->out = add_scores(job, "out", (rw_dtype)c->out_dtype, c->seq_q, c->seq_k);
     fill_inputs(job);
 }
 
@@ -74,9 +91,9 @@ static void weighted_fill(rwt_job *job) {
     const matmul_case *c = matmul_case_of(&job->c);
     matmul_plan *plan = job->plan;
     rw_dtype weights = c->wide ? RW_F32 : (rw_dtype)c->dtype;
-    plan->a = add(job, "weights", weights, c->heads, c->seq_q, c->seq_k);
-    plan->b = add(job, "v", (rw_dtype)c->dtype, c->heads / c->group, c->seq_k, c->head_dim);
-    plan->out = add(job, "out", (rw_dtype)c->out_dtype, c->heads, c->seq_q, c->head_dim);
+    plan->a = add_scores(job, "weights", weights, c->seq_q, c->seq_k);
+    plan->b = add_tokens(job, "v", (rw_dtype)c->dtype, c->seq_k, c->heads / c->group);
+    plan->out = add_tokens(job, "out", (rw_dtype)c->out_dtype, c->seq_q, c->heads);
     if (c->values != SMALL_PARTS) {
         fill_inputs(job);
         return;
@@ -87,10 +104,10 @@ static void weighted_fill(rwt_job *job) {
         rwt_buffer_set(job, plan->b.buffer, n, 1.0);
 }
 
-/* One element of the product: factors a[row, k] and b[k, column] or b[column, k]. An Inf beside
- * anything but numbers of one sign may be Inf or NaN by the order of the sums; the sum is then only
- * not finite. Sums of f32 that pass its range on the way are left out of the special values' cases.
- */
+/* One element of the product: factors q[row, k] and k[column, k], or weights[row, k] and v[k,
+ * column]. An Inf beside anything but numbers of one sign may be Inf or NaN by the order of the
+ * sums; the sum is then only not finite. Sums of f32 that pass its range on the way are left out of
+ * the special values' cases. */
 static void expect_element(rwt_job *job, bool transposed, int64_t b, int64_t h, int64_t row,
                            int64_t column) {
     const matmul_case *c = matmul_case_of(&job->c);
@@ -99,14 +116,17 @@ static void expect_element(rwt_job *job, bool transposed, int64_t b, int64_t h, 
     double sum = 0.0, magnitude = 0.0;
     int64_t depth = plan->a.shape[3];
     for (int64_t k = 0; k < depth; k++) {
-        int64_t at = transposed ? rwt_view_at(&plan->b, b, h / c->group, column, k)
-                                : rwt_view_at(&plan->b, b, h / c->group, k, column);
-        double x = rwt_buffer_get(job, plan->a.buffer, rwt_view_at(&plan->a, b, h, row, k));
-        double y = rwt_buffer_get(job, plan->b.buffer, at);
+        int64_t at_a =
+            transposed ? rwt_view_at(&plan->a, b, row, h, k) : rwt_view_at(&plan->a, b, h, row, k);
+        int64_t at_b = transposed ? rwt_view_at(&plan->b, b, column, h / c->group, k)
+                                  : rwt_view_at(&plan->b, b, k, h / c->group, column);
+        double x = rwt_buffer_get(job, plan->a.buffer, at_a);
+        double y = rwt_buffer_get(job, plan->b.buffer, at_b);
         sum += x * y;
         magnitude += fabs(x * y);
     }
-    int64_t element = rwt_view_at(&plan->out, b, h, row, column);
+    int64_t element = transposed ? rwt_view_at(&plan->out, b, h, row, column)
+                                 : rwt_view_at(&plan->out, b, row, h, column);
     if (isinf(magnitude) || isnan(magnitude) || magnitude * fabs(scale) > 3e38)
         rwt_expect_not_finite(job, plan->out.buffer, element);
     else
@@ -132,21 +152,26 @@ static void weighted_reference(rwt_job *job) {
     reference(job, false);
 }
 
+static rw_tensor bind(const rwt_job *job, rwt_set *set, const rwt_view *view) {
+    rw_tensor tensor = rwt_tensor(job, set, view);
+    return matmul_case_of(&job->c)->layout == LAYOUT_SHD ? rwt_without_batch(tensor) : tensor;
+}
+
 static void qk_bind(const rwt_job *job, rwt_set *set) {
     const matmul_plan *plan = job->plan;
     rw_qk_matmul_args *args = set->args;
-    args->q = rwt_tensor(job, set, &plan->a);
-    args->k = rwt_tensor(job, set, &plan->b);
-    args->out = rwt_tensor(job, set, &plan->out);
+    args->q = bind(job, set, &plan->a);
+    args->k = bind(job, set, &plan->b);
+    args->out = bind(job, set, &plan->out);
     args->scale = (double)matmul_case_of(&job->c)->scale / 64.0;
 }
 
 static void weighted_bind(const rwt_job *job, rwt_set *set) {
     const matmul_plan *plan = job->plan;
     rw_weighted_matmul_args *args = set->args;
-    args->weights = rwt_tensor(job, set, &plan->a);
-    args->v = rwt_tensor(job, set, &plan->b);
-    args->out = rwt_tensor(job, set, &plan->out);
+    args->weights = bind(job, set, &plan->a);
+    args->v = bind(job, set, &plan->b);
+    args->out = bind(job, set, &plan->out);
 }
 
 static rw_status qk_run(const rwt_binding *binding, const void *args) {
@@ -174,6 +199,8 @@ static const char *invalid(const rwt_case *row) {
     if (c->batch < 0 || c->heads < 0 || c->seq_q < 0 || c->seq_k < 0 || c->head_dim < 0 ||
         c->misalign < 0)
         return "a length is negative";
+    if (c->layout == LAYOUT_SHD && c->batch != 1)
+        return "layout=shd has no batch";
     if (c->group < 1 || c->heads % c->group != 0)
         return "group must divide heads";
     if (c->values == RWT_SPECIAL && (c->dtype != RW_F16 || c->out_dtype != RW_F32))
@@ -193,6 +220,7 @@ static const char *qk_invalid(const rwt_case *row) {
     {RWT_QUICK, "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,stride=contiguous|gaps|negative,"       \
                 "batch=2"},                                                                        \
         {RWT_QUICK, "layout=bhsd|bshd|hbsd,batch=2,group=1|2|4,dtype=f32|bf16"},                   \
+        {RWT_QUICK, "layout=shd,stride=contiguous|gaps|negative,group=1|2,dtype=f32|bf16"},        \
         {RWT_QUICK, "seq_q=0|1|3|17,seq_k=0|1|5|33,head_dim=0|1|7|24,dtype=f32|f16"},              \
         {RWT_QUICK, "batch=0|1,heads=0|2,group=1"},                                                \
         {RWT_QUICK, "seq_q=63|64|65|130,seq_k=64|67,head_dim=64|72,heads=2,dtype=f32|bf16"},       \
@@ -214,7 +242,7 @@ static const rwt_case_row weighted_rows[] = {
 
 #define SHARED_RANDOM                                                                              \
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2,heads=0..8,group=1|2|3|4,seq_q=0..80,"    \
-    "seq_k=0..80,head_dim=0..140,layout=bhsd|bshd|hbsd,stride=contiguous|gaps|negative,"           \
+    "seq_k=0..80,head_dim=0..140,layout=bhsd|bshd|hbsd|shd,stride=contiguous|gaps|negative,"       \
     "misalign=0|0|1..8,"
 
 static const char qk_random[] = SHARED_RANDOM "scale=0|0|1..100";

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-static const char *const words_layout[] = {"bhsd", "bshd", NULL};
+static const char *const words_layout[] = {"bhsd", "bshd", "shd", NULL};
 static const char *const words_target[] = {"apart", "a", "b", NULL};
 static const char *const words_empty[] = {"none", "some", "all", NULL};
 
@@ -36,6 +36,9 @@ typedef struct merge_plan {
     rwt_view lse[3];
 } merge_plan;
 
+/* A batch of 1 that tensors have no axis for. */
+#define LAYOUT_SHD 2
+
 static const merge_case *merge_case_of(const rwt_case *c) {
     return (const merge_case *)c->values;
 }
@@ -43,11 +46,11 @@ static const merge_case *merge_case_of(const rwt_case *c) {
 static void add_part(rwt_job *job, int part) {
     static const char *const out_names[] = {"a.out", "b.out", "merged.out"};
     static const char *const lse_names[] = {"a.lse", "b.lse", "merged.lse"};
-    static const int orders[][RW_MAX_RANK] = {{0, 1, 2, 3}, {0, 2, 1, 3}};
+    static const int orders[][RW_MAX_RANK] = {{0, 2, 1, 3}, {0, 1, 2, 3}, {0, 1, 2, 3}};
     const merge_case *c = merge_case_of(&job->c);
     merge_plan *plan = job->plan;
     rwt_stride_style style = (rwt_stride_style)c->stride;
-    rwt_layout out = {4, {c->batch, c->heads, c->seq, c->head_dim}, orders[c->layout], style};
+    rwt_layout out = {4, {c->batch, c->seq, c->heads, c->head_dim}, orders[c->layout], style};
     rwt_layout lse = {3, {c->batch, c->heads, c->seq}, NULL, style};
     rwt_buffer_spec out_spec = {.name = out_names[part],
                                 .dtype = (rw_dtype)(part == 2 ? c->out_dtype : c->dtype),
@@ -72,10 +75,10 @@ static void fill_query(rwt_job *job, int part, int64_t b, int64_t h, int64_t i) 
     set(job, &plan->lse[part], rwt_view_at(&plan->lse[part], b, h, i, 0), lse);
     for (int64_t column = 0; column < c->head_dim; column++) {
         double x = rwt_random_uniform(&job->random, -2.0, 2.0);
-        set(job, &plan->out[part], rwt_view_at(&plan->out[part], b, h, i, column), empty ? NAN : x);
+        set(job, &plan->out[part], rwt_view_at(&plan->out[part], b, i, h, column), empty ? NAN : x);
     }
     if (c->nan && part == 0 && !empty && i == 0 && c->head_dim > 0)
-        set(job, &plan->out[part], rwt_view_at(&plan->out[part], b, h, i, 0), NAN);
+        set(job, &plan->out[part], rwt_view_at(&plan->out[part], b, i, h, 0), NAN);
 }
 
 static void merge_fill(rwt_job *job) {
@@ -113,7 +116,7 @@ static void expect_query(rwt_job *job, int64_t b, int64_t h, int64_t i) {
         double sum = 0.0, magnitude = 0.0;
         for (int part = 0; part < 2; part++) {
             double x = rwt_buffer_get(job, plan->out[part].buffer,
-                                      rwt_view_at(&plan->out[part], b, h, i, column));
+                                      rwt_view_at(&plan->out[part], b, i, h, column));
             if (weight[part] == 0.0)
                 continue;
             sum += weight[part] / total * x;
@@ -121,7 +124,7 @@ static void expect_query(rwt_job *job, int64_t b, int64_t h, int64_t i) {
         }
         /* exp() of a difference of LSEs is as exact as they are large. */
         double spread = fmax(1.0, (double)c->spread / 8.0);
-        rwt_expect_near(job, plan->out[2].buffer, rwt_view_at(&plan->out[2], b, h, i, column), sum,
+        rwt_expect_near(job, plan->out[2].buffer, rwt_view_at(&plan->out[2], b, i, h, column), sum,
                         magnitude * spread);
     }
 }
@@ -141,6 +144,10 @@ static void merge_bind(const rwt_job *job, rwt_set *set_of_buffers) {
     for (int part = 0; part < 3; part++) {
         parts[part]->out = rwt_tensor(job, set_of_buffers, &plan->out[part]);
         parts[part]->lse = rwt_tensor(job, set_of_buffers, &plan->lse[part]);
+        if (merge_case_of(&job->c)->layout == LAYOUT_SHD) {
+            parts[part]->out = rwt_without_batch(parts[part]->out);
+            parts[part]->lse = rwt_without_batch(parts[part]->lse);
+        }
     }
 }
 
@@ -169,6 +176,8 @@ static const char *merge_invalid(const rwt_case *row) {
     if (c->batch < 0 || c->heads < 0 || c->seq < 0 || c->head_dim < 0 || c->misalign < 0 ||
         c->spread < 1 || c->spread > 500)
         return "a length is negative, or spread is not 1 to 500";
+    if (c->layout == LAYOUT_SHD && c->batch != 1)
+        return "layout=shd has no batch";
     if (c->target && c->dtype != c->out_dtype)
         return "in place, the dtypes are one";
     return NULL;
@@ -177,6 +186,7 @@ static const char *merge_invalid(const rwt_case *row) {
 static const rwt_case_row merge_rows[] = {
     {RWT_QUICK, "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,stride=contiguous|gaps|negative,"
                 "layout=bhsd|bshd"},
+    {RWT_QUICK, "layout=shd,batch=1,dtype=f32|bf16,stride=contiguous|gaps|negative"},
     {RWT_QUICK, "target=a|b,stride=contiguous|gaps|negative,empty=none|some|all"},
     {RWT_QUICK, "target=a|b,dtype=bf16,out_dtype=bf16,head_dim=128"},
     {RWT_QUICK, "head_dim=0|1|3|8|100|128|129|300,dtype=f32|bf16,out_dtype=bf16"},
@@ -189,7 +199,7 @@ static const rwt_case_row merge_rows[] = {
 
 static const char merge_random[] =
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=0..3,heads=0..5,seq=0..40,head_dim=0..150,"
-    "layout=bhsd|bshd,stride=contiguous|gaps|negative,target=apart|a|b,spread=1..80,"
+    "layout=bhsd|bshd|shd,stride=contiguous|gaps|negative,target=apart|a|b,spread=1..80,"
     "empty=none|some|all,nan=0|0|1,misalign=0|0|1..8";
 
 static const rwt_benchmark merge_benchmarks[] = {

@@ -260,6 +260,9 @@ typedef struct rwt_binding {
 
 rw_tensor rwt_tensor(const rwt_job *job, const rwt_set *set, const rwt_view *view);
 
+/* The same memory without the first axis; an absent tensor stays absent. */
+rw_tensor rwt_without_batch(rw_tensor tensor);
+
 /* Allocates `num_sets` sets, creates the driver's objects and uploads everything. False, with a
  * sentence, on failure; close it all the same. */
 bool rwt_binding_open(rwt_binding *binding, const rwt_job *job, rw_context *context, int num_sets,

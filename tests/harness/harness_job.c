@@ -216,3 +216,14 @@ rw_tensor rwt_tensor(const rwt_job *job, const rwt_set *set, const rwt_view *vie
     memcpy(tensor.stride, view->stride, sizeof tensor.stride);
     return tensor;
 }
+
+rw_tensor rwt_without_batch(rw_tensor tensor) {
+    if (tensor.rank == 0)
+        return tensor;
+    tensor.rank--;
+    for (int axis = 0; axis < tensor.rank; axis++) {
+        tensor.shape[axis] = tensor.shape[axis + 1];
+        tensor.stride[axis] = tensor.stride[axis + 1];
+    }
+    return tensor;
+}
