@@ -1,5 +1,5 @@
-/* Merging attention over two sets of keys on a GPU; the twin of merge_cpu.c. Threads along x share
- * a query of one head, threads along y take queries. */
+/* Merging attention over two sets of keys, on a GPU; the twin of merge_cpu.c. Threads along x share
+ * one query of one head, threads along y take different queries. */
 #include "gpu/dispatch.h"
 #include "gpu/launch.h"
 #include "gpu/vectors.h"
@@ -13,7 +13,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     const rwi_query query = rwi_query_find(live ? item : 0, p.heads, p.seq);
     const float lse_a = p.a.lse[rwi_query_at(p.a.lse_stride, query)];
     const float lse_b = p.b.lse[rwi_query_at(p.b.lse_stride, query)];
-    __syncthreads(); /* merged.lse may be that of a or b */
+    __syncthreads(); /* merged.lse may alias that of a or b */
     if (!live)
         return;
     const bool has_a = lse_a != -INFINITY, has_b = lse_b != -INFINITY;

@@ -6,22 +6,23 @@
 
 #include "shared/kernel.h"
 
-/* A function that is rarely called: apart from its callers, whose registers it does not count among,
- * where a call needs no memory of its own (AMD's takes scratch). */
+/* A rarely called function. It is not inlined where a call needs no stack memory (AMD's uses
+ * scratch), so that its registers do not add to those of its callers. */
 #if defined(__CUDA_ARCH__)
 #define RWI_RARE __noinline__
 #else
 #define RWI_RARE
 #endif
 
-/* Reports that token `token` (b * seq + s, below 2^48) has the id `id`, which makes no sense. What is
- * kept is the first launch that reports and in it the lowest token, however the threads run; all
- * threads that report one token must report the same id.
+/* Reports that token `token` (b * seq + s, below 2^48) has the invalid id `id`. The record keeps
+ * the first launch that reports, and of that launch the lowest token, whatever the order of
+ * threads; all threads that report one token must report the same id.
  *
- * No thread waits for another: lanes of a wave may run in lockstep, where one that waits for its
- * neighbour would wait forever. Each part of the id is kept in one word below the token, so that the
- * lowest token decides every word by itself. The launches of a stream run one after another, so
- * that the first to report is the earliest. */
+ * No thread waits for another: lanes of a wave may run in lockstep, where a lane that waits for its
+ * neighbour would wait forever. Each part of the id is kept in one word below the token bits, so
+ * that the lowest token decides every word independently. Launches of a stream run one after
+ * another, so that the first to report is the earliest.
+ */
 RWI_RARE __device__ inline void rwi_fault_raise(rwi_fault_sink sink, int64_t token, int64_t id) {
     rwi_fault_record *record = sink.record;
     const rwi_fault_word claim = RWI_FAULT_CLAIM(sink.launch, sink.op);
