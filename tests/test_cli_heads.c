@@ -1,4 +1,4 @@
-/* `ropewalk rotate` and `attend` beside a config: whether an axis is that of the heads. */
+/* `ropewalk rotate` and `attend` with a config: whether an axis is that of the heads. */
 #include "harness/program_support.h"
 
 /* 8 heads of q, 2 of k. */
@@ -7,7 +7,7 @@ static const char model[] = "{\"model_type\":\"llama\",\"head_dim\":16,\"num_att
 static const char silent[] = "{\"model_type\":\"llama\",\"head_dim\":16,"
                              "\"max_position_embeddings\":64}";
 
-/* Tensors [1, a, b, 16] of the names "q" and "k", "v" being like k. */
+/* Tensors [1, a, b, 16] named "q" and "k"; v has k's shape. */
 static void write_heads(const int64_t q[2], const int64_t k[2]) {
     const int64_t q_shape[] = {1, q[0], q[1], 16}, k_shape[] = {1, k[0], k[1], 16};
     held tensors[] = {make("q", RW_F32, 4, q_shape), make("k", RW_F32, 4, k_shape),
@@ -19,8 +19,8 @@ static void write_heads(const int64_t q[2], const int64_t k[2]) {
 
 typedef struct heads_row {
     int64_t q[2], k[2];
-    const char *layout; /* NULL: none given */
-    const char *words;  /* NULL: fine */
+    const char *layout; /* NULL: no option */
+    const char *words;  /* NULL: valid */
 } heads_row;
 
 static void check_rows(const char *config, const heads_row *rows, size_t count) {
@@ -45,29 +45,29 @@ static void test_heads(void **state) {
         {{8, 5}, {2, 5}, NULL, NULL},            /* the model */
         {{4, 5}, {1, 5}, NULL, NULL},            /* shards of it */
         {{2, 3}, {1, 3}, "--layout=bhsd", NULL}, /* another */
-        {{5, 8}, {5, 2}, "--layout=bshd", NULL}, /* the other order, as it is said */
+        {{5, 8}, {5, 2}, "--layout=bshd", NULL}, /* the other order, as the option states */
         {{4, 4}, {4, 1}, "--layout=bshd", NULL}, /* another */
-        {{4, 8}, {1, 8}, "--layout=bhsd", NULL}, /* 8 positions, as it is said */
+        {{4, 8}, {1, 8}, "--layout=bhsd", NULL}, /* 8 positions, as the option states */
         {{2, 2}, {1, 2}, "--layout=bhsd", NULL}, /* another */
         {{5, 8}, {5, 2}, NULL, "q has 5 heads as --layout bhsd reads it"},
         {{8, 5}, {5, 2}, NULL, "k has 5 heads as --layout bhsd reads it"},
         {{8, 5}, {2, 5}, "--layout=bshd", "q has 5 heads as --layout bshd reads it"},
         {{16, 5}, {2, 5}, NULL, "expected the config's 8 or a divisor of them"},
         {{2, 8}, {2, 2}, NULL, "q may have 2 heads of 8 positions or the config's 8 heads of 2"},
-        {{4, 8}, {1, 8}, NULL, NULL}, /* k is not the model's in the other order */
-        {{8, 2}, {1, 2}, NULL, NULL}, /* nor is q */
+        {{4, 8}, {1, 8}, NULL, NULL}, /* in the other order k does not match the model */
+        {{8, 2}, {1, 2}, NULL, NULL}, /* nor does q */
     };
     check_rows(model, rows, sizeof rows / sizeof *rows);
 }
 
-/* As many heads of k as of q: the axes of a shard and of the model may agree in everything. */
+/* As many heads of k as of q: both orders may match the model or a shard of it. */
 static void test_equal_heads(void **state) {
     (void)state;
     static const heads_row rows[] = {
         {{4, 8}, {4, 8}, NULL, "expected --layout to say which"},
         {{4, 8}, {4, 8}, "--layout=bhsd", NULL},
         {{4, 8}, {4, 8}, "--layout=bshd", NULL},
-        {{8, 8}, {8, 8}, NULL, NULL}, /* the model in either */
+        {{8, 8}, {8, 8}, NULL, NULL}, /* the model in either order */
         {{4, 6}, {4, 6}, NULL, NULL},
         {{6, 8}, {6, 8}, NULL, "q has 6 heads"},
     };
@@ -76,7 +76,7 @@ static void test_equal_heads(void **state) {
                rows, sizeof rows / sizeof *rows);
 }
 
-/* A config that does not tell the heads has those of its class, 32. */
+/* A config without the number of heads has its class's default, 32. */
 static void test_silent_config(void **state) {
     (void)state;
     static const heads_row rows[] = {{{8, 5}, {4, 5}, NULL, NULL},

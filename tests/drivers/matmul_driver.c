@@ -5,8 +5,8 @@
 
 static const char *const words_layout[] = {"bhsd", "bshd", "hbsd", NULL};
 
-/* wide: the weights are f32, whatever v is. scale: in 1/64, 0: none given. */
-/* A weight of 1 beside many small ones, of values of 1. */
+/* wide: the weights are f32 for any dtype of v. scale: in 1/64; 0: absent. */
+/* A weight of 1 with many small ones, and values of 1. */
 #define SMALL_PARTS (RWT_SPECIAL + 1)
 
 static const char *const words_values[] = {"ordinary", "special", "small_parts", NULL};
@@ -87,10 +87,10 @@ static void weighted_fill(rwt_job *job) {
         rwt_buffer_set(job, plan->b.buffer, n, 1.0);
 }
 
-/* One element of the product: factors a[row, k] and b[k, column] or b[column, k]. An Inf beside
- * anything but numbers of one sign may be Inf or NaN by the order of the sums; the sum is then only
- * not finite. Sums of f32 that pass its range on the way are left out of the special values' cases.
- */
+/* Expects one element of the product: factors a[row, k] and b[k, column] or b[column, k]. If Inf
+ * occurs with terms of the other sign, or with NaN, the result may be Inf or NaN depending on the
+ * order of summation: then it is only expected to be nonfinite. Cases of special values exclude
+ * sums that overflow f32 on the way. */
 static void expect_element(rwt_job *job, bool transposed, int64_t b, int64_t h, int64_t row,
                            int64_t column) {
     const matmul_case *c = matmul_case_of(&job->c);
