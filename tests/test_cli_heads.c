@@ -49,9 +49,9 @@ static void test_heads(void **state) {
         {{4, 4}, {4, 1}, "--layout=bshd", NULL}, /* another */
         {{4, 8}, {1, 8}, "--layout=bhsd", NULL}, /* 8 positions, as the option states */
         {{2, 2}, {1, 2}, "--layout=bhsd", NULL}, /* another */
-        {{5, 8}, {5, 2}, NULL, "q has 5 heads as --layout bhsd reads it"},
-        {{8, 5}, {5, 2}, NULL, "k has 5 heads as --layout bhsd reads it"},
-        {{8, 5}, {2, 5}, "--layout=bshd", "q has 5 heads as --layout bshd reads it"},
+        {{5, 8}, {5, 2}, NULL, "q has 5 heads with --layout bhsd"},
+        {{8, 5}, {5, 2}, NULL, "k has 5 heads with --layout bhsd"},
+        {{8, 5}, {2, 5}, "--layout=bshd", "q has 5 heads with --layout bshd"},
         {{16, 5}, {2, 5}, NULL, "expected the config's 8 or a divisor of them"},
         {{2, 8}, {2, 2}, NULL, "q may have 2 heads of 8 positions or the config's 8 heads of 2"},
         {{4, 8}, {1, 8}, NULL, NULL}, /* in the other order k does not match the model */
@@ -64,7 +64,7 @@ static void test_heads(void **state) {
 static void test_equal_heads(void **state) {
     (void)state;
     static const heads_row rows[] = {
-        {{4, 8}, {4, 8}, NULL, "expected --layout to say which"},
+        {{4, 8}, {4, 8}, NULL, "expected --layout to select one"},
         {{4, 8}, {4, 8}, "--layout=bhsd", NULL},
         {{4, 8}, {4, 8}, "--layout=bshd", NULL},
         {{8, 8}, {8, 8}, NULL, NULL}, /* the model in either order */
@@ -92,5 +92,5 @@ int main(void) {
         cmocka_unit_test(test_equal_heads),
         cmocka_unit_test(test_silent_config),
     };
-    return cmocka_run_group_tests_name("heads beside a config", tests, make_folder, remove_folder);
+    return cmocka_run_group_tests_name("heads with a config", tests, make_folder, remove_folder);
 }

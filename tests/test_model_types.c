@@ -210,9 +210,9 @@ static void test_without_rope(void **state) {
         {"{\"model_type\":\"xlm-roberta\"}", "learned position embeddings"},
         {"{\"model_type\":\"bert\",\"position_embedding_type\":\"absolute\"}", "has learned"},
         {"{\"model_type\":\"bert\",\"position_embedding_type\":\"alibi\"}",
-         "position_embedding_type is alibi, which is not known of model_type bert"},
+         "position_embedding_type is alibi, which is unknown for model_type bert"},
         {"{\"model_type\":\"xlm-roberta\",\"position_embedding_type\":\"rotary\"}",
-         "position_embedding_type is rotary, which is not known of model_type xlm-roberta"},
+         "position_embedding_type is rotary, which is unknown for model_type xlm-roberta"},
         {"{\"model_type\":\"dbrx\",\"attn_config\":{\"alibi\":true}}", "alibi is true"},
         {"{\"model_type\":\"vit\"}", "learned position embeddings"},
         {"{\"model_type\":\"whisper\"}", "learned position embeddings"},
@@ -237,16 +237,16 @@ static void test_without_rope(void **state) {
          "learned position embeddings"},
         {"{\"model_type\":\"qwen2_vl_vision\"}", "image patches"},
         {"{\"model_type\":\"ernie4_5_vl_moe\"}", "order of axes"},
-        {"{\"model_type\":\"clvp_encoder\"}", "turns v"},
+        {"{\"model_type\":\"clvp_encoder\"}", "rotates v"},
         {"{\"model_type\":\"esmfold2\"}", "atoms"},
         {"{\"model_type\":\"lightglue\"}", "keypoints"},
         {"{\"model_type\":\"musicflamingo\"}", "timestamps"},
         {"{\"model_type\":\"wav2vec2-conformer\"}", "before q and k"},
-        {"{\"model_type\":\"qwen2_5_omni_dit\"}", "first head alone"},
-        {"{\"model_type\":\"qwen2_5_omni_token2wav\"}", "first head alone"},
+        {"{\"model_type\":\"qwen2_5_omni_dit\"}", "only the first head"},
+        {"{\"model_type\":\"qwen2_5_omni_token2wav\"}", "only the first head"},
         {"{\"model_type\":\"qwen2_5_omni_token2wav\",\"dit_config\":{\"head_dim\":64}}",
-         "qwen2_5_omni_dit turns the first head alone, by interleaved pairs"},
-        {"{\"model_type\":\"blt\"}", "made of other models"},
+         "qwen2_5_omni_dit rotates only the first head, by interleaved pairs"},
+        {"{\"model_type\":\"blt\"}", "consists of other models"},
         {"{\"model_type\":\"blip-2\"}", "opt has learned position embeddings"},
         {"{\"model_type\":\"olmo_hybrid\",\"rope_parameters\":{\"rope_theta\":null,"
          "\"rope_type\":\"default\"}}",
@@ -285,7 +285,7 @@ static void test_switched_on(void **state) {
 
 /* A model of several parts returns its language model's config, or the defaults of that model's
  * class. */
-static void test_wholes(void **state) {
+static void test_composite_models(void **state) {
     (void)state;
     static const struct {
         const char *text;
@@ -475,12 +475,12 @@ static void test_lenient_json(void **state) {
         {"{\"model_type\":\"llama\",\"rope_theta\":-Infinity}", "rope_theta is -Infinity"},
         {"{\"model_type\":\"llama\",\"rope_theta\":1e999}", "rope_theta is Infinity"},
         {"{\"model_type\":\"llama\",\"head_dim\":123456789012345678901234567890}", "head_dim"},
-        {"{\"model_type\":\"lla\\u0000ma\"}", "model_type is a string with NUL in it"},
-        {"{\"model_type\":\"llama\\u0000\"}", "model_type is a string with NUL in it"},
-        {"{\"model_type\":\"llama\\ud800\"}", "is not known"},
+        {"{\"model_type\":\"lla\\u0000ma\"}", "model_type is a string that contains NUL"},
+        {"{\"model_type\":\"llama\\u0000\"}", "model_type is a string that contains NUL"},
+        {"{\"model_type\":\"llama\\ud800\"}", "is unknown"},
         {"{\"model_type\":\"llama\",\"layer_types\":[\"full_attention\\u0000\"]}",
          "layer_types[0]"},
-        {"{\"model_type\":\"esm\",\"position_embedding_type\":\"rotary\\u0000\"}", "with NUL"},
+        {"{\"model_type\":\"esm\",\"position_embedding_type\":\"rotary\\u0000\"}", "contains NUL"},
         {"{\"model_type\":\"llama\",\"x\":\"\\ud80\"}", "not JSON"},
         {"{\"model_type\":\"llama\",\"x\":\"\\ud80", "not JSON"},
         {"{\"model_type\":\"llama\",NaN:1}", "not JSON"},
@@ -535,7 +535,7 @@ int main(void) {
         cmocka_unit_test(test_unknown_models),
         cmocka_unit_test(test_without_rope),
         cmocka_unit_test(test_switched_on),
-        cmocka_unit_test(test_wholes),
+        cmocka_unit_test(test_composite_models),
         cmocka_unit_test(test_axes),
         cmocka_unit_test(test_names_of_old_files),
         cmocka_unit_test(test_lenient_json),

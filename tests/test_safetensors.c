@@ -149,9 +149,9 @@ static void test_sentences(void **state) {
         {"{\"q\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
          "\"k\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[4,16]}}",
          16, "overlaps"},
-        {ONE("\"F32\"", "[3]", "[4,16]"), 16, "hole"},
+        {ONE("\"F32\"", "[3]", "[4,16]"), 16, "gap"},
         {ONE("\"F32\"", "[3]", "[0,12]"), 16, "4 bytes at its end"},
-        {ONE("\"F32\"", "[5]", "[0,20]"), 16, "beyond the end"},
+        {ONE("\"F32\"", "[5]", "[0,20]"), 16, "exceeds the end"},
         {ONE("\"F32\"", "[0,-4]", "[0,0]"), 0, "shape"},
         {ONE("\"F32\"", "[5]", "[0,16]"), 16, "do not fit"},
     };

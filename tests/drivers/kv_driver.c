@@ -562,7 +562,7 @@ static const char *rope_append_invalid(const rwt_case *row) {
     if (c->q_heads < 0 || c->max_positions < 1)
         return "q_heads is negative, or max_positions is 0";
     if (d < 2 || d % 2 || d / 2 > MAX_FREQUENCIES || c->start < 0 || c->start + d > c->head_dim)
-        return "the rotary window must be even and lie in the head";
+        return "the rotary window must be even and inside the head";
     rwt_id_shape shape = {c->batch, c->seq, c->axes ? 3 : 1, c->layout == LAYOUT_SHD,
                           c->max_positions};
     return rwt_ids_invalid(id_fields(c), &shape);

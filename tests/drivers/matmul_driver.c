@@ -177,9 +177,9 @@ static const char *invalid(const rwt_case *row) {
     if (c->group < 1 || c->heads % c->group != 0)
         return "group must divide heads";
     if (c->values == RWT_SPECIAL && (c->dtype != RW_F16 || c->out_dtype != RW_F32))
-        return "special values whose products lie within f32 are those of f16";
+        return "special values require f16: products of others overflow f32";
     if (c->values == SMALL_PARTS && (c->layout || c->stride || c->out_dtype != RW_F32))
-        return "small parts lie one after another and show in f32";
+        return "small parts must be contiguous, and in f32";
     return NULL;
 }
 

@@ -7,19 +7,20 @@ static const char *window_invalid(const rope_case *c) {
     if (c->head_dim < 1 || d < 2 || d % 2 || d / 2 > ROPE_MAX_FREQUENCIES)
         return "the rotary width must be even, from 2 to 1024";
     if (c->start < 0 || c->start + d > c->head_dim)
-        return "the rotary window must lie in the head";
+        return "the rotary window must be inside the head";
     if (c->type == RW_ROPE_PROPORTIONAL && c->rotary_dim)
-        return "proportional turns the whole head";
+        return "proportional rotates the whole head";
     if ((c->type == RW_ROPE_DYNAMIC || c->from == 1 + RW_ROPE_DYNAMIC) && d == 2)
         return "dynamic needs a rotary width over 2";
     if (c->axes == RW_ROPE_AXES_VISION_2D) {
         bool plain = c->type == RW_ROPE_DEFAULT || c->type == RW_ROPE_LINEAR;
         if (!plain || c->factors || c->from > 1 + RW_ROPE_LINEAR || d % 4)
-            return "vision_2d goes with default or linear and a rotary width of whole fours";
+            return "vision_2d requires default or linear and a rotary width that is a multiple of "
+                   "four";
     }
     bool whole = c->type == RW_ROPE_PROPORTIONAL || c->from == 1 + RW_ROPE_PROPORTIONAL;
     if (c->from && whole && (c->rotary_dim || c->partial))
-        return "re-rotation from or to proportional turns the whole head";
+        return "re-rotation from or to proportional rotates the whole head";
     return NULL;
 }
 

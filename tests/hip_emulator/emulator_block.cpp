@@ -236,7 +236,7 @@ static bool report_instruction(int index, const char *what) {
 static bool report_spin(int held) {
     char sentence[600];
     snprintf(sentence, sizeof sentence,
-             "lanes of a wave wait for thread %d, which lockstep holds back behind %s", held,
+             "lanes of a wave wait for thread %d, which lockstep holds back after %s", held,
              describe(&threads[held].call).buffer);
     report(sentence);
     return false;

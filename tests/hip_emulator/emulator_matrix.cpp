@@ -104,7 +104,7 @@ template <typename Layout, typename Type> static const char *multiply(void *cons
         for (int i = 0; i < Layout::B; i++)
             sound = b.put(Layout::b(lane, i), product->b[i]) && sound;
         if (!sound)
-            return "lanes 16 to 31 must bring the a and b of lanes 0 to 15";
+            return "lanes 16 to 31 must have the a and b of lanes 0 to 15";
     }
     for (int lane = 0; lane < Layout::LANES; lane++) {
         hip_emulator_product *product = (hip_emulator_product *)lanes[lane];
@@ -150,7 +150,7 @@ template <bool TRANSPOSED> static const char *load_matrices(void *const *lanes) 
     for (int lane = 0; lane < 32; lane++) {
         const void *row = ((const hip_emulator_rows *)lanes[lane])->row;
         if ((uintptr_t)row % 16 != 0)
-            return "a row does not lie on 16 bytes";
+            return "a row is not aligned to 16 bytes";
         memcpy(rows[lane], row, sizeof rows[lane]);
     }
     for (int lane = 0; lane < 32; lane++)

@@ -250,7 +250,7 @@ static void test_copies_that_differ(void **) {
     scatter<wmma_f16>(m, lanes);
     lanes.data[19].b[7] = 1;
     assert_launch_fails("copies", product_kernel<wmma_f16>, warpSize,
-                        "lanes 16 to 31 must bring the a and b of lanes 0 to 15", lanes.data, -1);
+                        "lanes 16 to 31 must have the a and b of lanes 0 to 15", lanes.data, -1);
 }
 
 static __global__ void modifiers_kernel(void) {
@@ -317,7 +317,7 @@ static void test_ldmatrix_alignment(void **) {
                        out.data, 4);
     const output output = release_stderr(capture);
     assert_int_equal(hipDeviceSynchronize(), hipErrorAssert);
-    assert_contains(output.text, "a row does not lie on 16 bytes");
+    assert_contains(output.text, "a row is not aligned to 16 bytes");
 }
 
 /* ---- architectures ---- */
