@@ -1,4 +1,4 @@
-# Reads the assembly that LLVM writes for an AMD GPU and prints a line a kernel:
+# Reads the assembly that LLVM writes for an AMD GPU and prints one line per kernel:
 #
 #   NAME MATRIX VECTOR LDS MEMORY SCALAR
 #

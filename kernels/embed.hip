@@ -1,5 +1,5 @@
 /* Position embeddings that are added to the hidden states, on a GPU; the twin of embed_cpu.c. One
- * block a token. */
+ * block per token. */
 #include "embed_params.h"
 #include "gpu/dispatch.h"
 #include "gpu/faults.h"
@@ -72,7 +72,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     }
 }
 
-/* One block a token, with `steps` units of work in it. */
+/* One block per token, with `steps` units of work in it. */
 static rwi_launch_shape shape_for(rwi_op op, const rwi_embed_rows &rows, int64_t steps) {
     return rwi_launch_rows(op, rwi_embed_work(&rows).items,
                            dim3((uint32_t)rwi_min(steps, RWI_BLOCK)));

@@ -1,4 +1,4 @@
-/* The KV cache on a GPU; the twin of kv_cpu.c. One block a token: threads along x share a head,
+/* The KV cache on a GPU; the twin of kv_cpu.c. One block per token: threads along x share a head,
  * threads along y take different heads. */
 #include "gpu/dispatch.h"
 #include "gpu/faults.h"

@@ -183,7 +183,7 @@ __device__ static inline uint32_t max_over_block(const float (&x)[RWI_MX_GROUP])
     return most;
 }
 
-/* The codes of eight elements, one a byte. */
+/* The codes of eight elements, one per byte. */
 template <rw_mx_format F>
 __device__ static inline uint64_t encode_group(const float (&x)[RWI_MX_GROUP], uint8_t scale) {
     if (scale == 255)

@@ -31,7 +31,7 @@ static run find_run(const rwi_mx_params *p, int64_t begin, int64_t end) {
  * bf16 is built from 16-bit integers, twice as many at a time as f32.
  */
 
-/* Expands eight 6-bit codes to one a byte. */
+/* Expands eight 6-bit codes to one per byte. */
 RWI_INLINE uint64_t spread_sixes(uint64_t packed) {
     packed = (packed & 0xFFFFFFu) | (packed & 0xFFFFFF000000u) << 8;
     packed = (packed & 0x00000FFF00000FFFu) | (packed & 0x00FFF00000FFF000u) << 4;
@@ -233,7 +233,7 @@ RWI_INLINE uint32_t largest_bits(const float *values) {
     return largest;
 }
 
-/* Packs the codes of consecutive blocks, one a byte, into consecutive memory. */
+/* Packs the codes of consecutive blocks, one per byte, into consecutive memory. */
 RWI_INLINE void pack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const uint8_t *encoded,
                             int64_t count, uint8_t *codes) {
     const uint16_t *pairs = (const uint16_t *)(const void *)encoded;

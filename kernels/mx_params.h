@@ -121,7 +121,7 @@ RWI_INLINE uint32_t rwi_mx_encode(rw_mx_format format, float value) {
 
 /* ---- packing ---- */
 
-/* Packs eight codes, one a byte, from the lowest bit on. */
+/* Packs eight codes, one per byte, from the lowest bit on. */
 RWI_INLINE uint64_t rwi_mx_pack(rw_mx_format format, uint64_t codes) {
     int bits = rwi_mx_element_of(format).bits;
     if (bits == 4) {
@@ -153,7 +153,7 @@ RWI_INLINE rwi_mx_quads rwi_mx_quads_of(rw_mx_format format, rw_mx_nibbles nibbl
     return quads;
 }
 
-/* Packs a group's codes, given one a byte in the order of rwi_mx_quads, as stored in memory. */
+/* Packs a group's codes, given one per byte in the order of rwi_mx_quads, as stored in memory. */
 RWI_INLINE uint64_t rwi_mx_pack_group(rw_mx_format format, rw_mx_nibbles nibbles, uint64_t word) {
     if (format == RW_MXFP4_E2M1 && nibbles == RW_MX_SPLIT)
         word |= word >> 28; /* the second four next to the first */

@@ -184,7 +184,7 @@ __device__ static inline void load_share(const void *data, const norm_share &sha
         rwi_load_packed(data, k < share.count ? share.column(k) : 0, x[k]);
 }
 
-/* Rows of at most COUNT vectors a thread. */
+/* Rows of at most COUNT vectors per thread. */
 template <rw_dtype D, int VEC, int COUNT, bool RESIDUAL>
 static __global__ void __launch_bounds__(KEPT_THREADS)
     kept_kernel(rw_rms_norm_params p, rwi_fault_sink) {

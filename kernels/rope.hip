@@ -1,5 +1,5 @@
-/* Rotary position embedding on a GPU; the twin of rope_cpu.c. One block a token: a thread holds the
- * rotations of its pairs and rotates these pairs in several heads of q and k. */
+/* Rotary position embedding on a GPU; the twin of rope_cpu.c. One block per token: a thread holds
+ * the rotations of its pairs and rotates these pairs in several heads of q and k. */
 #include "gpu/dispatch.h"
 #include "gpu/faults.h"
 #include "gpu/launch.h"

@@ -358,7 +358,7 @@ inline constexpr int elements_of = VEC > 1 ? (FULL ? 16 : 32) : (FULL ? 4 : 16);
 /* Threads of a block where a row needs more than RWI_BLOCK. */
 #define LARGE_BLOCK 512
 
-/* Threads along x share a row, with `elements` elements a thread; threads along y take different
+/* Threads along x share a row, with `elements` elements per thread; threads along y take different
  * rows. */
 static rwi_launch_shape shape_of(const rw_softmax_params &p, int elements) {
     uint32_t x = RWI_BLOCK / RWI_TILE_ROWS;

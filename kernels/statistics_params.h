@@ -5,7 +5,7 @@
 #include "shared/dtype.h"
 #include "shared/ids.h"
 
-/* One value a head; data NULL: not requested. */
+/* One value per head; data NULL: not requested. */
 typedef struct rwi_head_values {
     float *data; /* [batch, heads] */
     int64_t stride[2];

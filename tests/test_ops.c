@@ -1,7 +1,7 @@
 /* Every case of every driver, on the backend that ROPEWALK_BACKEND names and on each of its ISAs.
  *
  * ROPEWALK_TEST_TIER=quick|full|large [large], ROPEWALK_TEST_FROM=<the lowest tier> [quick],
- * ROPEWALK_TEST_RANDOM=<cases an operation> and ROPEWALK_TEST_SEED select the cases;
+ * ROPEWALK_TEST_RANDOM=<cases per operation> and ROPEWALK_TEST_SEED select the cases;
  * ROPEWALK_TEST_ACROSS=1 runs every usable backend and compares their results with each other.
  */
 #include "harness/harness.h"

@@ -5,7 +5,7 @@
 #include "kernels.h"
 #include <ropewalk/context.h>
 
-/* The kernels of one instruction set, one slot an operation: items [begin, end) of the work. */
+/* The kernels of one instruction set, one slot per operation: items [begin, end) of the work. */
 typedef struct rwi_cpu_kernels {
 #define RW_OP(op)                                                                                  \
     void (*op)(const rw_##op##_params *params, int64_t begin, int64_t end, rwi_fault_sink *sink);

@@ -4,8 +4,8 @@
 
 #include <stdint.h>
 
-/* Runs body(task, begin, end) over [0, items), divided into one contiguous range a thread. With one
- * thread it runs in the calling thread. */
+/* Runs body(task, begin, end) over [0, items), divided into one contiguous range per thread. With
+ * one thread it runs in the calling thread. */
 void rwi_parallel_for(int num_threads, int64_t items,
                       void (*body)(const void *task, int64_t begin, int64_t end), const void *task);
 

@@ -1,5 +1,5 @@
 /* Combines the partial results of attention split over the keys, on a GPU; the twin of
- * attention_combine_cpu.c. One block a row. */
+ * attention_combine_cpu.c. One block per row. */
 #include "attention/attention_params.h"
 #include "attention/attention_store.h"
 #include "gpu/faults.h"

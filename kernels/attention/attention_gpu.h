@@ -475,7 +475,7 @@ static __global__ void __launch_bounds__((attention_shape<D, WIDTH, FEW, UNIT>::
     const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
     attention_thread<Shape> mine;
     begin_block(launch, item, t, sink);
-    /* AMD: keeping the parameters in every thread would need too many scalar registers. */
+    /* On AMD the parameters would need too many scalar registers: read from shared memory. */
     const attention_launch &near = Shape::PARAMETERS_NEAR ? launch : t.launch;
     begin_thread<Shape>(near.op, mine);
     attention_stage_q<Shape>(near, t, tiles.q);

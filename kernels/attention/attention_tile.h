@@ -21,7 +21,7 @@ struct attention_launch {
 /* WIDTH: the maximum number of columns of q, k and v. FEW: 16 rows, shared by all waves, each of
  * which takes different keys; else each wave has its own rows and takes all keys.
  *
- * An AMD GPU has 64 KiB of shared memory a block; NVIDIA's 227 KiB hold tiles of k and of v that
+ * An AMD GPU has 64 KiB of shared memory per block; NVIDIA's 227 KiB hold tiles of k and of v that
  * are copied asynchronously.
  */
 template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT> struct attention_shape {

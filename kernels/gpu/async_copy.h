@@ -15,8 +15,7 @@ __device__ static inline void rwi_async_copy_16(void *to, const void *from, bool
                  "r"(bytes)
                  : "memory");
 #elif defined(__HIP_PLATFORM_AMD__) && defined(__HIP_DEVICE_COMPILE__)
-    /* The pointer may come from shared memory: the compiler then does not know that it
-     * is global. */
+    /* The pointer may come from shared memory; then the compiler does not know it to be global. */
     typedef uint32_t words __attribute__((ext_vector_type(4)));
     typedef const __attribute__((address_space(1))) words *global_words;
     words x = {0, 0, 0, 0};

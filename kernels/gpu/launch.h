@@ -53,7 +53,7 @@ typedef struct rwi_launch_shape {
     size_t shared_bytes; /* of HIP_DYNAMIC_SHARED */
 } rwi_launch_shape;
 
-/* One block a row (for example, a token): kernels return where rwi_block_row() is past the last. */
+/* One block per row (e.g. a token): kernels return where rwi_block_row() is past the last. */
 static inline rwi_launch_shape rwi_launch_rows(rwi_op op, int64_t rows, dim3 block) {
     const int64_t most_blocks = 1 << 22; /* along x, so that x has fewer than 2^32 threads */
     rwi_launch_shape shape = {op, dim3(1), block, 0};
@@ -80,7 +80,7 @@ __device__ inline int64_t rwi_block_line() {
     return (int64_t)blockIdx.z * gridDim.y + blockIdx.y;
 }
 
-/* One thread an item: kernels return where rwi_item() is past the last. */
+/* One thread per item: kernels return where rwi_item() is past the last. */
 static inline rwi_launch_shape rwi_launch_items(rwi_op op, int64_t items) {
     return rwi_launch_rows(op, rwi_ceil_div(items, RWI_BLOCK), dim3(RWI_BLOCK));
 }

@@ -16,7 +16,7 @@
  *                           elements and start `pitch` elements apart, on multiples of 16 bytes
  *   values(out, w, v, pitch, scratch)
  *                           out[n] += w v, for columns 16 n to 16 n + 15. w, rounded to D, has 16
- *                           keys a product; v has one row a key. `scratch`: rwi_mma_scratch()
+ *                           keys per product; v has one row per key. `scratch`: rwi_mma_scratch()
  *                           floats of shared memory for this wave alone. Every thread of the block
  *                           must call it
  *   reduce_max(x), reduce_sum(x)

@@ -16,7 +16,7 @@
 #define RWI_TILE_MAX_STEPS 16
 #define RWI_TILE_BLOCKS 1024
 
-/* The maximum number of rows of a block, hence at least 256 / 32 threads a row. */
+/* The maximum number of rows of a block, hence at least 256 / 32 threads per row. */
 #define RWI_TILE_ROWS 32
 
 typedef struct rwi_row_tiles {

@@ -69,7 +69,7 @@ RWI_INLINE float rwi_f16_to_f32(uint16_t bits) {
 RWI_INLINE uint16_t rwi_f32_to_f16(float value) {
 #if defined(__HIP_DEVICE_COMPILE__) && __HIP_DEVICE_COMPILE__
     /* Up to version 22 clang compiles a product that is rounded to f16 to v_fma_mixlo_f16(a, b,
-     * +0), which makes -0 +0. The asm hides from it that `value` is a product. */
+     * +0), which changes -0 to +0. The asm hides from it that `value` is a product. */
     __asm__("" : "+v"(value));
 #endif
     _Float16 half = (_Float16)value;

@@ -4,7 +4,7 @@
 
 #include "shared/ids.h"
 
-/* The pages that hold a sequence's positions; a contiguous cache has one page a sequence. */
+/* The pages that hold a sequence's positions; a contiguous cache has one page per sequence. */
 typedef struct rwi_kv_pages {
     rwi_ids table;     /* [1, batch, max_pages]; absent: page b */
     int64_t num_pages; /* number of existing pages */

@@ -15,7 +15,7 @@ extern "C" {
 int64_t rwt_rope_frequencies(const rw_rope_spec *spec, int64_t seq_len, double *inv_freq,
                              double *attention_factor);
 
-/* The number of ids a token has. */
+/* The number of ids of a token. */
 int64_t rwt_rope_num_axes(const rw_rope_spec *spec);
 
 /* The id that frequency i of `count` uses. */
