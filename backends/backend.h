@@ -17,9 +17,8 @@ typedef enum rwi_op {
     RWI_NUM_OPS
 } rwi_op;
 
-/* What a library and its modules compare: a number of this file's own, raised when its functions
- * change, and the size of every operation's params, so that a module which was built from others is
- * not loaded. */
+/* The ABI of modules: a version, which is raised when the functions in this file change, and the
+ * size of every operation's params, so that a module built from other sources is not loaded. */
 enum {
     RWI_BACKEND_ABI = 1 * 1000000
 #define RW_OP(op, dtypes) +(RWI_OP_##op + 1) * (int)sizeof(rw_##op##_params)
@@ -29,15 +28,15 @@ enum {
 
 typedef struct rwi_backend rwi_backend;
 
-/* What every backend's device starts with; the backend appends its own state. */
+/* The first member of every backend's device; the backend appends its own state. */
 typedef struct rwi_device {
     const rwi_backend *backend;
-    rw_message error; /* the sentence of the last call that failed */
+    rw_message error; /* error sentence of the last call that failed */
     char name[128];   /* the device's own name */
     char platform[16];
     int index;
     int num_threads; /* CPU backend */
-    int parts;       /* pieces of work that keep it busy; does not depend on num_threads */
+    int parts;       /* pieces of work that keep it busy; independent of num_threads */
 } rwi_device;
 
 /* The first fault since the last synchronize. */
@@ -49,12 +48,12 @@ typedef struct rwi_fault {
 
 typedef struct rwi_open_options {
     int index;
-    int num_threads; /* 0: every core allowed */
+    int num_threads; /* 0: every core that the process may use */
     rw_cpu_isa isa;  /* DEFAULT: the best */
 } rwi_open_options;
 
-/* Every function that returns a status puts a sentence into device->error (open and device_count:
- * into `message`) when it fails. */
+/* Every function that returns a status writes a sentence to device->error when it fails (open and
+ * device_count: to `message`). */
 struct rwi_backend {
     uint32_t abi;
     const char *name; /* "cpu", "hip" */
@@ -78,7 +77,7 @@ struct rwi_backend {
 
 extern const rwi_backend rwi_cpu_backend;
 
-/* The one symbol of a backend module; returns NULL where `abi` is not the module's own. */
+/* The only symbol that a backend module exports; returns NULL if `abi` is not the module's ABI. */
 RW_API const rwi_backend *rw_backend_entry(uint32_t abi);
 
 #ifdef __cplusplus

@@ -1,16 +1,17 @@
-# Reads the assembly that LLVM writes for an AMD GPU and prints a line a kernel:
+# Reads the assembly that LLVM writes for an AMD GPU and prints one line per kernel:
 #
 #   NAME MATRIX VECTOR LDS MEMORY SCALAR
 #
-# the instructions of its main loop by kind: the innermost loop, loops within it included, that holds
-# half of the kernel's matrix instructions or, where there are none, of its 16-byte accesses of memory;
-# the whole kernel where no loop does. An instruction of a loop within counts once, as it stands there. With
-# -v folder=FOLDER the loop's instructions go to FOLDER/NAME.s, for llvm-mca.
+# the number of instructions of its main loop by kind. The main loop is the innermost loop that
+# contains, together with the loops inside it, half of the kernel's matrix instructions or, if there
+# are none, of its 16-byte memory accesses; the whole kernel if no loop does. An instruction counts
+# once, also inside an inner loop. With -v folder=FOLDER the instructions of the loop are written to
+# FOLDER/NAME.s, for llvm-mca.
 #
-# LLVM says in comments to which loop a block belongs:
-#   .LBB4_599:   ;   Parent Loop BB4_255 Depth=1      a header tells the loops around it, and itself:
+# LLVM states in comments which loop a block belongs to:
+#   .LBB4_599:   ;   Parent Loop BB4_255 Depth=1      a header lists outer loops, then itself
 #                ; =>  This Inner Loop Header: Depth=2
-#   ; %bb.600:   ;   in Loop: Header=BB4_599 Depth=2  other blocks the innermost loop that they are in
+#   ; %bb.600:   ;   in Loop: Header=BB4_599 Depth=2  other blocks name their innermost loop
 
 function kind_of(op) {
     if (op ~ /^v_(mfma|smfmac|wmma|swmmac)/) return "matrix"
@@ -21,7 +22,7 @@ function kind_of(op) {
     return "none"
 }
 
-# Adds a block's counts to the loop `header` and to those around it; "": to the kernel alone.
+# Adds a block's counts to the loop `header` and to those around it; "": to the kernel only.
 function count_block(    kind, header) {
     for (kind in in_block) {
         total[kind] += in_block[kind]

@@ -1,4 +1,4 @@
-# What the scripts in this folder share; sourced, not run.
+# Common functions of the scripts in this folder; sourced, not run.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -15,7 +15,7 @@ installed() {
     dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'
 }
 
-# Installs the packages that are missing, as root or with sudo; returns 1 where that fails.
+# Installs missing packages, as root or with sudo; returns 1 on failure.
 install_packages() {
     local missing=() name as_root=()
     for name; do
@@ -23,7 +23,7 @@ install_packages() {
     done
     [ ${#missing[@]} -eq 0 ] && return 0
     command -v apt-get >/dev/null || {
-        echo "ropewalk: apt-get is not here; install by hand: ${missing[*]}" >&2
+        echo "ropewalk: there is no apt-get; install these packages manually: ${missing[*]}" >&2
         return 1
     }
     [ "$(id -u)" -eq 0 ] || as_root=(sudo)

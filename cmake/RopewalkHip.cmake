@@ -1,14 +1,15 @@
-# The HIP backend: libropewalk-hip.so from the .hip files of kernels/ and backends/hip/, for one platform.
+# The HIP backend: libropewalk-hip.so from the .hip files of kernels/ and backends/hip/, for one
+# platform.
 #
-#   ROPEWALK_HIP                 auto (amd where a HIP compiler is found, else off), off, amd, nvidia,
-#                                emulated
+#   ROPEWALK_HIP                 auto (amd where a HIP compiler is found, else off), off, amd,
+#                                nvidia or emulated
 #   ROPEWALK_HIP_COMPILER        amd: hipcc, or a clang++ with the AMDGPU target
-#   ROPEWALK_HIP_ARCHITECTURES   amd: what to build for; what the toolchain does not know is left out
+#   ROPEWALK_HIP_ARCHITECTURES   amd: architectures; those that the toolchain lacks are left out
 #   ROPEWALK_HIP_FLAGS           more flags for the .hip files, amd and nvidia
 #   CMAKE_CUDA_ARCHITECTURES     nvidia [90]
 #
-# The sources are the same for all; the platform is an include path. Sets ROPEWALK_HIP_PLATFORM: amd,
-# nvidia or emulated where the target ropewalk-hip exists, else empty.
+# The sources are the same for all platforms; an include path selects the platform. Sets
+# ROPEWALK_HIP_PLATFORM: amd, nvidia or emulated if the target ropewalk-hip exists, else empty.
 
 set(ROPEWALK_HIP_ARCHITECTURES "gfx90a;gfx942;gfx950;gfx1030;gfx1100;gfx1201" CACHE STRING
     "Architectures of the amd platform")
@@ -18,15 +19,15 @@ file(GLOB ROPEWALK_HIP_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*
      ${PROJECT_SOURCE_DIR}/kernels/*/*.hip ${PROJECT_SOURCE_DIR}/backends/hip/*.hip)
 set(ROPEWALK_HIP_INCLUDES ${PROJECT_SOURCE_DIR}/include ${ROPEWALK_INTERNAL_INCLUDES})
 
-# What every platform's compiler is told, in gcc's words: kernels move 16 bytes at a time through
-# pointers to other types. Guards of static variables, which nvcc puts where kernels are launched, are
-# the C++ library's.
+# Flags for every platform's compiler, in gcc's syntax. No strict aliasing: kernels move 16 bytes at
+# a time through pointers to other types. No thread-safe statics: nvcc defines static variables
+# where kernels are launched, and their guards would require the C++ library.
 set(ROPEWALK_HIP_HOST_FLAGS -Wall -Wextra -fPIC -fno-exceptions -fno-rtti -fvisibility=hidden
     -fno-strict-aliasing -fno-threadsafe-statics)
 
 # ---- emulated ----
 
-# The emulator, for targets that run kernels on the CPU.
+# Links a target that runs kernels on the CPU with the emulator.
 function(ropewalk_link_hip_emulator target)
   if(NOT TARGET ropewalk-hip-emulator)
     set(folder ${PROJECT_SOURCE_DIR}/tests/hip_emulator)
@@ -44,7 +45,7 @@ endfunction()
 function(ropewalk_add_hip_emulated)
   set_source_files_properties(${ROPEWALK_HIP_SOURCES} PROPERTIES LANGUAGE CXX)
   add_library(ropewalk-hip MODULE ${ROPEWALK_HIP_SOURCES})
-  # #pragma unroll is the GPU compilers' own.
+  # #pragma unroll is specific to GPU compilers.
   target_compile_options(ropewalk-hip PRIVATE ${ROPEWALK_HIP_HOST_FLAGS} -Wno-unknown-pragmas)
   target_include_directories(ropewalk-hip PRIVATE ${ROPEWALK_HIP_INCLUDES})
   target_link_libraries(ropewalk-hip PRIVATE ropewalk-flags)
@@ -52,9 +53,9 @@ function(ropewalk_add_hip_emulated)
   message(STATUS "HIP: emulated on the CPU, for tests")
 endfunction()
 
-# ---- amd and nvidia: compilers of their own ----
+# ---- amd and nvidia: separate compilers ----
 
-# Compiles every .hip file by `command` and links the objects by the C compiler, with `ARGN`.
+# Compiles every .hip file with `command` and links the objects with the C compiler, with `ARGN`.
 function(ropewalk_add_hip_module command)
   set(objects)
   foreach(source IN LISTS ROPEWALK_HIP_SOURCES)
@@ -100,8 +101,8 @@ function(ropewalk_probe_hip architecture result)
   endif()
 endfunction()
 
-# A plain clang does not know where the device libraries lie, and a distribution's may lack the
-# younger architectures.
+# A plain clang does not find the device libraries, and a distribution's may lack newer
+# architectures.
 function(ropewalk_find_device_libs result)
   set(${result} "" PARENT_SCOPE)
   if(NOT ROPEWALK_HIP_COMPILER MATCHES "clang")
@@ -125,7 +126,8 @@ function(ropewalk_find_device_libs result)
   endif()
 endfunction()
 
-# Puts why amd cannot be had into `result`, or ""; sets ROPEWALK_HIP_COMPILER and the library.
+# Sets `result` to the reason why amd is not available, or ""; sets ROPEWALK_HIP_COMPILER and the
+# library.
 function(ropewalk_find_amd result)
   find_program(ROPEWALK_HIP_COMPILER NAMES hipcc amdclang++ HINTS $ENV{ROCM_PATH}/bin /opt/rocm/bin
                DOC "Compiler of the amd platform")
@@ -139,11 +141,11 @@ function(ropewalk_find_amd result)
   set(${result} "${why}" PARENT_SCOPE)
 endfunction()
 
-# Adds the module where the toolchain compiles for any architecture; `result` receives why not.
+# Adds the module if the toolchain compiles for any architecture; else `result` receives the reason.
 function(ropewalk_add_hip_amd result)
   set(${result} "" PARENT_SCOPE)
   ropewalk_find_device_libs(device_libs)
-  # Version 4 is what every runtime since ROCm 4.5 loads.
+  # Version 4 is loaded by every runtime since ROCm 4.5.
   set(command ${ROPEWALK_HIP_COMPILER} -x hip -mcode-object-version=4 ${device_libs})
   set(architectures)
   set(left_out)
@@ -162,7 +164,7 @@ function(ropewalk_add_hip_amd result)
   endif()
   message(STATUS "HIP: amd, by ${ROPEWALK_HIP_COMPILER}, for ${architectures}")
   if(left_out)
-    message(STATUS "HIP: left out, since the toolchain does not know them: ${left_out}")
+    message(STATUS "HIP: left out, since the toolchain does not support them: ${left_out}")
   endif()
   ropewalk_hip_compile_flags(flags)
   list(APPEND command ${ROPEWALK_HIP_HOST_FLAGS} ${flags})

@@ -1,15 +1,15 @@
 # Installation: library and modules in one folder, headers, pkg-config file, CMake package. Both
-# find the rest from their own place, so that `cmake --install --prefix` may say where that is, and
-# the folder may be moved.
+# find the other files relative to their own location, so that `cmake --install --prefix` may set
+# the prefix and the folder may be moved.
 #
-# An absolute CMAKE_INSTALL_LIBDIR lies outside of the prefix, which only the installation knows
-# then: @CMAKE_INSTALL_PREFIX@ stands in the files below until it fills it in.
+# An absolute CMAKE_INSTALL_LIBDIR is outside the prefix, which is then known only at installation:
+# the files below contain @CMAKE_INSTALL_PREFIX@ until the installation replaces it.
 install(TARGETS ropewalk EXPORT ropewalk-targets)
 install(DIRECTORY include/ropewalk DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT ropewalk-targets NAMESPACE ropewalk::
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/ropewalk)
 
-# A folder as the pkg-config file names it: absolute ones as they are, others below the prefix.
+# A folder in the syntax of the pkg-config file: absolute paths unchanged, others below the prefix.
 function(ropewalk_pc_folder variable folder)
   if(NOT IS_ABSOLUTE "${folder}")
     string(PREPEND folder "\${prefix}/")

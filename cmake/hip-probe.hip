@@ -1,5 +1,5 @@
-/* What a toolchain must compile for an architecture to be built: a kernel with a shuffle, a half
- * and a math function, which needs the device libraries. */
+/* An architecture is built only if the toolchain compiles this for it: a kernel with a shuffle, a
+ * half and a math function, which requires the device libraries. */
 #include <hip/hip_fp16.h>
 #include <hip/hip_runtime.h>
 

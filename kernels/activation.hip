@@ -1,5 +1,5 @@
-/* SwiGLU on a GPU; the twin of activation_cpu.c. A thread takes a vector of a row: so much work an
- * element needs many threads, not long ones. */
+/* SwiGLU on a GPU; the twin of activation_cpu.c. Each thread computes one vector of a row: an
+ * element is expensive enough that many threads are faster than many elements per thread. */
 #include "activation_params.h"
 #include "gpu/dispatch.h"
 #include "gpu/launch.h"
@@ -7,7 +7,7 @@
 #include "gpu/row_tiles.h"
 #include "gpu/vectors.h"
 
-/* A row of every tensor; of interleaved pairs, `up` is unused. */
+/* The row of each tensor; `up` is unused where gate and up are interleaved. */
 struct swiglu_row {
     const void *gate;
     const void *up;
@@ -22,7 +22,7 @@ __device__ static inline swiglu_row find_row(const rw_swiglu_params &p, int64_t 
             rwi_element(D, p.out, offset[2])};
 }
 
-/* Gate and up of the elements i .. i + VEC - 1 of a row. */
+/* Gate and up of elements i .. i + VEC - 1 of a row. */
 template <rw_dtype D, int VEC, bool INTERLEAVED>
 __device__ static inline void load_pairs(const rw_swiglu_params &p, const swiglu_row &row,
                                          int64_t i, float (&gate)[VEC], float (&up)[VEC]) {
@@ -43,7 +43,7 @@ __device__ static inline void load_pairs(const rw_swiglu_params &p, const swiglu
     }
 }
 
-/* alpha / 2 / ln 2 as first + second. */
+/* alpha / (2 ln 2), as first + second. */
 struct swiglu_scale {
     float first;
     float second;
@@ -55,8 +55,8 @@ __device__ static inline swiglu_scale scale_of(float alpha) {
     return {product, fmaf(half, first, -product) + half * second};
 }
 
-/* As swiglu_value(), for what is rounded to 16 bits: the power of two that a GPU has an instruction
- * for, where what its exponent loses as f32 is made up for, and a quick division. */
+/* As swiglu_value(), for results that are rounded to 16 bits: the GPU's exp2 instruction, with a
+ * correction for the rounding of its f32 argument, and a fast division. */
 template <bool PLAIN>
 __device__ static inline float narrow_value(const rw_swiglu_params &p, swiglu_scale scale,
                                             float gate, float up) {

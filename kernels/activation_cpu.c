@@ -7,26 +7,26 @@ _Static_assert(RWI_SWIGLU_PIECE <= RWI_CPU_BLOCK, "a piece is computed as one bl
 
 /* ---- values ---- */
 
-/* Which formula a piece takes. */
+/* The formula for a piece. */
 typedef enum swiglu_mode {
-    SWIGLU_PLAIN, /* swiglu_near() where swiglu_is_plain() */
+    SWIGLU_PLAIN, /* swiglu_near(), swiglu_is_plain() */
     SWIGLU_NEAR,  /* swiglu_near() */
     SWIGLU_FAR    /* swiglu_value(), for gates of any size */
 } swiglu_mode;
 
-/* The least gate of swiglu_near(). */
+/* The smallest gate for which swiglu_near() is valid. */
 RWI_INLINE float swiglu_nearest(const rw_swiglu_params *p) {
     return p->alpha > 1024.0f ? INFINITY : -80.0f / p->alpha;
 }
 
-/* As swiglu_value(), in half the work: from -80 on neither exp(-z) overflows nor does a product
- * vanish before the result does. */
+/* As swiglu_value(), at half the cost: for gates from -80 on, exp(-z) does not overflow and no
+ * product underflows before the result does. */
 RWI_INLINE float swiglu_near(const rw_swiglu_params *p, bool plain, float gate, float up) {
     if (!plain)
         swiglu_clamp(p, &gate, &up);
     float z = plain ? gate : p->alpha * gate;
     float e = rwi_exp_small(-z);
-    if (!plain) { /* what rounding took from z */
+    if (!plain) { /* the rounding error of z */
         float rest = rwi_product_rest(p->alpha, gate, z);
         e -= z < 80.0f ? e * rest : 0.0f;
     }
@@ -40,7 +40,8 @@ RWI_INLINE float swiglu_of(const rw_swiglu_params *p, swiglu_mode mode, float ga
 
 /* ---- pieces ---- */
 
-/* A piece of a row, of f32 or bf16; gate and up are `step` elements apart from their next ones. */
+/* A piece of a row, f32 or bf16; consecutive elements of gate and of up are `step` elements apart.
+ */
 typedef struct swiglu_piece {
     const void *gate;
     const void *up;
@@ -48,7 +49,7 @@ typedef struct swiglu_piece {
     int64_t count;
 } swiglu_piece;
 
-/* Whether all gates are swiglu_nearest() at least, or NaN. */
+/* Whether every gate is NaN or at least swiglu_nearest(). */
 RWI_INLINE bool is_near(rw_dtype dtype, int step, const swiglu_piece *piece, float nearest) {
     unsigned below = 0;
 #pragma omp simd reduction(| : below)
@@ -80,7 +81,7 @@ RWI_INLINE void activate_piece(const rw_swiglu_params *p, rw_dtype dtype, int st
         activate(p, dtype, step, SWIGLU_NEAR, piece);
 }
 
-/* The elements [first, first + count) of a row. */
+/* Elements [first, first + count) of a row. */
 RWI_INLINE void read_and_activate(const rw_swiglu_params *p, rw_dtype dtype, int step,
                                   const rwi_row_index *index, int64_t first, bool stream) {
     float gate_buffer[2 * RWI_SWIGLU_PIECE], up_buffer[RWI_SWIGLU_PIECE];
@@ -97,7 +98,7 @@ RWI_INLINE void read_and_activate(const rw_swiglu_params *p, rw_dtype dtype, int
         if (step == 1)
             piece.up = rwi_cpu_read(dtype, piece.up, count, up_buffer);
     }
-    rw_dtype as = dtype == RW_F16 ? RW_F32 : dtype; /* what the buffers hold */
+    rw_dtype as = dtype == RW_F16 ? RW_F32 : dtype; /* dtype of the buffers */
     if (step == 2) {
         const void *second = rwi_element(as, piece.gate, 1);
         piece.up = p->up_first ? piece.gate : second;

@@ -6,23 +6,23 @@
 #include "shared/rows.h"
 
 typedef struct rw_swiglu_params {
-    const void *gate; /* interleaved: the pairs of gate and up */
+    const void *gate; /* interleaved: pairs of gate and up */
     const void *up;   /* interleaved: unused */
     void *out;
     rw_dtype dtype;
     bool interleaved;
-    bool up_first; /* interleaved: in every pair */
+    bool up_first; /* interleaved: up is the first of each pair */
     rwi_row_axes rows;
     int64_t hidden;
     int64_t gate_stride[3];
     int64_t up_stride[3];
     int64_t out_stride[3];
-    float limit; /* Inf: none */
+    float limit; /* Inf: no limit */
     float alpha;
     float up_offset;
 } rw_swiglu_params;
 
-/* An item is a piece of a row, so that one long row is work for many. */
+/* An item is a piece of a row, so that threads can share one long row. */
 #define RWI_SWIGLU_PIECE 512
 
 RWI_INLINE int64_t swiglu_pieces(const rw_swiglu_params *p) {
@@ -35,7 +35,7 @@ RWI_INLINE rwi_work swiglu_work(const rw_swiglu_params *p) {
     return work;
 }
 
-/* a * b - product, what rounding took from the product. */
+/* The rounding error of a product: a * b - product. */
 RWI_INLINE float rwi_product_rest(float a, float b, float product) {
 #if defined(__cplusplus) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
     return fmaf(a, b, -product);
@@ -44,16 +44,16 @@ RWI_INLINE float rwi_product_rest(float a, float b, float product) {
 #endif
 }
 
-/* Neither clamp nor alpha nor offset. */
+/* No clamp, alpha or offset. */
 RWI_INLINE bool swiglu_is_plain(const rw_swiglu_params *p) {
     return isinf(p->limit) && p->alpha == 1.0f && p->up_offset == 0.0f;
 }
 
-/* exp(-|alpha * gate| / 2); `z` is the product, as it was rounded. */
+/* exp(-|alpha * gate| / 2); `z` is the rounded product alpha * gate. */
 RWI_INLINE float swiglu_exp(const rw_swiglu_params *p, bool plain, float gate, float z) {
     float size = fabsf(z) * 0.5f;
     float e = rwi_exp(-size);
-    if (!plain) { /* the rounding of z alone would cost the result |z| units in the last place */
+    if (!plain) { /* the rounding error of z alone would add |z| ulp to the result */
         float rest = rwi_product_rest(p->alpha, gate, z) * 0.5f;
         rest = z < 0.0f ? -rest : rest;
         e -= size < 200.0f ? e * rest : 0.0f;
@@ -61,7 +61,7 @@ RWI_INLINE float swiglu_exp(const rw_swiglu_params *p, bool plain, float gate, f
     return e;
 }
 
-/* gate and up, clamped and shifted. NaN passes the comparisons. */
+/* Clamps and shifts gate and up. NaN is kept. */
 RWI_INLINE void swiglu_clamp(const rw_swiglu_params *p, float *gate, float *up) {
     *gate = *gate > p->limit ? p->limit : *gate;
     *up = *up > p->limit ? p->limit : *up < -p->limit ? -p->limit : *up;
@@ -70,8 +70,10 @@ RWI_INLINE void swiglu_clamp(const rw_swiglu_params *p, float *gate, float *up) 
 
 /* gate / (1 + exp(-alpha * gate)) * (up + up_offset); plain: swiglu_is_plain().
  *
- * With z = alpha * gate and e = exp(-|z| / 2) the sigmoid is 1 / (1 + e^2), for z < 0 times e^2:
- * one e goes to the gate and one to up, so that neither product vanishes before the result does. */
+ * With z = alpha * gate and e = exp(-|z| / 2) the sigmoid is 1 / (1 + e^2), times e^2 for z < 0.
+ * One factor e multiplies gate and the other multiplies up, so that neither product underflows
+ * before the result does.
+ */
 RWI_INLINE float swiglu_value(const rw_swiglu_params *p, bool plain, float gate, float up) {
     if (!plain)
         swiglu_clamp(p, &gate, &up);

@@ -34,8 +34,9 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     }
 }
 
-/* A block of T5's bias: T5_ROWS rows, a vector of columns for each thread along x. Its values lie
- * along T5_ROWS - 1 + columns diagonals, which are looked up once, into shared memory. */
+/* A block computes T5_ROWS rows of T5's bias, one vector of columns for each thread along x. Its
+ * values are constant along T5_ROWS - 1 + columns diagonals, which are looked up once, into shared
+ * memory. */
 #define T5_ROWS 32
 #define T5_X 64
 #define T5_Y (RWI_BLOCK / T5_X)

@@ -4,7 +4,7 @@
 #include "bias_params.h"
 #include "cpu/convert_cpu.h"
 
-/* Keys whose bias is computed in f32 and then stored together. */
+/* Keys whose bias is computed in f32 before it is stored. */
 #define BLOCK 512
 
 void RWI_CPU_KERNEL(alibi_slopes)(const rw_alibi_slopes_params *p, int64_t begin, int64_t end,
@@ -62,7 +62,7 @@ void RWI_CPU_KERNEL(alibi_bias)(const rw_alibi_bias_params *p, int64_t begin, in
     }
 }
 
-/* The bias depends on j - i alone, so that a row is the one above it, moved by one key. */
+/* The bias depends on j - i only: each row is the row above, shifted by one key. */
 void RWI_CPU_KERNEL(t5_bias)(const rw_t5_bias_params *p, int64_t begin, int64_t end,
                              rwi_fault_sink *sink) {
     const rwi_bias_rows *rows = &p->rows;

@@ -29,8 +29,8 @@ RWI_INLINE float rwi_alibi_slope(int64_t head, int64_t total_heads) {
 
 typedef struct rwi_alibi {
     const float *slopes;     /* [heads]; NULL: none */
-    int64_t shift;           /* from a query's number to its position */
-    bool shift_from_key_end; /* key_end of the pattern beside it is to be added */
+    int64_t shift;           /* from a query's index to its position */
+    bool shift_from_key_end; /* add key_end of the pattern */
     bool is_signed;
 } rwi_alibi;
 
@@ -74,9 +74,9 @@ RWI_INLINE rwi_work alibi_bias_work(const rw_alibi_bias_params *p) {
 /* ---- T5 ---- */
 
 typedef struct rwi_t5_buckets {
-    const int32_t *of_distance; /* [max_distance + 1]: the bucket, but for b */
+    const int32_t *of_distance; /* [max_distance + 1]: the bucket, without b */
     int64_t max_distance;
-    int64_t later; /* b where the key comes after the query */
+    int64_t later; /* b, added where the key comes after the query */
     bool causal;
 } rwi_t5_buckets;
 

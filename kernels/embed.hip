@@ -1,5 +1,5 @@
-/* Position embeddings that are added to the hidden states, on a GPU; the twin of embed_cpu.c. A
- * block takes a token. */
+/* Position embeddings that are added to the hidden states, on a GPU; the twin of embed_cpu.c. One
+ * block per token. */
 #include "embed_params.h"
 #include "gpu/dispatch.h"
 #include "gpu/faults.h"
@@ -21,7 +21,7 @@ __device__ static inline bool find_token(const rwi_embed_rows &rows, int64_t max
     int64_t b, s;
     rwi_split_index(item, rows.batch, &s, &b);
     found->id = rwi_token_id(&rows.ids, 0, b, s);
-    /* Before the check: behind it, clang does not see that they point to global memory. */
+    /* Before the check: after it, clang does not infer that they point to global memory. */
     found->x = rwi_element(D, rows.in, b * rows.in_stride[0] + s * rows.in_stride[1]);
     found->out = rwi_element(D, rows.out, b * rows.out_stride[0] + s * rows.out_stride[1]);
     if (found->id < 0 || found->id >= max_positions) {
@@ -72,7 +72,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     }
 }
 
-/* One block a token, `steps` of work in it. */
+/* One block per token, with `steps` units of work in it. */
 static rwi_launch_shape shape_for(rwi_op op, const rwi_embed_rows &rows, int64_t steps) {
     return rwi_launch_rows(op, rwi_embed_work(&rows).items,
                            dim3((uint32_t)rwi_min(steps, RWI_BLOCK)));

@@ -25,7 +25,7 @@ static bool find_token(const rwi_embed_rows *rows, int64_t max_positions, int64_
     return true;
 }
 
-/* Adds `embedding` to the columns [first, first + count) of a token, a block of them at most. */
+/* Adds `embedding` to the columns [first, first + count) of a token, at most one block. */
 static void add_block(rw_dtype dtype, const token_rows *rows, int64_t first, int64_t count,
                       const float *embedding) {
     float buffer[RWI_CPU_BLOCK];
@@ -55,7 +55,7 @@ void RWI_CPU_KERNEL(embed_learned)(const rw_embed_learned_params *p, int64_t beg
     }
 }
 
-/* The embedding of a position in the columns [first, first + count): first is even. */
+/* The embedding of a position in columns [first, first + count); first is even. */
 static void fill_waves(const rw_embed_sinusoidal_params *p, int64_t id, int64_t first,
                        int64_t count, float *wave) {
     int64_t n = p->rows.hidden / 2;

@@ -32,11 +32,11 @@ typedef struct rw_embed_sinusoidal_params {
     rwi_embed_rows rows;
     rwi_angles angles; /* of hidden/2 frequencies */
     int64_t max_positions;
-    bool concatenated; /* [sin | cos] rather than sin, cos, sin, cos, ... */
+    bool concatenated; /* [sin | cos]; else sin, cos, sin, cos, ... */
 } rw_embed_sinusoidal_params;
 
-/* An item is a token: item = s * batch + b, so that a row of the table serves the whole batch while
- * it is still in a cache. */
+/* An item is a token: item = s * batch + b, so that a row of the table is still cached when the
+ * other sequences of the batch use it. */
 RWI_INLINE rwi_work rwi_embed_work(const rwi_embed_rows *rows) {
     rwi_work work = {rows->batch * rows->seq,
                      3 * rows->hidden * (int64_t)rwi_dtype_size(rows->dtype)};

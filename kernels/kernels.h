@@ -1,4 +1,4 @@
-/* The parameters of every operation, a header a family. */
+/* The parameters of every operation, one header per family. */
 #ifndef RWI_KERNELS_H
 #define RWI_KERNELS_H
 

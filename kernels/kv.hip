@@ -1,5 +1,5 @@
-/* The KV cache on a GPU; the twin of kv_cpu.c. A block takes a token: threads along x share a head,
- * threads along y take heads. */
+/* The KV cache on a GPU; the twin of kv_cpu.c. One block per token: threads along x share a head,
+ * threads along y take different heads. */
 #include "gpu/dispatch.h"
 #include "gpu/faults.h"
 #include "gpu/launch.h"
@@ -7,7 +7,7 @@
 #include "gpu/vectors.h"
 #include "kv_params.h"
 
-/* A token's heads of one side: offsets in elements, and the strides of heads. */
+/* A token's heads of k or v: offsets in elements, and the strides of heads. */
 struct token_heads {
     int64_t in;
     int64_t out;
@@ -16,7 +16,7 @@ struct token_heads {
     int64_t heads;
 };
 
-/* Bit for bit. */
+/* Copies elements without conversion. */
 template <rw_dtype D, int VEC>
 __device__ static inline void copy_heads(const void *in, void *out, int64_t width,
                                          const token_heads &heads) {
@@ -58,7 +58,7 @@ static bool side_has_vectors(rw_dtype dtype, const rwi_kv_side &side) {
            rwi_rows_are_vectors(dtype, {side.cache, side.cache_stride, 3, side.width});
 }
 
-/* Threads of one head along x, a power of two, so that the least wave holds them. */
+/* Threads of one head along x: a power of two, at most the smallest wave. */
 static uint32_t threads_of_head(int64_t vectors) {
     uint32_t threads = 1;
     while (threads < vectors && threads < 32)
@@ -85,9 +85,9 @@ extern "C" rw_status rwi_hip_kv_append(rwi_device *device, const rw_kv_append_pa
     });
 }
 
-/* ---- with the rotation ---- */
+/* ---- with rotation ---- */
 
-/* The turns of a token, by all threads of the block. */
+/* Computes the rotations (cos, sin) of a token with all threads of the block. */
 __device__ static inline void compute_turns(const rw_rope_params &p, const int64_t *ids,
                                             rwi_cos_sin *turns) {
     const int threads = blockDim.x * blockDim.y;
@@ -96,15 +96,15 @@ __device__ static inline void compute_turns(const rw_rope_params &p, const int64
         turns[i] = rope_turn(&p, rope_position(&p, ids, i), i);
 }
 
-/* One part of a token. The thread that leads the block finds it for all: in shared memory, so that
- * what it takes to find it occupies no registers later. */
+/* One part (q, k or v) of a token. The first thread of the block finds it for all threads, in
+ * shared memory, so that it occupies no registers later. */
 struct token_part {
     bool found;
     int64_t ids[RWI_ROPE_MAX_AXES];
     token_heads heads;
 };
 
-/* 1 / rms of a head; every thread of the block calls it, those without a head with heads = 0. */
+/* 1 / rms of a head. Every thread of the block must call; those without a head pass heads = 0. */
 template <rw_dtype D, int VEC>
 __device__ static inline float head_factor(const rw_rope_append_params &p, const void *in,
                                            bool live) {
@@ -123,7 +123,7 @@ __device__ static inline float head_factor(const rw_rope_append_params &p, const
     return rope_append_factor(&p, sum);
 }
 
-/* The columns outside of the rotary window. */
+/* The columns outside the rotary window. */
 template <rw_dtype D>
 __device__ static inline void finish_rest(const rw_rope_append_params &p, const float *weights,
                                           float factor, const void *in, void *out) {
@@ -165,11 +165,12 @@ __device__ static inline void turn_head(const rw_rope_append_params &p, const rw
     }
 }
 
-/* All heads of q or k; every thread of the block goes through all rounds. */
+/* Rotates all heads of q or k; every thread of the block takes part in all rounds. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 __device__ static inline void turn_heads(const rw_rope_append_params &p, const rwi_cos_sin *turns,
                                          const float *weights, const void *in_data, void *out_data,
                                          const token_heads &heads) {
+    constexpr int VEC = PAIRS == 1 ? 1 : rwi_vector_length<D>;
 #pragma unroll 1
     for (int64_t first = 0; first < heads.heads; first += blockDim.y) {
         const int64_t head = first + threadIdx.y;
@@ -178,7 +179,7 @@ __device__ static inline void turn_heads(const rw_rope_append_params &p, const r
         void *out = rwi_element(D, out_data, heads.out + head * heads.out_stride);
         float factor = 1.0f;
         if (weights)
-            factor = head_factor < D, PAIRS == 1 ? 1 : rwi_vector_length < D >> (p, in, live);
+            factor = head_factor<D, VEC>(p, in, live);
         if (!live)
             continue;
         turn_head<D, PAIRS, INTERLEAVED>(p, turns, weights, factor, in, out);
@@ -186,7 +187,7 @@ __device__ static inline void turn_heads(const rw_rope_append_params &p, const r
     }
 }
 
-/* The weights of q or k into shared memory; NULL where there are none. */
+/* Copies the weights of q or k to shared memory; returns NULL where there are none. */
 __device__ static inline const float *stage_weights(const rw_rope_append_params &p, int which,
                                                     float *shared) {
     const void *weight = which ? p.norm_weight[1] : p.norm_weight[0];
@@ -200,7 +201,7 @@ __device__ static inline const float *stage_weights(const rw_rope_append_params 
     return shared;
 }
 
-/* Blocks along z: a token's q, its k, its v. */
+/* Parts along the z axis of the grid: q, k and v of a token. */
 enum {
     PART_Q,
     PART_K,
@@ -258,7 +259,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
                                       is_q ? p.rope.heads[0].out : p.kv.sides[0].cache, part.heads);
 }
 
-/* Whether all heads can be read in vectors, their windows and as a whole. */
+/* Whether all heads, and their rotary windows, can be read in vectors. */
 static bool has_vectors(const rw_rope_append_params &p) {
     const rwi_rope_heads &q = p.rope.heads[0];
     const rwi_kv_side &k = p.kv.sides[0];
@@ -276,7 +277,7 @@ static bool has_vectors(const rw_rope_append_params &p) {
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 static rw_status launch_rope_append(rwi_device *device, const rw_rope_append_params &p) {
     const uint32_t x = threads_of_head(rwi_ceil_div(p.rope.num_frequencies, PAIRS));
-    const int64_t rows = rwi_max(p.kv.heads, 64 / x); /* q takes several rounds of k's heads */
+    const int64_t rows = rwi_max(p.kv.heads, 64 / x); /* q takes several rounds of as many heads */
     const uint32_t y = (uint32_t)rwi_min(rows, RWI_BLOCK / x);
     rwi_launch_shape shape =
         rwi_launch_rows(RWI_OP_rope_append, rope_append_work(&p).items, dim3(x, y));

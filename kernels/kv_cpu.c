@@ -38,8 +38,8 @@ typedef struct token_heads {
     int64_t out_stride;
 } token_heads;
 
-/* What the columns of a chunk are multiplied by where heads are normalised, laid out as its pairs.
- * Not inline, since it is of no dtype of q and k: that would compile it for each. */
+/* Norm weights for the columns of a chunk, in the layout of its pairs. Not inlined: it does not
+ * depend on the dtype of q and k, and would be compiled for each. */
 static void load_weights(const rw_rope_append_params *p, int which, bool interleaved, int64_t first,
                          int64_t count, rwi_rope_pairs *weights) {
     rw_dtype dtype = p->norm_dtype[which];
@@ -48,7 +48,7 @@ static void load_weights(const rw_rope_append_params *p, int which, bool interle
                         count, p->rope.num_frequencies, weights);
 }
 
-/* Not inline, either. */
+/* Not inlined for the same reason. */
 static void compute_turns(const rw_rope_params *p, const int64_t *ids, int64_t first, int64_t count,
                           rwi_rope_turns *turns) {
     rwi_rope_compute_turns(p, ids, first, count, turns);
@@ -67,7 +67,7 @@ RWI_INLINE float head_factor(const rw_rope_append_params *p, rw_dtype dtype, con
     return rope_append_factor(p, sum);
 }
 
-/* The columns [begin, end) of a head, outside of the rotary window. */
+/* Columns [begin, end) of a head, outside the rotary window. */
 static void finish_rest(const rw_rope_append_params *p, int which, float factor, const char *in,
                         char *out, int64_t begin, int64_t end) {
     rw_dtype dtype = p->rope.dtype;
@@ -81,7 +81,7 @@ static void finish_rest(const rw_rope_append_params *p, int which, float factor,
     }
 }
 
-/* A chunk of a token: its turns and, where heads are normalised, its weights. */
+/* A chunk of a token: its rotations and, with a norm, its weights. */
 typedef struct chunk {
     int64_t first;
     int64_t count;
@@ -107,9 +107,9 @@ RWI_INLINE void turn_chunk(const rw_rope_append_params *p, rw_dtype dtype, bool 
                          &pairs);
 }
 
-/* All chunks of a head before the next head: in place, its factor is that of what stood there. A
- * head of one chunk, as nearly all are, finds its turns and weights as the head before left them.
- */
+/* Rotates all chunks of a head before the next head: in place, the norm factor must be computed
+ * before the head is overwritten. For heads of one chunk, the common case, rotations and weights
+ * are computed once and reused. */
 RWI_INLINE void turn_heads(const rw_rope_append_params *p, rw_dtype dtype, bool interleaved,
                            int which, const int64_t *ids, const token_heads *heads) {
     const rw_rope_params *rope = &p->rope;

@@ -43,7 +43,7 @@ RWI_INLINE void *rwi_kv_target(const rw_kv_append_params *p, int side, rwi_kv_pl
                        place.page * kv->cache_stride[0] + place.row * kv->cache_stride[1]);
 }
 
-/* Where token (b, s) goes; false as above. */
+/* The place of token (b, s) in the cache; false as above. */
 RWI_INLINE bool kv_append_find(const rw_kv_append_params *p, int64_t b, int64_t s,
                                rwi_kv_place *place, rwi_bad_id *bad) {
     return rwi_kv_find(&p->pages, b, rwi_token_id(&p->positions, 0, b, s), place, bad);
@@ -65,14 +65,14 @@ RWI_INLINE rwi_work rope_append_work(const rw_rope_append_params *p) {
     return work;
 }
 
-/* Checks all that a token needs, and finds its place. */
+/* Checks all ids of a token and finds its place in the cache. */
 RWI_INLINE bool rope_append_find(const rw_rope_append_params *p, int64_t b, int64_t s,
                                  const int64_t *ids, rwi_kv_place *place, rwi_bad_id *bad) {
     return rope_ids_valid(&p->rope, ids, bad) && kv_append_find(&p->kv, b, s, place, bad);
 }
 
-/* What every column of a head is multiplied by, besides its weight. Squares are summed in f64:
- * those of bf16's largest numbers are beyond f32. */
+/* The norm factor of every column of a head, without its weight. Squares are summed in f64: those
+ * of bf16's largest numbers overflow f32. */
 RWI_INLINE float rope_append_factor(const rw_rope_append_params *p, double sum_of_squares) {
     double mean = sum_of_squares / (double)p->rope.head_dim;
     return (float)(1.0 / sqrt(mean + (double)p->norm_eps));

@@ -1,5 +1,6 @@
-/* The products around the softmax on a GPU; the twin of matmul_cpu.c. A block computes a tile of
- * 64 x 64, each of its threads 4 x 4 of it, from slices of both matrices in shared memory. */
+/* The matrix products before and after the softmax, on a GPU; the twin of matmul_cpu.c. A block
+ * computes a tile of 64 x 64, each thread 4 x 4 of it, from slices of both matrices in shared
+ * memory. */
 #include "gpu/dispatch.h"
 #include "gpu/launch.h"
 #include "matmul_params.h"
@@ -8,11 +9,11 @@
 #define TILE RWI_MATMUL_TILE
 #define DEPTH 16 /* of a slice */
 #define EACH 4   /* rows and columns of a thread */
-#define STEP 128 /* of k, whose products are summed up before they join the sum */
+#define STEP 128 /* of k: products that are summed separately before they are added */
 #define PITCH (TILE + 4)
 
 /* Rows [row, row + TILE) and columns [k, k + DEPTH) of a matrix whose rows run along k, as
- * [DEPTH][TILE], 0 outside of it. */
+ * [DEPTH][TILE]; 0 outside the matrix. */
 template <rw_dtype D>
 __device__ static inline void load_along_k(const void *data, int64_t stride, int64_t row,
                                            int64_t rows, int64_t k, int64_t depth,
@@ -40,7 +41,7 @@ __device__ static inline void load_across_k(const void *data, int64_t stride, in
     }
 }
 
-/* Where a block's tile lies. */
+/* The position of a block's tile. */
 struct tile_place {
     rwi_matmul_head head;
     int64_t m;

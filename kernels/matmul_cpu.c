@@ -1,17 +1,18 @@
-/* The products around the softmax on the CPU; the twin of matmul.hip. An item is a row of tiles. */
+/* The matrix products before and after the softmax, on the CPU; the twin of matmul.hip. An item is
+ * a row of tiles. */
 #include "cpu/convert_cpu.h"
 #include "matmul_params.h"
 #include "cpu/tile_cpu.h"
 
 #define TILE RWI_MATMUL_TILE
-#define DEPTH 256 /* of what is packed: it lies in the second-level cache */
-#define STEP 64   /* of a product, whose sums then join those before */
+#define DEPTH 256 /* of the packed matrices, which fit in the second-level cache */
+#define STEP 64   /* of k: products that are summed separately before they are added */
 
 typedef struct tiles {
     float a[TILE * DEPTH];
     float b[DEPTH * TILE];
     float c[TILE * TILE];
-    float c_rest[TILE * TILE]; /* what rwi_sum_join() left */
+    float c_rest[TILE * TILE]; /* remainders of rwi_sum_join() */
     float line[DEPTH];
 } tiles;
 
@@ -23,7 +24,7 @@ RWI_INLINE void pack_a(const rwi_matmul *p, rw_dtype dtype, const void *a, int64
                       t->a + i * DEPTH);
 }
 
-/* b as [depth][TILE], 0 behind its columns. */
+/* b as [depth][TILE], 0 past its columns. */
 RWI_INLINE void pack_b(const rwi_matmul *p, rw_dtype dtype, bool transposed, const void *b,
                        int64_t n, int64_t columns, int64_t k, int64_t depth, tiles *t) {
     if (columns < TILE)

@@ -1,4 +1,4 @@
-/* The products around the softmax: parameters, for matmul_cpu.c and matmul.hip. */
+/* The matrix products before and after the softmax: parameters, for matmul_cpu.c and matmul.hip. */
 #ifndef RWI_MATMUL_PARAMS_H
 #define RWI_MATMUL_PARAMS_H
 
@@ -10,12 +10,12 @@ typedef struct rwi_matmul {
     const void *a;
     const void *b;
     void *c;
-    rw_dtype a_dtype; /* that of b, or f32 */
+    rw_dtype a_dtype; /* b_dtype, or f32 */
     rw_dtype b_dtype;
     rw_dtype c_dtype;
     int64_t batch;
     int64_t heads;
-    int64_t group; /* heads of a that share one of b */
+    int64_t group; /* heads of a that share one head of b */
     int64_t m;
     int64_t n;
     int64_t k;

@@ -1,5 +1,5 @@
-/* Merging attention over two sets of keys on a GPU; the twin of merge_cpu.c. Threads along x share
- * a query of one head, threads along y take queries. */
+/* Merging attention over two sets of keys, on a GPU; the twin of merge_cpu.c. Threads along x share
+ * one query of one head, threads along y take different queries. */
 #include "gpu/dispatch.h"
 #include "gpu/launch.h"
 #include "gpu/vectors.h"

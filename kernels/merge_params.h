@@ -57,7 +57,7 @@ RWI_INLINE int64_t rwi_query_lse_at(const rwi_attention_part *part, rwi_query qu
     return query.b * stride[0] + query.h * stride[1] + query.i * stride[2];
 }
 
-/* What each part is multiplied by: a part of weight 0 is not to be read. */
+/* The factor of each part; a part of weight 0 must not be read. */
 typedef struct rwi_merge_weights {
     float a;
     float b;
@@ -83,8 +83,8 @@ RWI_INLINE rwi_merge_weights rwi_merge_weigh(float lse_a, float lse_b) {
     return weights;
 }
 
-/* A part whose weight vanishes in f32 is still one: only -inf stands for no keys, and a NaN or Inf
- * of a part that has keys shows. */
+/* A part whose weight underflows in f32 still counts: only an LSE of -inf means no keys, and NaN or
+ * Inf of a part that has keys propagates. */
 RWI_INLINE float rwi_merge_values(rwi_merge_weights weights, bool has_a, bool has_b, float a,
                                   float b) {
     if (has_a && has_b)

@@ -1,26 +1,26 @@
-/* Microscaling formats on a GPU; the twin of mx_cpu.c. A few neighbouring threads share a block of
- * 32 elements. */
+/* Microscaling formats on a GPU; the twin of mx_cpu.c. Several adjacent threads share a block of 32
+ * elements. */
 #include "gpu/dispatch.h"
 #include "gpu/launch.h"
 #include "gpu/row_offsets.h"
 #include "gpu/vectors.h"
 #include "mx_params.h"
 
-/* The parameters of an operation, and whether what a thread moves of the codes lies on multiples of
- * piece_of<> bytes. */
+/* The parameters of an operation, and whether the codes that a thread moves are aligned to
+ * multiples of piece_of<> bytes. */
 struct mx_launch {
     rwi_mx_params op;
     bool aligned;
 };
 
-/* The largest power of two that divides BYTES, and what has as many. */
+/* The largest power of two that divides BYTES, and the integer type of that size. */
 template <int BYTES> inline constexpr int piece_of = BYTES & -BYTES;
 template <int BYTES> struct piece { typedef uint8_t type; };
 template <> struct piece<2> { typedef uint16_t type; };
 template <> struct piece<4> { typedef uint32_t type; };
 template <> struct piece<8> { typedef uint64_t type; };
 
-/* The block of this thread and its place in it, of THREADS that share one. */
+/* The block of this thread and its place among the THREADS that share it. */
 template <int THREADS> struct place {
     int64_t block;
     int thread;
@@ -36,11 +36,11 @@ template <int THREADS> static rwi_launch_shape shape_for(rwi_op op, const rwi_mx
     return rwi_launch_rows(op, rwi_ceil_div(blocks * THREADS, RWI_BLOCK), dim3(RWI_BLOCK));
 }
 
-/* ---- dequantize: a thread writes 16 bytes in either half of a block ---- */
+/* ---- dequantize: a thread writes 16 bytes in each half of a block ---- */
 
 #define HALF (RW_MX_BLOCK / 2)
 
-/* Where codes lie in the bytes that a thread reads. */
+/* The position of codes in the bytes that a thread reads. */
 template <rw_mx_format F, rw_mx_nibbles NIBBLES> struct code_layout {
     static constexpr rw_mx_format format = F;
     static constexpr rw_mx_nibbles nibbles = NIBBLES;
@@ -50,12 +50,12 @@ template <rw_mx_format F, rw_mx_nibbles NIBBLES> struct code_layout {
     static constexpr int bits = F == RW_MXFP4_E2M1                         ? 4
                                 : F == RW_MXFP6_E2M3 || F == RW_MXFP6_E3M2 ? 6
                                                                            : 8;
-    static constexpr int step = split ? 8 : bits; /* from code to code */
+    static constexpr int step = split ? 8 : bits; /* bits from one code to the next */
 
-    template <int COUNT> static constexpr int bytes = COUNT *step / 8; /* that hold COUNT codes */
+    template <int COUNT> static constexpr int bytes = COUNT *step / 8; /* bytes of COUNT codes */
 };
 
-/* BYTES as a number, little-endian. */
+/* BYTES bytes as a little-endian number. */
 template <int BYTES, int PIECE> __device__ static inline uint64_t load_pieces(const uint8_t *from) {
     const auto *pieces = (const typename piece<PIECE>::type *)from;
     uint64_t word = 0;
@@ -82,8 +82,8 @@ __device__ static inline void load_codes(const uint8_t *codes, bool aligned, int
         words[1] = load_bytes<bytes>(codes + L::template bytes<HALF> + thread * bytes, aligned);
 }
 
-/* The number of code n. Its bits are put where a float has them, from there to its exponent: a GPU
- * is as quick with subnormal floats. */
+/* The value of code n: its bits are shifted to the place of f32's mantissa and exponent. Subnormal
+ * floats are not slower on a GPU. */
 template <typename L, int VEC> __device__ static inline float decode(uint64_t word, int n) {
     constexpr int bits = L::bits;
     const rwi_mx_element element = rwi_mx_element_of(L::format);
@@ -149,7 +149,7 @@ __device__ static inline void store_bytes(uint8_t *to, uint64_t word, bool align
         store_pieces<BYTES, 1>(to, word);
 }
 
-/* Four elements; the address of the first is a multiple of four where VECTORS. */
+/* Four elements; with VECTORS, the address is a multiple of that of four elements. */
 template <rw_dtype D, bool VECTORS>
 __device__ static inline void load_quad(const void *data, int64_t i, float *x) {
     typename rwi_storage<D>::type elements[4];
@@ -168,7 +168,7 @@ __device__ static inline void load_quad(const void *data, int64_t i, float *x) {
         x[n] = rwi_load(D, elements, n);
 }
 
-/* The largest of the bits without signs, over the threads of a block. */
+/* The largest value without its sign, as bits, over the threads of a block. */
 __device__ static inline uint32_t max_over_block(const float (&x)[RWI_MX_GROUP]) {
     uint32_t most = 0;
 #pragma unroll
@@ -183,7 +183,7 @@ __device__ static inline uint32_t max_over_block(const float (&x)[RWI_MX_GROUP])
     return most;
 }
 
-/* The codes of eight elements, one a byte. */
+/* The codes of eight elements, one per byte. */
 template <rw_mx_format F>
 __device__ static inline uint64_t encode_group(const float (&x)[RWI_MX_GROUP], uint8_t scale) {
     if (scale == 255)
@@ -249,7 +249,7 @@ static bool has_vectors(const rwi_mx_params &p) {
     return rwi_rows_are_vectors(p.dtype, {p.values, p.value_stride, 3, RW_MX_BLOCK});
 }
 
-/* Whether every block's codes start on a multiple of `bytes`. */
+/* Whether the codes of every block start on a multiple of `bytes`. */
 static bool has_aligned_codes(const rwi_mx_params &p, int bytes) {
     return (uintptr_t)p.codes % bytes == 0 && p.code_stride[0] % bytes == 0 &&
            p.code_stride[1] % bytes == 0 && p.code_stride[2] % bytes == 0;

@@ -6,7 +6,7 @@
 /* Blocks decoded at a time. */
 #define BATCH (RWI_CPU_BLOCK / RW_MX_BLOCK)
 
-/* Blocks that lie one stride apart: a stretch of the innermost axis. */
+/* Blocks at a constant stride: a run along the innermost axis. */
 typedef struct run {
     uint8_t *codes;
     uint8_t *scales;
@@ -27,18 +27,19 @@ static run find_run(const rwi_mx_params *p, int64_t begin, int64_t end) {
 
 /* ---- dequantize ----
  *
- * A number of any format times a scale is a bf16, unless the scale is very small or large, and bf16
- * are made of whole numbers of 16 bits, twice as many at a time as f32. */
+ * A value of any format times a scale is exact in bf16, unless the scale is very small or large.
+ * bf16 is built from 16-bit integers, twice as many at a time as f32.
+ */
 
-/* Eight codes of six bits, to one a byte. */
+/* Expands eight 6-bit codes to one per byte. */
 RWI_INLINE uint64_t spread_sixes(uint64_t packed) {
     packed = (packed & 0xFFFFFFu) | (packed & 0xFFFFFF000000u) << 8;
     packed = (packed & 0x00000FFF00000FFFu) | (packed & 0x00FFF00000FFF000u) << 4;
     return (packed & 0x003F003F003F003Fu) | (packed & 0x0FC00FC00FC00FC0u) << 2;
 }
 
-/* The codes of blocks that follow each other, one in 16 bits each. Loops over all of them take
- * longer vectors than a block fills. */
+/* The codes of consecutive blocks, one in 16 bits each. Loops over all of them fill longer vectors
+ * than one block. */
 RWI_INLINE void unpack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const uint8_t *codes,
                               int64_t count, uint16_t *unpacked) {
     int64_t bytes = count * rwi_mx_element_of(format).bits * RW_MX_BLOCK / 8;
@@ -77,7 +78,7 @@ RWI_INLINE void unpack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const 
     }
 }
 
-/* Whether all of a block's numbers are 0, normal bf16, Inf or NaN. */
+/* Whether all values of a block are exact in bf16: 0, normal, Inf or NaN. */
 RWI_INLINE bool are_bf16(rw_mx_format format, uint8_t scale) {
     rwi_mx_element element = rwi_mx_element_of(format);
     return scale > element.bias + element.mantissa && scale <= 254 - element.largest;
@@ -87,9 +88,9 @@ RWI_INLINE uint16_t lesser(uint16_t a, uint16_t b) {
     return a < b ? a : b;
 }
 
-/* A code's number times the scale, as a bf16, in a block that are_bf16(). A subnormal number moves
- * up by as many places as bring its first 1 to where the hidden one belongs, and its exponent down:
- * of all numbers of places those are the ones with the least sum. */
+/* A code's value times the scale, as bf16, in a block for which are_bf16() is true. A subnormal
+ * value is normalised: its mantissa is shifted until the first 1 is the hidden bit, and its
+ * exponent is lowered. Of all shifts the right one gives the smallest sum. */
 RWI_INLINE uint16_t decode_bf16(rw_mx_format format, uint16_t code, uint8_t scale) {
     rwi_mx_element element = rwi_mx_element_of(format);
     const int mantissa = element.mantissa, shift = 7 - mantissa;
@@ -112,7 +113,7 @@ RWI_INLINE uint16_t decode_bf16(rw_mx_format format, uint16_t code, uint8_t scal
     return (uint16_t)(bits | (code & sign) << (16 - element.bits));
 }
 
-/* A block to f32, or bf16. */
+/* Decodes a block to f32 or bf16. */
 RWI_INLINE void decode_block(rw_mx_format format, rw_dtype dtype, const uint16_t *unpacked,
                              uint8_t scale, void *out) {
     float buffer[RW_MX_BLOCK];
@@ -126,7 +127,7 @@ RWI_INLINE void decode_block(rw_mx_format format, rw_dtype dtype, const uint16_t
     float *numbers = dtype == RW_BF16 ? buffer : out;
     float factor = rwi_mx_scale(scale);
 #if defined(__AVX512F__)
-    if (format == RW_MXFP4_E2M1 && dtype == RW_F32) { /* all sixteen numbers fit a register */
+    if (format == RW_MXFP4_E2M1 && dtype == RW_F32) { /* a register holds all sixteen values */
         __m512 all = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f,
                                     -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
         all = _mm512_mul_ps(all, _mm512_set1_ps(factor));
@@ -144,8 +145,8 @@ RWI_INLINE void decode_block(rw_mx_format format, rw_dtype dtype, const uint16_t
         rwi_store_many(RW_BF16, out, RW_MX_BLOCK, numbers);
 }
 
-/* Unpacks some blocks before it decodes them: a vector that is read right after its parts were
- * written would wait for them. */
+/* Unpacks several blocks before it decodes them: reading a vector right after its parts were
+ * written would stall. */
 RWI_INLINE void dequantize_run(const rwi_mx_params *p, rw_mx_format format, rw_mx_nibbles nibbles,
                                run r, bool stream) {
     float buffer[RWI_CPU_BLOCK];
@@ -221,7 +222,7 @@ void RWI_CPU_KERNEL(mx_dequantize)(const rw_mx_dequantize_params *p, int64_t beg
 
 /* ---- quantize ---- */
 
-/* The largest bits of a block's values without their signs. */
+/* The largest value of a block without its sign, as bits. */
 RWI_INLINE uint32_t largest_bits(const float *values) {
     uint32_t largest = 0;
 #pragma omp simd reduction(max : largest)
@@ -232,7 +233,7 @@ RWI_INLINE uint32_t largest_bits(const float *values) {
     return largest;
 }
 
-/* The codes of blocks that follow each other, one a byte, to where they follow each other. */
+/* Packs the codes of consecutive blocks, one per byte, into consecutive memory. */
 RWI_INLINE void pack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const uint8_t *encoded,
                             int64_t count, uint8_t *codes) {
     const uint16_t *pairs = (const uint16_t *)(const void *)encoded;
@@ -263,7 +264,7 @@ RWI_INLINE void pack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const ui
     }
 }
 
-/* Some blocks, whose codes are written where they follow each other. */
+/* Encodes several blocks whose codes are consecutive in memory. */
 RWI_INLINE void encode_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const float *values,
                               int64_t count, uint8_t *scales, uint8_t *codes) {
     float scaled[RWI_CPU_BLOCK];
@@ -294,7 +295,7 @@ RWI_INLINE void encode_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const 
         pack_blocks(format, nibbles, encoded, count, codes);
 }
 
-/* Blocks that follow each other as f32, where they lie or in `buffer`. */
+/* Consecutive blocks as f32, in place or in `buffer`. */
 RWI_INLINE const float *read_blocks(const rwi_mx_params *p, const char *values, int64_t count,
                                     float *buffer) {
     if (p->value_stride[2] == RW_MX_BLOCK)

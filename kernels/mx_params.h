@@ -1,6 +1,6 @@
 /* Microscaling formats: parameters and formulas, for mx_cpu.c and mx.hip.
  *
- * Codes move in groups of eight, which fill whole bytes in every format: 4, 6 or 8 of them.
+ * Codes are moved in groups of eight, which fill whole bytes in every format (4, 6 or 8 bytes).
  */
 #ifndef RWI_MX_PARAMS_H
 #define RWI_MX_PARAMS_H
@@ -26,13 +26,13 @@ typedef struct rwi_mx_params {
 typedef rwi_mx_params rw_mx_dequantize_params;
 typedef rwi_mx_params rw_mx_quantize_params;
 
-/* What distinguishes the elements' formats. */
+/* Properties of an element format. */
 typedef struct rwi_mx_element {
     int bits;
-    int mantissa;      /* bits of it */
-    int bias;          /* of the exponent */
-    int largest;       /* exponent of the largest number */
-    uint32_t max_code; /* the largest number's code */
+    int mantissa;      /* mantissa bits */
+    int bias;          /* exponent bias */
+    int largest;       /* exponent of the largest value */
+    uint32_t max_code; /* code of the largest value */
 } rwi_mx_element;
 
 RWI_INLINE rwi_mx_element rwi_mx_element_of(rw_mx_format format) {
@@ -77,7 +77,7 @@ RWI_INLINE rwi_work mx_quantize_work(const rw_mx_quantize_params *p) {
 
 /* ---- scales ---- */
 
-/* X, exactly: 2^-127 is subnormal. */
+/* The scale X, exact: 2^-127 is subnormal. */
 RWI_INLINE float rwi_mx_scale(uint8_t e) {
     uint32_t bits = (uint32_t)e << 23;
     bits = e == 0 ? 0x00400000u : bits;
@@ -85,26 +85,26 @@ RWI_INLINE float rwi_mx_scale(uint8_t e) {
     return rwi_f32_from_bits(bits);
 }
 
-/* The scale of a block, from the largest of its values' bits without their signs. */
+/* The scale of a block, from its largest value without sign, as bits. */
 RWI_INLINE uint8_t rwi_mx_scale_for(rw_mx_format format, uint32_t max_bits) {
     int exponent =
-        (int)(max_bits >> 23); /* 0 for subnormals too, whose scale is the least anyway */
+        (int)(max_bits >> 23); /* 0 for subnormals too, for which the scale is the smallest */
     int e = exponent - rwi_mx_element_of(format).largest;
     e = e < 0 ? 0 : e;
     return (uint8_t)(exponent == 255 ? 255 : e);
 }
 
-/* 1 / X, for scales that rwi_mx_scale_for() gives. */
+/* 1 / X, for scales returned by rwi_mx_scale_for(). */
 RWI_INLINE float rwi_mx_inverse_scale(uint8_t e) {
     return rwi_f32_from_bits((254u - e) << 23);
 }
 
 /* ---- elements ---- */
 
-/* Rounds to nearest even, saturating; the value is finite. Subnormal numbers are as far apart as the
- * least normal ones, so that the largest power of two below a number, or the least there is, says
- * how it is rounded: the last place of `step` is the distance of the numbers around it, and the sum
- * ends in how many such distances it is. */
+/* Rounds to nearest even, saturating; the value must be finite. Subnormal values are spaced as the
+ * smallest normal ones. `step` is chosen, from the power of two of the value (at least the
+ * smallest), so that its ulp equals the spacing of the format's values there: the sum with it is
+ * rounded to that spacing, and its low bits count the spacings. */
 RWI_INLINE uint32_t rwi_mx_encode(rw_mx_format format, float value) {
     rwi_mx_element element = rwi_mx_element_of(format);
     const int shift = 23 - element.mantissa;
@@ -121,7 +121,7 @@ RWI_INLINE uint32_t rwi_mx_encode(rw_mx_format format, float value) {
 
 /* ---- packing ---- */
 
-/* Eight codes, one a byte, to packed from the lowest bit on. */
+/* Packs eight codes, one per byte, from the lowest bit on. */
 RWI_INLINE uint64_t rwi_mx_pack(rw_mx_format format, uint64_t codes) {
     int bits = rwi_mx_element_of(format).bits;
     if (bits == 4) {
@@ -140,7 +140,7 @@ RWI_INLINE uint64_t rwi_mx_swap_nibbles(uint64_t bytes) {
     return (bytes & 0x0F0F0F0Fu) << 4 | (bytes >> 4 & 0x0F0F0F0Fu);
 }
 
-/* The eight elements whose codes fill the bytes that a writer of group `group` owns: the elements
+/* The eight elements whose codes fill the bytes that the writer of group `group` writes: elements
  * first .. first + 3 and second .. second + 3. */
 typedef struct rwi_mx_quads {
     int first;
@@ -153,10 +153,10 @@ RWI_INLINE rwi_mx_quads rwi_mx_quads_of(rw_mx_format format, rw_mx_nibbles nibbl
     return quads;
 }
 
-/* A group's codes, one a byte in the order of rwi_mx_quads, as they lie in memory. */
+/* Packs a group's codes, given one per byte in the order of rwi_mx_quads, as stored in memory. */
 RWI_INLINE uint64_t rwi_mx_pack_group(rw_mx_format format, rw_mx_nibbles nibbles, uint64_t word) {
     if (format == RW_MXFP4_E2M1 && nibbles == RW_MX_SPLIT)
-        word |= word >> 28; /* the second four beside the first */
+        word |= word >> 28; /* the second four next to the first */
     else
         word = rwi_mx_pack(format, word);
     if (format == RW_MXFP4_E2M1 && nibbles == RW_MX_HIGH_FIRST)

@@ -1,24 +1,23 @@
-/* RMSNorm on a GPU; the twin of norm_cpu.c. The threads along x share a row, which they keep in
- * registers between its sum and its scaling; blocks take as many rows as there are threads along y.
- */
+/* RMSNorm on a GPU; the twin of norm_cpu.c. Threads along x share a row and keep it in registers
+ * between the sum of squares and the scaling; threads along y take different rows. */
 #include "gpu/dispatch.h"
 #include "gpu/launch.h"
 #include "gpu/row_offsets.h"
 #include "gpu/vectors.h"
 #include "norm_params.h"
 
-/* Lanes that reduce by shuffles: no wave has fewer. */
+/* Lanes that reduce by shuffles: the smallest wave size. */
 #define LANES 32
 
-/* Vectors that a thread keeps, where there are rows enough to keep a GPU busy, and the most threads
- * of a block that does so. */
+/* Vectors that a thread keeps where there are enough rows to occupy the GPU, and the maximum number
+ * of threads of such a block. */
 #define KEPT 4
 #define KEPT_THREADS 512
 #define MANY_ROWS 512
 
 #define LONG_THREADS 1024
 
-/* The tensors' rows; a row of its own for each threadIdx.y. */
+/* The rows of the tensors; each threadIdx.y has its own row. */
 struct norm_row {
     const void *x;
     const void *residual;
@@ -43,7 +42,7 @@ __device__ static inline norm_row find_row(const rw_rms_norm_params &p) {
     return row;
 }
 
-/* x += residual, which is written. */
+/* x += residual; the sum is written. */
 template <rw_dtype D, int VEC>
 __device__ static inline void add_residual(const norm_row &row, int64_t i,
                                            const rwi_packed<D, VEC> &residual,
@@ -58,8 +57,8 @@ __device__ static inline void add_residual(const norm_row &row, int64_t i,
     rwi_store_packed(row.sum, i, x);
 }
 
-/* The squares of the first `count` vectors, times factor^2. Adding pairs rounds no number more than
- * eight times, which costs the root two of SPEC's 4 eps. */
+/* The sum of squares of the first `count` vectors, times factor^2. Pairwise addition rounds each
+ * number at most eight times, which contributes two of the 4 eps that SPEC allows. */
 template <rw_dtype D, int VEC, int COUNT>
 __device__ static inline float squares_of(const rwi_packed<D, VEC> (&packed)[COUNT], int count,
                                           float factor) {
@@ -81,7 +80,7 @@ __device__ static inline float squares_of(const rwi_packed<D, VEC> (&packed)[COU
     return total;
 }
 
-/* The squares of any f32, even where f32 has no number for them. */
+/* The sum of squares of any f32, also where the squares overflow or underflow in f32. */
 template <rw_dtype D, int VEC, int COUNT>
 __device__ static inline double squares(const rwi_packed<D, VEC> (&x)[COUNT], int count) {
     const float sum = squares_of(x, count, 1.0f);
@@ -91,7 +90,8 @@ __device__ static inline double squares(const rwi_packed<D, VEC> (&x)[COUNT], in
                       : (double)squares_of(x, count, 0x1p-80f) * 0x1p160;
 }
 
-/* The sum over a row's threads, on each of them; every thread of the block calls. */
+/* The sum over the threads of a row, returned to each of them. Every thread of the block must call.
+ */
 __device__ static inline double sum_over_row(double sum) {
     __shared__ double partial[LONG_THREADS / LANES];
 #pragma unroll
@@ -165,8 +165,8 @@ __device__ static inline void store_scaled(const rw_rms_norm_params &p, const no
 
 /* The vectors of a row that a thread keeps. */
 struct norm_share {
-    int first; /* column */
-    int step;  /* from vector to vector */
+    int first; /* first column */
+    int step;  /* columns from one vector to the next */
     int count;
 
     __device__ int column(int k) const {
@@ -174,8 +174,8 @@ struct norm_share {
     }
 };
 
-/* All vectors are under way together: no branch parts the loads. Those past the last repeat the
- * row's first. */
+/* All loads are issued together, without branches between them. Vectors past the last repeat the
+ * first vector of the row. */
 template <rw_dtype D, int VEC, int COUNT>
 __device__ static inline void load_share(const void *data, const norm_share &share,
                                          rwi_packed<D, VEC> (&x)[COUNT]) {
@@ -184,7 +184,7 @@ __device__ static inline void load_share(const void *data, const norm_share &sha
         rwi_load_packed(data, k < share.count ? share.column(k) : 0, x[k]);
 }
 
-/* Rows of at most COUNT vectors a thread. */
+/* Rows of at most COUNT vectors per thread. */
 template <rw_dtype D, int VEC, int COUNT, bool RESIDUAL>
 static __global__ void __launch_bounds__(KEPT_THREADS)
     kept_kernel(rw_rms_norm_params p, rwi_fault_sink) {
@@ -229,7 +229,7 @@ static __global__ void __launch_bounds__(LONG_THREADS)
     }
     const rwi_rms_factor factor = rms_norm_factor(&p, sum_over_row(sum));
     for (int64_t i = first; i < end; i += step) {
-        rwi_load_packed(RESIDUAL ? row.sum : row.x, i, x[0]); /* what this thread wrote */
+        rwi_load_packed(RESIDUAL ? row.sum : row.x, i, x[0]); /* written by this thread */
         store_scaled(p, row, i, factor, x[0]);
     }
 }
@@ -242,7 +242,8 @@ static bool has_vectors(const rw_rms_norm_params &p) {
            (uintptr_t)p.weight % 16 == 0;
 }
 
-/* `threads` of a row, rounded up to what sum_over_row() can reduce; short rows share a block. */
+/* `threads` of a row, rounded up to a number that sum_over_row() can reduce; short rows share a
+ * block. */
 static rwi_launch_shape shape_for(const rw_rms_norm_params &p, int64_t threads) {
     int64_t x = rwi_ceil_div(threads, LANES) * LANES;
     for (int64_t fewer = LANES; fewer >= threads; fewer /= 2)

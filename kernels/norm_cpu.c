@@ -26,17 +26,17 @@ static norm_row find_row(const rw_rms_norm_params *p, rw_dtype dtype, int64_t nu
 
 /* ---- the weight ---- */
 
-/* Rows of up to KEPT columns find the weight as it is multiplied: as f32, with its offset, and
- * split by blocks where pairs of bf16 are. */
+/* For rows of up to KEPT columns the prepared weight is computed once: as f32, with its offset and,
+ * for bf16, split by blocks of pairs. */
 #define KEPT 4096
 
 typedef struct norm_weight {
     float kept[KEPT];
     bool is_kept;
-    bool is_ready; /* the caller's is as it is multiplied */
+    bool is_ready; /* the caller's weight needs no preparation */
 } norm_weight;
 
-/* Columns [first, first + count) of it, a block. */
+/* Prepares columns [first, first + count) of the weight, at most one block. */
 RWI_INLINE void prepare_weight(const rw_rms_norm_params *p, rw_dtype dtype, int64_t first,
                                int64_t count, float *prepared) {
     float ordered[RWI_CPU_BLOCK];
@@ -72,12 +72,13 @@ RWI_INLINE const float *find_weight(const rw_rms_norm_params *p, rw_dtype dtype,
 
 /* ---- the sum of squares ---- */
 
-/* Sums of f32 are quick and wrong by a little, and by a lot where squares overflow or vanish; f64
- * holds the square of any f32.
+/* Sums in f32 are fast but inexact, and wrong where squares overflow or underflow; f64 holds the
+ * square of any f32.
  *
- * On their way through eight_squares() numbers are rounded four times at most, so that a sum is off
- * by 4 * 2^-24 of it and 1 / rms by 2 * 2^-24; 5.5 * 2^-24 are added to that by the mean's way to
- * f32, root, division and products: less than 4 eps, which are 8 * 2^-24. */
+ * eight_squares() rounds each number at most four times, so that a sum has an error of at most 4 *
+ * 2^-24 of it, and 1 / rms of 2 * 2^-24. The conversion of the mean to f32, root, division and
+ * products add 5.5 * 2^-24: less than 4 eps, which are 8 * 2^-24.
+ */
 RWI_INLINE float two_squares(float a, float b) {
     return a * a + b * b;
 }
@@ -86,8 +87,8 @@ RWI_INLINE float four_squares(float a, float b, float c, float d) {
     return two_squares(a, b) + two_squares(c, d);
 }
 
-/* Where sums of f32 are as good as said: what vanished from the squares of a block is less than
- * 512 * 2^-149. NaN is not in there. */
+/* Whether the error bound above holds: squares of a block that underflow lose less than 512 *
+ * 2^-149. False for NaN. */
 RWI_INLINE bool is_safe_sum(double sum) {
     return sum >= 0x1p-80 && sum <= (double)0x1p127f;
 }
@@ -100,10 +101,10 @@ RWI_INLINE double exact_squares(rw_dtype dtype, const void *x, int64_t begin, in
     return sum;
 }
 
-/* Sums side by side, since a compiler adds up its own one by one. */
+/* Parallel partial sums, since a compiler does not reorder float sums. */
 #define LANES 8
 
-/* The squares of eight columns of a block that are `part` apart, or, of bf16, pairs of them. */
+/* The squares of eight columns of a block that are `part` apart (bf16: of eight pairs). */
 RWI_INLINE float float_squares(const float *x, int64_t part) {
     return four_squares(x[0], x[part], x[2 * part], x[3 * part]) +
            four_squares(x[4 * part], x[5 * part], x[6 * part], x[7 * part]);
@@ -118,7 +119,7 @@ RWI_INLINE float pairs_squares(const rwi_pair *x, int64_t part) {
     return pair_squares(x[0], x[part]) + pair_squares(x[2 * part], x[3 * part]);
 }
 
-/* Of a block of f32 or bf16, of its first 8 * part columns. */
+/* The sum of squares of the first 8 * part columns of a block of f32 or bf16. */
 RWI_INLINE double quick_squares(rw_dtype dtype, const void *x, int64_t part) {
     double sum[LANES] = {0.0};
     for (int64_t i = 0; i < part; i += LANES) {
@@ -131,7 +132,7 @@ RWI_INLINE double quick_squares(rw_dtype dtype, const void *x, int64_t part) {
     return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 }
 
-/* Of a block of f32 or bf16. */
+/* The sum of squares of a block of f32 or bf16. */
 RWI_INLINE double sum_of_squares(rw_dtype dtype, const void *x, int64_t count) {
     int64_t part = count / (8 * LANES) * LANES;
     double sum = quick_squares(dtype, x, part);
@@ -142,7 +143,7 @@ RWI_INLINE double sum_of_squares(rw_dtype dtype, const void *x, int64_t count) {
 
 /* ---- a row ---- */
 
-/* A block of x + residual. */
+/* Computes a block of x + residual. */
 RWI_INLINE void add_residual(rw_dtype dtype, const void *x, const void *residual, int64_t count,
                              void *sum) {
     float buffer[RWI_CPU_BLOCK], residual_buffer[RWI_CPU_BLOCK];
@@ -168,7 +169,7 @@ RWI_INLINE void add_residual(rw_dtype dtype, const void *x, const void *residual
     rwi_cpu_write(dtype, sum, count, false, target);
 }
 
-/* Writes x + residual, where there is one. Returns the sum of the row's squares. */
+/* Writes x + residual if there is a residual. Returns the sum of the row's squares. */
 RWI_INLINE double first_pass(const rw_rms_norm_params *p, rw_dtype dtype, const norm_row *row) {
     float buffer[RWI_CPU_BLOCK];
     double total = 0.0;
@@ -188,14 +189,14 @@ RWI_INLINE double first_pass(const rw_rms_norm_params *p, rw_dtype dtype, const 
     return total;
 }
 
-/* What becomes of a number but for the last rounding. */
+/* The computation for each number, before the last rounding. */
 typedef enum norm_kind {
     NORM_PLAIN,
     NORM_WEIGHT,
     NORM_CAST_WEIGHT
 } norm_kind;
 
-/* A block of pairs; the weight is split. */
+/* Scales a block of pairs; the weight is split. */
 RWI_INLINE void scale_pairs(norm_kind kind, const void *in, const float *weight, int64_t count,
                             rwi_rms_factor factor, void *out) {
     const rwi_pair *x = in;
@@ -223,7 +224,7 @@ RWI_INLINE void scale_pairs(norm_kind kind, const void *in, const float *weight,
     }
 }
 
-/* A block of f32 that is to become one of the dtype. */
+/* Scales a block of f32 that is to be rounded to the dtype. */
 RWI_INLINE void scale_floats(rw_dtype dtype, norm_kind kind, const float *x, const float *weight,
                              int64_t count, rwi_rms_factor factor, float *y) {
     if (kind == NORM_WEIGHT || (kind == NORM_CAST_WEIGHT && dtype == RW_F32)) {
@@ -258,14 +259,14 @@ RWI_INLINE void scale_block(rw_dtype dtype, norm_kind kind, const void *in, cons
     rwi_cpu_write(dtype, out, count, stream, y);
 }
 
-/* Asks for memory that is about to be read, since rows are too short for the CPU to foresee the
- * next; into the second level, as this row fills the first and is still at work there. */
+/* Prefetches memory that is read next, since rows are too short for the hardware prefetcher. Into
+ * the second-level cache: the current row occupies the first. */
 RWI_INLINE void prefetch(const char *data, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64)
         __builtin_prefetch(data + i, 0, 2);
 }
 
-/* Normalizes the row that the first pass left, of which most is still in the cache. */
+/* Normalizes the row of the first pass, most of which is still cached. */
 RWI_INLINE void second_pass(const rw_rms_norm_params *p, rw_dtype dtype, const norm_row *row,
                             const norm_row *ahead, const norm_weight *weight, rwi_rms_factor factor,
                             bool stream) {
@@ -291,7 +292,7 @@ RWI_INLINE void second_pass(const rw_rms_norm_params *p, rw_dtype dtype, const n
     }
 }
 
-/* Short rows that are normalized together: one alone waits for its root and division. */
+/* Short rows that are normalized together: a single row would wait for its root and division. */
 #define GROUP 8
 
 RWI_INLINE void normalize(const rw_rms_norm_params *p, rw_dtype dtype, int64_t begin, int64_t end) {

@@ -33,7 +33,7 @@ RWI_INLINE rwi_work rms_norm_work(const rw_rms_norm_params *p) {
     return work;
 }
 
-/* 1 / rms as first * second: neither overflows nor vanishes where 1 / rms does in f32. */
+/* 1 / rms as first * second: neither overflows or underflows unless 1 / rms does in f32. */
 typedef struct rwi_rms_factor {
     float first; /* a power of two */
     float second;

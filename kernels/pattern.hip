@@ -9,11 +9,11 @@
 /* The rows of a block. */
 struct block_rows {
     rwi_pattern_row row[RWI_TILE_ROWS];
-    bool valid[RWI_TILE_ROWS]; /* what the device holds makes sense; else it is reported */
+    bool valid[RWI_TILE_ROWS]; /* the device's values are valid; else they are reported */
 };
 
-/* Whether there is a row of the pattern for this thread, rows.row[threadIdx.y], and it makes sense;
- * every thread calls. */
+/* Whether this thread has a row of the pattern, rows.row[threadIdx.y], with valid values. Every
+ * thread must call. */
 template <typename Params>
 __device__ static inline bool find_row(const rwi_tiled<Params> &p, int64_t query,
                                        const rwi_fault_sink &sink, block_rows &rows) {

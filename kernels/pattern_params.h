@@ -1,13 +1,14 @@
-/* Attention patterns: THE predicate, for pattern_cpu.c, pattern.hip, and whatever fuses it.
+/* Attention patterns: the only definition of the visibility predicate, for pattern_cpu.c,
+ * pattern.hip and the operations that fuse it.
  *
  *   visible(i, j) = padding(j) AND document(p, j) AND bit(i, j)
  *                   AND ( j < prefix OR ( causal(p, j) AND ( window(p, j) OR global(p, j) ) ) )
  *
- * with p = i + shift, or i + key_end + shift. For one query all but the bits and the globals are
- * intervals of keys, so that the formula has two halves: rwi_pattern_row_at() finds the intervals
- * of a query, once, and rwi_pattern_visible() asks them for a key. rwi_pattern_tile() asks the
- * intervals of the first and the last query of a rectangle: no bound of theirs ever decreases from
- * one query to the next.
+ * with p = i + shift, or i + key_end + shift. For one query everything except the bits and the
+ * globals is an interval of keys. The formula therefore has two halves: rwi_pattern_row_at()
+ * computes the intervals of a query once, and rwi_pattern_visible() tests a key. rwi_pattern_tile()
+ * tests the intervals of the first and the last query of a rectangle: no bound of an interval
+ * decreases from one query to the next.
  */
 #ifndef RWI_PATTERN_PARAMS_H
 #define RWI_PATTERN_PARAMS_H
@@ -20,17 +21,17 @@
 /* Passed to kernels by value. */
 typedef struct rwi_pattern {
     int32_t seq_k;
-    int32_t shift;           /* from a query's number to its position */
+    int32_t shift;           /* from a query's index to its position */
     bool shift_from_key_end; /* key_end of the sequence is to be added */
     bool causal;
-    int64_t left; /* of the window: RWI_OPEN where that side is open */
+    int64_t left; /* window; RWI_OPEN: unbounded */
     int64_t right;
     int64_t prefix_length;
     rwi_ids prefix; /* [batch]; absent: prefix_length */
     rwi_ids key_begin;
     rwi_ids key_end;
-    rwi_documents documents; /* absent where its ids are */
-    const uint8_t *globals;  /* NULL: none, or no window that they could pass */
+    rwi_documents documents; /* its ids may be absent */
+    const uint8_t *globals;  /* NULL: none, or no window that they would extend */
     const uint8_t *bits;     /* [batch, seq_q, ceil(seq_k / 8)]; NULL: all set */
     int64_t bits_stride[2];
     const void *mask; /* [batch, seq_q, seq_k]; NULL: nowhere -inf */
@@ -84,14 +85,14 @@ RWI_INLINE bool rwi_any_bit(const uint8_t *bits, int64_t begin, int64_t end) {
     return false;
 }
 
-/* Whether keys differ by more than the intervals of their query. */
+/* Whether visibility of keys depends on more than the intervals of their query. */
 RWI_INLINE bool rwi_pattern_has_cells(const rwi_pattern *p) {
     return p->globals || p->bits || p->mask || p->function;
 }
 
 /* ---- one query ---- */
 
-/* What binds a query, each by itself. */
+/* The separate bounds of a query's keys. */
 typedef struct rwi_pattern_limits {
     int64_t position;
     int64_t key_end;
@@ -102,8 +103,8 @@ typedef struct rwi_pattern_limits {
     int64_t window_end;
 } rwi_pattern_limits;
 
-/* Position, padding and document of a query. False where what the device holds makes no sense: *bad
- * is it. */
+/* Position, padding and document of a query. False where a value on the device is invalid: *bad
+ * receives it. */
 RWI_INLINE bool rwi_pattern_keys_at(const rwi_pattern *p, int64_t b, int64_t i,
                                     rwi_pattern_limits *limits, rwi_bad_id *bad) {
     rwi_span all = {0, p->seq_k};
@@ -118,7 +119,7 @@ RWI_INLINE bool rwi_pattern_keys_at(const rwi_pattern *p, int64_t b, int64_t i,
     int64_t position = i + p->shift + (p->shift_from_key_end ? end : 0);
     if (p->documents.cu_seqlens.data) {
         rwi_document document = {rwi_max(0, rwi_min(position, p->seq_k)), 0};
-        document.end = document.begin; /* outside of all */
+        document.end = document.begin; /* outside all documents */
         if (position >= 0 && position < p->seq_k) {
             if (!rwi_document_find(&p->documents, b, position, &document, bad))
                 return false;
@@ -152,16 +153,16 @@ RWI_INLINE bool rwi_pattern_is_global(const rwi_pattern *p, int64_t position) {
 }
 
 /* The keys that query i of sequence b sees: those of prefix and window, and the global ones of
- * `global`, as far as their bit is set. */
+ * `global`, where their bit is set. */
 typedef struct rwi_pattern_row {
     rwi_span prefix;
     rwi_span window;
     rwi_span global;
-    const uint8_t *bits; /* the query's row of each; NULL where the pattern has none */
+    const uint8_t *bits; /* the query's row of each; NULL if the pattern has none */
     const void *mask;
     int64_t b;
     int32_t i;
-    int32_t key_end; /* where the keys of sequence b end, which ALiBi may count from */
+    int32_t key_end; /* the end of the keys of sequence b; ALiBi may count from it */
 } rwi_pattern_row;
 
 /* The first half of the predicate; false as above, and then no key is visible. */
@@ -206,10 +207,10 @@ RWI_INLINE bool rwi_pattern_bit(const rwi_pattern *p, const rwi_pattern_row *row
     return true;
 }
 
-/* The second half. `cells` is rwi_pattern_has_cells(p), a constant where that pays. */
+/* The second half. `cells` is rwi_pattern_has_cells(p), a constant where that is faster. */
 RWI_INLINE bool rwi_pattern_visible(const rwi_pattern *p, const rwi_pattern_row *row, bool cells,
                                     int32_t j) {
-    /* Both spans are asked: a branch costs more. */
+    /* Both spans are tested: a branch costs more. */
     bool seen = (int)rwi_span_has(row->prefix, j) | (int)rwi_span_has(row->window, j);
     if (!cells)
         return seen;
@@ -250,8 +251,8 @@ RWI_INLINE bool rwi_pattern_any_global(const rwi_pattern *p, const rwi_rectangle
            rwi_any_bit(p->globals, tile->j.begin, tile->j.end);
 }
 
-/* ALL and NONE are certain as far as cu_seqlens does not decrease; queries whose values on the
- * device make no sense see nothing, and where the first or the last is one the answer is SOME. */
+/* ALL and NONE are exact provided that cu_seqlens does not decrease. Queries whose values on the
+ * device are invalid see nothing; where the first or the last query is one, the result is SOME. */
 RWI_INLINE rw_tile rwi_pattern_tile(const rwi_pattern *p, const rwi_rectangle *tile) {
     rwi_pattern_limits first, last;
     rwi_bad_id bad;
@@ -260,7 +261,7 @@ RWI_INLINE rw_tile rwi_pattern_tile(const rwi_pattern *p, const rwi_rectangle *t
     if (!rwi_pattern_limits_at(p, tile->b, tile->i.begin, &first, &bad) ||
         !rwi_pattern_limits_at(p, tile->b, tile->i.end - 1, &last, &bad))
         return RW_TILE_SOME;
-    /* What any query may see, and what every query sees. */
+    /* Keys that any query may see, and keys that every query sees. */
     rwi_span any = rwi_span_meet(tile->j, first.keys.begin, last.keys.end);
     rwi_span any_causal = rwi_span_meet(any, 0, last.causal_end);
     rwi_span any_window = rwi_span_meet(any_causal, first.window_begin, last.window_end);
@@ -296,7 +297,7 @@ typedef struct rw_pattern_fill_bits_params {
     int64_t out_stride[2];
 } rw_pattern_fill_bits_params;
 
-/* What a dense mask holds where it hides: -inf. What it lets pass is 0. */
+/* The value of a dense mask where a key is hidden: -inf. Where it is visible: 0. */
 RWI_INLINE uint32_t rwi_hidden_bits(rw_dtype dtype) {
     switch (dtype) {
     case RW_F32:
@@ -313,7 +314,7 @@ RWI_INLINE uint32_t rwi_hidden_bits(rw_dtype dtype) {
     return 0;
 }
 
-/* Items are queries. */
+/* An item is a query. */
 RWI_INLINE rwi_work pattern_fill_work(const rw_pattern_fill_params *p) {
     rwi_work work = {p->batch * p->seq_q, p->pattern.seq_k * (int64_t)rwi_dtype_size(p->dtype)};
     return work;
@@ -343,14 +344,14 @@ typedef struct rw_pattern_positions_params {
     int64_t offset;
     const uint8_t *globals;
     int64_t num_globals;     /* bits in it */
-    rwi_documents documents; /* absent where its ids are */
+    rwi_documents documents; /* its ids may be absent */
     rwi_ids table;           /* [1, batch, table_length] */
     int64_t table_length;
     int64_t (*function)(void *user, int64_t b, int64_t pos); /* CPU only */
     void *function_user;
 } rw_pattern_positions_params;
 
-/* What streaming a token's id costs, with the lookups that lead to it. */
+/* Memory traffic of a token's id, including the lookups that lead to it. */
 #define RWI_BYTES_PER_PATTERN_ID 64
 
 /* An item is a token. */
@@ -359,7 +360,7 @@ RWI_INLINE rwi_work pattern_positions_work(const rw_pattern_positions_params *p)
     return work;
 }
 
-/* The caller's id of a place; false where there is none. */
+/* The caller's id of a position; false where there is none. */
 RWI_INLINE bool rwi_pattern_custom_id(const rw_pattern_positions_params *p, int64_t b,
                                       int64_t place, int64_t *id) {
 #ifndef __cplusplus

@@ -1,6 +1,6 @@
 /* Position ids: parameters and formulas, for positions_cpu.c and positions.hip.
  *
- * Each formula writes the ids of one token, or returns false with the value that makes no sense.
+ * Each formula writes the ids of one token, or returns false and the invalid value.
  */
 #ifndef RWI_POSITIONS_PARAMS_H
 #define RWI_POSITIONS_PARAMS_H
@@ -8,7 +8,7 @@
 #include "shared/document.h"
 #include "shared/ids.h"
 
-/* What streaming a token's id costs, with the lookups that lead to it. */
+/* Memory traffic of a token's id, including the lookups that lead to it. */
 #define RWI_BYTES_PER_ID 64
 
 typedef struct rw_positions_sequential_params {
@@ -41,7 +41,7 @@ typedef struct rw_positions_mrope_params {
     bool past_largest;  /* RW_MROPE_ADVANCE_LARGEST */
     const float *steps; /* [batch, num_segments]; NULL: 1 */
     int64_t steps_stride[2];
-    rwi_ids rope_delta; /* [batch]; absent: not wanted */
+    rwi_ids rope_delta; /* [batch]; absent: not requested */
 } rw_positions_mrope_params;
 
 typedef struct rw_positions_glm_params {
@@ -104,14 +104,14 @@ RWI_INLINE bool positions_packed_token(const rw_positions_packed_params *p, int6
 
 /* M-RoPE */
 
-/* The items are the tokens and, behind them, one for each row that writes its rope_delta. */
+/* The items are the tokens, followed by one item for each row that writes its rope_delta. */
 RWI_INLINE rwi_work positions_mrope_work(const rw_positions_mrope_params *p) {
     rwi_work work = {p->batch * p->seq + (p->rope_delta.data ? p->batch : 0),
                      RWI_BYTES_PER_ID * rwi_max(1, p->num_segments)};
     return work;
 }
 
-/* Where the walk over a row's segments stands. */
+/* The current segment of the loop over a row's segments. */
 typedef struct rwi_mrope_segment {
     int64_t t, h, w; /* h = w = 0: text of t tokens */
     int64_t tokens;  /* of this segment */
@@ -121,8 +121,8 @@ typedef struct rwi_mrope_segment {
     float step;
 } rwi_mrope_segment;
 
-/* Reads segment n of row b behind the tokens and ids that `at` holds; false where it has a negative
- * length, which *bad receives, or more tokens than any row. */
+/* Reads segment n of row b; `at` holds the tokens and ids before it. False where it has a negative
+ * length, which *bad receives, or more tokens than any row can have. */
 RWI_INLINE bool positions_mrope_read(const rw_positions_mrope_params *p, int64_t b, int64_t n,
                                      rwi_mrope_segment *at, rwi_bad_id *bad) {
     const int64_t limit = (int64_t)1 << 31;
@@ -155,11 +155,11 @@ RWI_INLINE int64_t positions_mrope_frame(const rwi_mrope_segment *at, int64_t fr
     return (int64_t)((float)frame * at->step);
 }
 
-/* Steps over a segment: to the token, the end of the ids and the next free id behind it. */
+/* Advances past a segment: its tokens, the end of its ids and the next free id. */
 RWI_INLINE void positions_mrope_advance(const rw_positions_mrope_params *p, rwi_mrope_segment *at) {
     if (at->tokens == 0)
         return;
-    int64_t extent = at->t; /* how many ids it uses up: its largest minus its first, plus 1 */
+    int64_t extent = at->t; /* ids that it uses: its largest minus its first, plus 1 */
     int64_t step = at->t;
     if (at->h != 0 || at->w != 0) {
         step = rwi_max(at->h, at->w);
@@ -170,7 +170,7 @@ RWI_INLINE void positions_mrope_advance(const rw_positions_mrope_params *p, rwi_
     at->id += p->past_largest ? extent : step;
 }
 
-/* Walks to the segment that holds token s of row b, or past the last one: `at` is then text. */
+/* Advances to the segment that holds token s of row b, or past the last one: `at` is then text. */
 RWI_INLINE bool positions_mrope_find(const rw_positions_mrope_params *p, int64_t b, int64_t s,
                                      rwi_mrope_segment *at, rwi_bad_id *bad) {
     at->token = 0;
@@ -193,7 +193,7 @@ RWI_INLINE bool positions_mrope_token(const rw_positions_mrope_params *p, int64_
                                       rwi_bad_id *bad) {
     rwi_mrope_segment at;
     int64_t tokens = p->batch * p->seq;
-    int64_t b = item - tokens, s = INT64_MAX; /* rope_delta: walk to the very end */
+    int64_t b = item - tokens, s = INT64_MAX; /* rope_delta: advance past the last segment */
     if (item < tokens)
         rwi_split_index(item, p->seq, &b, &s);
     if (!positions_mrope_find(p, b, s, &at, bad))
@@ -205,7 +205,7 @@ RWI_INLINE bool positions_mrope_token(const rw_positions_mrope_params *p, int64_
     int64_t n = s - at.token;
     int64_t ids[3] = {n, n, n};
     if (at.h != 0 || at.w != 0) {
-        /* Grids have at most 2^31 tokens, and divisions of 64 bits are slow. */
+        /* Grids have at most 2^31 tokens; 64-bit divisions are slow. */
         uint32_t row = (uint32_t)n / (uint32_t)at.w;
         ids[0] = positions_mrope_frame(&at, row / (uint32_t)at.h);
         ids[1] = row % (uint32_t)at.h;

@@ -1,15 +1,15 @@
-/* Rotary position embedding on a GPU; the twin of rope_cpu.c. A block takes a token: a thread holds
- * the turns of its pairs and rotates these pairs of several heads of q and k. */
+/* Rotary position embedding on a GPU; the twin of rope_cpu.c. One block per token: a thread holds
+ * the rotations of its pairs and rotates these pairs in several heads of q and k. */
 #include "gpu/dispatch.h"
 #include "gpu/faults.h"
 #include "gpu/launch.h"
 #include "gpu/rope_pairs.h"
 #include "gpu/vectors.h"
 
-/* The most threads along x, each with a vector of pairs. */
+/* The maximum number of threads along x, each with a vector of pairs. */
 #define MAX_COLUMNS 64
 
-/* The turns of the frequencies [first, first + PAIRS). */
+/* The rotations (cos, sin) of frequencies [first, first + PAIRS). */
 template <int PAIRS>
 __device__ static inline void compute_turns(const rw_rope_params &p, const int64_t *ids,
                                             int64_t first, rwi_cos_sin (&turns)[PAIRS]) {
@@ -37,7 +37,7 @@ __device__ static inline void compute_turns(const rw_rope_params &p, const int64
     }
 }
 
-/* PAIRS pairs of one head from pair i on. */
+/* Rotates PAIRS pairs of one head from pair i on. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 __device__ static inline void rotate_pairs(const void *in, void *out, int64_t i, int64_t apart,
                                            const rwi_cos_sin (&turns)[PAIRS]) {
@@ -63,7 +63,7 @@ __device__ static inline token_heads find_heads(const rwi_rope_heads &heads, int
             heads.in_stride[2], heads.out_stride[2], heads.heads};
 }
 
-/* Calls body(in, out) for the heads of this thread's row, those of q before those of k. */
+/* Calls body(in, out) for the heads of this thread's row: those of q, then those of k. */
 template <rw_dtype D, typename Body>
 __device__ static inline void for_each_head(const token_heads &q, const token_heads &k,
                                             const Body &body) {
@@ -76,7 +76,7 @@ __device__ static inline void for_each_head(const token_heads &q, const token_he
     }
 }
 
-/* The columns of one head outside of the rotary window. */
+/* The columns of one head outside the rotary window. */
 template <rw_dtype D>
 __device__ static inline void copy_rest(const rw_rope_params &p, const void *in, void *out) {
     const int64_t end = p.start + 2 * p.num_frequencies;
@@ -128,7 +128,8 @@ static bool has_vectors(const rw_rope_params &p) {
     return true;
 }
 
-/* Threads along x share a head, threads along y take heads: as many as work in equal rounds. */
+/* Threads along x share a head, threads along y take different heads: a number that divides them
+ * into equal rounds. */
 static rwi_launch_shape launch_shape(const rw_rope_params &p, int pairs) {
     const int64_t columns = rwi_ceil_div(p.num_frequencies, pairs);
     const int64_t x = rwi_min(columns, MAX_COLUMNS);

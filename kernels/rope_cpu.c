@@ -1,7 +1,7 @@
 /* Rotary position embedding on the CPU; the twin of rope.hip. An item is a token. */
 #include "cpu/rope_pairs_cpu.h"
 
-/* The chunk of one head, counted from its first pair. */
+/* Rotates the chunk of one head; columns count from its first pair. */
 RWI_INLINE void rotate_head(rw_dtype dtype, bool interleaved, const char *in, char *out,
                             const rwi_rope_turns *t, int64_t count, int64_t apart) {
     rwi_rope_pairs pairs;
@@ -16,7 +16,7 @@ RWI_INLINE void rotate_head(rw_dtype dtype, bool interleaved, const char *in, ch
     }
 }
 
-/* The columns outside of the rotary window. */
+/* The columns outside the rotary window. */
 static void copy_rest(const rw_rope_params *p, const char *in, char *out) {
     size_t size = rwi_dtype_size(p->dtype);
     size_t before = (size_t)p->start * size;

@@ -23,15 +23,15 @@ typedef struct rw_rope_params {
     int32_t head_dim;
     int32_t start; /* rotary window [start, start + 2 * num_frequencies) */
     int32_t num_frequencies;
-    bool interleaved; /* pairs (2i, 2i+1) rather than (i, i + num_frequencies) */
+    bool interleaved; /* pairs (2i, 2i+1); else (i, i + num_frequencies) */
     rwi_token_ids ids;
-    const uint8_t *axis; /* [num_frequencies]: which id each frequency reads; NULL: id 0 */
+    const uint8_t *axis; /* [num_frequencies]: the id that each frequency uses; NULL: id 0 */
     int32_t num_axes;
-    int32_t max_positions; /* ids lie below */
-    rwi_angles to;         /* the angles that the result is turned by */
-    rwi_angles from;       /* re-rotation: the angles to take back first; rows NULL: none */
-    float cos_scale;       /* the attention factors */
-    float sin_scale;       /* the same, negative for the inverse and the gradient */
+    int32_t max_positions; /* ids must be below */
+    rwi_angles to;         /* the angles of the result's rotation */
+    rwi_angles from;       /* re-rotation: angles to remove first; rows NULL: none */
+    float cos_scale;       /* attention factor */
+    float sin_scale;       /* attention factor, negative for the inverse and the gradient */
 } rw_rope_params;
 
 RWI_INLINE int64_t rope_num_heads(const rw_rope_params *p) {
@@ -45,7 +45,7 @@ RWI_INLINE rwi_work rope_work(const rw_rope_params *p) {
     return work;
 }
 
-/* The most ids that a token has. */
+/* The maximum number of ids of a token. */
 #define RWI_ROPE_MAX_AXES 3
 
 /* The ids of token (b, s), one for each axis. */
@@ -65,19 +65,19 @@ RWI_INLINE bool rope_ids_valid(const rw_rope_params *p, const int64_t *ids, rwi_
     return true;
 }
 
-/* The id that a frequency reads. */
+/* The id that a frequency uses. */
 RWI_INLINE int64_t rope_position(const rw_rope_params *p, const int64_t *ids, int64_t frequency) {
     int axis = p->axis ? p->axis[frequency] : 0;
     return axis == 0 ? ids[0] : axis == 1 ? ids[1] : ids[2]; /* GPUs cannot index registers */
 }
 
-/* A turn by an angle with its sign and scale. */
+/* A rotation with its sign and scale. */
 RWI_INLINE rwi_cos_sin rope_scaled(const rw_rope_params *p, rwi_cos_sin angle) {
     rwi_cos_sin turn = {angle.cos * p->cos_scale, angle.sin * p->sin_scale};
     return turn;
 }
 
-/* The turn of one frequency at one position. */
+/* The rotation of one frequency at one position. */
 RWI_INLINE rwi_cos_sin rope_turn(const rw_rope_params *p, int64_t position, int64_t frequency) {
     rwi_cos_sin angle = rwi_angle_at(&p->to, position, frequency, p->num_frequencies);
     if (p->from.rows) {
@@ -88,7 +88,7 @@ RWI_INLINE rwi_cos_sin rope_turn(const rw_rope_params *p, int64_t position, int6
     return rope_scaled(p, angle);
 }
 
-/* Turns the pair (*x1, *x2). */
+/* Rotates the pair (*x1, *x2). */
 RWI_INLINE void rope_rotate(float *x1, float *x2, rwi_cos_sin turn) {
     float y1 = *x1 * turn.cos - *x2 * turn.sin;
     float y2 = *x2 * turn.cos + *x1 * turn.sin;

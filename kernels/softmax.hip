@@ -9,23 +9,23 @@
 #include "shared/sum.h"
 #include "softmax_params.h"
 
-/* A row that its first thread has found for the others. FULL rows have more than intervals of keys,
- * a scale and a sink. */
+/* A row, found by one thread for the others. FULL rows have rules other than intervals of keys, a
+ * scale and a sink. */
 struct scores_row {
     rwi_pattern_row pattern;
-    int64_t in; /* offsets rather than pointers, which would come back as pointers to anything */
+    int64_t in; /* offsets instead of pointers, which the compiler could not assume to be global */
     int64_t out;
     int64_t mask;
     float slope;      /* 0: no ALiBi */
     float sink;       /* -inf: none */
-    int32_t position; /* what ALiBi counts from */
-    bool inside;      /* there is such a row, and its pattern makes sense */
+    int32_t position; /* the position that ALiBi counts from */
+    bool inside;      /* the row exists, and its pattern is valid */
 };
 
 /* The rows of a block. */
 typedef scores_row block_rows[RWI_TILE_ROWS];
 
-/* A row's place, and its pattern's row, if it makes sense; else it is reported. */
+/* The indices of a row, and its row of the pattern if that is valid; else it is reported. */
 __device__ static inline rwi_scores_row find_row(const rwi_scores &scores,
                                                  const rwi_pattern &pattern, int64_t number,
                                                  const rwi_fault_sink &sink, scores_row *row) {
@@ -39,7 +39,7 @@ __device__ static inline rwi_scores_row find_row(const rwi_scores &scores,
     return at;
 }
 
-/* Elements i .. i + VEC - 1 of the mask; 0 where there is none. */
+/* Elements i .. i + VEC - 1 of the mask; 0 without a mask. */
 template <int VEC>
 __device__ static inline void load_mask(const rwi_score_mask &mask, int64_t i, float (&x)[VEC]) {
 #pragma unroll
@@ -119,13 +119,12 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
 
 /* ---- softmax ---- */
 
-/* exp of a number up to 0, by the GPU's own power of 2: off by |x| * 2^-24 and 2 units in the last
- * place. */
+/* exp of a number up to 0, by the GPU's exp2: error |x| * 2^-24 relative, plus 2 ulp. */
 __device__ static inline float exponential(float x) {
     return exp2f(x * 0x1.715476p+0f);
 }
 
-/* Row `number` as the softmax needs it. */
+/* Finds row `number` and what the softmax needs of it. */
 template <bool FULL>
 __device__ static inline void find_softmax_row(const rw_softmax_params &p, int64_t number,
                                                const rwi_fault_sink &sink, scores_row *row) {
@@ -147,8 +146,8 @@ __device__ static inline void find_softmax_row(const rw_softmax_params &p, int64
     }
 }
 
-/* This thread's row. The first threads of the block, neighbours in one wave, find its rows, one
- * each; every thread of the block calls. */
+/* This thread's row. The first threads of the block, adjacent in one wave, find one row each. Every
+ * thread of the block must call. */
 template <bool FULL>
 __device__ static inline scores_row share_row(const rw_softmax_params &p,
                                               const rwi_fault_sink &sink, block_rows &rows) {
@@ -159,8 +158,8 @@ __device__ static inline scores_row share_row(const rw_softmax_params &p,
     return rows[threadIdx.y];
 }
 
-/* The scores of keys j .. j + VEC - 1 from what was loaded where any is seen; -inf for what is
- * hidden. */
+/* The scores of keys j .. j + VEC - 1 from what was loaded if any is visible; -inf for hidden keys.
+ */
 template <rw_dtype D, int VEC, bool FULL>
 __device__ static inline void make_scores(const rw_softmax_params &p, const scores_row &row,
                                           int32_t j, unsigned seen,
@@ -187,7 +186,7 @@ __device__ static inline void make_scores(const rw_softmax_params &p, const scor
         s[n] = seen >> n & 1 ? s[n] : -INFINITY;
 }
 
-/* From exponentials; 0 for what is hidden, also in a row of NaN. */
+/* Stores probabilities from exponentials; 0 for hidden keys, also in a row of NaN. */
 template <rw_dtype D, int VEC>
 __device__ static inline void store_shares(void *out, int64_t i, unsigned seen, float share,
                                            float (&e)[VEC]) {
@@ -202,7 +201,7 @@ __device__ static inline void store_shares(void *out, int64_t i, unsigned seen, 
     rwi_store_vector<D>(out, i, e);
 }
 
-/* A row that fits in its threads' registers, each ITEMS vectors of it: it is read once. */
+/* A row that fits in the registers of its threads, ITEMS vectors each: it is read once. */
 template <rw_dtype D, int VEC, int ITEMS, bool FULL, int THREADS>
 static __global__ void __launch_bounds__(THREADS)
     short_kernel(rw_softmax_params p, rwi_fault_sink sink) {
@@ -210,9 +209,9 @@ static __global__ void __launch_bounds__(THREADS)
     __shared__ float largest_of_waves[RWI_MAX_WAVES], sum_of_waves[RWI_MAX_WAVES];
     const scores_row row = share_row<FULL>(p, sink, rows);
     const int32_t first = (int32_t)threadIdx.x * VEC, step = (int32_t)blockDim.x * VEC;
-    rwi_packed<D, VEC> packed[ITEMS]; /* so that loads are under way together */
+    rwi_packed<D, VEC> packed[ITEMS]; /* so that the loads overlap */
     float s[ITEMS][VEC];
-    unsigned seen = 0; /* in one register, the bits of the first vector lowest */
+    unsigned seen = 0; /* all in one register, the first vector in the lowest bits */
     float largest = row.sink;
 #pragma unroll
     for (int k = 0; k < ITEMS; k++) {
@@ -230,7 +229,7 @@ static __global__ void __launch_bounds__(THREADS)
     for (int k = 0; k < ITEMS; k++)
 #pragma unroll
         for (int n = 0; n < VEC; n++)
-            largest = fmaxf(largest, s[k][n]); /* passes over a NaN */
+            largest = fmaxf(largest, s[k][n]); /* ignores NaN */
     largest = rwi_reduce_row(largest, largest_of_waves, rwi_reduce_max());
     const float base = rwi_softmax_base(largest);
     float sum = 0.0f;
@@ -257,7 +256,7 @@ static __global__ void __launch_bounds__(THREADS)
                             seen >> k * VEC & rwi_all_visible<VEC>, share, s[k]);
 }
 
-/* Loads and makes the scores of keys j .. j + VEC - 1; which of them are seen. */
+/* Loads keys j .. j + VEC - 1 and computes their scores; returns which of them are visible. */
 template <rw_dtype D, int VEC, bool FULL>
 __device__ static inline unsigned load_scores(const rw_softmax_params &p, const scores_row &row,
                                               int32_t j, float (&s)[VEC]) {
@@ -269,7 +268,7 @@ __device__ static inline unsigned load_scores(const rw_softmax_params &p, const 
     return seen;
 }
 
-/* A longer row, by a block of its own: the sum keeps up with the largest score so far, and a second
+/* A longer row, one block each: the sum is kept relative to the largest score so far, and a second
  * pass computes the scores again. */
 template <rw_dtype D, int VEC, bool FULL, int THREADS>
 static __global__ void __launch_bounds__(THREADS)
@@ -351,15 +350,16 @@ extern "C" rw_status rwi_hip_mask_apply(rwi_device *device, const rw_mask_apply_
     });
 }
 
-/* Elements of a row that one thread holds, where the row fits: FULL rows need registers for other
- * things, and elements that move one by one for where they are. */
+/* Elements of a row that one thread holds, where the row fits. FULL rows need registers for other
+ * values, and single-element accesses need them for addresses. */
 template <int VEC, bool FULL>
 inline constexpr int elements_of = VEC > 1 ? (FULL ? 16 : 32) : (FULL ? 4 : 16);
 
 /* Threads of a block where a row needs more than RWI_BLOCK. */
 #define LARGE_BLOCK 512
 
-/* Threads along x share a row of `elements` a thread, threads along y take rows. */
+/* Threads along x share a row, with `elements` elements per thread; threads along y take different
+ * rows. */
 static rwi_launch_shape shape_of(const rw_softmax_params &p, int elements) {
     uint32_t x = RWI_BLOCK / RWI_TILE_ROWS;
     while (x < LARGE_BLOCK && (int64_t)x * elements < p.scores.seq_k)

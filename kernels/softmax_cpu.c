@@ -2,10 +2,10 @@
 #include "cpu/convert_cpu.h"
 #include "softmax_params.h"
 
-/* Scores of a row that are kept between the passes over it: they stay in the first-level cache. */
+/* Scores of a row that are kept between the passes; they fit in the first-level cache. */
 #define BUFFER 8192
 
-/* Exponentials summed up in f32 before the sum goes on in f64. */
+/* Exponentials that are summed in f32; the sums are added in f64. */
 #define BLOCK 512
 
 /* ---- scale ---- */
@@ -54,9 +54,9 @@ void RWI_CPU_KERNEL(scale)(const rw_scale_params *p, int64_t begin, int64_t end,
     }
 }
 
-/* ---- what mask_apply and softmax share: keys [first, first + count) of a row, as f32 ---- */
+/* ---- shared by mask_apply and softmax: keys [first, first + count) of a row, as f32 ---- */
 
-/* What is not f32 goes through a block of it. */
+/* A mask that is not f32 is converted in blocks. */
 RWI_INLINE void add_mask_of(rw_dtype dtype, const char *mask, int64_t count, float *s) {
     float converted[BLOCK];
     for (int64_t first = 0; first < count; first += BLOCK) {
@@ -92,7 +92,7 @@ static void add_mask(const rwi_score_mask *mask, const rwi_scores_row *at, int64
     }
 }
 
-/* -inf for those keys that are not visible. */
+/* Sets the scores of hidden keys to -inf. */
 static void hide(const rwi_pattern *pattern, const rwi_pattern_row *row, int64_t first,
                  int64_t count, float *s) {
     int32_t begin = (int32_t)first, end = (int32_t)(first + count);
@@ -157,19 +157,20 @@ void RWI_CPU_KERNEL(mask_apply)(const rw_mask_apply_params *p, int64_t begin, in
 
 /* ---- softmax ---- */
 
-/* The row under way. */
+/* The current row. */
 typedef struct softmax_row {
     rwi_scores_row at;
     rwi_pattern_row pattern;
     const void *in;
     void *out;
-    rwi_span spans[2]; /* the keys to look at, apart from each other, in order */
+    rwi_span spans[2]; /* the keys to read: disjoint, in order */
     int num_spans;
     const void *ahead; /* the first key of the next row; NULL after the last */
     bool every;        /* every key of the spans is visible */
 } softmax_row;
 
-/* Prefix and window, joined where they touch; with cells, or globals, all from first to last. */
+/* Prefix and window, joined where they touch; with cells or globals, one span from the first to the
+ * last. */
 static void find_spans(const rw_softmax_params *p, softmax_row *row) {
     rwi_span prefix = row->pattern.prefix, window = row->pattern.window;
     row->every = !rwi_pattern_has_cells(&p->pattern);
@@ -179,7 +180,7 @@ static void find_spans(const rw_softmax_params *p, softmax_row *row) {
     row->num_spans = row->every && !joined ? 2 : 1;
 }
 
-/* Writes 0 to the keys outside of the spans. */
+/* Writes 0 to the keys outside the spans. */
 RWI_INLINE void clear_rest(rw_dtype dtype, const softmax_row *row, int64_t seq_k) {
     int64_t size = (int64_t)rwi_dtype_size(dtype);
     int64_t from = 0;
@@ -191,7 +192,7 @@ RWI_INLINE void clear_rest(rw_dtype dtype, const softmax_row *row, int64_t seq_k
     }
 }
 
-/* s = x * scale, capped. */
+/* s = x * scale, with the softcap applied. */
 RWI_INLINE void load_scores(const rw_softmax_params *p, rw_dtype dtype, const void *in,
                             int64_t count, float *s) {
     const float *x = in;
@@ -218,7 +219,8 @@ static void add_alibi(const rwi_alibi *alibi, const softmax_row *row, int64_t fi
         s[j] += rwi_alibi_at(is_signed, slope, distance + j);
 }
 
-/* The largest of some scores; a NaN is passed over. Many lanes, since one waits for itself. */
+/* The largest of some scores; NaN is ignored. Many lanes, since each step of one lane waits for the
+ * last. */
 static float largest_of(const float *s, int64_t count, float largest) {
     enum {
         LANES = 64
@@ -253,11 +255,11 @@ RWI_INLINE float compute_scores(const rw_softmax_params *p, rw_dtype dtype, cons
 
 #if defined(__AVX512F__)
 /* exp of numbers up to 0, twice as fast as rwi_exp(): 2^k * 2^r, where one instruction multiplies
- * by 2^k. Off by |x| * 2^-24 and 1 unit in the last place. */
+ * by 2^k. Relative error |x| * 2^-24, plus 1 ulp. */
 RWI_INLINE __m512 exponential_16(__m512 x) {
     const int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     __m512 t = _mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f));
-    t = _mm512_max_ps(_mm512_set1_ps(-200.0f), t); /* NaN stays */
+    t = _mm512_max_ps(_mm512_set1_ps(-200.0f), t); /* NaN is kept */
     __m512 k = _mm512_roundscale_ps(t, nearest);
     __m512 r = _mm512_sub_ps(t, k);
     __m512 p = _mm512_set1_ps(0x1.4258d8p-13f);
@@ -271,14 +273,14 @@ RWI_INLINE __m512 exponential_16(__m512 x) {
 }
 #endif
 
-/* Asks for memory that the next row is going to read, while this one computes. */
+/* Prefetches memory of the next row while this one is computed. */
 static void prefetch(const char *data, int64_t bytes) {
     for (int64_t line = 0; data && line < bytes; line += 64)
         __builtin_prefetch(data + line);
 }
 
-/* s = exp(s - base), base being the largest of s; returns the sum. `ahead`: what to read next, an
- * element of `size` bytes for each of s; or NULL. */
+/* s = exp(s - base), where base is the largest of s; returns the sum. `ahead`: memory to prefetch,
+ * an element of `size` bytes for each of s; or NULL. */
 static double exponentials(float *s, int64_t count, float base, const char *ahead, int64_t size) {
     double sum = 0.0;
     for (int64_t first = 0; first < count; first += BLOCK) {
@@ -310,7 +312,7 @@ RWI_INLINE void store_shares(const rw_softmax_params *p, rw_dtype dtype, const s
                              int64_t first, int64_t count, float *s, float share) {
     float *out = dtype == RW_F32 ? rwi_element(dtype, row->out, first) : s;
     scale_floats(s, count, share, out);
-    if (!row->every && share != share) { /* what is hidden is 0 in a row of NaN too */
+    if (!row->every && share != share) { /* hidden keys are 0 also in a row of NaN */
         bool cells = rwi_pattern_has_cells(&p->pattern);
         for (int32_t j = 0; j < (int32_t)count; j++)
             if (!rwi_pattern_visible(&p->pattern, &row->pattern, cells, (int32_t)first + j))
@@ -343,8 +345,8 @@ RWI_INLINE void softmax_short(const rw_softmax_params *p, rw_dtype dtype, const 
     }
 }
 
-/* A longer one: the sum keeps up with the largest score so far, and a second pass computes the
- * scores again. */
+/* A longer row: the sum is kept relative to the largest score so far, and a second pass computes
+ * the scores again. */
 RWI_INLINE void softmax_long(const rw_softmax_params *p, rw_dtype dtype, const softmax_row *row,
                              float sink) {
     float s[BUFFER];

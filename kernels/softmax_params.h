@@ -42,12 +42,12 @@ RWI_INLINE int64_t rwi_scores_offset(const rwi_scores_row *at, const int64_t *st
     return at->b * stride[0] + at->h * stride[1] + at->i * stride[2];
 }
 
-/* The number of a row's token, which a fault is reported under. */
+/* The token index of a row, for fault reports. */
 RWI_INLINE int64_t rwi_scores_token(const rwi_scores *scores, const rwi_scores_row *at) {
     return at->b * scores->seq_q + at->i;
 }
 
-/* What is added to scores; stride 0 along an axis that is broadcast. */
+/* Added to scores; stride 0 along an axis that is broadcast. */
 typedef struct rwi_score_mask {
     const void *data; /* NULL: none */
     rw_dtype dtype;
@@ -76,7 +76,7 @@ typedef struct rw_softmax_params {
     rwi_pattern pattern;
 } rw_softmax_params;
 
-/* What ALiBi counts from. */
+/* The position that ALiBi counts from. */
 RWI_INLINE int32_t rwi_alibi_position(const rwi_alibi *alibi, const rwi_pattern_row *row) {
     return (int32_t)(row->i + alibi->shift) + (alibi->shift_from_key_end ? row->key_end : 0);
 }
@@ -98,7 +98,7 @@ RWI_INLINE rwi_work softmax_work(const rw_softmax_params *p) {
     return work;
 }
 
-/* tanh to about 2 units in the last place, in a form that compilers vectorize. */
+/* tanh within about 2 ulp, in a form that compilers vectorize. */
 RWI_INLINE float rwi_tanh(float x) {
 #ifdef __cplusplus
     return tanhf(x);
@@ -116,19 +116,19 @@ RWI_INLINE float rwi_tanh(float x) {
 #endif
 }
 
-/* A score but for what is added to it. */
+/* A score before biases and masks are added. */
 RWI_INLINE float rwi_softmax_score(const rw_softmax_params *p, float x) {
     float s = x * p->scale;
     return p->softcap > 0.0f ? rwi_tanh(s / p->softcap) * p->softcap : s;
 }
 
-/* What exponents are taken relative to: the largest score, or 0 where that is -inf, so that a row
- * without one sums up to 0 rather than NaN. */
+/* The base of the exponents: the largest score, or 0 where that is -inf, so that a row without keys
+ * sums to 0 instead of NaN. */
 RWI_INLINE float rwi_softmax_base(float largest) {
     return largest == -INFINITY ? 0.0f : largest;
 }
 
-/* What each exponential is multiplied by: a row without any gets 0. A NaN stays one. */
+/* The factor of each exponential; 0 for a row without keys. NaN is kept. */
 RWI_INLINE float rwi_softmax_share(float sum) {
     return sum == 0.0f ? 0.0f : 1.0f / sum;
 }

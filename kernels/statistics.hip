@@ -1,4 +1,4 @@
-/* Statistics of scores on a GPU; the twin of statistics_cpu.c. A block takes a head. */
+/* Statistics of scores on a GPU; the twin of statistics_cpu.c. One block per head. */
 #include "gpu/dispatch.h"
 #include "gpu/faults.h"
 #include "gpu/launch.h"

@@ -1,7 +1,7 @@
 /* Statistics of scores on the CPU; the twin of statistics.hip. An item is a head. */
 #include "statistics_params.h"
 
-/* Sums that run side by side, so that none waits for the one before. */
+/* Parallel partial sums, so that additions do not wait for each other. */
 #define LANES 8
 
 RWI_INLINE rwi_statistics head_statistics(const rw_score_statistics_params *p, rw_dtype dtype,

@@ -5,7 +5,7 @@
 #include "shared/dtype.h"
 #include "shared/ids.h"
 
-/* Of each head; data NULL: not wanted. */
+/* One value per head; data NULL: not requested. */
 typedef struct rwi_head_values {
     float *data; /* [batch, heads] */
     int64_t stride[2];
@@ -75,7 +75,7 @@ RWI_INLINE void rwi_head_values_store(const rwi_head_values *values, int64_t b, 
         values->data[b * values->stride[0] + h * values->stride[1]] = value;
 }
 
-/* False where a count does not fit: *bad is it. */
+/* False where a count does not fit; *bad receives it. */
 RWI_INLINE bool score_statistics_store(const rw_score_statistics_params *p, int64_t head,
                                        const rwi_statistics *s, rwi_bad_id *bad) {
     int64_t b = head / p->heads, h = head % p->heads;

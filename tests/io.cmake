@@ -1,4 +1,4 @@
-# Files and the program: config.json, safetensors, `ropewalk` from its command line.
+# Tests of files and of the program: config.json, safetensors, `ropewalk` on its command line.
 function(ropewalk_add_io_test name)
   ropewalk_add_test(${name} ropewalk-io)
   target_sources(${name} PRIVATE harness/io_support.c)

@@ -1,5 +1,5 @@
-/* Attention over values of unit variance, as models have them: every result within an absolute
- * bound of what plain sums in double give for the values as the dtype holds them. */
+/* Attention over values of unit variance, as in models: every result must be within an absolute
+ * bound of plain sums in double over the values rounded to the dtype. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,7 +29,7 @@ enum {
     PREFIX = 17
 };
 
-/* What is asked of attention beside the shapes. */
+/* The parameters of attention other than the shapes. */
 typedef struct setting {
     const char *name;
     seen seen;
@@ -101,7 +101,7 @@ static void release(problem *p) {
     free(p->v);
 }
 
-/* ---- what is expected ---- */
+/* ---- expected results ---- */
 
 static int64_t position_of(const problem *p, int64_t b, int64_t i) {
     int64_t end = p->setting.seen == SEEN_KEY_END ? p->ends[b] : p->shape.seq_k;
@@ -118,7 +118,7 @@ static bool sees(const problem *p, int64_t position, int64_t j) {
     case SEEN_ALL:
         return true;
     case SEEN_CAUSAL:
-    case SEEN_KEY_END: /* position is before key_end */
+    case SEEN_KEY_END: /* positions count from key_end */
         return causal;
     case SEEN_WINDOW:
         return causal && j >= position - WINDOW;
@@ -166,7 +166,7 @@ static double expect_row(const problem *p, int64_t b, int64_t h, int64_t i, doub
     return log(sum);
 }
 
-/* ---- what the device makes of it ---- */
+/* ---- results of the device ---- */
 
 typedef struct device {
     rw_attention_args args;
@@ -264,7 +264,7 @@ static double bound_of(rw_dtype dtype) {
     return dtype == RW_F32 ? 2e-5 : dtype == RW_F16 ? 2e-3 : 1.6e-2;
 }
 
-/* How far apart: NaN and Inf of one side alone are as far as can be. */
+/* The absolute difference; infinite where only one is NaN or they are different infinities. */
 static double apart(double got, double expected) {
     if (got == expected)
         return 0.0;
@@ -373,7 +373,8 @@ static void test_decode(void **state) {
     }
 }
 
-/* A row whose mask hides every key that its pattern shows takes nothing of them, not even a NaN. */
+/* A row whose mask hides every key that its pattern shows must not read any of them, not even NaN.
+ */
 static void test_masked_row(void **state) {
     (void)state;
     enum {

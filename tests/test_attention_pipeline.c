@@ -1,6 +1,6 @@
-/* Attention as an engine runs it, on the device from end to end: prompts in chunks into a paged
- * cache, then token by token; and over shards of the keys. Every query gets what one attention over
- * all of its sequence gives, and nothing moves between host and device. */
+/* Attention as an inference engine runs it, on the device from end to end: prompts in chunks into a
+ * paged cache, then token by token; and over shards of the keys. Every query must get the result of
+ * one attention over its whole sequence, and nothing may move between host and device. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,7 +20,7 @@ enum {
 };
 
 static rw_context *context;
-static rw_transfers settled; /* what was moved until the device was left to itself */
+static rw_transfers settled; /* transfers up to the start of device-only work */
 
 static void must(rw_status status) {
     if (status != RW_OK)
@@ -31,7 +31,7 @@ static void leave_alone(void) {
     settled = rw_context_transfers(context);
 }
 
-/* Waits; nothing was moved meanwhile. */
+/* Synchronizes; checks that nothing was moved meanwhile. */
 static void finish(void) {
     must(rw_synchronize(context));
     rw_transfers now = rw_context_transfers(context);
@@ -39,7 +39,7 @@ static void finish(void) {
     assert_int_equal(now.device_to_host_bytes, settled.device_to_host_bytes);
 }
 
-/* Random numbers, or with a seed of 0 NaN. */
+/* Random numbers, or NaN with a seed of 0. */
 static char *upload_floats(rw_dtype dtype, int64_t count, uint64_t seed) {
     size_t bytes = (size_t)count * rw_dtype_size(dtype);
     char *host = rwt_allocate(bytes);
@@ -62,7 +62,7 @@ static double *download_floats(rw_dtype dtype, const void *device, int64_t count
     return values;
 }
 
-/* Fails for NaN, too; -inf is near itself. */
+/* Fails for NaN, too; -inf equals itself. */
 static void assert_near(double got, double expected, double bound) {
     if (got != expected && !(fabs(got - expected) <= bound * fmax(1.0, fabs(expected))))
         fail_msg("%.9g, expected %.9g", got, expected);
@@ -106,7 +106,7 @@ typedef struct pipeline {
     int32_t on_host[STEPS + 1][BATCH]; /* lengths */
 } pipeline;
 
-/* Pages in no order, no more than are needed; the other entries are none. */
+/* Pages in random order, as many as needed; the other entries are invalid. */
 static int32_t *upload_table(const pipeline *p) {
     int32_t table[BATCH][MAX_PAGES], used = 0;
     memset(table, -1, sizeof table);
@@ -155,7 +155,7 @@ static void close_pipeline(pipeline *p) {
     rw_rope_destroy(p->rope);
 }
 
-/* The tokens of a step, [batch, seq, heads, DIM]: sequences stand at different lengths. */
+/* The tokens of a step, [batch, seq, heads, DIM]: sequences have different lengths. */
 static rw_tensor tokens_of(const pipeline *p, char *data, int64_t heads, int n) {
     const step *s = &steps[n];
     const int32_t *before = p->on_host[n];
@@ -197,7 +197,7 @@ static void append(const pipeline *p, int n) {
     must(rw_rope_append(context, p->rope, &args));
 }
 
-/* What attention gets in a step; the pattern is the caller's. */
+/* The arguments of attention in a step; the caller owns the pattern. */
 static rw_attention_args attention_of(const pipeline *p, int n, rw_pattern *pattern) {
     const step *s = &steps[n];
     *pattern = (rw_pattern){
@@ -210,7 +210,7 @@ static rw_attention_args attention_of(const pipeline *p, int n, rw_pattern *patt
                                .pattern = pattern};
 }
 
-/* As much as the greediest step asks for. */
+/* The maximum over all steps. */
 static void make_workspace(pipeline *p) {
     for (int n = 0; n < STEPS; n++) {
         rw_pattern pattern;
@@ -219,7 +219,7 @@ static void make_workspace(pipeline *p) {
         if (!steps[n].split)
             continue;
         must(rw_attention_workspace(context, &args, &bytes));
-        assert_true(bytes > 0); /* or this would not be a test of parts */
+        assert_true(bytes > 0); /* else parts would not be tested */
         p->workspace_bytes = bytes > p->workspace_bytes ? bytes : p->workspace_bytes;
     }
     void *memory = NULL;
@@ -243,7 +243,7 @@ static rw_tensor sequence_of(const pipeline *p, char *data, int64_t heads, int b
                                 shape);
 }
 
-/* Turns q and k where they lie, so this comes last. */
+/* Rotates q and k in place, so it must come last. */
 static void attend_at_once(const pipeline *p, int b) {
     rw_rope_args rope = {.q = sequence_of(p, p->q, HEADS, b),
                          .k = sequence_of(p, p->k, KV_HEADS, b)};
@@ -308,7 +308,8 @@ enum {
     SHARDS = 3
 };
 
-/* Where shards begin, different for each sequence; the last of them is one key for one of them. */
+/* The starts of the shards, different for each sequence; for one sequence the last shard has one
+ * key. */
 static const int32_t cuts[SHARDS + 1][BATCH] = {{0, 0}, {70, 64}, {131, 199}, {KEYS, KEYS}};
 
 typedef struct shards {
@@ -368,7 +369,7 @@ static void attend_part(const rw_attention_args *like, const rw_attention_part *
     must(rw_attention(context, &args));
 }
 
-/* Shard n as a pattern: queries count as in the whole. */
+/* Shard n as a pattern: query positions are those of the whole sequence. */
 static void attend_shard(const shards *s, int n, bool causal) {
     const int64_t two = BATCH;
     rw_attention_args args = s->args;
@@ -403,7 +404,7 @@ static void compare_parts(const rw_attention_part *got, const rw_attention_part 
     compare_tensors(&got->lse, &expected->lse);
 }
 
-/* Two halves as tensors of their own, as two devices would hold them. */
+/* Two halves as separate tensors, as on two devices. */
 static void test_halves(void **state) {
     (void)state;
     shards s;
@@ -420,13 +421,13 @@ static void test_halves(void **state) {
     finish();
     compare_parts(&s.merged, &s.whole);
     leave_alone();
-    merge(&s.parts[1], &s.parts[0], &s.parts[1]); /* in place, the other way round */
+    merge(&s.parts[1], &s.parts[0], &s.parts[1]); /* in place, in reverse order */
     finish();
     compare_parts(&s.parts[1], &s.whole);
     close_shards(&s);
 }
 
-/* Three shards, merged from the left and from the right. Of causal ones the last is hidden from
+/* Three shards, merged from the left and from the right. With causal ones the last is hidden from
  * many queries. */
 static void check_three(bool causal) {
     shards s;

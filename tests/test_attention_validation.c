@@ -1,5 +1,5 @@
-/* Attention and the products around the softmax: every way to call them wrongly. Each is refused
- * with a sentence that names the function and the argument, and nothing is written. */
+/* Attention and the matrix products before and after the softmax: every invalid call. Each must be
+ * refused with a sentence that names the function and the argument, and nothing may be written. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -66,7 +66,7 @@ static int close_fixture(void **state) {
 }
 
 #define SPLIT_KEYS 1024
-#define WORKSPACE 6144 /* floats from the first */
+#define WORKSPACE 6144 /* offset in floats */
 
 /* k and v as 3 pages of 16, of which two sequences have 2 each. */
 static void make_paged(fixture *f) {
@@ -76,8 +76,8 @@ static void make_paged(fixture *f) {
     f->attention.block_table = rw_tensor_contiguous(f->memory + WORKSPACE, RW_I32, 2, table);
 }
 
-/* One query against many keys, which are all the same 16 floats, and their workspace. One group of
- * heads: any device has more than that to do. Returns the bytes. */
+/* One query against many keys, all at the same 16 floats, and a workspace. With one
+ * group of heads the keys are split on any device. Returns the workspace size in bytes. */
 static int64_t make_split(fixture *f) {
     const int64_t q[] = {1, 1, 4, 16}, k[] = {1, SPLIT_KEYS, 1, 16}, lse[] = {1, 4, 1};
     f->attention.q = tensor(f->memory, 4, q);
@@ -253,7 +253,7 @@ static void test_block_table(void **state) {
     refuse_attention(f, RW_INVALID_ARGUMENT, "lse overlaps block_table");
 }
 
-/* More keys than are counted. */
+/* More keys than the supported maximum. */
 static void test_long_tables(void **state) {
     fixture *f = *state;
     make_paged(f);
@@ -269,7 +269,7 @@ static void test_workspace(void **state) {
     const int64_t bytes = make_split(f);
     const rw_attention_args good = f->attention;
     const int32_t ranks[] = {-1, 2, 4, 5, 9};
-    for (int axis = 1; axis < RW_MAX_RANK; axis++) /* so that a rank too high is not just empty */
+    for (int axis = 1; axis < RW_MAX_RANK; axis++) /* the excess axes are not empty */
         f->attention.workspace.shape[axis] = f->attention.workspace.stride[axis] = 1;
     for (int i = 0; i < 5; i++) {
         f->attention.workspace.rank = ranks[i];
@@ -300,7 +300,7 @@ static void test_workspace(void **state) {
     }
 }
 
-/* The workspace begins where an argument does. */
+/* The workspace overlaps the start of an argument. */
 static void refuse_overlap(fixture *f, const void *data, const char *words) {
     void *apart = f->attention.workspace.data;
     memcpy(&f->attention.workspace.data, &data, sizeof data);
@@ -338,8 +338,8 @@ static void test_workspace_overlap(void **state) {
     refuse_attention(f, RW_INVALID_ARGUMENT, "sinks has rank 9");
 }
 
-/* As many bytes as were asked for serve, none is written behind them, and the parts make what the
- * whole is. */
+/* The requested number of bytes is sufficient, nothing is written after them, and the combined
+ * parts equal the result without a workspace. */
 static void test_exact_workspace(void **state) {
     fixture *f = *state;
     static float whole[MEMORY_FLOATS], parts[MEMORY_FLOATS];
@@ -361,7 +361,8 @@ static void test_exact_workspace(void **state) {
                         sizeof parts - WORKSPACE * sizeof *parts - (size_t)bytes);
 }
 
-/* Where none is of use, none is needed, and one of 0 bytes or of any other number serves. */
+/* Where a workspace has no use none is required, and one of 0 or any other number of bytes is
+ * accepted. */
 static void test_needless_workspace(void **state) {
     fixture *f = *state;
     int64_t bytes = -1, none[] = {0}, some[] = {5};
@@ -393,7 +394,7 @@ static void test_workspace_size(void **state) {
     assert_refused(f, rw_attention_workspace(f->context, &f->attention, NULL), RW_INVALID_ARGUMENT,
                    "rw_attention_workspace", "bytes is NULL");
     const rw_attention_args good = f->attention;
-    f->attention.workspace = (rw_tensor){.rank = 9}; /* is not looked at */
+    f->attention.workspace = (rw_tensor){.rank = 9}; /* ignored */
     assert_int_equal(rw_attention_workspace(f->context, &f->attention, &bytes), RW_OK);
     assert_int_equal(bytes, expected);
     f->attention = good;
@@ -436,7 +437,7 @@ static int64_t size_of_workspace(fixture *f, const rw_attention_args *args) {
     return bytes;
 }
 
-/* What scores would take, 64 GiB for the first of these, is what attention is there to avoid. */
+/* The memory that scores would need (64 GiB for the first of these) is what attention avoids. */
 static void test_workspace_is_small(void **state) {
     fixture *f = *state;
     const int64_t mib = 1 << 20;
@@ -504,7 +505,7 @@ static void test_merge(void **state) {
     assert_refused(f, rw_attention_merge(f->context, &f->merge), RW_INVALID_ARGUMENT,
                    "rw_attention_merge", "b.out");
     f->merge = good;
-    f->merge.merged.lse.data = (float *)good.a.lse.data + 1; /* half in place */
+    f->merge.merged.lse.data = (float *)good.a.lse.data + 1; /* only half in place */
     assert_refused(f, rw_attention_merge(f->context, &f->merge), RW_INVALID_ARGUMENT,
                    "rw_attention_merge", "merged.lse overlaps a.lse");
     f->merge = good;

@@ -1,5 +1,5 @@
-/* ALiBi's slopes and T5's buckets: Hugging Face transformers' own figures (tests/golden), whole
- * numbers where logarithms fall on them, and every way to ask for them wrongly. */
+/* ALiBi's slopes and T5's buckets: reference values of Hugging Face transformers (tests/golden),
+ * logarithms that are whole numbers, and every invalid call. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,12 +12,12 @@
 #include "safetensors.h"
 #include "harness/test_support.h"
 
-#define HF_BOUND 4e-7 /* relative; they take powers of an f32 */
+#define HF_BOUND 4e-7 /* relative; they compute powers in f32 */
 
 static rw_context *context;
 static rwi_safetensors golden;
 
-/* A tensor of the golden file; free it. */
+/* A tensor of the golden file; the caller must free it. */
 static void *read_golden(const char *name, rw_dtype dtype, int64_t count) {
     const rwi_safetensor *tensor = rwi_safetensors_find(&golden, name);
     assert_non_null(tensor);
@@ -28,8 +28,8 @@ static void *read_golden(const char *name, rw_dtype dtype, int64_t count) {
     return data;
 }
 
-/* BLOOM's bias of 6 keys: slope * key, which is the signed bias of a query at key 0. The heads come
- * in shards of three. */
+/* BLOOM's bias of 6 keys: slope * key, which is the signed bias of a query at key 0. The heads are
+ * split into shards of three. */
 static void check_alibi(int64_t heads) {
     enum {
         KEYS = 6,
@@ -69,7 +69,7 @@ static void test_golden_alibi(void **state) {
     check_alibi(12);
 }
 
-/* On the host, and by a bias whose table holds the numbers of its rows. */
+/* On the host, and through a bias whose table holds its row numbers. */
 static void test_golden_t5(void **state) {
     (void)state;
     enum {
@@ -105,8 +105,8 @@ static void test_golden_t5(void **state) {
     free(expected);
 }
 
-/* Bucket k of w logarithmic ones begins at e * (d / e)^(k / w), where that is whole: floats miss
- * some of those by one. Here it is e * 2^k or e * 3^k. */
+/* Logarithmic bucket k of w starts at e * (d / e)^(k / w), if that is a whole number: float
+ * arithmetic misses some of those by one. Here it is e * 2^k or e * 3^k. */
 static void check_powers(int64_t buckets, int64_t base) {
     int64_t e = buckets / 2, w = buckets - e, d = e;
     for (int64_t k = 0; k < w; k++)
@@ -136,7 +136,7 @@ static void test_exact_powers(void **state) {
         check_powers(buckets, 3);
 }
 
-/* Buckets never decrease with the distance, and the largest tables can be had. */
+/* Buckets never decrease with the distance, and the largest tables are supported. */
 static void test_large_tables(void **state) {
     (void)state;
     const rw_t5_options sizes[] = {{512, 1 << 24, true}, {1024, 5000, false}, {1024, 257, false}};
@@ -197,7 +197,7 @@ static void test_refused_slopes(void **state) {
     rw_free(context, out);
 }
 
-/* Dense biases know no key_end. */
+/* Dense biases do not support RW_ALIGN_KEY_END. */
 static void test_refused_alignments(void **state) {
     (void)state;
     static const struct {

@@ -1,12 +1,11 @@
-/* The program `ropewalk`, run as a user runs it: results, exit statuses, what it leaves behind. */
+/* The program `ropewalk`, run as a user runs it: results, exit statuses, remaining files. */
 #include "harness/program_support.h"
 
 #include <jansson.h>
 
 #include "array_compare.h"
 
-/* ---- rotate ------------------------------------------------------------------------------------
- */
+/* ---- rotate ---- */
 
 static const char llama[] = "{\"model_type\":\"llama\",\"head_dim\":64,"
                             "\"num_attention_heads\":24,\"max_position_embeddings\":8192}";
@@ -84,7 +83,7 @@ static void test_dtypes_and_offset(void **state) {
     }
 }
 
-/* bshd is bhsd with two axes exchanged; i32 ids are as good as i64 ones. */
+/* bshd is bhsd with two axes exchanged; i32 ids give the same results as i64. */
 static void test_layout(void **state) {
     (void)state;
     static const int64_t bhsd[] = {2, 3, 5, 64}, bshd[] = {2, 5, 3, 64}, ids[] = {5};
@@ -117,7 +116,7 @@ static void test_layout(void **state) {
     free(narrow.data);
 }
 
-/* --pairing wins over the model_type. */
+/* --pairing overrides the model_type. */
 static void test_pairing(void **state) {
     (void)state;
     const char *golden = RWT_DATA "/golden/rope_glm_interleaved_half.safetensors";
@@ -129,7 +128,7 @@ static void test_pairing(void **state) {
     free(expected.data);
 }
 
-/* longrope takes its long factors where the largest id says so, dynamic grows without end. */
+/* longrope selects its long factors by the largest id; dynamic has no upper limit. */
 static void test_lengths(void **state) {
     (void)state;
     static const int64_t shape[] = {1, 2, 1, 4}, ids[] = {2};
@@ -174,7 +173,7 @@ static void test_lengths(void **state) {
     }
 }
 
-/* Nothing to rotate is nothing wrong. */
+/* Empty tensors are valid. */
 static void test_empty(void **state) {
     (void)state;
     static const int64_t shape[] = {2, 0, 3, 64};
@@ -187,7 +186,7 @@ static void test_empty(void **state) {
     free(q.data);
 }
 
-/* What --check holds two results to. */
+/* The comparison that --check makes. */
 static void test_difference(void **state) {
     (void)state;
     static const cli_tolerance rounding = {.units = 4}, within = {.share = 0.5, .least = 2};
@@ -195,7 +194,7 @@ static void test_difference(void **state) {
     cli_array x = {"q", RW_F32, 2, {2, 3}, sizeof a, a}, y = {"q", RW_F32, 2, {2, 3}, sizeof b, b};
     cli_difference same = cli_array_compare(&x, &y, &rounding);
     assert_true(same.absolute == 0 && same.relative == 0 && same.agrees);
-    b[0] = 1 + 4 * 0x1p-23f * 4; /* 4 units of the largest value in its row */
+    b[0] = 1 + 4 * 0x1p-23f * 4; /* 4 eps of the largest value in its row */
     assert_true(cli_array_compare(&x, &y, &rounding).agrees);
     b[0] = 1 + 5 * 0x1p-23f * 4;
     cli_difference apart = cli_array_compare(&x, &y, &rounding);
@@ -210,7 +209,7 @@ static void test_difference(void **state) {
     assert_false(cli_array_compare(&x, &y, &rounding).agrees);
     a[0] = INFINITY;
     assert_true(cli_array_compare(&x, &y, &rounding).agrees);
-    a[0] = 3; /* of a share, and where the row is smaller than the least that counts */
+    a[0] = 3; /* a relative bound, and rows below the smallest scale */
     b[0] = 1;
     assert_true(cli_array_compare(&x, &y, &within).agrees);
     b[0] = 0.99f;
@@ -252,7 +251,7 @@ static void test_check(void **state) {
     json_decref(report);
 }
 
-/* Each wrong input, and a word that its sentence must have. */
+/* Each invalid input, and a word of its sentence. */
 static void test_rotate_refuses(void **state) {
     (void)state;
     static const int64_t heads[] = {1, 3, 2, 64}, narrow[] = {1, 3, 2, 32}, flat[] = {3, 64};
@@ -265,7 +264,7 @@ static void test_rotate_refuses(void **state) {
     held grid = make("positions", RW_I64, 3, axes);
     const struct {
         const held *tensors[3];
-        int64_t last; /* of ids */
+        int64_t last; /* largest id */
         const char *word;
     } rows[] = {
         {{&other}, 0, "\"q\""},
@@ -290,7 +289,7 @@ static void test_rotate_refuses(void **state) {
                            "o.safetensors"),
                        1, rows[i].word);
     }
-    /* an id that only the offset pushes out, and one that it pulls in */
+    /* an id that only the offset makes invalid, and one that it makes valid */
     ((int64_t *)ids.data)[2] = 8190;
     WRITE("i.safetensors", &q, &ids);
     assert_refused(RUN("rotate", "--config", "c.json", "--input", "i.safetensors", "--output",
@@ -307,7 +306,7 @@ static void test_rotate_refuses(void **state) {
         free(all[i]->data);
 }
 
-/* Broken files, and outputs that cannot be. */
+/* Broken files, and outputs that cannot be written. */
 static void test_files(void **state) {
     (void)state;
     static const int64_t shape[] = {1, 3, 2, 64};
@@ -345,10 +344,9 @@ static void test_files(void **state) {
     free(q.data);
 }
 
-/* ---- mask --------------------------------------------------------------------------------------
- */
+/* ---- mask ---- */
 
-/* Runs `mask` and compares: '#' in `rows`, row after row, is a key that is seen. */
+/* Runs `mask` and compares: '#' in `rows`, row after row, is a visible key. */
 static void check_mask(const char *pattern, int64_t seq_k, const char *rows,
                        const int64_t *positions) {
     const int64_t seq_q = seq_k ? (int64_t)strlen(rows) / seq_k : 0;
@@ -477,7 +475,7 @@ static void test_mask_refuses(void **state) {
                    "no/o");
 }
 
-/* A picture, or the one sentence of a build without libpng. */
+/* A picture, or the error sentence of a build without libpng. */
 static void test_mask_pictures(void **state) {
     (void)state;
     assert_ran(RUN("mask", "--pattern", "causal", "--seq-q", "2"));
@@ -503,8 +501,7 @@ static void test_mask_pictures(void **state) {
     assert_refused(RUN("mask", "--pattern", "causal", "--seq-q", "5", "--png", "no/p"), 1, "no/p");
 }
 
-/* ---- the others ---------------------------------------------------------------------------------
- */
+/* ---- the other subcommands ---- */
 
 static void test_embed(void **state) {
     (void)state;
@@ -554,7 +551,7 @@ static void test_frequencies(void **state) {
     assert_true(json_number_value(json_object_get(got, "attention_factor")) == 1);
     const json_t *list = json_object_get(got, "inv_freq");
     assert_int_equal(json_array_size(list), 16);
-    for (size_t i = 0; i < 16; i++) /* every digit is there */
+    for (size_t i = 0; i < 16; i++) /* all digits are printed */
         assert_true(fabs(json_real_value(json_array_get(list, i)) - pow(10000, -(double)i / 16)) <
                     1e-15);
     json_decref(got);

@@ -1,10 +1,9 @@
-/* `ropewalk attend`, run as a user runs it, against attention in double. */
+/* `ropewalk attend`, run as a user runs it, compared with attention in double. */
 #include "harness/program_support.h"
 
 #include <jansson.h>
 
-/* ---- the reference ----------------------------------------------------------------------------
- */
+/* ---- the reference ---- */
 
 typedef bool sees_key(int64_t p, int64_t j);
 
@@ -38,19 +37,19 @@ static bool global(int64_t p, int64_t j) {
 }
 
 typedef struct attention {
-    const char *pattern; /* NULL: not given */
+    const char *pattern; /* NULL: no option */
     sees_key *sees;
     int64_t batch, heads, kv_heads, seq_q, seq_k, width, v_width;
     rw_dtype dtype;
-    const char *scale; /* NULL: not given */
+    const char *scale; /* NULL: no option */
     const char *softcap;
     bool alibi;
     bool bhsd;
     int mask_rank; /* 0: none */
-    bool whole;    /* no axis of the mask is 1 */
+    bool whole;    /* no axis of the mask is broadcast */
 } attention;
 
-/* The place of (b, h, s, i) in a tensor of four axes. */
+/* The element (b, h, s, i) of a tensor of four axes. */
 static int64_t at(const attention *a, const held *t, int64_t b, int64_t h, int64_t s, int64_t i) {
     const int64_t *n = t->shape;
     return a->bhsd ? ((b * n[1] + h) * n[2] + s) * n[3] + i
@@ -117,7 +116,7 @@ static double score(const attention *a, const tensors *t, const int64_t place[3]
     return a->sees(p, j) ? s : -INFINITY;
 }
 
-/* o and lse of one query. */
+/* Computes o and lse of one query. */
 static void expect_row(const attention *a, const tensors *t, const int64_t place[3], held *o,
                        held *lse) {
     const int64_t b = place[0], h = place[1], i = place[2];
@@ -211,8 +210,7 @@ static void check_attention(const attention *a) {
     free(lse.data);
 }
 
-/* ---- results ----------------------------------------------------------------------------------
- */
+/* ---- results ---- */
 
 #define SHAPE(num_heads, num_kv_heads, queries, keys)                                              \
     .batch = 2, .heads = num_heads, .kv_heads = num_kv_heads, .seq_q = queries, .seq_k = keys,     \
@@ -267,7 +265,7 @@ static void test_scores(void **state) {
                                          .pattern = "causal", .sees = causal});
 }
 
-/* The custom pattern of `ropewalk mask`; what attend hides is what mask shows as hidden. */
+/* The custom pattern of `ropewalk mask`: attend must hide the keys that mask shows as hidden. */
 static void test_custom(void **state) {
     (void)state;
     attention a = {EVEN, .pattern = "custom=c.safetensors", .sees = causal_window};
@@ -292,13 +290,13 @@ static void test_empty(void **state) {
     check_attention(&a);
 }
 
-/* ---- with a rotation --------------------------------------------------------------------------
- */
+/* ---- with a rotation ---- */
 
 static const char llama[] = "{\"model_type\":\"llama\",\"head_dim\":16,"
                             "\"max_position_embeddings\":8192}";
 
-/* attend --config is rotate, then attend. Both round the rotated q and k to the dtype. */
+/* attend --config must equal rotate followed by attend. Both round the rotated q and k to the
+ * dtype. */
 static void check_rotation(const attention *a, const held *positions, const char *const more[2]) {
     tensors t = write_input(a);
     write_text("c.json", llama);
@@ -334,7 +332,7 @@ static void test_rotation(void **state) {
     free(ids.data);
 }
 
-/* Fewer queries than keys are rows of the result for all of them. */
+/* The result of fewer queries than keys must equal the last rows of the result for all queries. */
 static void check_last_queries(const held *positions, const char *offset) {
     const attention whole = {EVEN}, part = {SHAPE(4, 2, 3, 7)};
     tensors t = write_input(&whole);
@@ -376,8 +374,7 @@ static void test_last_queries(void **state) {
     }
 }
 
-/* ---- what it reports and refuses --------------------------------------------------------------
- */
+/* ---- reports and errors ---- */
 
 static void test_check(void **state) {
     (void)state;
@@ -431,7 +428,7 @@ static void test_usage(void **state) {
     free_tensors(&t);
 }
 
-/* Each wrong input, and words that its sentence must have. */
+/* Each invalid input, and words of its sentence. */
 static void test_refuses(void **state) {
     (void)state;
     static const int64_t q_shape[] = {2, 7, 4, 16}, k_shape[] = {2, 7, 2, 16};
@@ -464,7 +461,7 @@ static void test_refuses(void **state) {
         {{&q, &k3, &v3}, "k has 3 heads, expected a divisor of the 4 of q"},
         {{&q, &k3, &v}, "v has 2 heads, expected k's 3"},
         {{&q, &k1, &v}, "k has 1 sequences in its batch, expected q's 2"},
-        {{&q, &k8, &v}, "k has 8 columns a head, expected q's 16"},
+        {{&q, &k8, &v}, "k has 8 columns in each head, expected q's 16"},
         {{&q12, &k12, &v12}, "multiple of 8"},
         {{&q, &k, &v, &mask}, "mask"},
         {{&q, &k, &v, &column}, "mask"},
@@ -483,7 +480,7 @@ static void test_refuses(void **state) {
         free(every[n]->data);
 }
 
-/* What only the file's lengths, the config or the disk show to be wrong. */
+/* Errors that depend on the file's lengths, the config or the disk. */
 static void test_refuses_options(void **state) {
     (void)state;
     static const char *const rows[][3] = {
@@ -492,7 +489,7 @@ static void test_refuses_options(void **state) {
         {"--pattern", "custom=none.safetensors", "none.safetensors"},
         {"--pattern", "custom=i.safetensors", "\"bits\""},
         {"--config", "none.json", "none.json"},
-        {"--config", "narrow.json", "16 columns a head, expected the config's 8"},
+        {"--config", "narrow.json", "16 columns in each head, expected the config's 8"},
         {"--config", "short.json", "expected 0 to 3"},
         {"--input", "none.safetensors", "none.safetensors"},
         {"--input", "cut.safetensors", "cut.safetensors"},

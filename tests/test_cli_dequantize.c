@@ -1,11 +1,11 @@
-/* `ropewalk dequantize`: every format, layout and dtype, and what it refuses. */
+/* `ropewalk dequantize`: every format, layout and dtype, and its errors. */
 #include "harness/program_support.h"
 
 #include "drivers/mx_reference.h"
 
 #define NUM_BLOCKS 300
 
-/* A row of the table of layouts; the scale stands in front where the layout says so. */
+/* A row of the table of layouts; scale_in_front: the scale precedes the codes. */
 typedef struct layout_row {
     const char *format;
     const char *name;
@@ -29,7 +29,7 @@ static const layout_row layouts[] = {
 };
 #define NUM_LAYOUTS (sizeof layouts / sizeof layouts[0])
 
-/* Tensors of a file: blocks with every scale, and what comes of them. */
+/* Tensors of a file: blocks with every scale, and the expected values. */
 typedef struct sample {
     held blocks;
     held scales;
@@ -51,7 +51,7 @@ static sample make_sample(const rw_mx_layout *layout, rw_dtype dtype, int64_t co
             codes[i] = (unsigned char)rwt_random_below(&random, 256);
         if (layout->scale_in_front)
             block[0] = scale;
-        ((unsigned char *)s.scales.data)[b] = layout->scale_in_front ? 1 : scale; /* 1: a decoy */
+        ((unsigned char *)s.scales.data)[b] = layout->scale_in_front ? 1 : scale; /* 1: ignored */
         for (int i = 0; i < RW_MX_BLOCK; i++)
             rwt_store(dtype, s.values.data, b * RW_MX_BLOCK + i,
                       rwt_mx_element(layout->format, rwt_mx_get(layout, codes, i)) *
@@ -66,7 +66,7 @@ static void free_sample(sample *s) {
     free(s->values.data);
 }
 
-/* The output's values have the bits of `expected`, but for those of NaN. */
+/* The output's values must have the bits of `expected`, except NaN. */
 static void assert_values(const held *expected) {
     held got = read_tensor(in("o.safetensors"), "values");
     assert_int_equal(got.dtype, expected->dtype);
@@ -98,8 +98,8 @@ static void test_layouts(void **state) {
     }
 }
 
-/* f32 is the default; no block at all is fine; where the scale stands in front the file need not
- * have scales; the report is JSON. */
+/* f32 is the default; an empty tensor is valid; where the scale is in front the file need not have
+ * scales; the report is JSON. */
 static void test_defaults(void **state) {
     (void)state;
     const layout_row *row = &layouts[3];

@@ -1,4 +1,4 @@
-/* `ropewalk rotate` and `attend` beside a config: whether an axis is that of the heads. */
+/* `ropewalk rotate` and `attend` with a config: whether an axis is that of the heads. */
 #include "harness/program_support.h"
 
 /* 8 heads of q, 2 of k. */
@@ -7,7 +7,7 @@ static const char model[] = "{\"model_type\":\"llama\",\"head_dim\":16,\"num_att
 static const char silent[] = "{\"model_type\":\"llama\",\"head_dim\":16,"
                              "\"max_position_embeddings\":64}";
 
-/* Tensors [1, a, b, 16] of the names "q" and "k", "v" being like k. */
+/* Tensors [1, a, b, 16] named "q" and "k"; v has k's shape. */
 static void write_heads(const int64_t q[2], const int64_t k[2]) {
     const int64_t q_shape[] = {1, q[0], q[1], 16}, k_shape[] = {1, k[0], k[1], 16};
     held tensors[] = {make("q", RW_F32, 4, q_shape), make("k", RW_F32, 4, k_shape),
@@ -19,8 +19,8 @@ static void write_heads(const int64_t q[2], const int64_t k[2]) {
 
 typedef struct heads_row {
     int64_t q[2], k[2];
-    const char *layout; /* NULL: none given */
-    const char *words;  /* NULL: fine */
+    const char *layout; /* NULL: no option */
+    const char *words;  /* NULL: valid */
 } heads_row;
 
 static void check_rows(const char *config, const heads_row *rows, size_t count) {
@@ -60,7 +60,7 @@ static void test_heads(void **state) {
     check_rows(model, rows, sizeof rows / sizeof *rows);
 }
 
-/* As many heads of k as of q: the axes of a shard and of the model may agree in everything. */
+/* As many heads of k as of q: both orders may match the model or a shard of it. */
 static void test_equal_heads(void **state) {
     (void)state;
     static const heads_row rows[] = {
@@ -76,7 +76,7 @@ static void test_equal_heads(void **state) {
                rows, sizeof rows / sizeof *rows);
 }
 
-/* A config that does not tell the heads has those of its class, 32. */
+/* A config without the number of heads has its class's default, 32. */
 static void test_silent_config(void **state) {
     (void)state;
     static const heads_row rows[] = {{{5, 8}, {5, 4}, NULL, NULL},
@@ -92,5 +92,5 @@ int main(void) {
         cmocka_unit_test(test_equal_heads),
         cmocka_unit_test(test_silent_config),
     };
-    return cmocka_run_group_tests_name("heads beside a config", tests, make_folder, remove_folder);
+    return cmocka_run_group_tests_name("heads with a config", tests, make_folder, remove_folder);
 }

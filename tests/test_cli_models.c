@@ -1,9 +1,9 @@
-/* Models as the program's users meet them: `ropewalk frequencies` and `ropewalk rotate`. */
+/* Models in the subcommands `ropewalk frequencies` and `ropewalk rotate`. */
 #include "harness/program_support.h"
 
 #include <jansson.h>
 
-/* What `frequencies` prints for this config; release it. */
+/* The output of `frequencies` for this config; the caller must release it. */
 static json_t *frequencies_of(const char *config) {
     write_text("c.json", config);
     assert_ran(RUN("frequencies", "--config", "c.json", "--json"));
@@ -36,7 +36,7 @@ static void test_layers(void **state) {
     json_decref(got);
     assert_refused(RUN("frequencies", "--config", "c.json", "--layer-type", "full_attention"), 1,
                    "layers of type full_attention have no rotary position embedding");
-    got = frequencies_of("{\"model_type\":\"llama\"}"); /* all alike */
+    got = frequencies_of("{\"model_type\":\"llama\"}"); /* all layers are alike */
     assert_int_equal(json_array_size(json_object_get(got, "layer_types")), 0);
     assert_int_equal(json_array_size(json_object_get(got, "layers_without_rope")), 0);
     json_decref(got);
@@ -75,7 +75,7 @@ static void test_fields(void **state) {
     json_decref(got);
 }
 
-/* NanoChat turns as Llama does, the other way round. */
+/* NanoChat rotates as Llama does, in the inverse direction. */
 static void test_inverse_model(void **state) {
     (void)state;
     static const int64_t shape[] = {1, 5, 2, 64};
@@ -99,7 +99,8 @@ static void test_inverse_model(void **state) {
     assert_ran(RUN("demo", "n.json", "--backend", "cpu"));
 }
 
-/* Frequencies that the checkpoint scales are told, and nothing is turned by them alone. */
+/* Frequencies that the checkpoint scales are listed; rotate refuses them, since they alone do not
+ * define a rotation. */
 static void test_learned_scale(void **state) {
     (void)state;
     static const int64_t shape[] = {1, 5, 2, 64};

@@ -1,5 +1,5 @@
-/* Rules that every operation keeps: a zero-sized axis does nothing, whatever the other sizes are; a
- * number that f32 does not hold is refused; what is said twice must not differ. */
+/* Rules of every operation: with a zero-sized axis it does nothing, whatever the other sizes are; a
+ * number that f32 cannot represent is refused; arguments that are given twice must not differ. */
 #include <float.h>
 #include <math.h>
 #include <setjmp.h>
@@ -42,7 +42,7 @@ typedef struct lengths {
     int64_t batch, heads, kv_heads, seq_q, seq_k, head_dim, v_dim;
 } lengths;
 
-/* Each leaves nothing to write. */
+/* Lengths with which nothing is to be written. */
 static const lengths nothing[] = {
     {0, 4, 2, 3, 5, 16, 16},  {2, 0, 2, 3, 5, 16, 16}, {2, 0, 0, 3, 5, 16, 16},
     {2, 0, 3, 3, 0, 16, 16},  {2, 4, 2, 0, 5, 16, 16}, {2, 4, 2, 3, 5, 16, 0},
@@ -86,7 +86,7 @@ static void test_products_of_nothing(void **state) {
         const rw_tensor scores = tensor4(f->memory + 7000, l->batch, l->heads, l->seq_q, l->seq_k);
         const rw_weighted_matmul_args weighted = {.weights = scores, .v = of.v, .out = of.out};
         const rw_qk_matmul_args qk = {.q = of.q, .k = of.k, .out = scores};
-        if (l->v_dim == 0) /* but there are scores */
+        if (l->v_dim == 0) /* there are scores */
             continue;
         assert_nothing_done(f, rw_qk_matmul(f->context, &qk), n);
         if (weighted.out.data == NULL || weighted.weights.data == NULL)
@@ -94,7 +94,7 @@ static void test_products_of_nothing(void **state) {
     }
 }
 
-/* Of width 0 the LSE alone is merged; the rows have no address to step from. */
+/* With width 0 only the LSE is merged; the rows have no address. */
 static void test_merge_of_width_0(void **state) {
     const rwt_guarded *f = *state;
     rw_tensor out = tensor4(f->memory, 2, 3, 4, 0);
@@ -260,7 +260,7 @@ static void test_bake_of_nothing(void **state) {
     assert_true(rwt_test_says(message.text, "count is -1"));
 }
 
-/* ---- numbers that f32 does not hold ---- */
+/* ---- numbers that f32 cannot represent ---- */
 
 static const double unheld[] = {1e-46, -1e-46, 1e-40, 1e39, -1e39, INFINITY, -INFINITY, NAN};
 #define NUM_UNHELD (sizeof unheld / sizeof *unheld)
@@ -290,7 +290,7 @@ static void test_double_options(void **state) {
     }
 }
 
-/* The least and the largest that are held. */
+/* The smallest and the largest representable numbers. */
 static void test_held_options(void **state) {
     const rwt_guarded *f = *state;
     const double held[] = {FLT_MIN, FLT_MAX, 3.4028235e38, 0.1};
@@ -305,7 +305,7 @@ static void test_held_options(void **state) {
     rw_free(f->context, copy);
 }
 
-/* Floats may be small, but are numbers. */
+/* Floats may be small, but must be finite. */
 static void test_float_options(void **state) {
     const rwt_guarded *f = *state;
     const rw_tensor x = tensor4(f->memory, 1, 2, 4, 16), y = tensor4(f->memory + 512, 1, 2, 4, 16);
@@ -337,7 +337,7 @@ static void test_rope_numbers(void **state) {
     const rwt_guarded *f = *state;
     const rw_rope_spec yarn = {
         .type = RW_ROPE_YARN, .head_dim = 16, .factor = 4, .original_max_position_embeddings = 16};
-    const double wrong[] = {1e-46, 1e-40, 1e39, 1e38}; /* of the last the inverse is not held */
+    const double wrong[] = {1e-46, 1e-40, 1e39, 1e38}; /* 1 / 1e38 is not representable */
     rw_rope_spec spec = yarn;
     for (int n = 0; n < 4; n++) {
         spec.attention_factor = wrong[n];
@@ -392,7 +392,7 @@ static void test_norm_of_append(void **state) {
     rw_rope_destroy(rope);
 }
 
-/* ---- what is said twice ---- */
+/* ---- arguments that are given twice ---- */
 
 static void test_alignments(void **state) {
     const rwt_guarded *f = *state;
@@ -412,7 +412,7 @@ static void test_alignments(void **state) {
             pattern.alignment = (rw_alignment)p;
             alibi.alignment = (rw_alignment)a;
             if (a == p)
-                continue; /* those the drivers have */
+                continue; /* covered by the drivers */
             assert_refused(f, rw_attention(f->context, &attention), "alibi.alignment is RW_ALIGN_");
             assert_refused(f, rw_softmax(f->context, &softmax),
                            "and pattern.alignment is RW_ALIGN_");
@@ -453,7 +453,7 @@ static void test_table_and_function(void **state) {
     assert_refused(f, rw_pattern_positions(f->context, &args), "table and function are both given");
 }
 
-/* Where the workspace is of use it lies as documented. */
+/* A workspace that is used must have the documented alignment. */
 static void test_workspace_alignment(void **state) {
     const rwt_guarded *f = *state;
     const lengths l = {1, 4, 1, 1, 4096, 16, 16};

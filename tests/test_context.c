@@ -48,7 +48,7 @@ static rw_context *create(rw_context_options options) {
     return context;
 }
 
-/* Fails with this status, and a sentence that holds each of the words. */
+/* Fails with this status, and a sentence that contains each of the words. */
 static void assert_create_fails(rw_context_options options, rw_status expected,
                                 const char *const *words) {
     rw_context *context = (rw_context *)&options;
@@ -164,7 +164,7 @@ static void test_cpu_isa(void **state) {
     rw_context *context = create(cpu);
     assert_string_equal(rw_context_get_info(context).platform, "baseline");
     rw_context_destroy(context);
-    cpu.cpu_isa = RW_CPU_ISA_V4; /* a cap: the best that the host has */
+    cpu.cpu_isa = RW_CPU_ISA_V4; /* a cap: the best that the host supports */
     context = create(cpu);
     rw_backend_probe_result probe = rw_backend_probe(RW_BACKEND_CPU);
     assert_string_equal(rw_context_get_info(context).platform, probe.platform);
@@ -187,7 +187,7 @@ static void test_log_says_what_opened(void **state) {
     rw_context *context = create(options);
     assert_true(rwt_test_says(line, rw_context_get_info(context).backend));
     if (!rw_backend_probe(RW_BACKEND_HIP).automatic)
-        assert_true(rwt_test_says(line, "hip")); /* and why it is not hip */
+        assert_true(rwt_test_says(line, "hip")); /* and the reason why it is not hip */
     rw_context_destroy(context);
 }
 
@@ -203,8 +203,7 @@ static void test_probe(void **state) {
     assert_false(none.found || none.usable);
 }
 
-/* ---- memory, copies, counters: on the backend that ROPEWALK_BACKEND names ---------------------
- */
+/* ---- memory, copies, counters: on the backend that ROPEWALK_BACKEND names ---- */
 
 static int open_context(void **state) {
     *state = rwt_test_context();
@@ -241,7 +240,7 @@ static void test_alloc_of_too_much(void **state) {
         assert_null(pointer);
         assert_true(rwt_test_says(rw_last_error(context), "rw_alloc"));
     }
-    void *pointer; /* and the context still works */
+    void *pointer; /* the context still works */
     assert_int_equal(rw_alloc(context, 64, &pointer), RW_OK);
     assert_int_equal(rw_free(context, pointer), RW_OK);
 }
@@ -306,10 +305,9 @@ static void test_null_context(void **state) {
     rw_sinusoid_destroy(NULL);
 }
 
-/* ---- errors ------------------------------------------------------------------------------------
- */
+/* ---- errors ---- */
 
-/* Adds row `id` of a table of four rows to one token; ids beyond it are faults. */
+/* Adds row `id` of a table of four rows to one token; larger ids are faults. */
 static rw_status embed_one(rw_context *context, float *memory, int64_t *id) {
     const int64_t x_shape[] = {1, 2}, table_shape[] = {4, 2}, id_shape[] = {1};
     rw_tensor table = rw_tensor_contiguous(memory + 2, RW_F32, 2, table_shape);
@@ -329,14 +327,14 @@ static void test_fault_is_reported_once(void **state) {
     assert_int_equal(embed_one(context, memory, device_ids + 1), RW_OK);
     assert_int_equal(embed_one(context, memory, device_ids + 2), RW_OK);
     assert_int_equal(embed_one(context, memory, device_ids), RW_OK);
-    assert_int_equal(rw_synchronize(context), RW_OUT_OF_RANGE); /* the first operation's */
+    assert_int_equal(rw_synchronize(context), RW_OUT_OF_RANGE); /* that of the first operation */
     assert_true(rwt_test_says(rw_last_error(context), "embed_learned"));
     assert_true(rwt_test_says(rw_last_error(context), "has position id 4"));
     assert_int_equal(rw_synchronize(context), RW_OK);
     assert_true(rwt_test_says(rw_last_error(context),
                               "has position id 4")); /* stays until the next failure */
     float x[2];
-    rwt_test_download(context, x, memory, sizeof x); /* twice row 3, faults left out */
+    rwt_test_download(context, x, memory, sizeof x); /* row 3 twice, without the faults */
     assert_true(x[0] == 14.0f && x[1] == 16.0f);
     assert_int_equal(rw_free(context, memory) | rw_free(context, device_ids), RW_OK);
 }

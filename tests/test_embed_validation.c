@@ -1,5 +1,5 @@
-/* Learned and sinusoidal embeddings and position ids: every way to call them wrongly. Each is
- * refused with a sentence that names the function and the argument, and nothing is written. */
+/* Learned and sinusoidal embeddings and position ids: every invalid call. Each must be refused with
+ * a sentence that names the function and the argument, and nothing may be written. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +11,7 @@
 
 #include "harness/test_support.h"
 
-#define MEMORY_WORDS 1024 /* of 8 bytes, which serve as ids and, by halves, as floats */
+#define MEMORY_WORDS 1024 /* of 8 bytes, used as ids and, in halves, as floats */
 
 typedef struct fixture {
     rw_context *context;
@@ -66,7 +66,7 @@ static void assert_refused(const fixture *f, rw_status status, const char *funct
     assert_refused_as(f, status, (rwt_refusal){RW_INVALID_ARGUMENT, function, argument});
 }
 
-/* Both kinds of embedding refuse. */
+/* Both embeddings refuse the arguments. */
 static void assert_both_refuse(const fixture *f, const char *argument) {
     assert_refused(f, rw_embed_learned(f->context, &f->table, &f->args), "rw_embed_learned",
                    argument);
@@ -74,10 +74,9 @@ static void assert_both_refuse(const fixture *f, const char *argument) {
                    argument);
 }
 
-/* ---- embeddings
- * ---------------------------------------------------------------------------------- */
+/* ---- embeddings ---- */
 
-static void test_valid_calls_work(void **state) { /* what the others spoil */
+static void test_valid_calls_work(void **state) { /* the other tests modify one argument of it */
     fixture *f = *state;
     static int64_t after[MEMORY_WORDS];
     assert_int_equal(rw_embed_learned(f->context, &f->table, &f->args), RW_OK);
@@ -142,7 +141,7 @@ static void test_embed_memory(void **state) {
     assert_both_refuse(f, "out has strides");
     f->args = good;
     f->args.out = f->args.x;
-    f->args.out.data = (float *)f->args.x.data + 8; /* a token on */
+    f->args.out.data = (float *)f->args.x.data + 8; /* one token further */
     assert_both_refuse(f, "out overlaps x");
     f->args = good;
     f->args.out.data = f->memory + 299;
@@ -228,8 +227,7 @@ static void test_sinusoid_options(void **state) {
                    "options is NULL");
 }
 
-/* ---- position ids
- * --------------------------------------------------------------------------------- */
+/* ---- position ids ---- */
 
 static const int64_t two_five[] = {2, 5}, three_two_five[] = {3, 2, 5}, two[] = {2}, four[] = {4};
 

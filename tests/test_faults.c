@@ -1,5 +1,5 @@
-/* The record of ids out of range, on the backend that ROPEWALK_BACKEND names: which token is named
- * when many are wrong, in which operation, and for how long. */
+/* The record of invalid ids, on the backend that ROPEWALK_BACKEND names: which token is reported
+ * when many are wrong, of which operation, and until when. */
 #include <ropewalk/ropewalk.h>
 
 #include <setjmp.h>
@@ -70,7 +70,7 @@ static void embed(fixture *f, const int64_t ids[TOKENS]) {
     assert_int_equal(rw_embed_learned(f->context, &table, &args), RW_OK);
 }
 
-/* Writes ids[token] by an operation of another name. */
+/* Writes ids[token] with a different operation. */
 static void make_ids(fixture *f, int64_t padding) {
     const int64_t out_shape[] = {1, TOKENS}, padding_shape[] = {1};
     int64_t *memory = rwt_test_upload(f->context, &padding, sizeof padding);
@@ -82,7 +82,7 @@ static void make_ids(fixture *f, int64_t padding) {
     assert_int_equal(rw_free(f->context, memory), RW_OK);
 }
 
-/* The next synchronize reports `part`, the one after it nothing. */
+/* The next synchronize reports `part`, the following one nothing. */
 static void assert_reported(fixture *f, const char *operation, const char *part) {
     assert_int_equal(rw_synchronize(f->context), RW_OUT_OF_RANGE);
     if (!strstr(rw_last_error(f->context), operation) || !strstr(rw_last_error(f->context), part))
@@ -118,7 +118,7 @@ static void test_lowest_token(void **state) {
     }
 }
 
-/* Every token of the longest id there is. */
+/* Every token has the longest id possible. */
 static void test_all_tokens(void **state) {
     static int64_t ids[TOKENS];
     fixture *f = *state;
@@ -129,7 +129,7 @@ static void test_all_tokens(void **state) {
     assert_reported(f, "embed_learned", "token 0 has position id -9223372036854775808");
 }
 
-/* A later operation of a lower token does not replace an earlier one. */
+/* A later operation with a lower token does not replace an earlier one. */
 static void test_first_operation(void **state) {
     static int64_t ids[TOKENS];
     fixture *f = *state;
@@ -146,7 +146,7 @@ static void test_first_operation(void **state) {
     assert_reported(f, "positions_left_padded", "-5");
 }
 
-/* What was reported is forgotten, also by an operation just like it. */
+/* A reported fault is cleared, also for an identical operation. */
 static void test_reported_once_each(void **state) {
     static int64_t ids[TOKENS];
     fixture *f = *state;
@@ -161,7 +161,7 @@ static void test_reported_once_each(void **state) {
     assert_int_equal(rw_synchronize(f->context), RW_OK);
 }
 
-/* Contexts keep records of their own. */
+/* Contexts have separate records. */
 static void test_two_contexts(void **state) {
     static int64_t ids[TOKENS];
     fixture *f = *state;

@@ -1,5 +1,5 @@
-/* Hugging Face transformers' own figures (tests/golden): frequencies, cosines and sines, q and k.
- */
+/* Reference values of Hugging Face transformers (tests/golden): frequencies, cosines and sines, q
+ * and k. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,18 +15,17 @@
 #include "safetensors.h"
 #include "harness/test_support.h"
 
-#define FREQUENCY_BOUND 1e-6 /* relative; theirs are f32 */
-#define HF_BOUND 6e-5        /* their f32 angles are off by 4e-5 here */
+#define FREQUENCY_BOUND 1e-6 /* relative; the reference is f32 */
+#define HF_BOUND 6e-5        /* the reference's f32 angles have an error of 4e-5 here */
 #define DOUBLE_BOUND 2e-6
 #define MAX_FREQUENCIES 256
 
-/* ---- frequencies
- * --------------------------------------------------------------------------------- */
+/* ---- frequencies ---- */
 
 /* The config.json of a model with these parameters. */
 static char *config_of(const json_t *item) {
     const json_t *parameters = json_object_get(item, "rope_parameters");
-    /* Llama's class ignores the share of the columns, Solar's does not */
+    /* Llama's class ignores partial_rotary_factor, Solar's does not */
     bool partial = json_object_get(parameters, "partial_rotary_factor");
     json_t *config =
         json_pack("{s:s, s:i, s:O, s:O, s:O}", "model_type", partial ? "solar_open" : "llama",
@@ -89,8 +88,7 @@ static void test_frequencies(void **state) {
     json_decref(root);
 }
 
-/* ---- q and k
- * ------------------------------------------------------------------------------------- */
+/* ---- q and k ---- */
 
 /* A file: [batch, heads, seq, head_dim] tensors that a model's own code rotated. */
 typedef struct golden {
@@ -158,14 +156,14 @@ static void rotate(const golden *g, float *values, const int64_t *shape) {
     free(host_positions);
 }
 
-/* Where the pair of frequency i is in a head. */
+/* The columns of the pair of frequency i in a head. */
 static void pair_columns(const golden *g, int64_t i, int64_t *column1, int64_t *column2) {
     bool interleaved = g->spec.pairing == RW_ROPE_INTERLEAVED;
     *column1 = interleaved ? 2 * i : i;
     *column2 = interleaved ? 2 * i + 1 : i + g->count;
 }
 
-/* The same in double, from the angles' definition. */
+/* The same in double, from the definition of the angles. */
 static void rotate_double(const golden *g, double *values, const int64_t *shape) {
     int64_t *positions;
     rw_tensor device = upload_positions(g, &positions);
@@ -213,7 +211,7 @@ static void check_tensor(const golden *g, const char *input, const char *output)
     free(exact);
 }
 
-/* cos and sin [batch, seq, d]: what the pair (1, 0) turns into. */
+/* cos and sin [batch, seq, d]: the rotation of the pair (1, 0). */
 static void check_cos_sin(const golden *g) {
     const rwi_safetensor *tensor;
     float *c = read_tensor(g, "cos", &tensor), *s = read_tensor(g, "sin", &tensor);
@@ -271,8 +269,8 @@ static void test_qwen2_vl(void **state) {
     check_file(ROPEWALK_GOLDEN "/rope_qwen2vl_8_12_12.safetensors", &spec);
 }
 
-/* Text of 2, a video of 3 frames of 1 x 2 with 3 ids between them, text of 2, an image of 1 x 1, text
- * of 1: Qwen2_5_VLModel.get_rope_index of transformers 5.24, and what its predecessors had. */
+/* Text of 2, a video of 3 frames of 1 x 2 with 3 ids between them, text of 2, an image of 1 x 1,
+ * text of 1: Qwen2_5_VLModel.get_rope_index of transformers 5.24, and earlier versions. */
 static void test_mrope_positions(void **state) {
     static const struct {
         rw_mrope_advance advance;

@@ -1,5 +1,5 @@
-/* The KV cache: every way to call it wrongly. Each is refused with a sentence that names the
- * function and the argument, and nothing is written. */
+/* The KV cache: every invalid call. Each must be refused with a sentence that names the function
+ * and the argument, and nothing may be written. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -74,7 +74,7 @@ static void assert_rope_append_refused(const fixture *f, rw_status expected, con
                        (rwt_refusal){expected, "rw_rope_append", argument});
 }
 
-/* rw_kv_append() and rw_rope_append() both refuse. */
+/* rw_kv_append() and rw_rope_append() both refuse the arguments. */
 static void assert_refused(const fixture *f, rw_status expected, const char *argument) {
     rwt_assert_refused(guarded(f), rw_kv_append(f->context, &f->args.append),
                        (rwt_refusal){expected, "rw_kv_append", argument});
@@ -184,7 +184,7 @@ static void test_overlap(void **state) {
     f->args.rope.q.data = good.append.cache.v.data;
     assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "rope.q");
     f->args = good;
-    f->args.rope.q_out = tokens(f->memory + 384, 4); /* upon k */
+    f->args.rope.q_out = tokens(f->memory + 384, 4); /* overlaps k */
     assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "append.k");
 }
 

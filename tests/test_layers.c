@@ -1,6 +1,6 @@
-/* RMSNorm, SwiGLU and the MX formats: every way to call them wrongly, each refused with a sentence
- * that names the function and the argument, and nothing written; and what becomes of values that
- * go through an MX format and back. */
+/* RMSNorm, SwiGLU and the MX formats: every invalid call must be refused with a sentence that names
+ * the function and the argument, and nothing may be written; and round trips of values through the
+ * MX formats. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -169,7 +169,7 @@ static void test_mx_refuses(void **state) {
 
 #define NUM_BLOCKS 200
 
-/* One set of tensors for a trip through a format. */
+/* The tensors of a round trip through a format. */
 typedef struct trip {
     rw_mx_args there;
     rw_mx_args back;
@@ -246,7 +246,8 @@ static void test_mx_round_trip(void **state) {
     }
 }
 
-/* The numbers that the specification prints, so that not all rests on one reading of it. */
+/* The examples that the specification prints, so that not everything depends on one interpretation
+ * of it. */
 static void test_mx_reference(void **state) {
     (void)state;
     static const double e2m1[] = {0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0};

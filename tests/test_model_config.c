@@ -1,4 +1,4 @@
-/* config.json to frequencies: Hugging Face's own figures, models, every way to break one. */
+/* config.json to frequencies: reference values of Hugging Face, models, every invalid config. */
 #include "harness/io_support.h"
 
 #include <math.h>
@@ -20,7 +20,7 @@ static rw_status parse(const char *text, rwi_model_config *config, rw_message *m
     return rwi_model_config_parse(&source, config, message);
 }
 
-/* Fails where the text is no valid config. */
+/* Fails if the text is not a valid config. */
 static rwi_model_config parse_valid(const char *text, const char *layer_type) {
     rwi_model_config config;
     rw_message message = {""};
@@ -56,7 +56,7 @@ static void assert_near(double got, double expected) {
         fail_msg("got %.17g, expected %.17g", got, expected);
 }
 
-/* The golden case as a config.json of either age. */
+/* The golden case as a config.json, in the current or the old syntax. */
 static char *config_of_case(const json_t *golden, bool old) {
     json_t *config = json_object(),
            *scaling = json_deep_copy(json_object_get(golden, "rope_parameters"));
@@ -111,7 +111,7 @@ static void test_golden(void **state) {
     json_decref(file);
 }
 
-/* Figures of transformers, float32. `at` numbers a frequency. */
+/* Reference values of transformers, float32. `at`: index of a frequency. */
 static const struct model_row {
     const char *file;
     rw_rope_type type;
@@ -198,7 +198,7 @@ static void test_sections(void **state) {
     rwi_model_config_free(&config);
 }
 
-/* What Phi-3 once called longrope. */
+/* Phi-3's former names of longrope. */
 static void test_old_names(void **state) {
     (void)state;
     static const char *const texts[] = {
@@ -232,7 +232,7 @@ static void test_pairing(void **state) {
     }
 }
 
-/* What each model's file leaves out or calls by another name. */
+/* Fields that a model's file leaves out or names differently. */
 static void test_widths_and_thetas(void **state) {
     (void)state;
     static const struct {
@@ -323,7 +323,7 @@ static void test_layer_types(void **state) {
     }
 }
 
-/* rope_scaling in a config that is otherwise right. */
+/* rope_scaling in a config that is otherwise valid. */
 #define SCALING(text)                                                                              \
     "{\"head_dim\":8,\"rope_theta\":1e4,\"max_position_embeddings\":64,\"rope_scaling\":" text "}"
 
@@ -450,7 +450,7 @@ static void test_malformed(void **state) {
     }
 }
 
-/* Replaces some bytes, or cuts the text. */
+/* Replaces some bytes, or truncates the text. */
 static void damage(char *text, rwt_random *random) {
     static const char bytes[] = "0123456789{}[]\",:-.enultrsf";
     int64_t length = (int64_t)strlen(text);

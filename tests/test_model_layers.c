@@ -1,11 +1,11 @@
-/* Types of layers: which embedding each has, and which have none. */
+/* Types of layers: the embedding of each type, and types without one. */
 #include "harness/io_support.h"
 
 #include <string.h>
 
 #include "harness/model_support.h"
 
-/* 'r' a layer with a rotary embedding, '-' one without. */
+/* 'r': a layer with a rotary embedding, '-': one without. */
 static void assert_layers(const char *text, const char *expected) {
     rwi_model_config config = rwt_read_model(text, NULL);
     char got[64] = "";
@@ -55,7 +55,7 @@ static void test_layers_without_rope(void **state) {
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         assert_layers(rows[i][0], rows[i][1]);
     rwi_model_config config = rwt_read_model("{\"model_type\":\"llama\"}", NULL);
-    assert_null(config.layers); /* all alike */
+    assert_null(config.layers); /* all layers are alike */
     rwi_model_config_free(&config);
 }
 
@@ -99,7 +99,7 @@ static void test_layer_types(void **state) {
         rw_rope_type type;
         int64_t rotary_dim, rotary_start;
     } rows[] = {
-        /* sliding layers that neither take the scaling nor, without a key, the global theta */
+        /* sliding layers, which use neither the scaling nor, without a key, the global theta */
         {"{\"model_type\":\"gemma3_text\",\"rope_theta\":2e6,\"rope_scaling\":{\"rope_type\":"
          "\"linear\",\"factor\":8},\"layer_types\":[\"sliding_attention\",\"full_attention\"]}",
          "sliding_attention", 10000, RW_ROPE_DEFAULT, 256, 0},
@@ -132,7 +132,7 @@ static void test_layer_types(void **state) {
          "sliding_attention", 2e4, RW_ROPE_DEFAULT, 128, 0},
         {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":2,\"layer_rope_theta\":[1e4,2e4]}",
          "sliding_attention", 2e4, RW_ROPE_DEFAULT, 128, 0},
-        /* what rope_parameters of layer types leave out */
+        /* fields that rope_parameters of layer types leave out */
         {"{\"model_type\":\"gemma3_text\",\"rope_theta\":7e3,\"rope_parameters\":{"
          "\"full_attention\":{\"rope_type\":\"default\"},\"sliding_attention\":{"
          "\"rope_type\":\"default\"}}}",
@@ -159,7 +159,7 @@ static void test_layer_types(void **state) {
         {"{\"model_type\":\"dots3_note_text\"}", "sliding_attention", 50000, RW_ROPE_DEFAULT, 64,
          0},
         {"{\"model_type\":\"mllama\"}", "full_attention", 500000, RW_ROPE_DEFAULT, 128, 0},
-        /* a published file has the language model's fields at the top */
+        /* a published file has the language model's fields at the top level */
         {"{\"model_type\":\"dots3_note\",\"hidden_size\":4096,\"num_attention_heads\":64,"
          "\"num_key_value_heads\":64,\"num_hidden_layers\":12,\"rope_theta\":1234567.0,"
          "\"swa_rope_theta\":4321.0,\"qk_rope_head_dim\":32}",

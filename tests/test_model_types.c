@@ -1,5 +1,5 @@
-/* What the reader knows of models: pairings, names of old files, models of several parts,
- * models without a rotary embedding, published files. */
+/* The reader's tables of models: pairings, names of old files, models of several parts, models
+ * without a rotary embedding, published files. */
 #include "harness/io_support.h"
 
 #include <math.h>
@@ -11,10 +11,10 @@
 
 static const rw_rope_pairing half = RW_ROPE_HALF, interleaved = RW_ROPE_INTERLEAVED;
 
-/* ---- published files ---------------------------------------------------------------------------
- */
+/* ---- published files ---- */
 
-/* Figures of transformers, float32; DBRX's and DeepSeek-OCR's are of the models' own code. */
+/* Reference values of transformers, float32; DBRX's and DeepSeek-OCR's are from the models' own
+ * code. */
 static const struct published {
     const char *file;
     const char *layer_type;
@@ -25,7 +25,7 @@ static const struct published {
     int at;
     double inv_freq;
     int64_t num_heads, num_kv_heads;
-    int64_t without_rope; /* how many layers */
+    int64_t without_rope; /* number of layers */
 } published[] = {
     {"gemma-3-4b.json", "full_attention", RW_ROPE_LINEAR, RW_ROPE_HALF, 256, 1, 64, 0.000125000006,
      8, 4, 0},
@@ -119,8 +119,7 @@ static void test_published(void **state) {
     }
 }
 
-/* ---- which model -------------------------------------------------------------------------------
- */
+/* ---- the choice of the model ---- */
 
 static void test_pairings(void **state) {
     (void)state;
@@ -157,7 +156,7 @@ static void test_pairings(void **state) {
     }
 }
 
-/* What no table says, the file and the caller must. */
+/* Facts that no table has must be given by the file and the caller. */
 static void test_unknown_models(void **state) {
     (void)state;
     static const char with[] = "{\"model_type\":\"unheard-of\",\"head_dim\":64,\"rope_theta\":5e5}";
@@ -195,7 +194,7 @@ static void test_unknown_models(void **state) {
         rwt_assert_near(config.spec.theta, 5e5);
         rwi_model_config_free(&config);
     }
-    /* the caller's wins over the model_type's */
+    /* the caller's value overrides the model_type's */
     const rwi_model_config_text llama = {.text = "{\"model_type\":\"llama\"}",
                                          .pairing = &interleaved};
     rwi_model_config config;
@@ -211,9 +210,9 @@ static void test_without_rope(void **state) {
         {"{\"model_type\":\"xlm-roberta\"}", "learned position embeddings"},
         {"{\"model_type\":\"bert\",\"position_embedding_type\":\"absolute\"}", "has learned"},
         {"{\"model_type\":\"bert\",\"position_embedding_type\":\"alibi\"}",
-         "position_embedding_type is alibi, which is not known of model_type bert"},
+         "position_embedding_type is alibi, which is unknown for model_type bert"},
         {"{\"model_type\":\"xlm-roberta\",\"position_embedding_type\":\"rotary\"}",
-         "position_embedding_type is rotary, which is not known of model_type xlm-roberta"},
+         "position_embedding_type is rotary, which is unknown for model_type xlm-roberta"},
         {"{\"model_type\":\"dbrx\",\"attn_config\":{\"alibi\":true}}", "alibi is true"},
         {"{\"model_type\":\"vit\"}", "learned position embeddings"},
         {"{\"model_type\":\"whisper\"}", "learned position embeddings"},
@@ -238,16 +237,16 @@ static void test_without_rope(void **state) {
          "learned position embeddings"},
         {"{\"model_type\":\"qwen2_vl_vision\"}", "image patches"},
         {"{\"model_type\":\"ernie4_5_vl_moe\"}", "order of axes"},
-        {"{\"model_type\":\"clvp_encoder\"}", "turns v"},
+        {"{\"model_type\":\"clvp_encoder\"}", "rotates v"},
         {"{\"model_type\":\"esmfold2\"}", "atoms"},
         {"{\"model_type\":\"lightglue\"}", "keypoints"},
         {"{\"model_type\":\"musicflamingo\"}", "timestamps"},
         {"{\"model_type\":\"wav2vec2-conformer\"}", "before q and k"},
-        {"{\"model_type\":\"qwen2_5_omni_dit\"}", "first head alone"},
-        {"{\"model_type\":\"qwen2_5_omni_token2wav\"}", "first head alone"},
+        {"{\"model_type\":\"qwen2_5_omni_dit\"}", "only the first head"},
+        {"{\"model_type\":\"qwen2_5_omni_token2wav\"}", "only the first head"},
         {"{\"model_type\":\"qwen2_5_omni_token2wav\",\"dit_config\":{\"head_dim\":64}}",
-         "qwen2_5_omni_dit turns the first head alone, by interleaved pairs"},
-        {"{\"model_type\":\"blt\"}", "made of other models"},
+         "qwen2_5_omni_dit rotates only the first head, by interleaved pairs"},
+        {"{\"model_type\":\"blt\"}", "consists of other models"},
         {"{\"model_type\":\"blip-2\"}", "opt has learned position embeddings"},
         {"{\"model_type\":\"olmo_hybrid\",\"rope_parameters\":{\"rope_theta\":null,"
          "\"rope_type\":\"default\"}}",
@@ -266,7 +265,7 @@ static void test_without_rope(void **state) {
         rwt_assert_model_refused(&(rwi_model_config_text){.text = rows[i][0]}, rows[i][1]);
 }
 
-/* The same models where a field gives them a rotary embedding. */
+/* The same models, with a field that enables a rotary embedding. */
 static void test_switched_on(void **state) {
     (void)state;
     static const char *const texts[] = {
@@ -284,8 +283,9 @@ static void test_switched_on(void **state) {
     }
 }
 
-/* A model of several parts gives its language model's config, or that one's class defaults. */
-static void test_wholes(void **state) {
+/* A model of several parts returns its language model's config, or the defaults of that model's
+ * class. */
+static void test_composite_models(void **state) {
     (void)state;
     static const struct {
         const char *text;
@@ -318,8 +318,7 @@ static void test_wholes(void **state) {
     }
 }
 
-/* ---- fields ------------------------------------------------------------------------------------
- */
+/* ---- fields ---- */
 
 static void test_names_of_old_files(void **state) {
     (void)state;
@@ -335,7 +334,7 @@ static void test_names_of_old_files(void **state) {
         {"{\"model_type\":\"nomic_bert\",\"rotary_emb_base\":2000,\"rotary_emb_fraction\":0.5}", 32,
          2000},
         {"{\"model_type\":\"minimax_m2\",\"rotary_dim\":64}", 64, 5000000},
-        /* Llama's class has no share of the columns, Phi's has */
+        /* Llama's class has no partial_rotary_factor, Phi's has */
         {"{\"model_type\":\"llama\",\"partial_rotary_factor\":0.5}", 128, 10000},
         {"{\"model_type\":\"phi\",\"partial_rotary_factor\":0.25}", 16, 10000},
         {"{\"model_type\":\"gptj\",\"n_embd\":4096,\"n_head\":16}", 64, 10000},
@@ -350,7 +349,7 @@ static void test_names_of_old_files(void **state) {
     }
 }
 
-/* Phi-3.5-MoE, Hunyuan, heads that no even number of columns fits, weights, NanoChat. */
+/* Phi-3.5-MoE, Hunyuan, heads without a matching even number of columns, weights, NanoChat. */
 static void test_scalings_of_their_own(void **state) {
     (void)state;
     static const char phimoe[] =
@@ -371,7 +370,7 @@ static void test_scalings_of_their_own(void **state) {
     assert_int_equal(config.spec.type, RW_ROPE_DEFAULT);
     rwt_assert_near(config.spec.theta, 1e4 * pow(1000, 64.0 / 62));
     rwi_model_config_free(&config);
-    /* 42 columns of which half turn: 21, of which the last has no partner but a 22nd */
+    /* half of 42 columns is rotated: 21, of which the last is paired with a 22nd */
     config = rwt_read_model("{\"model_type\":\"glm4_moe\"}", NULL);
     assert_int_equal(config.spec.rotary_dim, 22);
     rwt_assert_near(rwt_model_frequency(&config, 0, 10, NULL), pow(1e4, -20.0 / 21));
@@ -418,9 +417,9 @@ static void test_axes(void **state) {
          {24, 20, 20}},
         {"{\"model_type\":\"cosmos3_edge\"}", RW_ROPE_AXES_MROPE_INTERLEAVED, {24, 20, 20}},
         {"{\"model_type\":\"hy_v4_vl\"}", RW_ROPE_AXES_MROPE_INTERLEAVED, {12, 10, 10}},
-        /* h and w end where their sections do, t has the rest */
+        /* h and w end with their sections, the remaining frequencies belong to t */
         {"{\"model_type\":\"qwen4_exp_text\"}", RW_ROPE_AXES_MROPE_INTERLEAVED, {107, 11, 10}},
-        /* a class that has one id a token takes no notice of sections */
+        /* a class with one id for each token ignores sections */
         {"{\"model_type\":\"llama\",\"rope_scaling\":{\"type\":\"default\",\"mrope_section\":["
          "16,24,24]}}",
          RW_ROPE_AXES_ONE,
@@ -435,7 +434,7 @@ static void test_axes(void **state) {
             assert_int_equal(config.spec.sections[axis], rows[i].sections[axis]);
         rwi_model_config_free(&config);
     }
-    /* files of models that are not known say it themselves */
+    /* files of unknown models state it themselves */
     static const char unknown[] =
         "{\"head_dim\":128,\"rope_theta\":1e4,\"rope_scaling\":{\"type\":\"default\","
         "\"interleaved\":true,\"mrope_section\":[24,20,20]}}";
@@ -446,10 +445,9 @@ static void test_axes(void **state) {
     assert_int_equal(config.spec.axes, RW_ROPE_AXES_MROPE_INTERLEAVED);
 }
 
-/* ---- JSON --------------------------------------------------------------------------------------
- */
+/* ---- JSON ---- */
 
-/* What Python writes and the standard does not know. */
+/* Syntax that Python writes and the standard does not allow. */
 static void test_lenient_json(void **state) {
     (void)state;
     static const char *const valid[] = {
@@ -477,12 +475,12 @@ static void test_lenient_json(void **state) {
         {"{\"model_type\":\"llama\",\"rope_theta\":-Infinity}", "rope_theta is -Infinity"},
         {"{\"model_type\":\"llama\",\"rope_theta\":1e999}", "rope_theta is Infinity"},
         {"{\"model_type\":\"llama\",\"head_dim\":123456789012345678901234567890}", "head_dim"},
-        {"{\"model_type\":\"lla\\u0000ma\"}", "model_type is a string with NUL in it"},
-        {"{\"model_type\":\"llama\\u0000\"}", "model_type is a string with NUL in it"},
-        {"{\"model_type\":\"llama\\ud800\"}", "is not known"},
+        {"{\"model_type\":\"lla\\u0000ma\"}", "model_type is a string that contains NUL"},
+        {"{\"model_type\":\"llama\\u0000\"}", "model_type is a string that contains NUL"},
+        {"{\"model_type\":\"llama\\ud800\"}", "is unknown"},
         {"{\"model_type\":\"llama\",\"layer_types\":[\"full_attention\\u0000\"]}",
          "layer_types[0]"},
-        {"{\"model_type\":\"esm\",\"position_embedding_type\":\"rotary\\u0000\"}", "with NUL"},
+        {"{\"model_type\":\"esm\",\"position_embedding_type\":\"rotary\\u0000\"}", "contains NUL"},
         {"{\"model_type\":\"llama\",\"x\":\"\\ud80\"}", "not JSON"},
         {"{\"model_type\":\"llama\",\"x\":\"\\ud80", "not JSON"},
         {"{\"model_type\":\"llama\",NaN:1}", "not JSON"},
@@ -506,7 +504,7 @@ static void test_lenient_json(void **state) {
         rwt_assert_model_refused(&(rwi_model_config_text){.text = refused[i][0]}, refused[i][1]);
 }
 
-/* Numbers of any length, and what is none however long it is. */
+/* Numbers of any length, and long texts that are not numbers. */
 static void test_long_numbers(void **state) {
     (void)state;
     static const char *const rows[][3] = {
@@ -537,7 +535,7 @@ int main(void) {
         cmocka_unit_test(test_unknown_models),
         cmocka_unit_test(test_without_rope),
         cmocka_unit_test(test_switched_on),
-        cmocka_unit_test(test_wholes),
+        cmocka_unit_test(test_composite_models),
         cmocka_unit_test(test_axes),
         cmocka_unit_test(test_names_of_old_files),
         cmocka_unit_test(test_lenient_json),

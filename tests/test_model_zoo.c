@@ -1,9 +1,10 @@
 /* The classes of transformers 5.24 with their default configs: frequencies, attention factors and
- * pairings as the classes have them, or a sentence that says why not.
+ * pairings must be those of the classes; or a sentence must give the reason for the refusal.
  *
- * golden/zoo.json: a row a class: the fields of its config that concern the embedding, and what the
- * class computes from them in float32 for each type of layers. A null pairing is a rotation of the
- * class's own. */
+ * golden/zoo.json: one row for each class, with the fields of its config that concern the
+ * embedding, and what the class computes from them in float32 for each type of layers. A null
+ * pairing is a rotation that is specific to the class.
+ */
 #include "harness/io_support.h"
 
 #include <math.h>
@@ -28,7 +29,7 @@ static const struct refusal {
     {"qwen3_omni_moe_text", "head_dim is 73"}, /* 37 pairs in a head of 73 columns */
 };
 
-/* Rotations of their own. */
+/* Rotations that are specific to a class. */
 static const struct own_rotation {
     const char *model_type;
     rw_rope_pairing pairing;
@@ -41,7 +42,7 @@ static const struct own_rotation {
     {.model_type = "dots3_note_text", .pairing = RW_ROPE_INTERLEAVED},
     {.model_type = "gemma4_text"},
     {.model_type = "gemma4_unified_text"},
-    /* the class's sections do not fit its default heads, so that only text can be turned */
+    /* the class's sections do not fit its default heads, so that only text can be rotated */
     {.model_type = "glm4v_moe_text"},
     {.model_type = "glm4v_text", .pairing = RW_ROPE_INTERLEAVED},
     {.model_type = "hunyuan_vl_text"},

@@ -1,9 +1,9 @@
 /* Every case of every driver, on the backend that ROPEWALK_BACKEND names and on each of its ISAs.
  *
  * ROPEWALK_TEST_TIER=quick|full|large [large], ROPEWALK_TEST_FROM=<the lowest tier> [quick],
- * ROPEWALK_TEST_RANDOM=<cases an operation> and ROPEWALK_TEST_SEED choose the cases;
- * ROPEWALK_TEST_ACROSS=1 takes every usable backend at once and holds their results against each
- * other. */
+ * ROPEWALK_TEST_RANDOM=<cases per operation> and ROPEWALK_TEST_SEED select the cases;
+ * ROPEWALK_TEST_ACROSS=1 runs every usable backend and compares their results with each other.
+ */
 #include "harness/harness.h"
 
 #include <setjmp.h>
@@ -22,7 +22,7 @@ static int64_t num_cases; /* of all operations */
 
 static void print_failure(void *user, const char *line) {
     int *count = user;
-    if ((*count)++ < 10) /* the first of many tell enough */
+    if ((*count)++ < 10) /* the first ones are sufficient */
         fprintf(stderr, "%s\n", line);
 }
 

@@ -1,5 +1,5 @@
-/* Patterns: one pair, the dense mask, the bitmask and the tile say the same, for 10^4 random
- * patterns; and every way to describe one wrongly. */
+/* Patterns: single pair, dense mask, bitmask and tile must agree, for 10^4 random patterns; and
+ * every invalid description of a pattern. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,8 +18,7 @@
 
 static rw_context *context;
 
-/* ---- random patterns ----------------------------------------------------------------------------
- */
+/* ---- random patterns ---- */
 
 #define CASE_FIELDS(FIELD)                                                                         \
     FIELD(batch, 1, NULL)                                                                          \
@@ -155,7 +154,7 @@ static bool visible(const ran *r, int64_t b, int64_t i, int64_t j) {
     return answer;
 }
 
-/* One pair, the dense mask, the bitmask and the reference. */
+/* Compares single pair, dense mask and bitmask with the reference. */
 static void check_cells(const ran *r) {
     const plan *p = r->job->plan;
     int64_t bytes = (r->shape.seq_k + 7) / 8;
@@ -178,7 +177,7 @@ static void check_cells(const ran *r) {
             }
 }
 
-/* Patterns of intervals that move on by one key a query: what a tile says of them is exact. */
+/* Patterns of intervals that move by one key for each query: tiles are exact. */
 static bool is_plain(const pattern_case *c) {
     return !c->globals && !c->documents && !c->bits && !c->hide;
 }
@@ -232,10 +231,9 @@ static void test_four_uses(void **state) {
     rwt_case_list_free(&list);
 }
 
-/* ---- a function -------------------------------------------------------------------------------
- */
+/* ---- a function ---- */
 
-/* Every key but those whose number shares a factor of 3 with the query's. */
+/* Every key except those whose number has a common factor 3 with the query's. */
 static bool unlike(void *user, const rw_pattern_pair *pair) {
     const int64_t *factor = user;
     return (pair->i + pair->j + pair->b) % *factor != 0;
@@ -267,7 +265,7 @@ static void test_function(void **state) {
     if (!cpu)
         assert_true(rwt_test_says(rw_last_error(context), "rw_pattern_bake"));
     rw_pattern baked = {.bits = rw_tensor_contiguous(bits_on_device, RW_U8, 3, bits_shape)};
-    for (int round = cpu ? 0 : 1; round < 2; round++) { /* by the function, and by its bits */
+    for (int round = cpu ? 0 : 1; round < 2; round++) { /* by the function, then by its bits */
         if (round == 1)
             assert_int_equal(rw_pattern_fill(context, &baked, &out), RW_OK);
         assert_int_equal(rw_synchronize(context), RW_OK);
@@ -282,8 +280,7 @@ static void test_function(void **state) {
     rw_free(context, bits_on_device);
 }
 
-/* ---- a chunk of queries in a cache --------------------------------------------------------------
- */
+/* ---- a chunk of queries in a cache ---- */
 
 /* Three queries at the end of sequences of 5, 3, 2 and 0 keys, in a cache of 8. */
 static void test_chunk(void **state) {
@@ -344,8 +341,7 @@ static void test_function_of_ids(void **state) {
     rw_free(context, memory);
 }
 
-/* ---- globals of a list -------------------------------------------------------------------------
- */
+/* ---- globals from a list ---- */
 
 static void test_globals(void **state) {
     (void)state;
@@ -362,7 +358,7 @@ static void test_globals(void **state) {
     assert_string_equal(message.text, "rw_pattern_globals: positions[1] is 16, expected 0 to 15");
     list = (rw_pattern_globals_list){below, 1, 16};
     assert_int_equal(rw_pattern_globals(&list, bits, &message), RW_INVALID_ARGUMENT);
-    assert_int_equal(bits[0], 1 << 0 | 1 << 3); /* untouched */
+    assert_int_equal(bits[0], 1 << 0 | 1 << 3); /* unchanged */
     list = (rw_pattern_globals_list){NULL, 0, 0};
     assert_int_equal(rw_pattern_globals(&list, NULL, &message), RW_OK);
     list.positions = NULL;
@@ -370,8 +366,7 @@ static void test_globals(void **state) {
     assert_int_equal(rw_pattern_globals(&list, bits, NULL), RW_INVALID_ARGUMENT);
 }
 
-/* ---- what is refused ---------------------------------------------------------------------------
- */
+/* ---- errors ---- */
 
 #define Q 6
 #define K 10
@@ -381,7 +376,7 @@ typedef struct refusal {
     rw_pattern pattern;
 } refusal;
 
-/* Memory that tensors of a refused pattern may point to; nothing of it is read. */
+/* Memory that tensors of a refused pattern may point to; it is not read. */
 static int64_t memory[64];
 
 static rw_tensor ids(int rank, int64_t a, int64_t b) {
@@ -445,7 +440,7 @@ static void test_contradictions(void **state) {
     rw_free(context, out_memory);
 }
 
-/* Questions beyond the lengths, and values of the pattern that make no sense. */
+/* Queries outside the lengths, and invalid values of the pattern. */
 static void test_questions(void **state) {
     (void)state;
     const rw_pattern causal = {.causal = true};
@@ -499,8 +494,7 @@ static void test_questions(void **state) {
     assert_int_equal(rw_pattern_ask_tile(&causal, &tile, &said, &message), RW_INVALID_ARGUMENT);
 }
 
-/* ---- the table of the GLM handler ---------------------------------------------------------------
- */
+/* ---- position ids from a table ---- */
 
 /* Ids on the device of these arguments, seq tokens in a row. */
 static void assert_ids(rw_pattern_positions_args args, int64_t seq, const int64_t *expected) {

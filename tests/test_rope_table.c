@@ -1,5 +1,5 @@
-/* Cosines and sines at every position below 2^20, seen from outside: rotating the pair (1, 0) gives
- * (c, s), rotating (0, 1) gives (-s, c). */
+/* Cosines and sines at every position below 2^20, through the public API: rotating the pair (1, 0)
+ * gives (c, s), rotating (0, 1) gives (-s, c). */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -23,13 +23,13 @@ typedef struct measure {
     int64_t head_dim;
     double inv_freq[MAX_HEAD_DIM / 2];
     double attention_factor;
-    int64_t count; /* of positions that wait */
+    int64_t count; /* number of pending positions */
     int64_t positions[CHUNK];
     double worst;
     int64_t worst_position;
 } measure;
 
-/* Rows of ones, then zeros, or the other way round. */
+/* Rows of ones, then zeros; or the reverse. */
 static float *unit_rows(const measure *m, bool ones_first) {
     int64_t half = m->head_dim / 2;
     float *rows = rwt_allocate((size_t)(CHUNK * m->head_dim) * sizeof *rows);
@@ -58,7 +58,7 @@ static void judge(measure *m, const float *q, const float *k) {
     }
 }
 
-/* Rotates what waits and compares. */
+/* Rotates the pending positions and compares. */
 static void flush(measure *m) {
     size_t bytes = (size_t)(CHUNK * m->head_dim) * sizeof(float);
     float *host_q = unit_rows(m, true), *host_k = unit_rows(m, false);
@@ -89,7 +89,8 @@ static void add(measure *m, int64_t position) {
         flush(m);
 }
 
-/* Random ones and all that lie near a power of two, and near the seams of any two-level table. */
+/* Random positions and all those near a power of two, or near the row boundaries of any two-level
+ * table. */
 static void add_sample(measure *m) {
     rwt_random random = {7};
     for (int64_t power = 1; power <= NUM_POSITIONS; power *= 2) {
@@ -122,7 +123,7 @@ static void check_spec(const rw_rope_spec *spec, void (*add_positions)(measure *
     print_message("theta %g, head_dim %lld: worst error %.3g of %.3g, at position %lld\n",
                   spec->theta, (long long)spec->head_dim, m->worst, BOUND,
                   (long long)m->worst_position);
-    assert_true(m->worst > 0.0); /* f32 cannot be exact: zero would mean nothing was compared */
+    assert_true(m->worst > 0.0); /* zero: nothing was compared, f32 is not exact */
     assert_true(m->worst <= BOUND);
     rw_rope_destroy(m->rope);
     rw_context_destroy(m->context);

@@ -1,5 +1,5 @@
-/* Rotary embedding: every way to call it wrongly. Each is refused with a sentence that names the
- * function and the argument, and nothing is written. */
+/* Rotary embedding: every invalid call. Each must be refused with a sentence that names the
+ * function and the argument, and nothing may be written. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -61,7 +61,7 @@ static rwt_guarded guarded(const fixture *f) {
     return (rwt_guarded){f->context, f->memory, f->before, sizeof f->before};
 }
 
-/* rw_rope_apply() and rw_rope_rerotate() both refuse, naming the argument. */
+/* rw_rope_apply() and rw_rope_rerotate() both refuse the arguments, naming the argument. */
 static void assert_refused(const fixture *f, rw_status expected, const char *argument) {
     const rw_rope_change change = {f->rope, f->rope};
     rwt_assert_refused(guarded(f), rw_rope_apply(f->context, f->rope, &f->args),
@@ -70,7 +70,7 @@ static void assert_refused(const fixture *f, rw_status expected, const char *arg
                        (rwt_refusal){expected, "rw_rope_rerotate", argument});
 }
 
-static void test_valid_call_works(void **state) { /* what the others spoil */
+static void test_valid_call_works(void **state) { /* the other tests modify one argument of it */
     fixture *f = *state;
     static float after[MEMORY_FLOATS];
     assert_int_equal(rw_rope_apply(f->context, f->rope, &f->args), RW_OK);
@@ -82,8 +82,7 @@ static void test_valid_call_works(void **state) { /* what the others spoil */
     assert_memory_equal(after + 1728, f->before + 1728, 1000 * sizeof *after);
 }
 
-/* ---- tensors ------------------------------------------------------------------------------------
- */
+/* ---- tensors ---- */
 
 static void test_ranks(void **state) {
     fixture *f = *state;
@@ -96,7 +95,7 @@ static void test_ranks(void **state) {
     f->args = good;
     f->args.k.rank = 2;
     assert_refused(f, RW_INVALID_ARGUMENT, "k has rank");
-    f->args = good; /* packed q beside k with a batch */
+    f->args = good; /* packed q with a k that has a batch */
     const int64_t packed[] = {6, 4, 16};
     f->args.q = rw_tensor_contiguous(f->memory, RW_F32, 3, packed);
     f->args.q_out = rw_tensor_contiguous(f->memory + 1024, RW_F32, 3, packed);
@@ -198,7 +197,7 @@ static void test_strides_and_pointers(void **state) {
     f->args.positions.data = NULL;
     assert_refused(f, RW_INVALID_ARGUMENT, "positions.data is NULL");
     f->args = good;
-    f->args.q.data = (char *)f->args.q.data + 2; /* half a float */
+    f->args.q.data = (char *)f->args.q.data + 2; /* misaligned: half a float */
     assert_refused(f, RW_INVALID_ARGUMENT, "q.data");
     f->args = good;
     f->args.positions.data = (char *)f->args.positions.data + 4;
@@ -213,8 +212,8 @@ static void test_aliasing(void **state) {
         int64_t first; /* float of the memory */
         const char *argument;
     } wrong[] = {
-        {&f->args.q_out, 1, "q_out overlaps q"},  /* the same rows, one element on */
-        {&f->args.q_out, 64, "q_out overlaps q"}, /* one token on */
+        {&f->args.q_out, 1, "q_out overlaps q"},  /* the same rows, one element further */
+        {&f->args.q_out, 64, "q_out overlaps q"}, /* one token further */
         {&f->args.q_out, 128, "q_out overlaps"},  /* into the middle */
         {&f->args.k_out, 512 + 16, "k_out overlaps k"},
         {&f->args.q_out, 512 - 64, "q_out overlaps"}, /* k */
@@ -230,11 +229,11 @@ static void test_aliasing(void **state) {
     f->args.q_out = f->args.k_out = (rw_tensor){0};
     f->args.k.data = f->memory + 16;
     assert_refused(f, RW_INVALID_ARGUMENT, "overlaps");
-    f->args = good; /* the same memory in another order: BHSD over BSHD */
+    f->args = good; /* the same memory in a different order: BHSD over BSHD */
     const int64_t bhsd[] = {2, 4, 3, 16};
     f->args.q_out = rw_tensor_transpose(rw_tensor_contiguous(f->memory, RW_F32, 4, bhsd), 1, 2);
     assert_refused(f, RW_INVALID_ARGUMENT, "q_out overlaps q");
-    f->args = good; /* ids in what is written */
+    f->args = good; /* ids in memory that is written */
     f->args.positions.data = f->memory + 1024;
     assert_refused(f, RW_INVALID_ARGUMENT, "positions");
     f->args = good;
@@ -247,7 +246,7 @@ static void test_aliasing_that_is_fine(void **state) {
     f->args.q_out = f->args.q; /* in place */
     f->args.k_out = (rw_tensor){0};
     assert_int_equal(rw_rope_apply(f->context, f->rope, &f->args), RW_OK);
-    const int64_t fused[] = {2, 3, 8, 16}; /* q, k and v side by side */
+    const int64_t fused[] = {2, 3, 8, 16}; /* q, k and v in one tensor */
     rw_tensor qkv = rw_tensor_contiguous(f->memory, RW_F32, 4, fused);
     f->args.q = f->args.k = qkv;
     f->args.q.shape[2] = 4;
@@ -332,15 +331,14 @@ static void test_empty_tensors_do_nothing(void **state) {
         f->args.k.shape[axis] = f->args.k_out.shape[axis] = 0;
         f->args.positions = (rw_tensor){0};
         assert_int_equal(rw_rope_apply(f->context, f->rope, &f->args), RW_OK);
-        f->args.q.data = f->args.q_out.data = NULL; /* nothing to point at */
+        f->args.q.data = f->args.q_out.data = NULL; /* no address */
         f->args.k.data = f->args.k_out.data = NULL;
         assert_int_equal(rw_rope_apply(f->context, f->rope, &f->args), RW_OK);
         rwt_assert_untouched(guarded(f));
     }
 }
 
-/* ---- specs
- * --------------------------------------------------------------------------------------- */
+/* ---- specs ---- */
 
 static const double factors[64] = {1, 1, 1, 1, 1, 1, 1, 1};
 static const double no_factors[64] = {1, 1, 0, 1, 1, 1, 1, 1};
@@ -450,7 +448,7 @@ static void test_create_arguments(void **state) {
     assert_true(rwt_test_says(rw_last_error(f->context), "options"));
     assert_int_equal(rw_rope_create(f->context, &options, NULL), RW_INVALID_ARGUMENT);
     assert_int_equal(rw_rope_create(NULL, &options, &rope), RW_INVALID_ARGUMENT);
-    const int64_t lengths[] = {-1, INT64_MIN, INT64_MAX, 0}; /* 0: no length at all to take */
+    const int64_t lengths[] = {-1, INT64_MIN, INT64_MAX, 0}; /* 0: the length is not known */
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         options.max_positions = lengths[i];
         assert_int_equal(rw_rope_create(f->context, &options, &rope), RW_INVALID_ARGUMENT);

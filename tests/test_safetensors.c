@@ -26,7 +26,7 @@ static int remove_folder(void **state) {
     return 0;
 }
 
-/* Opens a file of this header; its sentence is in `message`. */
+/* Opens a file with this header; `message` receives the sentence. */
 static rw_status open_header(const char *header, size_t data_bytes, rwi_safetensors *file,
                              rw_message *message) {
     const char *path = rwt_path(folder.path, "file");
@@ -138,7 +138,7 @@ static void test_malformed(void **state) {
     }
 }
 
-/* Which of two rules was broken. */
+/* The sentence states which of two rules is broken. */
 static void test_sentences(void **state) {
     (void)state;
     static const struct {
@@ -149,9 +149,9 @@ static void test_sentences(void **state) {
         {"{\"q\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
          "\"k\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[4,16]}}",
          16, "overlaps"},
-        {ONE("\"F32\"", "[3]", "[4,16]"), 16, "hole"},
+        {ONE("\"F32\"", "[3]", "[4,16]"), 16, "gap"},
         {ONE("\"F32\"", "[3]", "[0,12]"), 16, "4 bytes at its end"},
-        {ONE("\"F32\"", "[5]", "[0,20]"), 16, "beyond the end"},
+        {ONE("\"F32\"", "[5]", "[0,20]"), 16, "exceeds the end"},
         {ONE("\"F32\"", "[0,-4]", "[0,0]"), 0, "shape"},
         {ONE("\"F32\"", "[5]", "[0,16]"), 16, "do not fit"},
     };
@@ -165,7 +165,7 @@ static void test_sentences(void **state) {
     }
 }
 
-/* Files that are shorter than they say, and things that are no files. */
+/* Files that are shorter than their header states, and paths that are not files. */
 static void test_truncated(void **state) {
     (void)state;
     const char *path = rwt_path(folder.path, "file");
@@ -227,7 +227,7 @@ static void test_write(void **state) {
     const char *path = rwt_path(folder.path, "out");
     rwi_safetensors file;
     rw_message message;
-    for (int again = 0; again < 2; again++) { /* the second time over the first */
+    for (int again = 0; again < 2; again++) { /* the second write replaces the first file */
         assert_int_equal(rwi_safetensors_write(path, &list, &message), RW_OK);
         assert_int_equal(rwt_folder_count(&folder), 1);
     }
@@ -260,7 +260,7 @@ static void test_write_fails(void **state) {
     }
 }
 
-/* A disk that fills up in the middle leaves the old file, and no other. */
+/* If the disk becomes full during the write, the old file remains and no other is left. */
 static void test_write_stops(void **state) {
     (void)state;
     static const char q[4096] = {1};
@@ -287,7 +287,7 @@ static void test_write_stops(void **state) {
     rwi_safetensors_close(&file);
 }
 
-/* Whatever happens to a file's bytes, it opens or there is a sentence. */
+/* Whatever bytes of a file are damaged, it opens or there is a sentence. */
 static void test_damage(void **state) {
     (void)state;
     const char *path = rwt_path(folder.path, "file");
@@ -306,7 +306,7 @@ static void test_damage(void **state) {
         memcpy(damaged, whole, bytes);
         int64_t changes = 1 + rwt_random_below(&random, 4);
         for (int64_t change = 0; change < changes; change++) {
-            /* the header's length and the header, where damage matters */
+            /* the length of the header and the header itself, where damage matters */
             char *byte = &damaged[rwt_random_below(&random, (int64_t)bytes - 32)];
             *byte = rwt_random_below(&random, 2)
                         ? (char)rwt_random_below(&random, 256)

@@ -1,5 +1,5 @@
-/* Scale, mask and softmax: every way to call them wrongly. Each is refused with a sentence that
- * names the function and the argument, and nothing is written. */
+/* Scale, mask and softmax: every invalid call. Each must be refused with a sentence that names the
+ * function and the argument, and nothing may be written. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -45,7 +45,7 @@ static int close_fixture(void **state) {
     return status;
 }
 
-/* Arguments that would be right. */
+/* Valid arguments. */
 static void reset(fixture *f) {
     const int64_t x[] = {2, 3, 4, 8}, heads[] = {3};
     f->pattern = (rw_pattern){.causal = true};
@@ -107,7 +107,7 @@ static void test_shapes(void **state) {
     f->args.mask.shape[1] = 2;
     assert_both_refuse(f, "mask has shape");
     f->args.mask = tensor(f, 500, 4, no_rows + 1);
-    f->args.mask.shape[3] = 1; /* the last axis serves no other */
+    f->args.mask.shape[3] = 1; /* the last axis is not broadcast */
     assert_both_refuse(f, "mask has shape");
     f->args.sinks.shape[0] = 2;
     assert_softmax_refuses(f, "sinks has shape [2]");
@@ -199,8 +199,8 @@ static void test_dtypes(void **state) {
                       "rw_softmax: ", "alibi.slopes has dtype f16");
 }
 
-/* A length that 32 bits do not hold is told, not cut; without memory behind it, since it is refused
- * before anything is read. */
+/* A length that exceeds 32 bits is refused, not truncated. No memory is allocated for it, since it
+ * is refused before anything is read. */
 static void test_long_rows(void **state) {
     fixture *f = *state;
     const int64_t shape[] = {1, (int64_t)1 << 31};

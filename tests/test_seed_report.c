@@ -1,5 +1,6 @@
-/* What was wrong with the GPU path that this library replaces, each point a test: the backend that
- * ROPEWALK_BACKEND names against the CPU's plainest kernels, and both against the reference. */
+/* The bugs of the GPU path that this library replaces, one test each: the backend that
+ * ROPEWALK_BACKEND names is compared with the CPU's baseline kernels, and both with the reference.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 static rwt_target_list plain;  /* the CPU: baseline first */
 static rwt_target_list tested; /* the backend under test: its best target last */
 
-/* Runs one case on both sides; they agree with the reference, and with each other to 0.1%. */
+/* Runs one case on both; each must agree with the reference, and they with each other to 0.1%. */
 static void compare(const char *operation, const char *text) {
     const rwt_driver *driver = rwt_driver_find(operation);
     rwt_case c;
@@ -53,7 +54,7 @@ static void test_several_heads(void **state) {
     compare("rope", "q_heads=40,k_heads=40,head_dim=128,seq=16,placement=in");
 }
 
-/* The old kernel read past k where it had fewer heads than q. */
+/* The old kernel read past the end of k if k had fewer heads than q. */
 static void test_grouped_query_attention(void **state) {
     (void)state;
     compare("rope", "q_heads=32,k_heads=8,head_dim=128,seq=19,batch=2");
@@ -62,7 +63,7 @@ static void test_grouped_query_attention(void **state) {
     compare("rope", "q_heads=1,k_heads=4,head_dim=64,seq=7");
 }
 
-/* Half-split on one backend and interleaved on the other. */
+/* The old backends differed: half-split on one and interleaved on the other. */
 static void test_rope_matches_the_cpu(void **state) {
     (void)state;
     compare("rope", "seq=64,q_heads=8,k_heads=8,head_dim=64");
@@ -70,7 +71,7 @@ static void test_rope_matches_the_cpu(void **state) {
     compare("rope", "seq=64,q_heads=8,k_heads=8,head_dim=128,dtype=f16");
     compare("rope", "seq=64,q_heads=8,k_heads=8,head_dim=80,placement=in");
     compare("rope", "seq=64,q_heads=8,k_heads=8,head_dim=64,direction=inverse,type=yarn");
-    /* positions that a scale must not round down to whole ones */
+    /* scaled positions, which must not be rounded down to integers */
     compare("rope", "seq=64,q_heads=8,k_heads=8,head_dim=64,type=linear,variant=0");
 }
 
@@ -97,13 +98,13 @@ static void test_last_position(void **state) {
     (void)state;
     compare("rope", "max_positions=4096,offset=4095,seq=1");
     compare("rope", "max_positions=1048576,offset=1048560,seq=16,head_dim=128");
-    compare("rope", "max_positions=4096,offset=4095,seq=2"); /* one past it is reported */
+    compare("rope", "max_positions=4096,offset=4095,seq=2"); /* one past it is out of range */
     compare("embed_learned", "max_positions=64,offset=63,seq=1");
     compare("embed_learned", "max_positions=64,offset=60,seq=5,batch=2");
     compare("embed_sinusoidal", "max_positions=1048576,offset=1048575,seq=1,hidden=64");
 }
 
-/* head_dim over 128 and sequences over 256 were cut short. */
+/* head_dim over 128 and sequences over 256 were truncated. */
 static void test_long_and_large(void **state) {
     (void)state;
     compare("rope", "seq=2048,q_heads=8,k_heads=2,head_dim=128,placement=in");

@@ -1,5 +1,5 @@
-/* A GPU is at least twice as fast as the CPU of its host, and moves nothing between host and device
- * meanwhile. Skipped where there is no real GPU. */
+/* A GPU must be at least twice as fast as the CPU of its host, and must move nothing between host
+ * and device meanwhile. Skipped where there is no real GPU. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

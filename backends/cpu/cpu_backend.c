@@ -8,11 +8,11 @@
 #include "cpu_isa.h"
 #include "parallel.h"
 
-/* The record of faults; `launch` tells the operations apart. */
+/* The record of faults; `launch` identifies an operation. */
 struct rwi_fault_sink {
     atomic_flag busy;
-    uint64_t launch;        /* the operation that runs */
-    uint64_t raised_launch; /* the operation that faulted */
+    uint64_t launch;        /* the current operation */
+    uint64_t raised_launch; /* the operation that reported a fault */
     int32_t op;
     rwi_fault fault;
 };
@@ -25,11 +25,11 @@ typedef struct cpu_device {
 
 #define ALIGNMENT ((size_t)256)
 
-/* Pieces of work that keep many cores busy, and do not cost few of them much. */
+/* Pieces of work: enough to occupy many cores, at little cost for few. */
 #define PARTS 64
 
-/* Waking a thread costs what one core streams through in that time: below this much each, fewer
- * threads are faster. */
+/* Waking a thread takes as long as one core needs to stream this much memory; below it for each
+ * thread, fewer threads are faster. */
 #define BYTES_PER_THREAD ((int64_t)128 * 1024)
 
 void rwi_cpu_fault_raise(rwi_fault_sink *sink, int64_t token, rwi_bad_id bad) {
@@ -109,7 +109,7 @@ static rw_status cpu_set_stream(rwi_device *device, void *stream) {
     return RW_OK;
 }
 
-/* One operation under way. */
+/* The current operation. */
 typedef struct cpu_task {
     cpu_device *cpu;
     const void *params;

@@ -5,7 +5,7 @@
 #include "kernels.h"
 #include <ropewalk/context.h>
 
-/* The kernels of one instruction set, a slot an operation: items [begin, end) of the work. */
+/* The kernels of one instruction set, one slot per operation: items [begin, end) of the work. */
 typedef struct rwi_cpu_kernels {
 #define RW_OP(op, dtypes)                                                                          \
     void (*op)(const rw_##op##_params *params, int64_t begin, int64_t end, rwi_fault_sink *sink);
@@ -13,7 +13,7 @@ typedef struct rwi_cpu_kernels {
 #undef RW_OP
 } rwi_cpu_kernels;
 
-/* The best instruction set of this CPU, at most `cap` (DEFAULT: no cap). */
+/* The best instruction set that this CPU supports, at most `cap` (DEFAULT: no cap). */
 rw_cpu_isa rwi_cpu_isa_best(rw_cpu_isa cap);
 
 const char *rwi_cpu_isa_name(rw_cpu_isa isa);

@@ -1,4 +1,4 @@
-/* The table of one instruction set's kernels; compiled once for each. */
+/* The table of the kernels of one instruction set; compiled once for each. */
 #include "cpu_isa.h"
 
 #define RW_OP(op, dtypes)                                                                          \

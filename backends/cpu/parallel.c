@@ -1,4 +1,4 @@
-/* The only file that knows OpenMP. */
+/* The only file that uses OpenMP. */
 #include "parallel.h"
 
 #include <omp.h>
@@ -7,7 +7,7 @@ int rwi_parallel_max_threads(void) {
     return omp_get_num_procs();
 }
 
-/* [begin, end) of thread `index` of `count`: sizes differ by one at most. */
+/* The range [begin, end) of thread `index` of `count`; sizes differ by at most one. */
 static int64_t range_begin(int64_t items, int index, int count) {
     return items / count * index + items % count * index / count;
 }

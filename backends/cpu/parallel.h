@@ -1,11 +1,11 @@
-/* Work over a team of threads. */
+/* Parallel loops over several threads. */
 #ifndef RWI_PARALLEL_H
 #define RWI_PARALLEL_H
 
 #include <stdint.h>
 
-/* Runs body(task, begin, end) over [0, items), cut into one contiguous range a thread. A team of
- * one runs in the caller and wakes nobody. */
+/* Runs body(task, begin, end) over [0, items), divided into one contiguous range per thread. With
+ * one thread it runs in the calling thread. */
 void rwi_parallel_for(int num_threads, int64_t items,
                       void (*body)(const void *task, int64_t begin, int64_t end), const void *task);
 

@@ -1,4 +1,4 @@
-/* A GPU as the HIP backend holds it: its stream and its record of the first fault. */
+/* The HIP backend's state of a GPU: its stream and its record of the first fault. */
 #ifndef RWI_HIP_DEVICE_H
 #define RWI_HIP_DEVICE_H
 
@@ -7,7 +7,7 @@
 
 #include "backend.h"
 
-/* What 64-bit atomics take. */
+/* The type of 64-bit atomics. */
 typedef unsigned long long rwi_fault_word;
 
 #define RWI_NO_FAULT (~(rwi_fault_word)0)
@@ -28,7 +28,7 @@ typedef struct rwi_fault_record {
 /* Where a kernel reports faults. */
 struct rwi_fault_sink {
     rwi_fault_record *record;
-    volatile uint32_t *raised; /* pinned host memory: what synchronize looks at */
+    volatile uint32_t *raised; /* pinned host memory, which synchronize checks */
     uint64_t launch;           /* number of this launch on its device, from 1 */
     int32_t op;
 };
@@ -38,20 +38,20 @@ typedef struct rwi_hip_device {
     hipStream_t stream; /* the caller's; NULL: the device's default stream */
     uint64_t launches;
     int wave;              /* lanes */
-    char architecture[16]; /* AMD's and the emulator's name of it, "gfx90a" */
+    char architecture[16]; /* AMD's or the emulator's name, "gfx90a" */
     rwi_fault_record *record;
     volatile uint32_t *raised;           /* pinned host memory: whether the record holds a fault */
-    volatile uint32_t *raised_on_device; /* the same memory as kernels address it */
+    volatile uint32_t *raised_on_device; /* device address of the same memory */
 } rwi_hip_device;
 
-/* RW_OK for hipSuccess; else the status, and in device->error "<what> failed: <HIP's text>". */
+/* RW_OK for hipSuccess; else the status, with "<what> failed: <HIP's text>" in device->error. */
 rw_status rwi_hip_status(rwi_device *device, hipError_t error, const char *what);
 
-/* RW_UNSUPPORTED, and the sentence. */
+/* Returns RW_UNSUPPORTED and writes the sentence to device->error. */
 rw_status rwi_hip_unsupported_dtype(rwi_device *device, rw_dtype dtype);
 
-/* Makes a device the thread's current one, where status is RW_OK, and gives the caller's back at
- * the end of the scope. */
+/* Makes a device the thread's current one, if status is RW_OK, and restores the caller's at the end
+ * of the scope. */
 struct rwi_device_scope {
     rw_status status;
     int before;

@@ -1,4 +1,4 @@
-/* The HIP backend: devices, memory, copies, and what went wrong. */
+/* The HIP backend: devices, memory, copies and errors. */
 #include "hip_device.h"
 
 #include <stdio.h>
@@ -12,7 +12,7 @@
 #define PLATFORM "amd"
 #endif
 
-/* Blocks that read memory as fast as it can be read. */
+/* Blocks a multiprocessor that reach full memory bandwidth. */
 #define BLOCKS_A_MULTIPROCESSOR 2
 
 /* ---- errors ---- */
@@ -28,7 +28,7 @@ rw_status rwi_hip_status(rwi_device *device, hipError_t error, const char *what)
     if (status != RW_OK) {
         snprintf(device->error.text, sizeof device->error.text, "%s failed on device %d: %s", what,
                  device->index, hipGetErrorString(error));
-        (void)hipGetLastError(); /* it is told here, not again after the next launch */
+        (void)hipGetLastError(); /* so that the next launch does not report it again */
     }
     return status;
 }
@@ -93,7 +93,7 @@ static rw_status describe_device(rwi_hip_device *hip) {
     return rwi_hip_status(&hip->base, error, "hipGetDeviceProperties");
 }
 
-/* Nothing is in it from now on, in stream order. */
+/* Clears the fault record, in stream order. */
 static rw_status clear_record(rwi_hip_device *hip) {
     *hip->raised = 0;
     return rwi_hip_status(&hip->base,
@@ -170,7 +170,7 @@ static rw_status hip_alloc(rwi_device *device, size_t bytes, void **pointer) {
         return scope.status;
     char what[64];
     snprintf(what, sizeof what, "hipMalloc of %zu bytes", bytes);
-    /* HIP gives NULL for 0 bytes. */
+    /* HIP returns NULL for 0 bytes. */
     return rwi_hip_status(device, hipMalloc(pointer, bytes > 0 ? bytes : 1), what);
 }
 
@@ -212,7 +212,7 @@ static rw_status hip_copy(rwi_device *device, const rw_copy_args *args) {
 
 static_assert(RWI_NUM_OPS <= 256, "a claim holds an operation in 8 bits");
 
-/* Only where a fault was raised does anything move from the device. */
+/* Copies from the device only if a fault was raised. */
 static rw_status read_fault(rwi_hip_device *hip, rwi_fault *fault) {
     rwi_fault_record record;
     rw_status status = rwi_hip_status(

@@ -22,16 +22,17 @@ typedef enum rw_glu_packing {
     RW_GLU_INTERLEAVED_UP_FIRST
 } rw_glu_packing;
 
-/* Either gate and up, or packed. All tensors have rank 1 to 4, one dtype, f32, f16 or bf16, and
- * any strides but 1 on the last axis.
+/* Either gate and up, or packed, must be given. All tensors have rank 1 to 4, the same dtype (f32,
+ * f16 or bf16), and any strides except that of the last axis, which must be 1.
  *
- * gate, up   [..., hidden] both
- * packed     [..., 2 * hidden], laid out as `packing` says; packing is 0 where it is absent
- * out        [..., hidden]; absent: gate in place (not for packed). It may be the view of gate or
- *            of up, also within a row that is packed in halves, but no other memory of theirs
+ * gate, up   [..., hidden] each
+ * packed     [..., 2 * hidden], in the order of `packing`, which must be 0 if packed is absent
+ * out        [..., hidden]; absent: in place in gate (not with packed). It may be the view of gate
+ *            or of up, also within a row that is packed in halves, but must not overlap them
+ *            otherwise
  * limit      if not 0: gate is clamped to at most limit and up to [-limit, limit], before anything
  *            else; positive
- * alpha      factor of the gate within the sigmoid [1], positive
+ * alpha      factor of the gate in the sigmoid [1], positive
  * up_offset  added to up, after the clamp
  *
  * gpt-oss is limit 7, alpha 1.702, up_offset 1, RW_GLU_INTERLEAVED:
@@ -48,12 +49,12 @@ typedef struct rw_swiglu_args {
     float up_offset;
 } rw_swiglu_args;
 
-/* Gates every element:
+/* Computes SwiGLU for every element:
  *
  *   out = gate / (1 + exp(-alpha * gate)) * (up + up_offset)
  *
- * in f32, rounded once, and without overflow on the way: a large negative gate gives its tiny value
- * or -0. A gate of -Inf is -Inf * 0, NaN; NaN passes the clamp.
+ * in f32, with one rounding at the end and without intermediate overflow: for a large negative gate
+ * the result is its tiny value or -0. A gate of -Inf is -Inf * 0, NaN; the clamp keeps NaN.
  *
  * Stream-ordered: allocates nothing, moves nothing between host and device. Returns RW_OK,
  * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.

@@ -1,6 +1,6 @@
 /* A context: one device of one backend, its stream, its errors.
  *
- * Contexts are independent of each other; one context serves one thread at a time.
+ * Contexts are independent of each other; a context must be used by one thread at a time.
  */
 #ifndef ROPEWALK_CONTEXT_H
 #define ROPEWALK_CONTEXT_H
@@ -13,17 +13,17 @@ extern "C" {
 
 typedef struct rw_context rw_context;
 
-/* Which backend to open. The default asks the environment variable ROPEWALK_BACKEND
- * (auto|cpu|hip[:device]) and, where that is unset, is auto. */
+/* The backend to open. The default is the value of the environment variable ROPEWALK_BACKEND
+ * (auto|cpu|hip[:device]) or, if that is unset, auto. */
 typedef enum rw_backend_kind {
     RW_BACKEND_DEFAULT = 0,
-    RW_BACKEND_AUTO, /* hip if a real device answers, else cpu */
+    RW_BACKEND_AUTO, /* hip if a real device is usable, else cpu */
     RW_BACKEND_CPU,  /* OpenMP */
-    RW_BACKEND_HIP   /* a GPU; an error where none can be had, never the CPU in its stead */
+    RW_BACKEND_HIP   /* a GPU; an error if none is usable, never the CPU instead */
 } rw_backend_kind;
 
-/* A cap on the instruction set of the CPU backend's kernels. The default asks
- * ROPEWALK_CPU_ISA (baseline|v3|v4) and, where that is unset, takes the best the CPU has. */
+/* The maximum instruction set of the CPU backend's kernels. The default is the value of
+ * ROPEWALK_CPU_ISA (baseline|v3|v4) or, if that is unset, the best that the CPU supports. */
 typedef enum rw_cpu_isa {
     RW_CPU_ISA_DEFAULT = 0,
     RW_CPU_ISA_BASELINE, /* x86-64, or aarch64 with NEON */
@@ -31,7 +31,7 @@ typedef enum rw_cpu_isa {
     RW_CPU_ISA_V4        /* x86-64-v4: AVX-512 F, BW, CD, DQ, VL */
 } rw_cpu_isa;
 
-/* Zero is the default of every field. What is set here wins over the environment. */
+/* Zero is the default of every field. Values set here override the environment. */
 typedef struct rw_context_options {
     rw_backend_kind backend;
     int32_t device;      /* index of the GPU; 0 unless `backend` is RW_BACKEND_HIP */
@@ -53,15 +53,15 @@ typedef struct rw_context_options {
 RW_API rw_status rw_context_create(const rw_context_options *options, rw_context **context,
                                    rw_message *message);
 
-/* Waits for the device and closes it. Memory of rw_alloc() and objects created from this
- * context (rw_rope, rw_sinusoid) must be released before. NULL does nothing. */
+/* Waits for the device and closes it. Memory of rw_alloc() and objects created from this context
+ * (rw_rope, rw_sinusoid, rw_t5) must be released before. NULL is ignored. */
 RW_API void rw_context_destroy(rw_context *context);
 
-/* The sentence of the last call on this context that failed; "" if none did. The text stays
+/* The sentence of the last failed call on this context; "" if there was none. The text is valid
  * until the next failure. */
 RW_API const char *rw_last_error(const rw_context *context);
 
-/* What a context runs on. The strings live as long as the context. */
+/* The device of a context. The strings are valid as long as the context. */
 typedef struct rw_context_info {
     const char *backend;  /* "cpu" or "hip" */
     const char *platform; /* cpu: the ISA in use, "baseline", "v3" or "v4";
@@ -73,7 +73,7 @@ typedef struct rw_context_info {
 
 RW_API rw_context_info rw_context_get_info(const rw_context *context);
 
-/* What this host offers of one backend, without opening a context. */
+/* The availability of one backend on this host, without opening a context. */
 typedef struct rw_backend_probe_result {
     bool found;     /* the backend is part of this build and its module could be loaded */
     bool usable;    /* at least one device answers */
@@ -119,10 +119,10 @@ typedef struct rw_copy_args {
     rw_copy_kind kind;
 } rw_copy_args;
 
-/* Copies bytes in stream order and waits until they have arrived. */
+/* Copies bytes in stream order and waits until the copy is complete. */
 RW_API rw_status rw_copy(rw_context *context, const rw_copy_args *args);
 
-/* Waits until every operation on this context's stream is done.
+/* Waits until every operation on this context's stream is complete.
  *
  * Returns RW_OUT_OF_RANGE if an operation since the last call read a number from device memory that
  * is out of range (a position id, a page number, ...) and skipped its token. rw_last_error() and
@@ -158,8 +158,8 @@ RW_API rw_fault rw_last_fault(const rw_context *context);
  * The caller keeps ownership and orders the change. */
 RW_API rw_status rw_context_set_stream(rw_context *context, void *stream);
 
-/* Bytes that this context has moved between host and device since it was opened. No operation
- * moves any: only rw_copy() and the creation of tables (rw_rope_create, ...) do. */
+/* Bytes that this context has moved between host and device since it was opened. Operations never
+ * move any: only rw_copy() and the creation of tables (rw_rope_create, ...) do. */
 typedef struct rw_transfers {
     uint64_t host_to_device_bytes;
     uint64_t device_to_host_bytes;

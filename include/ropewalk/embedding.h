@@ -23,13 +23,14 @@ typedef struct rw_embed_args {
     int64_t offset;
 } rw_embed_args;
 
-/* Learned positions: out[b, s, :] = x[b, s, :] + table[p(b, s), :]   (GPT-2, BERT, OPT)
+/* Learned positions: out[b, s, :] = x[b, s, :] + table[p(b, s), :] (GPT-2, BERT, OPT)
  *
- * table  [max_positions, hidden], f32, f16 or bf16, its own dtype and row stride
+ * table  [max_positions, hidden], f32, f16 or bf16; dtype and row stride are independent of x
  *
- * The sum is f32, rounded once. Stream-ordered: allocates nothing, moves nothing between host and
- * device. A token with an id outside the table is left untouched and the next rw_synchronize()
- * reports it. Returns RW_OK, RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.
+ * The sum is computed in f32 and rounded once. Stream-ordered: allocates nothing, moves nothing
+ * between host and device. A token with an id outside the table is not written, and the next
+ * rw_synchronize() reports it. Returns RW_OK, RW_INVALID_ARGUMENT, RW_UNSUPPORTED or
+ * RW_DEVICE_ERROR.
  */
 RW_API rw_status rw_embed_learned(rw_context *context, const rw_tensor *table,
                                   const rw_embed_args *args);
@@ -46,20 +47,20 @@ typedef enum rw_sinusoid_layout {
 
 typedef struct rw_sinusoid_options {
     int64_t hidden;        /* even */
-    int64_t max_positions; /* 1 to 2^31 - 1; ids must lie in [0, max_positions) */
+    int64_t max_positions; /* 1 to 2^31 - 1; ids must be in [0, max_positions) */
     double theta;          /* [10000] */
     rw_sinusoid_layout layout;
 } rw_sinusoid_options;
 
-/* Tables of cos and sin on a context's device, as accurate and as small as those of rw_rope. */
+/* Tables of cos and sin on a context's device, with the accuracy and size of those of rw_rope. */
 typedef struct rw_sinusoid rw_sinusoid;
 
-/* Allocates and copies host to device. Returns RW_OK, RW_INVALID_ARGUMENT, RW_OUT_OF_MEMORY or
+/* Allocates and copies from host to device. Returns RW_OK, RW_INVALID_ARGUMENT, RW_OUT_OF_MEMORY or
  * RW_DEVICE_ERROR; on failure *sinusoid is NULL. */
 RW_API rw_status rw_sinusoid_create(rw_context *context, const rw_sinusoid_options *options,
                                     rw_sinusoid **sinusoid);
 
-/* Frees the tables; no operation that reads them may be in flight. NULL does nothing. */
+/* Frees the tables; operations that read them must be complete. NULL is ignored. */
 RW_API void rw_sinusoid_destroy(rw_sinusoid *sinusoid);
 
 /* out[b, s, :] = x[b, s, :] + PE[p(b, s), :]; otherwise as rw_embed_learned(). */

@@ -1,6 +1,7 @@
 /* Microscaling (MX) formats: OCP Microscaling Formats (MX) Specification 1.0.
  *
- * 32 neighbouring elements share one scale, a byte E of E8M0: X = 2^(E - 127), and NaN for E = 255.
+ * 32 consecutive elements share one scale, a byte E in E8M0 format: X = 2^(E - 127), and NaN for E
+ * = 255.
  */
 #ifndef ROPEWALK_MX_H
 #define ROPEWALK_MX_H
@@ -14,7 +15,7 @@ extern "C" {
 /* Elements of a block. */
 #define RW_MX_BLOCK 32
 
-/* The elements' format, and the bytes that a block's codes take. */
+/* The format of elements, and the size of a block's codes. */
 typedef enum rw_mx_format {
     RW_MXFP4_E2M1 = 0, /* 16 bytes: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives */
     RW_MXFP6_E2M3,     /* 24 bytes: up to 7.5 */
@@ -23,34 +24,38 @@ typedef enum rw_mx_format {
     RW_MXFP8_E5M2      /* 32 bytes: up to 57344; infinity and NaN as in IEEE 754 */
 } rw_mx_format;
 
-/* Which element each half of a byte of MXFP4 holds; byte i holds
+/* The elements in the two halves of a byte of MXFP4; byte i holds
  *   RW_MX_LOW_FIRST   elements 2i (low nibble) and 2i + 1   gpt-oss
  *   RW_MX_HIGH_FIRST  elements 2i (high nibble) and 2i + 1
  *   RW_MX_SPLIT       elements i (low nibble) and i + 16    ggml's block_mxfp4
- * Codes of six bits are packed without gaps, the first one in the lowest bits of the first byte. */
+ * 6-bit codes are packed without gaps, the first one in the lowest bits of the first byte.
+ */
 typedef enum rw_mx_nibbles {
     RW_MX_LOW_FIRST = 0,
     RW_MX_HIGH_FIRST,
     RW_MX_SPLIT
 } rw_mx_nibbles;
 
-/* How blocks lie in memory. */
+/* The memory layout of blocks. */
 typedef struct rw_mx_layout {
     rw_mx_format format;
     rw_mx_nibbles nibbles; /* RW_MXFP4_E2M1 only */
-    bool scale_in_front;   /* a block starts with its scale (ggml); else scales lie apart */
+    bool scale_in_front;   /* a block starts with its scale (ggml); else scales are a separate
+                            * tensor */
 } rw_mx_layout;
 
-/* The bytes of a block: its codes and, where it stands in front, its scale. 0 for a layout that is
- * none. */
+/* The size of a block in bytes: its codes and, if it is in front, its scale. 0 for an invalid
+ * layout. */
 RW_API int64_t rw_mx_block_bytes(const rw_mx_layout *layout);
 
-/* blocks  u8 [..., blocks, bytes], rank 2 to 4, bytes as rw_mx_block_bytes() says; any address and
- *         any strides but 1 on the last axis
- * scales  u8 [..., blocks], where they lie apart; else absent
- * values  [..., blocks, 32], f32, f16 or bf16: memory apart from both
+/* Arguments:
  *
- * The leading axes agree. A matrix of rows * columns is [rows, columns / 32, 32].
+ * blocks  u8 [..., blocks, bytes], rank 2 to 4, with bytes = rw_mx_block_bytes(); any address and
+ *         any strides except that of the last axis, which must be 1
+ * scales  u8 [..., blocks], if they are separate; else absent
+ * values  [..., blocks, 32], f32, f16 or bf16; must not overlap blocks or scales
+ *
+ * The leading axes must agree. A matrix of rows * columns is [rows, columns / 32, 32].
  */
 typedef struct rw_mx_args {
     rw_mx_layout layout;
@@ -59,21 +64,21 @@ typedef struct rw_mx_args {
     rw_tensor values;
 } rw_mx_args;
 
-/* values = element * X, exact in f32 where it is less than 2^128, else Inf; for f16 and bf16
- * rounded once. Nothing is clamped; subnormals and -0 are kept, and E = 255 makes the whole block
- * NaN.
+/* values = element * X, exact in f32 if it is less than 2^128, else Inf; rounded once to f16 and
+ * bf16. Values are not clamped; subnormals and -0 are kept, and E = 255 makes the whole block NaN.
  *
  * Stream-ordered: allocates nothing, moves nothing between host and device. Returns RW_OK,
  * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.
  */
 RW_API rw_status rw_mx_dequantize(rw_context *context, const rw_mx_args *args);
 
-/* The reverse, by the specification's section 6.3: E - 127 = floor(log2(max |value|)) - emax, at
+/* Quantizes as in the specification's section 6.3: E - 127 = floor(log2(max |value|)) - emax, at
  * least -127, with emax the exponent of the format's largest number; elements are value / X,
  * rounded to nearest even, saturating at the largest number.
  *
- * A block of zeros has E = 0. A block with an Inf or a NaN in it has E = 255 and codes of 0: it is
- * NaN as a whole, for lack of a scale. Writes blocks and scales. Otherwise as rw_mx_dequantize().
+ * A block of zeros has E = 0. A block that contains Inf or NaN has E = 255 and codes of 0: the
+ * whole block is NaN, since it has no scale. Writes blocks and scales. Otherwise as
+ * rw_mx_dequantize().
  */
 RW_API rw_status rw_mx_quantize(rw_context *context, const rw_mx_args *args);
 

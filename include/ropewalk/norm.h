@@ -8,25 +8,29 @@
 extern "C" {
 #endif
 
-/* Whether the normalized row is rounded to its dtype before the weight multiplies it. Models
- * differ: RW_NORM_CAST_BEFORE_WEIGHT  transformers:src/transformers/models/llama/modeling_llama.py
+/* Whether the normalized row is rounded to its dtype before it is multiplied by the weight. Models
+ * differ; for f32 both are the same:
+ *   RW_NORM_CAST_BEFORE_WEIGHT  transformers:src/transformers/models/llama/modeling_llama.py
  *   RW_NORM_CAST_AFTER_WEIGHT   transformers:src/transformers/models/gemma/modeling_gemma.py
- * For f32 both are the same. */
+ */
 typedef enum rw_norm_cast {
     RW_NORM_CAST_BEFORE_WEIGHT = 0, /* Llama, Mistral, Qwen */
     RW_NORM_CAST_AFTER_WEIGHT       /* Gemma: f32 until the store */
 } rw_norm_cast;
 
-/* x              [..., hidden], rank 1 to 4, f32, f16 or bf16, any strides but 1 on the last axis:
- *                [tokens, hidden] as well as the heads of q, [batch, seq, heads, head_dim]
- * weight         [hidden], f32, f16 or bf16, its own dtype; absent: 1
- * weight_offset  added to the weight, e.g. Gemma's 1; needs a weight
+/* Arguments:
+ *
+ * x              [..., hidden], rank 1 to 4, f32, f16 or bf16, any strides except that of the last
+ *                axis, which must be 1; for example [tokens, hidden], or the heads of q [batch,
+ *                seq, heads, head_dim]
+ * weight         [hidden], f32, f16 or bf16, independent of the dtype of x; absent: 1
+ * weight_offset  added to the weight, e.g. Gemma's 1; requires a weight
  * residual       shape and dtype of x: added to x before the norm; may be absent
- * residual_out   shape and dtype of x: receives x + residual; absent: residual in place
- * out            shape and dtype of x; absent: x in place
+ * residual_out   output, shape and dtype of x: x + residual; absent: in place in residual
+ * out            output, shape and dtype of x; absent: in place in x
  * eps            added to the mean of squares, not negative
  *
- * `residual_out` may be x or residual itself, and so may `out`, but not the memory of the other.
+ * `residual_out` and `out` may each be x or residual itself, but must not overlap each other.
  */
 typedef struct rw_rms_norm_args {
     rw_tensor x;
@@ -41,13 +45,13 @@ typedef struct rw_rms_norm_args {
 
 /* Normalizes every row:
  *
- *   s = x + residual                          rounded to the dtype, as the sum is written
- *   n = s / sqrt(mean(s^2) + eps)             over the last axis
+ *   s = x + residual                            rounded to the dtype, as it is written
+ *   n = s / sqrt(mean(s^2) + eps)               over the last axis
  *   out = round(n) * (weight + weight_offset)   RW_NORM_CAST_BEFORE_WEIGHT
  *   out = n * (weight + weight_offset)          RW_NORM_CAST_AFTER_WEIGHT
  *
- * Squares neither overflow nor vanish: rows of 1e30 and of 1e-30 have the norm that they should, and
- * rows of both. Results are within 4 eps of f32, but for roundings to the dtype. A row of zeros under
+ * Squares neither overflow nor underflow: rows of 1e30, of 1e-30 and of both are normalized
+ * correctly. The error is at most 4 eps of f32, plus roundings to the dtype. A row of zeros with
  * eps 0 is 0/0, NaN.
  *
  * Stream-ordered: allocates nothing, moves nothing between host and device. Returns RW_OK,

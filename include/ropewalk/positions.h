@@ -1,10 +1,10 @@
-/* Position ids, made on the device.
+/* Position ids, computed on the device.
  *
- * Every generator writes `out`, i32 or i64, any strides; inputs are i32 or i64, each its own, in
- * device memory. Stream-ordered: allocates nothing, moves nothing between host and device. Returns
- * RW_OK, RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR. An input value that makes no sense
- * (a negative length, an id that i32 cannot hold) leaves its tokens untouched, and the next
- * rw_synchronize() returns RW_OUT_OF_RANGE with the token and the value.
+ * Every generator writes `out`, i32 or i64, any strides; inputs are i32 or i64, not necessarily the
+ * same, in device memory. Stream-ordered: allocates nothing, moves nothing between host and device.
+ * Returns RW_OK, RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR. If an input value is
+ * invalid (a negative length, an id that `out` cannot represent), the ids of its tokens are not
+ * written, and the next rw_synchronize() returns RW_OUT_OF_RANGE with the token and the value.
  */
 #ifndef ROPEWALK_POSITIONS_H
 #define ROPEWALK_POSITIONS_H
@@ -29,7 +29,7 @@ typedef struct rw_positions_sequential_args {
 RW_API rw_status rw_positions_sequential(rw_context *context,
                                          const rw_positions_sequential_args *args);
 
-/* Rows whose padding stands on the left; ids restart after it:
+/* Rows padded on the left; ids start after the padding:
  * out[b, s] = s - padding[b] where s >= padding[b], else padding_id
  *
  * out      [batch, seq]
@@ -48,8 +48,8 @@ RW_API rw_status rw_positions_left_padded(rw_context *context,
  * out[t] = t - cu_seqlens[n] for cu_seqlens[n] <= t < cu_seqlens[n + 1]
  *
  * out         [tokens]
- * cu_seqlens  [documents + 1], from 0, not decreasing, to tokens; a token in no document is
- *             untouched and reported
+ * cu_seqlens  [documents + 1], nondecreasing from 0 to tokens; the id of a token in no document is
+ *             not written, and the token is reported
  */
 typedef struct rw_positions_packed_args {
     rw_tensor out;
@@ -58,10 +58,10 @@ typedef struct rw_positions_packed_args {
 
 RW_API rw_status rw_positions_packed(rw_context *context, const rw_positions_packed_args *args);
 
-/* Where the segment behind a grid of t x h x w tokens starts. The two differ for videos whose
- * frames reach further than their rows and columns: (t - 1) * step >= max(h, w).
- *   RW_MROPE_ADVANCE_GRID     start + max(h, w): the ids of the frames may come again
- *                             transformers 5 (tried with 5.24),
+/* The start of the segment after a grid of t x h x w tokens. The two values differ for videos with
+ * more frames than rows and columns: (t - 1) * step >= max(h, w).
+ *   RW_MROPE_ADVANCE_GRID     start + max(h, w): ids of frames may be repeated
+ *                             transformers 5 (compared with 5.24),
  *                             src/transformers/models/qwen2_vl/modeling_qwen2_vl.py,
  *                             qwen2_5_vl/modeling_qwen2_5_vl.py, get_rope_index: current_pos
  *   RW_MROPE_ADVANCE_LARGEST  the largest id so far plus 1
@@ -75,20 +75,20 @@ typedef enum rw_mrope_advance {
 
 /* M-RoPE ids of text, images and videos (Qwen2-VL, Qwen2.5-VL, Qwen3-VL).
  *
- * A sequence is a list of segments. With `start` the next free id, the token number n of
- *   a text of t tokens (h = w = 0)  has t, h, w ids start + n, three times;
+ * A sequence is a list of segments. With `start` the next free id, token n of
+ *   a text of t tokens (h = w = 0)  has the t, h, w ids start + n, three times;
  *   a grid of t x h x w tokens      has start + trunc((n / (h*w)) * step),
  *                                       start + (n / w) % h and start + n % w;
- * the next segment starts at start + t behind a text, and where `advance` says behind a grid.
- * Tokens behind the last segment go on as text. rope_delta[b] = largest id in the segments + 1 -
- * number of tokens in them: what decode adds to the token's index.
+ * the next segment starts at start + t after a text, and as `advance` defines after a grid. Tokens
+ * after the last segment continue as text. rope_delta[b] = largest id in the segments + 1 - number
+ * of tokens in them: the value to add to a token's index in decode.
  *
  * out         [3, batch, seq]
  * segments    [batch, num_segments, 3]: t, h, w after spatial merging; one without tokens is empty
  * steps       f32 [batch, num_segments]: ids between frames (second_per_grid_t *
  *             tokens_per_second), 0 to 65536; absent: 1
- * advance     as the model's own code has it
- * rope_delta  i32 or i64 [batch], receives; may be absent; reported as token batch * seq + b
+ * advance     as in the model's own code
+ * rope_delta  output, i32 or i64 [batch]; may be absent; reported as token batch * seq + b
  */
 typedef struct rw_positions_mrope_args {
     rw_tensor out;
@@ -100,9 +100,9 @@ typedef struct rw_positions_mrope_args {
 
 RW_API rw_status rw_positions_mrope(rw_context *context, const rw_positions_mrope_args *args);
 
-/* GLM's two ids a token (GLM-130B, ChatGLM-6B), for a context of c tokens that holds the mask at m:
+/* GLM's two ids of a token (GLM-130B, ChatGLM-6B), for a context of c tokens with the mask at m:
  *   out[0, b, s] = s        for s < c, else m          the position
- *   out[1, b, s] = 0        for s < c, else s - c + 1  the position in the block that is generated
+ *   out[1, b, s] = 0        for s < c, else s - c + 1  the position in the generated block
  *
  * out             [2, batch, seq]
  * context_length  [batch]: c, the index of the start-of-piece token, 0 <= c

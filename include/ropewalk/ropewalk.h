@@ -1,6 +1,6 @@
-/* ropewalk: positions laid into attention, the same on GPUs (HIP) and CPUs (OpenMP).
+/* ropewalk: position embeddings, masks and attention, on GPUs (HIP) and CPUs (OpenMP).
  *
- * Read the headers in this order; each stands alone and compiles as C11 and as C++17.
+ * Read the headers in this order; each can be included alone and compiles as C11 and as C++17.
  */
 #ifndef ROPEWALK_ROPEWALK_H
 #define ROPEWALK_ROPEWALK_H
@@ -13,7 +13,7 @@
 #include <ropewalk/pattern.h>    /* attention patterns and masks */
 #include <ropewalk/bias.h>       /* ALiBi and T5 */
 #include <ropewalk/softmax.h>    /* scale, mask and softmax of scores */
-#include <ropewalk/scores.h>     /* the products around the softmax, statistics */
+#include <ropewalk/scores.h>     /* matrix products before and after the softmax, statistics */
 #include <ropewalk/kv.h>         /* the KV cache */
 #include <ropewalk/attention.h>  /* attention */
 #include <ropewalk/norm.h>       /* RMSNorm */

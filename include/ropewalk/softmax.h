@@ -1,9 +1,10 @@
 /* Attention scores: scale, mask, softmax.
  *
- * Arithmetic is f32, rounded once: a scale or a softcap that f32 does not hold as exactly as
- * others, that becomes Inf or 0 or loses digits (1e39, 1e-46, 1e-40), is refused. Stream-ordered:
- * allocate nothing, move nothing between host and device. Return RW_OK, RW_INVALID_ARGUMENT,
- * RW_UNSUPPORTED or RW_DEVICE_ERROR; for what a pattern's own tensors hold see rw_pattern.
+ * Arithmetic is f32, with one rounding at the end. A scale or softcap that f32 cannot represent to
+ * full precision, because it becomes Inf, 0 or subnormal (1e39, 1e-46, 1e-40), is refused.
+ * Stream-ordered: allocate nothing, move nothing between host and device. Return RW_OK,
+ * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR; for invalid values in a pattern's tensors
+ * see rw_pattern.
  */
 #ifndef ROPEWALK_SOFTMAX_H
 #define ROPEWALK_SOFTMAX_H
@@ -19,7 +20,7 @@ extern "C" {
  *
  * x      rank 1 to 4; f32, f16 or bf16
  * out    shape and dtype of x; absent: in place
- * scale  any number that f32 holds
+ * scale  any number that f32 can represent
  */
 typedef struct rw_scale_args {
     rw_tensor x;
@@ -33,8 +34,8 @@ RW_API rw_status rw_scale(rw_context *context, const rw_scale_args *args);
  *
  * x        [seq_q, seq_k], [heads, seq_q, seq_k] or [batch, heads, seq_q, seq_k]; f32, f16 or bf16
  * out      shape and dtype of x; absent: in place
- * mask     f32, f16 or bf16; the trailing axes of x, or 1 along any but the last of them, which
- *          then serves all. What stands in it is added, -inf and -1e4 alike
+ * mask     f32, f16 or bf16; the trailing axes of x; an axis of 1, except the last, is broadcast.
+ *          Its values are added, -inf like any other
  * pattern  NULL: none. Either mask or pattern may be absent, not both
  */
 typedef struct rw_mask_apply_args {
@@ -49,22 +50,21 @@ RW_API rw_status rw_mask_apply(rw_context *context, const rw_mask_apply_args *ar
 /* Softmax over the last axis:
  *
  *   s_j = softcap * tanh(x_j * scale / softcap) + alibi_j + mask_j     (no softcap: x_j * scale)
- *   out_j = exp(s_j - m) / (sum of exp(s_k - m) + exp(sink - m))       over the keys k that are
- * seen
+ *   out_j = exp(s_j - m) / (sum over visible k of exp(s_k - m) + exp(sink - m))
  *
- * with m the largest of s and the sink. Keys that the pattern hides are not read and get 0,
- * whatever stands there. A row without a visible key, or with s = -inf everywhere, is 0. A NaN
- * among what is seen makes the row's visible keys NaN, and those of no other row.
+ * with m the largest of s and the sink. Keys that the pattern hides are not read, and their output
+ * is 0. A row without a visible key, or with s = -inf everywhere, is 0. A NaN in a visible key
+ * makes all visible keys of its row NaN, and does not affect other rows.
  *
  * x        [seq_k], [seq_q, seq_k], [heads, seq_q, seq_k] or [batch, heads, seq_q, seq_k];
  *          f32, f16 or bf16; seq_q and seq_k below 2^31
  * out      shape and dtype of x; absent: in place
  * scale    0: 1
- * softcap  above 0; 0: none
+ * softcap  positive; 0: none
  * mask     as in rw_mask_apply()
- * pattern  NULL: every key is seen
- * alibi    NULL: none; its alignment is that of the pattern, if any
- * sinks    f32, f16 or bf16 [heads]: a logit of each head that takes its share and gives none
+ * pattern  NULL: every key is visible
+ * alibi    NULL: none; its alignment must be that of the pattern, if any
+ * sinks    f32, f16 or bf16 [heads]: a logit of each head that enters the sum but has no output
  *          (gpt-oss: transformers:src/transformers/models/gpt_oss/modeling_gpt_oss.py,
  *          eager_attention_forward); neither scaled nor capped. May be absent
  */

@@ -1,12 +1,12 @@
-/* What the parts of the keys gave, made one, on a GPU; the twin of attention_combine_cpu.c. A block
- * takes a row. */
+/* Combines the partial results of attention split over the keys, on a GPU; the twin of
+ * attention_combine_cpu.c. One block per row. */
 #include "attention/attention_params.h"
 #include "attention/attention_store.h"
 #include "gpu/faults.h"
 #include "gpu/launch.h"
 
-#define COMBINE_LANES (RWI_ATTENTION_MAX_DIM / 4) /* threads along the columns, four each */
-#define COMBINE_TEAMS (RWI_BLOCK / COMBINE_LANES) /* along the parts */
+#define COMBINE_LANES (RWI_ATTENTION_MAX_DIM / 4) /* threads along the columns, four columns each */
+#define COMBINE_TEAMS (RWI_BLOCK / COMBINE_LANES) /* groups of threads along the parts */
 
 struct combine_block {
     rwi_attention_row row;
@@ -17,7 +17,8 @@ struct combine_block {
     int missing_page;
 };
 
-/* The row of the block, by its first thread, and the pages that it needs, by all. */
+/* Finds the row of the block (its first thread) and checks the pages that it needs (all threads).
+ */
 __device__ static inline void find_row(const rw_attention_params &p, int64_t number,
                                        combine_block &t, const rwi_fault_sink &sink) {
     const int thread = (int)(threadIdx.y * blockDim.x + threadIdx.x);
@@ -28,11 +29,11 @@ __device__ static inline void find_row(const rw_attention_params &p, int64_t num
         rwi_split_index(group, p.rules.scores.heads / p.group, &t.b, &t.kv_head);
         rwi_attention_find_row(&p, t.b, t.kv_head, r, &t.row, &bad);
         t.missing_page = 0;
-        if (!t.row.sane)
+        if (!t.row.valid)
             rwi_fault_raise(sink, t.b * p.rules.scores.seq_q + t.row.pattern.i, bad);
     }
     __syncthreads();
-    if (!p.pages.table.data || !t.row.sane)
+    if (!p.pages.table.data || !t.row.valid)
         return;
     const rwi_span hull = rwi_pattern_hull(&t.row.pattern);
     const int64_t end = rwi_ceil_div(hull.end, (int64_t)1 << p.pages.shift);
@@ -40,17 +41,17 @@ __device__ static inline void find_row(const rw_attention_params &p, int64_t num
     for (int64_t n = (hull.begin >> p.pages.shift) + thread; n < end; n += RWI_BLOCK) {
         const int64_t page = rwi_ids_load(&p.pages.table, 0, t.b, n);
         if (page < 0 || page >= p.pages.num_pages)
-            t.missing_page = 1; /* whoever writes, writes this */
+            t.missing_page = 1; /* every writing thread writes 1 */
     }
     __syncthreads();
     if (thread == 0 && t.missing_page) {
-        t.row.sane = rwi_attention_pages_exist(&p, t.b, hull, &bad);
+        t.row.valid = rwi_attention_pages_exist(&p, t.b, hull, &bad);
         rwi_fault_raise(sink, t.b * p.rules.scores.seq_q + t.row.pattern.i, bad);
     }
     __syncthreads();
 }
 
-/* The largest score of all parts, as they keep it. */
+/* The largest score over all parts, in the scale in which the parts store it. */
 __device__ static inline float find_largest(const rw_attention_params &p, int64_t number,
                                             int64_t rows) {
     float largest = -INFINITY;
@@ -63,7 +64,7 @@ __device__ static inline float find_largest(const rw_attention_params &p, int64_
     return rwi_softmax_base(largest);
 }
 
-/* This team's parts, relative to `base`; returns the sum of their weights. */
+/* Sums this team's parts relative to `base`; returns the sum of their weights. */
 __device__ static inline float sum_parts(const rw_attention_params &p, int64_t number, int64_t rows,
                                          float base, float4 *out) {
     const int column = (int)threadIdx.x * 4;
@@ -96,7 +97,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     if (number >= rows)
         return;
     find_row(p, number, t, sink);
-    if (!t.row.sane)
+    if (!t.row.valid)
         return;
     const float base = find_largest(p, number, rows);
     float4 out;
@@ -126,7 +127,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
             {out.x * end.share, out.y * end.share, out.z * end.share, out.w * end.share}, false);
 }
 
-/* Reports under the name of the operation that it is a step of. */
+/* Faults are reported under the name of the operation that this step belongs to. */
 extern "C" rw_status rwi_hip_attention_combine(rwi_device *device,
                                                const rw_attention_combine_params *p) {
     const rwi_launch_shape shape = rwi_launch_rows(

@@ -1,8 +1,9 @@
-/* What the parts of the keys gave, made one, on the CPU; the twin of attention_combine.hip. */
+/* Combines the partial results of attention split over the keys, on the CPU; the twin of
+ * attention_combine.hip. */
 #include "attention/attention_store_cpu.h"
 #include "shared/exponential.h"
 
-/* Row `number` of all, of its parts. */
+/* Combines the parts of row `number`, counted over all groups. */
 static void combine_row(const rw_attention_params *p, int64_t number) {
     float out[RWI_ATTENTION_MAX_DIM] = {0}, largest = -INFINITY, sum = 0.0f;
     int64_t rows = attention_combine_work(p).items, group, r, b, kv_head;
@@ -11,7 +12,7 @@ static void combine_row(const rw_attention_params *p, int64_t number) {
     rwi_split_index(number, rwi_attention_group_rows(p), &group, &r);
     rwi_split_index(group, p->rules.scores.heads / p->group, &b, &kv_head);
     rwi_attention_find_whole_row(p, b, kv_head, r, &row, &bad);
-    if (!row.sane)
+    if (!row.valid)
         return;
     for (int64_t part = 0; part < p->parts.count; part++) {
         float of_part = p->parts.largest[part * rows + number];
@@ -35,7 +36,7 @@ static void combine_row(const rw_attention_params *p, int64_t number) {
 
 void RWI_CPU_KERNEL(attention_combine)(const rw_attention_combine_params *p, int64_t begin,
                                        int64_t end, rwi_fault_sink *sink) {
-    (void)sink; /* attention reported what makes no sense */
+    (void)sink; /* attention has already reported invalid values */
     for (int64_t number = begin; number < end; number++)
         combine_row(p, number);
 }

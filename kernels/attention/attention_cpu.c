@@ -1,14 +1,14 @@
 /* Attention on the CPU; the twin of attention.hip. An item is a tile of rows: queries of the heads
  * that share k and v.
  *
- * Many rows meet k and v where these lie, as far as they hold words that can be multiplied: f32,
- * and pairs of bf16 where the processor has an instruction for them. So it is q that is transposed,
- * not k: rows lie side by side, and with them their scores, [key][row]. Few rows wait for memory,
- * which is read fastest one row after another; their scores are [row][key].
+ * Many rows: k and v are multiplied in place if they hold words that the processor can multiply:
+ * f32, or pairs of bf16 where it has an instruction for them. q is therefore transposed, not k:
+ * rows are adjacent in memory, and their scores are [key][row]. Few rows: memory bandwidth limits,
+ * and memory is read fastest one row after another; scores are [row][key].
  */
 #include "attention/attention_softmax_cpu.h"
 
-#define CHUNK 16 /* keys whose values lie in the first-level cache */
+#define CHUNK 16 /* keys whose values fit in the first-level cache */
 
 /* ---- scores ------------------------------------------------------------------------------ */
 
@@ -51,7 +51,7 @@ static void multiply_any_few_k(const rw_attention_params *p, state *t) {
         multiply_few_k(t, RW_F32, false);
 }
 
-/* Scores but for what the rules make of them. */
+/* Products of q and k, before the rules (scale, mask, ...) are applied. */
 static void multiply_q_k(const rw_attention_params *p, state *t) {
     const rwi_word *k[KEYS];
     bool words = are_words(p, t);
@@ -93,7 +93,7 @@ static bool are_finite(const rw_attention_params *p, const state *t) {
     return most < (p->dtype == RW_F32 ? 0x7F800000u : p->dtype == RW_BF16 ? 0x7F80u : 0x7C00u);
 }
 
-/* Weights times v where v has NaN or Inf: a weight of 0 takes nothing of it. */
+/* Weights times v where v holds NaN or Inf: keys of weight 0 are skipped. */
 static void multiply_with_care(const rw_attention_params *p, state *t) {
     float line[MAX_DIM];
     for (int32_t r = 0; r < t->item.rows; r++) {
@@ -121,10 +121,10 @@ static void multiply_with_care(const rw_attention_params *p, state *t) {
     }
 }
 
-/* Elements of two keys to words. */
+/* Interleaves the elements of two keys into words. */
 static void pair_values(const uint16_t *even, const uint16_t *odd, int64_t count, float *words) {
     int64_t d = 0;
-#if defined(__AVX512F__) /* in half the instructions that compilers find */
+#if defined(__AVX512F__) /* half the instructions that compilers generate */
     const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
                                          8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
@@ -140,7 +140,7 @@ static void pair_values(const uint16_t *even, const uint16_t *odd, int64_t count
     }
 }
 
-/* Values of keys [begin, end) of the tile as they are multiplied: as f32, or two keys together. */
+/* Values of keys [begin, end) of the tile in the form that is multiplied: f32, or pairs of keys. */
 static void copy_v(const rw_attention_params *p, state *t, int64_t begin, int64_t end) {
     int64_t step = t->pairs ? 2 : 1;
     for (int64_t n = begin; n < end; n += step) {
@@ -157,7 +157,7 @@ static void copy_v(const rw_attention_params *p, state *t, int64_t begin, int64_
     }
 }
 
-/* The same for a whole tile, where the keys lie if they can stay there. */
+/* The same for a whole tile; values that need no conversion are used in place. */
 static void prepare_v(const rw_attention_params *p, state *t) {
     if (p->dtype != RW_F32 || p->v_dim != t->width) {
         copy_v(p, t, 0, padded_keys(t));
@@ -167,7 +167,7 @@ static void prepare_v(const rw_attention_params *p, state *t) {
         t->v_words[n] = t->v_rows[n];
 }
 
-/* Weights of two keys to a word; `step` lies between them, and `count` such words side by side. */
+/* Packs the weights of two keys into each of `count` words; the two weights are `step` apart. */
 RWI_INLINE void pair_weights(const float *weights, int64_t step, int64_t count, uint32_t *words) {
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
@@ -176,7 +176,7 @@ RWI_INLINE void pair_weights(const float *weights, int64_t step, int64_t count, 
     }
 }
 
-/* Few rows copy all values, CHUNK keys at a time, as they do with k. */
+/* Few rows: all values are copied, CHUNK keys at a time, as k is. */
 RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, bool pairs) {
     int64_t keys = padded_keys(t), step = pairs ? 2 : 1;
     for (int32_t r = 0; pairs && r < t->item.rows; r++)
@@ -246,9 +246,9 @@ static void multiply_weights_v(const rw_attention_params *p, state *t) {
     }
 }
 
-/* ---- ends -------------------------------------------------------------------------------- */
+/* ---- results ----------------------------------------------------------------------------- */
 
-/* What a part of the keys gives for row `r`. */
+/* Stores the partial result of row `r`. */
 static void store_part(const rw_attention_params *p, const state *t, int32_t r) {
     int64_t number = rwi_attention_row_number(p, t->item.b, t->item.kv_head, t->item.first + r);
     int64_t at = t->item.part * attention_combine_work(p).items + number;
@@ -262,7 +262,7 @@ static void end_rows(const rw_attention_params *p, state *t) {
     for (int32_t r = 0; r < t->item.rows; r++) {
         const rwi_attention_row *row = &t->rows[r];
         float base = rwi_softmax_base(t->largest[r]);
-        if (!row->sane)
+        if (!row->valid)
             continue;
         if (p->parts.count == 1)
             rwi_attention_store_any(p, t->item.b, row, t->out + r * t->width,
@@ -272,7 +272,8 @@ static void end_rows(const rw_attention_params *p, state *t) {
     }
 }
 
-/* An item's parts follow each other, its tiles of rows, its group. */
+/* Order of items: the parts of a tile are consecutive, then the tiles of a group, then the groups.
+ */
 static rwi_attention_item find_item(const rw_attention_params *p, int64_t item) {
     int32_t tile_rows = rwi_attention_tile_rows(p, ROWS);
     int64_t part, tile;

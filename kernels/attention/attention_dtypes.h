@@ -1,4 +1,4 @@
-/* Attention's entries, one a dtype of q, k and v. */
+/* Entry points of attention, one for each dtype of q, k and v. */
 #ifndef RWI_ATTENTION_DTYPES_H
 #define RWI_ATTENTION_DTYPES_H
 

@@ -1,6 +1,7 @@
-/* Attention on a GPU: the kernel and its launches, for attention_f32.hip and the like, a file a
- * dtype, which compile side by side. A block takes a tile of rows, queries of the heads that share k
- * and v, and a part of the keys; its waves multiply by the units of mma.h. */
+/* Attention on a GPU: the kernel and its launches. One source file for each dtype includes it
+ * (attention_f32.hip, ...), so that they compile in parallel. A block computes a tile of rows
+ * (queries of the heads that share k and v) over one part of the keys; its waves multiply with the
+ * units of mma.h. */
 #ifndef RWI_ATTENTION_GPU_H
 #define RWI_ATTENTION_GPU_H
 
@@ -11,13 +12,13 @@
 #include "gpu/registers.h"
 #include "gpu/vectors.h"
 
-/* k and v of so many bytes stay in the second-level cache while the blocks of their heads run. */
+/* The size of k and v that stays in the second-level cache while the blocks of their heads run. */
 #define SECTION_BYTES ((int64_t)16 << 20)
 
-/* ---- the beginning ---- */
+/* ---- rows ---- */
 
-/* Items go by sections of groups; of a section those of the last rows, which see most of the keys
- * under a causal pattern, come first. */
+/* Items are ordered by sections of groups. Within a section the last rows come first: under a
+ * causal pattern they see the most keys. */
 __device__ static inline rwi_attention_item find_item(const attention_launch &launch, int64_t item,
                                                       int32_t tile_rows) {
     const rw_attention_params &p = launch.op;
@@ -30,8 +31,8 @@ __device__ static inline rwi_attention_item find_item(const attention_launch &la
     return rwi_attention_item_at(&p, first + group, tiles - 1 - tile, part, tile_rows);
 }
 
-/* The rows of the block, and which keys they see. What a pattern's tensors hold and makes no sense
- * is reported by attention_combine, where the keys are split. */
+/* Finds the rows of the block and the keys that they see. Where the keys are split,
+ * attention_combine reports invalid values of the pattern's tensors. */
 template <typename Shape>
 __device__ static inline void find_rows(attention_block<Shape> &t, const rwi_fault_sink &sink) {
     const rw_attention_params &p = t.launch.op;
@@ -47,10 +48,10 @@ __device__ static inline void find_rows(attention_block<Shape> &t, const rwi_fau
         if (!inside) {
             const rwi_span none = {0, 0};
             row->pattern.prefix = row->pattern.window = row->pattern.global = none;
-            row->sane = false;
+            row->valid = false;
             continue;
         }
-        if (!row->sane && p.parts.count == 1)
+        if (!row->valid && p.parts.count == 1)
             rwi_fault_raise(sink, t.item.b * p.rules.scores.seq_q + row->pattern.i, bad);
         const rwi_span hull =
             rwi_span_meet(rwi_pattern_hull(&row->pattern), t.item.keys.begin, t.item.keys.end);
@@ -61,7 +62,7 @@ __device__ static inline void find_rows(attention_block<Shape> &t, const rwi_fau
     }
 }
 
-/* Rows that need a page which is none are left untouched. */
+/* Output of rows that need an invalid page is not written. */
 template <typename Shape>
 __device__ static inline void check_pages(attention_block<Shape> &t, const rwi_fault_sink &sink) {
     const rw_attention_params &p = t.launch.op;
@@ -73,7 +74,7 @@ __device__ static inline void check_pages(attention_block<Shape> &t, const rwi_f
          n <= (t.seen.end - 1) >> p.pages.shift; n += Shape::THREADS) {
         const int64_t page = rwi_ids_load(&p.pages.table, 0, t.item.b, n);
         if (page < 0 || page >= p.pages.num_pages)
-            t.missing_page = 1; /* whoever writes, writes this */
+            t.missing_page = 1; /* every writing thread writes 1 */
     }
     __syncthreads();
     if (!t.missing_page)
@@ -83,9 +84,9 @@ __device__ static inline void check_pages(attention_block<Shape> &t, const rwi_f
         rwi_attention_row *row = &t.rows[r];
         const rwi_span hull =
             rwi_span_meet(rwi_pattern_hull(&row->pattern), t.item.keys.begin, t.item.keys.end);
-        if (!row->sane || rwi_attention_pages_exist(&p, t.item.b, hull, &bad))
+        if (!row->valid || rwi_attention_pages_exist(&p, t.item.b, hull, &bad))
             continue;
-        row->sane = false;
+        row->valid = false;
         if (p.parts.count == 1)
             rwi_fault_raise(sink, t.item.b * p.rules.scores.seq_q + row->pattern.i, bad);
     }
@@ -96,8 +97,8 @@ __device__ static inline void begin_block(const attention_launch &launch, int64_
                                           attention_block<Shape> &t, const rwi_fault_sink &sink) {
     if (threadIdx.x == 0) {
         t.launch = launch;
-        t.seen.begin = t.odd.begin = INT32_MAX;
-        t.seen.end = t.odd.end = 0;
+        t.seen.begin = t.nonfinite.begin = INT32_MAX;
+        t.seen.end = t.nonfinite.end = 0;
         t.missing_page = 0;
     }
     __syncthreads();
@@ -143,8 +144,8 @@ __device__ static inline void begin_thread(const rw_attention_params &p,
 
 /* ---- the keys ---- */
 
-/* Which of the BATCH tiles from `first` on the rows see, and in which pages these lie; `end` is
- * behind the last tile. */
+/* Which of the BATCH tiles from `first` on are visible to the rows, and the pages that hold them;
+ * `end` is one past the last tile. */
 template <typename Shape>
 __device__ static inline void ask_tiles(attention_block<Shape> &t, int32_t first, int32_t end) {
     const rw_attention_params &p = t.launch.op;
@@ -156,7 +157,7 @@ __device__ static inline void ask_tiles(attention_block<Shape> &t, int32_t first
         if (first + thread < end)
             state = rwi_attention_ask_tile(&p, &t.item, j, keys);
         if (state == RW_TILE_ALL && keys < Shape::KEYS)
-            state = RW_TILE_SOME; /* it ends behind the last key */
+            state = RW_TILE_SOME; /* it extends past the last key */
         t.tiles[thread] = (uint8_t)state;
     }
     if (!p.pages.table.data)
@@ -195,8 +196,8 @@ __device__ static inline void stage_v(const attention_launch &launch,
     attention_stage<Shape>(launch, t, launch.op.v, launch.op.v_dim, j, tile);
 }
 
-/* Keys [j, j + KEYS). Where tiles come in the background k is there or on its way, AHEAD v too, and
- * what comes next, for the tile at `next`, -1 if none, is sent for. */
+/* Keys [j, j + KEYS). With asynchronous copies k has arrived or is being copied, with AHEAD v too;
+ * the copy of the tile at `next` (-1: none) is started. */
 template <typename Shape>
 __device__ static inline void attend_tile(const attention_launch &launch, attention_block<Shape> &t,
                                           const attention_tiles<Shape> &tiles,
@@ -211,7 +212,7 @@ __device__ static inline void attend_tile(const attention_launch &launch, attent
         stage_k(launch, t, j, tiles.k);
     }
     rwi_async_wait();
-    __syncthreads(); /* k is there, and v was read */
+    __syncthreads(); /* k has arrived, and v was read */
     if (Shape::AHEAD && next >= 0) {
         stage_k(launch, t, next, tiles.k + tiles.next_stage);
         stage_v(launch, t, next, tiles.v + tiles.next_stage);
@@ -228,19 +229,19 @@ __device__ static inline void attend_tile(const attention_launch &launch, attent
     }
     if (!Shape::AHEAD) {
         rwi_async_wait();
-        __syncthreads(); /* v is there, and k was read */
+        __syncthreads(); /* v has arrived, and k was read */
     }
     if (Shape::BACKGROUND && !Shape::AHEAD && next >= 0)
         stage_k(launch, t, next, tiles.k);
     if (state == RW_TILE_SOME) {
-        attention_tame<Shape>(t, j, tiles.v);
+        attention_zero_nonfinite<Shape>(t, j, tiles.v);
         __syncthreads();
     }
     attention_weigh<Shape>(s, mine);
     unit::values(mine.out, s, tiles.v + key * Shape::PITCH, Shape::PITCH, tiles.scratch);
 }
 
-/* ---- out of registers ---- */
+/* ---- from registers to the output ---- */
 
 template <typename Shape>
 __device__ static inline attention_target find_target(const attention_block<Shape> &t, int r) {
@@ -252,7 +253,7 @@ __device__ static inline attention_target find_target(const attention_block<Shap
             RW_F32};
 }
 
-/* The end of row `r`, whose sum is `sum` relative to `base`; what its output is multiplied by. */
+/* Ends row `r`, whose sum relative to `base` is `sum`; returns the factor of its output. */
 template <typename Shape>
 __device__ static inline float end_row(const attention_block<Shape> &t, int r, float base,
                                        float sum) {
@@ -262,7 +263,7 @@ __device__ static inline float end_row(const attention_block<Shape> &t, int r, f
         const int64_t number =
             rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r);
         const int64_t at = t.item.part * attention_combine_work(&p).items + number;
-        if (row.sane) {
+        if (row.valid) {
             ((float *)rwi_global(p.parts.largest))[at] = base;
             ((float *)rwi_global(p.parts.sum))[at] = sum;
         }
@@ -275,13 +276,13 @@ __device__ static inline float end_row(const attention_block<Shape> &t, int r, f
     return end.share;
 }
 
-/* Whether sums of values can wait where the output goes to. */
+/* Whether partial sums of values can be kept in the output. */
 __device__ static inline bool keeps_sums(const rw_attention_params &p) {
     return p.parts.count > 1 || p.out_dtype == RW_F32;
 }
 
-/* Each lane's sums to those of the rows, and what each wave's output is multiplied by, into `share`:
- * as it leaves at the `last`, or relative to the largest score so far. */
+/* Reduces each lane's sums to sums of rows and writes each wave's output factor to `share`: the
+ * final one if `last`, else relative to the largest score so far. */
 template <typename Shape>
 __device__ static inline void sum_waves(attention_block<Shape> &t,
                                         const attention_thread<Shape> &mine, bool last) {
@@ -293,7 +294,7 @@ __device__ static inline void sum_waves(attention_block<Shape> &t,
     for (int q = 0; q < unit::QUERIES; q++) {
         const float sum = unit::reduce_sum(mine.sum[q]);
         const int at = wave * Shape::WAVE_ROWS + unit::query(lane, q);
-        t.base[at] = mine.largest[q]; /* lanes agree */
+        t.base[at] = mine.largest[q]; /* all lanes write the same value */
         t.sum[at] = sum;
     }
     __syncthreads();
@@ -321,7 +322,7 @@ __device__ static inline void sum_waves(attention_block<Shape> &t,
     }
 }
 
-/* The columns from `column` on of every row, from shared memory, where each wave has its own. */
+/* Columns of every row from `column` on, from shared memory, where each wave has its own. */
 template <typename Shape>
 __device__ static inline void store_columns(const attention_block<Shape> &t, const float *out,
                                             int column) {
@@ -331,7 +332,7 @@ __device__ static inline void store_columns(const attention_block<Shape> &t, con
     for (int n = rwi_computed_here((int)threadIdx.x); n < t.item.rows * VECTORS;
          n += Shape::THREADS) {
         const int r = n / VECTORS, c = n % VECTORS * 4;
-        if (!t.rows[r].sane || column + c >= t.launch.op.v_dim)
+        if (!t.rows[r].valid || column + c >= t.launch.op.v_dim)
             continue;
         const attention_target to = find_target(t, r);
         float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -373,7 +374,7 @@ __device__ static inline void store_rows(const attention_block<Shape> &t,
     }
 }
 
-/* The keys of BATCH tiles from tile `first` on. */
+/* Keys of BATCH tiles from tile `first` on. */
 template <typename Shape>
 __device__ static inline void attend_batch(const attention_launch &launch,
                                            attention_block<Shape> &t, attention_tiles<Shape> &tiles,
@@ -400,12 +401,12 @@ __device__ static inline void attend_batch(const attention_launch &launch,
         tiles.next_stage = -tiles.next_stage;
     }
     rwi_async_wait();
-    __syncthreads(); /* the tiles, and the answers for them, were read */
+    __syncthreads(); /* the tiles and their visibility were read */
 }
 
-/* After each batch registers send their sums to shared memory and, of values, to where the output
- * goes, and begin anew: next to the sum of thousands of keys, that of a few more would lose its lower
- * bits. */
+/* After each batch the sums move from registers to shared memory, those of values to the output,
+ * and start again at 0: added to the sum over thousands of keys, the sum over a few more would lose
+ * its low bits. */
 template <typename Shape>
 __device__ static inline void attend(const attention_launch &launch, attention_block<Shape> &t,
                                      attention_tiles<Shape> tiles, attention_thread<Shape> &mine) {
@@ -423,12 +424,12 @@ __device__ static inline void attend(const attention_launch &launch, attention_b
         if (last)
             return;
         clear_sums<Shape>(mine);
-        __syncthreads(); /* what was stored lay in the tiles' place */
+        __syncthreads(); /* the stored output overlaps the tiles */
         attention_stage_q<Shape>(launch, t, tiles.q);
     }
 }
 
-/* Adds what is not finite in v to the rows that see it. Rare, and slow. */
+/* Adds the nonfinite values of v to the rows that see them. Rare and slow. */
 template <typename Shape> __device__ static inline void repair(const attention_block<Shape> &t) {
     const rw_attention_params &p = t.launch.op;
     const bool cells = rwi_pattern_has_cells(&p.rules.pattern);
@@ -436,10 +437,10 @@ template <typename Shape> __device__ static inline void repair(const attention_b
     for (int n = (int)threadIdx.x; n < t.item.rows * p.v_dim; n += Shape::THREADS) {
         const int r = n / p.v_dim, column = n % p.v_dim;
         const rwi_attention_row &row = t.rows[r];
-        if (!row.sane || t.earlier_sum[r] == 0.0f) /* no key weighs anything */
+        if (!row.valid || t.earlier_sum[r] == 0.0f) /* no key has a weight */
             continue;
-        float odd = 0.0f;
-        const rwi_span keys = rwi_span_meet(t.seen, t.odd.begin, t.odd.end);
+        float nonfinite = 0.0f;
+        const rwi_span keys = rwi_span_meet(t.seen, t.nonfinite.begin, t.nonfinite.end);
 #pragma unroll 1
         for (int32_t j = keys.begin; j < keys.end; j++) {
             rwi_kv_place place;
@@ -449,13 +450,14 @@ template <typename Shape> __device__ static inline void repair(const attention_b
             const float x = rwi_load(Shape::DTYPE, rwi_global(p.v.data),
                                      rwi_attention_key_at(&p.v, t.item.kv_head, &place) + column);
             if (x * 0.0f != 0.0f)
-                odd += x;
+                nonfinite += x;
         }
-        if (odd == 0.0f)
+        if (nonfinite == 0.0f)
             continue;
         const attention_target to = find_target(t, r);
         void *data = rwi_global(to.data);
-        rwi_store(to.dtype, data, to.at + column, rwi_load(to.dtype, data, to.at + column) + odd);
+        rwi_store(to.dtype, data, to.at + column,
+                  rwi_load(to.dtype, data, to.at + column) + nonfinite);
     }
 }
 
@@ -473,14 +475,14 @@ static __global__ void __launch_bounds__((attention_shape<D, WIDTH, FEW, UNIT>::
     const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
     attention_thread<Shape> mine;
     begin_block(launch, item, t, sink);
-    /* AMD's scalar registers are too few for what every thread keeps in mind. */
+    /* On AMD the parameters would need too many scalar registers: read from shared memory. */
     const attention_launch &near = Shape::PARAMETERS_NEAR ? launch : t.launch;
     begin_thread<Shape>(near.op, mine);
     attention_stage_q<Shape>(near, t, tiles.q);
     attend<Shape>(near, t, tiles, mine);
-    if (t.odd.end == 0)
+    if (t.nonfinite.end == 0)
         return;
-    __syncthreads(); /* what was stored is seen by the whole block */
+    __syncthreads(); /* make the stored output visible to the whole block */
     repair<Shape>(t);
 }
 
@@ -519,7 +521,7 @@ static rw_status launch_width(rwi_device *device, const rw_attention_params &p) 
     return launch_attention<D, WIDTH, false>(device, p);
 }
 
-/* By the columns that tiles need. */
+/* Selects the kernel by the number of columns. */
 template <rw_dtype D>
 static rw_status launch_dtype(rwi_device *device, const rw_attention_params &p) {
     const int32_t width = p.head_dim > p.v_dim ? p.head_dim : p.v_dim;

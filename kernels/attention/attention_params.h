@@ -1,8 +1,9 @@
 /* Attention: parameters and formulas, for attention_cpu.c and attention.hip.
  *
- * Heads that share k and v are computed together: a row is a query of one head, and the rows of a
- * group of heads are numbered query * group + head of the group. Few rows against many keys are
- * split over the keys: attention computes parts of the keys, attention_combine makes one of them.
+ * Heads that share k and v are computed together: a row is one query of one head, and the rows of a
+ * group of heads are numbered query * group + head within the group. Few rows against many keys are
+ * split over the keys: attention computes a partial result for each part, attention_combine
+ * combines them.
  */
 #ifndef RWI_ATTENTION_PARAMS_H
 #define RWI_ATTENTION_PARAMS_H
@@ -14,12 +15,12 @@
 
 #define RWI_LOG2_E 1.44269504f
 
-/* Rows of a tile, few where there are few, and keys. */
+/* Rows of a tile (FEW_ROWS where there are few rows), and keys of a tile. */
 #define RWI_ATTENTION_ROWS 64
 #define RWI_ATTENTION_FEW_ROWS 16
 #define RWI_ATTENTION_KEYS 64
 
-/* The fewest keys of a part. */
+/* The minimum number of keys of a part. */
 #define RWI_ATTENTION_PART_KEYS 256
 
 /* [batch, seq, heads, width], the last axis of stride 1; k and v in pages: [pages, page_size,
@@ -29,19 +30,19 @@ typedef struct rwi_attention_tensor {
     int64_t stride[3];
 } rwi_attention_tensor;
 
-/* What the parts of the keys gave, [count, rows of all groups, v_dim] and [count, rows], without the
- * sinks: sums of weighted values and of weights, relative to the largest score. That score stands by
- * itself: in an LSE, of 1e7 say, the sum would be lost. */
+/* Partial results, without the sinks: out [count, rows of all groups, v_dim] holds sums of weighted
+ * values, largest and sum [count, rows] the largest score and the sum of weights relative to it.
+ * The two are separate: in one LSE the sum would be lost where the score is large (1e7). */
 typedef struct rwi_attention_parts {
-    int64_t count; /* 1: the keys are not split, and there is nothing here */
-    int64_t keys;  /* of each part but the last, a multiple of RWI_ATTENTION_KEYS */
+    int64_t count; /* 1: the keys are not split, and the rest is unused */
+    int64_t keys;  /* keys of a part (the last may have fewer), a multiple of RWI_ATTENTION_KEYS */
     float *out;
-    float *largest; /* of no meaning where the sum is 0 */
+    float *largest; /* unspecified where the sum is 0 */
     float *sum;
 } rwi_attention_parts;
 
 typedef struct rw_attention_params {
-    rw_softmax_params rules; /* scores: the lengths alone */
+    rw_softmax_params rules; /* of the scores, only the lengths are used */
     rwi_attention_tensor q;
     rwi_attention_tensor k;
     rwi_attention_tensor v;
@@ -51,7 +52,7 @@ typedef struct rw_attention_params {
     rwi_attention_parts parts;
     rw_dtype dtype; /* of q, k and v */
     rw_dtype out_dtype;
-    int32_t group; /* heads that share one of k and v */
+    int32_t group; /* heads that share one head of k and v */
     int32_t head_dim;
     int32_t v_dim;
 } rw_attention_params;
@@ -68,8 +69,8 @@ RWI_INLINE int64_t rwi_attention_groups(const rw_attention_params *p) {
     return p->rules.scores.batch * (p->rules.scores.heads / p->group);
 }
 
-/* Rows of a tile, RWI_ATTENTION_FEW_ROWS or `most`: two tiles of few read the keys twice, but waste
- * less. */
+/* Rows of a tile: RWI_ATTENTION_FEW_ROWS or `most`. Two tiles of few rows read the keys twice, but
+ * have fewer unused rows. */
 RWI_INLINE int32_t rwi_attention_tile_rows(const rw_attention_params *p, int32_t most) {
     return rwi_attention_group_rows(p) <= 2 * RWI_ATTENTION_FEW_ROWS ? RWI_ATTENTION_FEW_ROWS
                                                                      : most;
@@ -79,17 +80,17 @@ RWI_INLINE int64_t rwi_attention_row_tiles(const rw_attention_params *p, int32_t
     return rwi_ceil_div(rwi_attention_group_rows(p), tile_rows);
 }
 
-/* A tile of rows and the part of the keys that it meets. */
+/* A tile of rows and one part of the keys. */
 typedef struct rwi_attention_item {
     int64_t b;
     int64_t kv_head;
-    int64_t first; /* row */
+    int64_t first; /* first row */
     int32_t rows;
     int64_t part;
     rwi_span keys;
 } rwi_attention_item;
 
-/* Items of a group are its tiles of rows, and of each of them its parts. */
+/* The items of a group: each of its tiles of rows, times the parts of the keys. */
 RWI_INLINE int64_t rwi_attention_items(const rw_attention_params *p, int32_t tile_rows) {
     return rwi_attention_groups(p) * rwi_attention_row_tiles(p, tile_rows) * p->parts.count;
 }
@@ -125,17 +126,17 @@ RWI_INLINE rwi_work attention_combine_work(const rw_attention_params *p) {
     return work;
 }
 
-/* A row: its query and head, what it sees and what is added to its scores. */
+/* A row: its query and head, its visible keys, and what is added to its scores. */
 typedef struct rwi_attention_row {
     rwi_pattern_row pattern;
     int64_t h;
     int64_t mask; /* offset */
     float slope;
-    bool sane; /* what the pattern's tensors hold makes sense for it */
+    bool valid; /* its values of the pattern's tensors are valid */
 } rwi_attention_row;
 
-/* Whether the keys of a span lie in pages that there are; *bad is the first page number that is
- * none. */
+/* Whether all keys of a span are in existing pages; else *bad receives the first invalid page
+ * number. */
 RWI_INLINE bool rwi_attention_pages_exist(const rw_attention_params *p, int64_t b, rwi_span keys,
                                           rwi_bad_id *bad) {
     const rwi_kv_pages *pages = &p->pages;
@@ -149,27 +150,27 @@ RWI_INLINE bool rwi_attention_pages_exist(const rw_attention_params *p, int64_t 
     return true;
 }
 
-/* Row `r` of a group, but for what its pages hold. */
+/* Finds row `r` of a group, without checking its pages. */
 RWI_INLINE void rwi_attention_find_row(const rw_attention_params *p, int64_t b, int64_t kv_head,
                                        int64_t r, rwi_attention_row *row, rwi_bad_id *bad) {
     int64_t i, head;
     rwi_split_index(r, p->group, &i, &head);
     row->h = kv_head * p->group + head;
-    row->sane = rwi_pattern_row_at(&p->rules.pattern, b, i, &row->pattern, bad);
+    row->valid = rwi_pattern_row_at(&p->rules.pattern, b, i, &row->pattern, bad);
     row->slope =
         p->rules.alibi.slopes ? ((const float *)rwi_global(p->rules.alibi.slopes))[row->h] : 0.0f;
     row->mask = b * p->rules.mask.stride[0] + row->h * p->rules.mask.stride[1] +
                 i * p->rules.mask.stride[2];
 }
 
-/* Where key j lies; false where its page is none. */
+/* Finds the page and row of key j; false where its page is invalid. */
 RWI_INLINE bool rwi_attention_find_key(const rw_attention_params *p, int64_t b, int64_t j,
                                        rwi_kv_place *place) {
     rwi_bad_id bad;
     return rwi_kv_find(&p->pages, b, j, place, &bad);
 }
 
-/* A key that was found, in k or v. */
+/* Offset of a found key in k or v. */
 RWI_INLINE int64_t rwi_attention_key_at(const rwi_attention_tensor *tensor, int64_t kv_head,
                                         const rwi_kv_place *place) {
     return place->page * tensor->stride[0] + place->row * tensor->stride[1] +
@@ -189,19 +190,19 @@ RWI_INLINE int64_t rwi_attention_lse_at(const rw_attention_params *p, int64_t b,
     return b * stride[0] + row->h * stride[1] + row->pattern.i * stride[2];
 }
 
-/* Whether scores are more than products times the scale. */
+/* Whether scores are the products times the scale, without further rules. */
 RWI_INLINE bool rwi_attention_is_plain(const rw_attention_params *p) {
     return p->rules.softcap == 0.0f && !p->rules.alibi.slopes && !p->rules.mask.data;
 }
 
-/* GPU: whether scores are kept as the products that they are made of, which `factor` times their
- * difference makes an exponent of 2. */
+/* GPU: whether scores are kept as unscaled products; their difference times `factor` is then the
+ * exponent of 2. */
 RWI_INLINE bool rwi_attention_keeps_products(const rw_attention_params *p) {
     return rwi_attention_is_plain(p) && p->rules.scale > 0.0f &&
            p->rules.scale * RWI_LOG2_E < INFINITY;
 }
 
-/* What makes a score of one that is kept. */
+/* The factor from a kept score to the score. */
 RWI_INLINE float rwi_attention_kept_scale(const rw_attention_params *p) {
     return rwi_attention_keeps_products(p) ? p->rules.scale : 1.0f;
 }
@@ -219,7 +220,7 @@ RWI_INLINE float rwi_attention_score(const rw_attention_params *p, const rwi_att
     return s;
 }
 
-/* Which of the keys [j, j + keys) the rows of an item see. */
+/* Which of the keys [j, j + keys) the rows of an item see: all, some or none. */
 RWI_INLINE rw_tile rwi_attention_ask_tile(const rw_attention_params *p,
                                           const rwi_attention_item *item, int64_t j, int64_t keys) {
     rwi_rectangle tile = {item->b,
@@ -229,26 +230,26 @@ RWI_INLINE rw_tile rwi_attention_ask_tile(const rw_attention_params *p,
     return rwi_pattern_tile(&p->rules.pattern, &tile);
 }
 
-/* Row `r` of a group among the rows of all groups. */
+/* The number of row `r` of a group, counted over all groups. */
 RWI_INLINE int64_t rwi_attention_row_number(const rw_attention_params *p, int64_t b,
                                             int64_t kv_head, int64_t r) {
     int64_t group = b * (p->rules.scores.heads / p->group) + kv_head;
     return group * rwi_attention_group_rows(p) + r;
 }
 
-/* How a row ends: what its sum of weighted values is multiplied by, and its LSE. */
+/* The final values of a row: the factor of its sum of weighted values, and its LSE. */
 typedef struct rwi_attention_end {
     float share;
     float lse;
 } rwi_attention_end;
 
-/* `base` is what the exponents of `sum` are taken relative to. */
+/* The exponents in `sum` are relative to `base`. */
 RWI_INLINE rwi_attention_end rwi_attention_end_at(float base, float sum) {
     rwi_attention_end end = {rwi_softmax_share(sum), sum == 0.0f ? -INFINITY : base + logf(sum)};
     return end;
 }
 
-/* The same with the sink of head h, if there are sinks. */
+/* The same, including the sink of head h if there are sinks. */
 RWI_INLINE rwi_attention_end rwi_attention_finish(const rw_attention_params *p, int64_t h,
                                                   float base, float sum) {
     if (!p->rules.sinks)

@@ -1,10 +1,10 @@
-/* Attention on the CPU: scores to weights. */
+/* Attention on the CPU: from scores to weights. */
 #ifndef RWI_ATTENTION_SOFTMAX_CPU_H
 #define RWI_ATTENTION_SOFTMAX_CPU_H
 
 #include "attention/attention_tile_cpu.h"
 
-/* Where the scores of row `r` begin, and how far they lie apart. */
+/* The first score of row `r`, and the distance between its scores. */
 static float *scores_of(state *t, int32_t r) {
     float *many = t->scores + r / PANEL * PANEL * KEYS + r % PANEL;
     return t->few ? t->scores + r * FEW_KEYS : many;
@@ -31,7 +31,7 @@ static void score_many(const rw_attention_params *p, int64_t count, float *score
         scores[n] = rwi_softmax_score(&p->rules, scores[n]);
 }
 
-/* Products of row `r` to scores where the rules differ from key to key. */
+/* Products of row `r` to scores, where the rules differ between keys. */
 static void score_row(const rw_attention_params *p, state *t, int32_t r, rwi_span keys) {
     const rwi_attention_row *row = &t->rows[r];
     float *scores = scores_of(t, r);
@@ -40,7 +40,8 @@ static void score_row(const rw_attention_params *p, state *t, int32_t r, rwi_spa
         scores[n * stride] = rwi_attention_score(p, row, scores[n * stride], t->first + n);
 }
 
-/* -inf where row `r` does not see the key, where more than spans decide. */
+/* Sets scores of row `r` to -inf where the key is not visible, if intervals alone do not decide it.
+ */
 static void hide_cells(const rw_attention_params *p, state *t, int32_t r, rwi_span keys) {
     float *scores = scores_of(t, r);
     int64_t stride = score_stride(t);
@@ -57,7 +58,7 @@ RWI_INLINE float hide(const state *t, int32_t r, int32_t j, float score) {
     return seen ? score : -INFINITY;
 }
 
-/* The keys of a tile that there are not, in whole blocks, are seen by none. */
+/* Padding keys of a tile, up to a whole block, which no row sees. */
 static rwi_span missing(const state *t, rwi_span keys) {
     rwi_span none = {(int32_t)rwi_max(keys.begin, rwi_min(keys.end, t->keys)), keys.end};
     return none;
@@ -83,7 +84,7 @@ static void score_panel(const rw_attention_params *p, state *t, int32_t panel, r
         scores[n] = -INFINITY;
 }
 
-/* The largest of each row so far. */
+/* The largest score of each row so far. */
 static void find_largest(const float *scores, rwi_span keys, float *largest) {
     for (int32_t n = keys.begin; n < keys.end; n += KEY_BLOCK) {
         const float *block = scores + n * PANEL;
@@ -98,7 +99,7 @@ static void find_largest(const float *scores, rwi_span keys, float *largest) {
     }
 }
 
-/* The weights of a tile join those of row `r`, which are brought to the new largest score. */
+/* Adds the weights of a tile to the sum of row `r`, rescaled to the new largest score. */
 RWI_INLINE void join_sum(state *t, int32_t r, float weights) {
     float sum = t->sum[r] * t->kept[r], part = t->sum_rest[r] * t->kept[r] + weights;
     rwi_sum_join(&sum, &part);
@@ -106,7 +107,7 @@ RWI_INLINE void join_sum(state *t, int32_t r, float weights) {
     t->sum_rest[r] = part;
 }
 
-/* Scores to weights; what was summed up before is to be brought to the new largest score. */
+/* Scores to weights; sums so far are to be rescaled to the new largest score. */
 static void weigh_panel(state *t, int32_t panel, rwi_span keys) {
     float *scores = t->scores + panel * PANEL * KEYS, base[PANEL], sums[PANEL] = {0};
     float *largest = t->largest + panel * PANEL, *kept = t->kept + panel * PANEL;
@@ -130,7 +131,7 @@ static void weigh_panel(state *t, int32_t panel, rwi_span keys) {
         join_sum(t, panel * PANEL + r, sums[r]);
 }
 
-/* The same for a row of few. */
+/* The same for one of few rows. */
 static void weigh_row(const rw_attention_params *p, state *t, int32_t r) {
     float *scores = scores_of(t, r), largest = t->largest[r], sum = 0.0f;
     rwi_span keys = {0, FEW_KEYS};

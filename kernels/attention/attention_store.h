@@ -1,17 +1,17 @@
-/* Where attention's results go to, for attention_gpu.h and attention_combine.hip. */
+/* Stores of attention's results, for attention_gpu.h and attention_combine.hip. */
 #ifndef RWI_ATTENTION_STORE_H
 #define RWI_ATTENTION_STORE_H
 
 #include "gpu/vectors.h"
 
-/* Where a row's output goes to, and as what. */
+/* The address and dtype of a row's output. */
 struct attention_target {
     void *data;
     int64_t at;
     rw_dtype dtype;
 };
 
-/* Four columns; `vectors`: they lie on a multiple of their size. */
+/* Stores four columns; `vectors`: their address is a multiple of their size. */
 __device__ static inline void attention_store_four(const attention_target &to, int column,
                                                    const float4 &x, bool vectors) {
     const int64_t at = to.at + column;
@@ -32,7 +32,7 @@ __device__ static inline void attention_store_four(const attention_target &to, i
     }
 }
 
-/* The same back, of f32. */
+/* Loads four columns of f32 back. */
 __device__ static inline float4 attention_load_four(const attention_target &to, int column,
                                                     bool vectors) {
     const float *from = (const float *)rwi_global(to.data) + to.at + column;

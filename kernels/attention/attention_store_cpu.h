@@ -1,20 +1,21 @@
-/* The rows of attention and where their results go to, for attention_cpu.c and
- * attention_combine_cpu.c. */
+/* Rows of attention and stores of their results, for attention_cpu.c and attention_combine_cpu.c.
+ */
 #ifndef RWI_ATTENTION_STORE_CPU_H
 #define RWI_ATTENTION_STORE_CPU_H
 
 #include "attention/attention_params.h"
 #include "cpu/convert_cpu.h"
 
-/* A row with all that it needs. */
+/* Finds a row and checks the pages that it needs. */
 RWI_INLINE void rwi_attention_find_whole_row(const rw_attention_params *p, int64_t b,
                                              int64_t kv_head, int64_t r, rwi_attention_row *row,
                                              rwi_bad_id *bad) {
     rwi_attention_find_row(p, b, kv_head, r, row, bad);
-    row->sane = row->sane && rwi_attention_pages_exist(p, b, rwi_pattern_hull(&row->pattern), bad);
+    row->valid =
+        row->valid && rwi_attention_pages_exist(p, b, rwi_pattern_hull(&row->pattern), bad);
 }
 
-/* What a row gives, in the caller's tensors. */
+/* Stores the result of a row in the caller's tensors. */
 RWI_INLINE void rwi_attention_store(const rw_attention_params *p, rw_dtype dtype, int64_t b,
                                     const rwi_attention_row *row, float *out,
                                     rwi_attention_end end) {

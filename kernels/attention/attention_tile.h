@@ -1,4 +1,4 @@
-/* The pieces of attention_gpu.h: shapes of its tiles, what a block and a thread hold, tiles into
+/* Parts of attention_gpu.h: tile shapes, state of a block and of a thread, loads of tiles into
  * shared memory, scores to weights. */
 #ifndef RWI_ATTENTION_TILE_H
 #define RWI_ATTENTION_TILE_H
@@ -9,24 +9,25 @@
 #include "gpu/registers.h"
 #include "gpu/vectors.h"
 
-/* What a kernel takes: the operation, and how it is launched. */
+/* Parameters of a kernel: the operation and its launch. */
 struct attention_launch {
     rw_attention_params op;
     int64_t items;
-    int64_t section; /* groups of heads whose k and v stay in the second-level cache together */
-    bool vectors;    /* q, k and v can be read 16 bytes at a time */
+    int64_t section; /* groups of heads whose k and v fit in the second-level cache together */
+    bool vectors;    /* q, k and v can be read in vectors of 16 bytes */
     bool out_vectors;
 };
 
-/* WIDTH: columns of q, k and v, at most. FEW: 16 rows, which all waves share, each taking keys of
- * its own; else each wave has rows of its own, and all the keys.
+/* WIDTH: the maximum number of columns of q, k and v. FEW: 16 rows, shared by all waves, each of
+ * which takes different keys; else each wave has its own rows and takes all keys.
  *
- * Shared memory of an AMD GPU is 64 KiB a block; NVIDIA's, of 227 KiB, holds tiles of k and of v,
- * which arrive in the background. */
+ * An AMD GPU has 64 KiB of shared memory per block; NVIDIA's 227 KiB hold tiles of k and of v that
+ * are copied asynchronously.
+ */
 template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT> struct attention_shape {
 #if defined(__HIP_PLATFORM_NVIDIA__)
     static constexpr bool BACKGROUND = true;
-    static constexpr bool PARAMETERS_NEAR = true; /* those of a kernel are operands */
+    static constexpr bool PARAMETERS_NEAR = true; /* kernel parameters are instruction operands */
 #else
     static constexpr bool BACKGROUND = UNIT == RWI_MMA_SYNC;
     static constexpr bool PARAMETERS_NEAR = false;
@@ -42,7 +43,7 @@ template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT> struct attention_shape {
 
     static constexpr int WAVES = !HALVES && WIDTH == 256 ? 2 : 4;
     static constexpr int THREADS = WAVES * unit::LANES;
-    static constexpr bool AHEAD = BACKGROUND && FEW; /* k and v of the next tile come meanwhile */
+    static constexpr bool AHEAD = BACKGROUND && FEW; /* copies the next k and v meanwhile */
     static constexpr int BUFFERS = AHEAD ? 4 : BACKGROUND ? 2 : 1;
     static constexpr int ROW_BYTES = WIDTH * (int)sizeof(element);
     static constexpr int WIDE_KEYS = ROW_BYTES <= 256                 ? 64
@@ -54,20 +55,21 @@ template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT> struct attention_shape {
     static constexpr int WAVE_KEYS = FEW ? 16 : KEYS;
 
     static constexpr int VECTOR = 16 / (int)sizeof(element);
-    static constexpr int PITCH = WIDTH + VECTOR; /* rows side by side begin in different banks */
-    static constexpr int OUT_COLUMNS = 64;       /* that leave at a time */
-    static constexpr int BATCH = 64;             /* tiles of keys that are asked about at a time */
+    static constexpr int PITCH = WIDTH + VECTOR; /* adjacent rows start in different banks */
+    static constexpr int OUT_COLUMNS = 64;       /* columns of the output stored at a time */
+    static constexpr int BATCH = 64;             /* tiles whose visibility is computed at a time */
     static constexpr int OUT_PITCH = OUT_COLUMNS + 4;
 
-    /* Weights, up to 1, are kept times 2^WEIGHT_BITS: those below 2^-14 would be subnormal f16. */
+    /* Weights (at most 1) are kept times 2^WEIGHT_BITS: as f16, those below 2^-14 would be
+     * subnormal. */
     static constexpr int WEIGHT_BITS = D == RW_F16 ? 15 : 0;
 
-    /* Products of a wave: along keys, and those that pass its scratch at a time; along columns. */
+    /* Products of a wave: along keys, those that use its scratch at a time, and along columns. */
     static constexpr int N_KEYS = WAVE_KEYS / 16;
     static constexpr int N_SCRATCH = BACKGROUND && HALVES && N_KEYS > 2 ? 2 : N_KEYS;
     static constexpr int N_COLUMNS = WIDTH / 16;
 
-    /* Elements of the tiles, and floats of a wave's scratch, which follow each other. */
+    /* Elements of the tiles and floats of a wave's scratch, which are consecutive. */
     static constexpr int Q_SIZE = ROWS * PITCH;
     static constexpr int KV_SIZE = KEYS * PITCH;
     static constexpr int SCRATCH = rwi_mma_scratch(M, N_SCRATCH * 16);
@@ -77,31 +79,31 @@ template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT> struct attention_shape {
         (TILE_BYTES > OUT_BYTES ? TILE_BYTES : OUT_BYTES) + WAVES * SCRATCH * (int)sizeof(float);
 };
 
-/* What a block holds. */
+/* State of a block, in shared memory. */
 template <typename Shape> struct attention_block {
     attention_launch launch;
     rwi_attention_item item;
     rwi_attention_row rows[Shape::ROWS];
-    rwi_span seen;    /* from the first key of the part that any row may see to the last */
-    rwi_span odd;     /* keys of tiles whose values are not all finite; others may lie between */
-    int missing_page; /* a page that is needed is none */
+    rwi_span seen;      /* from the first to the last key of the part that any row may see */
+    rwi_span nonfinite; /* from the first to the last tile with nonfinite values */
+    int missing_page;   /* a page that is needed is invalid */
     uint8_t tiles[Shape::BATCH];
-    int64_t pages[Shape::BATCH * Shape::KEYS / 16]; /* of the tiles' keys, -1 where it is none */
+    int64_t pages[Shape::BATCH * Shape::KEYS / 16]; /* page of each tile's keys; -1: invalid */
     int64_t first_page;
     float base[Shape::WAVES * Shape::WAVE_ROWS]; /* of each wave's sums */
     float sum[Shape::WAVES * Shape::WAVE_ROWS];
     float share[Shape::WAVES * Shape::WAVE_ROWS];
-    float earlier_base[Shape::ROWS]; /* of what was put away; -inf: nothing */
-    float earlier_sum[Shape::ROWS];  /* in the end, that of all keys */
+    float earlier_base[Shape::ROWS]; /* of earlier batches; -inf: none */
+    float earlier_sum[Shape::ROWS];  /* finally, of all keys */
     float earlier_share[Shape::ROWS];
 };
 
-/* What a thread holds of its rows. Scores are as they come out of the product where no rule but the
- * scale changes them; `factor` makes exponents of 2 of their differences. These come first: they are
+/* State of a thread: its rows. Scores are the unscaled products where the scale is the only rule;
+ * `factor` converts their differences to exponents of 2. Differences are taken first: they are
  * exact for scores close to each other, however large. */
 template <typename Shape> struct attention_thread {
     float largest[Shape::unit::QUERIES];
-    float sum[Shape::unit::QUERIES]; /* of this lane's keys */
+    float sum[Shape::unit::QUERIES]; /* over this lane's keys */
     typename Shape::product out[Shape::N_COLUMNS];
     float factor;
     bool plain;
@@ -112,8 +114,8 @@ template <typename Shape> struct attention_tiles {
     typename Shape::element *q;
     typename Shape::element *k;
     typename Shape::element *v;
-    int next_stage; /* where AHEAD: from the tiles of k and v to the next ones */
-    float *out;     /* over all of them */
+    int next_stage; /* AHEAD: distance from the tiles of k and v to the next ones */
+    float *out;     /* overlaps all of them */
     float *scratch;
 };
 
@@ -167,7 +169,7 @@ __device__ static inline void attention_stage_q(const attention_launch &launch,
     }
 }
 
-/* Keys of a tile that a thread brings: its column of the first, then of every STEP-th. */
+/* The keys of a tile that a thread copies: the column of its first vector, then every STEP-th. */
 template <typename Shape> struct attention_share {
     static constexpr int VECTORS = Shape::WIDTH / Shape::VECTOR;
     static constexpr int STEP = Shape::THREADS / VECTORS;
@@ -175,7 +177,7 @@ template <typename Shape> struct attention_share {
     static_assert(Shape::THREADS % VECTORS == 0 && Shape::KEYS % STEP == 0, "equal shares");
 };
 
-/* Keys [j, j + KEYS) of k or v, which follow each other in memory; 0 where no row may see them. */
+/* Keys [j, j + KEYS) of k or v, contiguous in memory; 0 where no row may see them. */
 template <typename Shape>
 __device__ static inline void attention_stage_run(const attention_launch &launch,
                                                   const attention_block<Shape> &t,
@@ -245,13 +247,13 @@ __device__ static inline void attention_stage(const attention_launch &launch,
         attention_stage_run<Shape>(launch, t, tensor, width, j, tile);
 }
 
-/* What is not finite in v counts for the rows that see it, which attention_repair() sees to: here
- * it becomes 0, since a weight of 0 times it is not. */
+/* Replaces nonfinite values of v by 0, since 0 * Inf is NaN for rows that do not see the key.
+ * repair() adds them later, for the rows that see them. */
 template <typename Shape>
-__device__ static inline void attention_tame(attention_block<Shape> &t, int32_t j,
-                                             typename Shape::element *tile) {
+__device__ static inline void attention_zero_nonfinite(attention_block<Shape> &t, int32_t j,
+                                                       typename Shape::element *tile) {
     constexpr int VECTORS = Shape::WIDTH / Shape::VECTOR;
-    bool odd = false;
+    bool nonfinite = false;
 #pragma unroll 1
     for (int n = (int)threadIdx.x; n < Shape::KEYS * VECTORS; n += Shape::THREADS) {
         typename Shape::element *at =
@@ -263,22 +265,22 @@ __device__ static inline void attention_tame(attention_block<Shape> &t, int32_t 
             nothing += x[c] * 0.0f;
         if (nothing == 0.0f)
             continue;
-        odd = true;
+        nonfinite = true;
 #pragma unroll
         for (int c = 0; c < Shape::VECTOR; c++)
             if (x[c] * 0.0f != 0.0f)
                 at[c] = 0;
     }
-    if (odd) {
-        atomicMin(&t.odd.begin, j);
-        atomicMax(&t.odd.end, (int32_t)rwi_min((int64_t)j + Shape::KEYS, INT32_MAX));
+    if (nonfinite) {
+        atomicMin(&t.nonfinite.begin, j);
+        atomicMax(&t.nonfinite.end, (int32_t)rwi_min((int64_t)j + Shape::KEYS, INT32_MAX));
     }
 }
 
 /* ---- scores to weights ---- */
 
-/* Products first .. first + N_SCRATCH - 1 to scores by every rule there is, through the wave's
- * scratch, [key][row], so that the code stands here once and not for each register. */
+/* Products first .. first + N_SCRATCH - 1 to scores, by every rule, through the wave's scratch
+ * [key][row], so that the code exists once and not for each register. */
 template <typename Shape>
 __device__ static inline void attention_apply_rules(const attention_block<Shape> &t,
                                                     typename Shape::product *s, int wave_row,
@@ -357,7 +359,7 @@ attention_score(const attention_block<Shape> &t, typename Shape::product (&s)[Sh
         attention_apply_rules<Shape>(t, s + n, wave_row, j + n * 16, plain, scratch);
 }
 
-/* What was summed up before is brought to the new largest score; mostly that is the old one. */
+/* Rescales the sums so far to the new largest score, which is mostly the old one. */
 template <typename Shape>
 __device__ static inline void attention_rescale(const float (&kept)[Shape::unit::QUERIES],
                                                 attention_thread<Shape> &mine) {
@@ -378,7 +380,7 @@ __device__ static inline void attention_rescale(const float (&kept)[Shape::unit:
     }
 }
 
-/* Scores to weights. fmaxf() passes NaN by, which shows in the sum of weights. */
+/* Scores to weights. fmaxf() ignores NaN; the sum of weights propagates it. */
 template <typename Shape>
 __device__ static inline void attention_weigh(typename Shape::product (&s)[Shape::N_KEYS],
                                               attention_thread<Shape> &mine) {

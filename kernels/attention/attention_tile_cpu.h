@@ -1,4 +1,4 @@
-/* Attention on the CPU: a tile of rows under way, and where its rows and keys lie. */
+/* Attention on the CPU: the state of a tile of rows, and the addresses of its rows and keys. */
 #ifndef RWI_ATTENTION_TILE_CPU_H
 #define RWI_ATTENTION_TILE_CPU_H
 
@@ -11,56 +11,56 @@
 #define KEYS RWI_ATTENTION_KEYS
 #define MAX_DIM RWI_ATTENTION_MAX_DIM
 
-/* Keys that few rows meet at once: more, since memory has to start anew for k and for v. */
+/* Keys of a tile of few rows: more, since switching between k and v interrupts sequential reads. */
 #define FEW_ROWS RWI_ATTENTION_FEW_ROWS
 #define FEW_KEYS (ROWS * KEYS / FEW_ROWS)
 
-/* Rows that lie side by side. */
+/* Rows that are adjacent in memory. */
 #define PANEL (RWI_TILE_VECTORS * RWI_LANES)
 #define PANELS (ROWS / PANEL)
 
-/* Keys are padded to whole blocks of these. */
+/* Keys are padded to a multiple of this. */
 #define KEY_BLOCK RWI_FEW_KEYS
 
-/* A tile of rows under way. */
+/* The state of a tile of rows. */
 typedef struct state {
     rwi_attention_item item;
-    bool few;      /* rows */
+    bool few;      /* few rows */
     bool pairs;    /* words are pairs of bf16, else f32 */
-    int64_t words; /* of a row of q and k */
+    int64_t words; /* in a row of q and k */
     int64_t width; /* of a row of v and out, padded */
     rwi_attention_row rows[ROWS];
-    rwi_span hulls[PANELS]; /* what the rows of a panel may see */
-    int64_t first;          /* key of the tile under way, and how many it has */
+    rwi_span hulls[PANELS]; /* keys that rows of a panel may see */
+    int64_t first;          /* first key of the current tile, and its number of keys */
     int64_t keys;
     rw_tile sees;
-    const void *k_rows[FEW_KEYS]; /* in the caller's tensors, or nothing */
+    const void *k_rows[FEW_KEYS]; /* in the caller's tensors, or `nothing` */
     const void *v_rows[FEW_KEYS];
     const float *v_words[KEYS]; /* as they are multiplied */
-    int32_t prefix[2][ROWS];    /* begin and end of what each row sees */
+    int32_t prefix[2][ROWS];    /* begin and end of each row's intervals */
     int32_t window[2][ROWS];
     _Alignas(64) float largest[ROWS];
     float sum[ROWS];
-    float sum_rest[ROWS]; /* what rwi_sum_join() left */
-    float kept[ROWS];     /* what is left of a row's sums once its largest score has grown */
+    float sum_rest[ROWS]; /* remainders of rwi_sum_join() */
+    float kept[ROWS];     /* factor of a row's sums after its largest score has grown */
     float q[ROWS * MAX_DIM];
-    float key_words[KEYS * MAX_DIM]; /* of k, then v, unless they are multiplied where they lie */
-    float scores[ROWS * KEYS];       /* as many as FEW_ROWS * FEW_KEYS */
+    float key_words[KEYS * MAX_DIM];                /* of k, then v, unless used in place */
+    float scores[ROWS * KEYS];                      /* at least FEW_ROWS * FEW_KEYS */
     uint32_t weight_pairs[FEW_ROWS * FEW_KEYS / 2]; /* of all few rows, or of a panel */
     float out[ROWS * MAX_DIM];
-    float out_rest[ROWS * MAX_DIM]; /* what rwi_sum_join() left */
+    float out_rest[ROWS * MAX_DIM]; /* remainders of rwi_sum_join() */
 } state;
 
-static const float nothing[MAX_DIM] = {0}; /* a key that has no page */
+static const float nothing[MAX_DIM] = {0}; /* stands for a key without a page */
 
-/* Whether rows of q, k and v hold words as they are multiplied. */
+/* Whether rows of q, k and v already hold words as they are multiplied. */
 static bool are_words(const rw_attention_params *p, const state *t) {
     return p->dtype == RW_F32 || t->pairs;
 }
 
 /* ---- rows -------------------------------------------------------------------------------- */
 
-/* Row `r` of q to where its words are multiplied. */
+/* Copies row `r` of q to where it is multiplied. */
 static void pack_row(const rw_attention_params *p, state *t, int32_t r) {
     float line[MAX_DIM];
     const void *q =
@@ -92,7 +92,7 @@ static void begin_row(const rw_attention_params *p, state *t, int32_t r, rwi_fau
     rwi_bad_id bad;
     rwi_attention_row *row = &t->rows[r];
     rwi_attention_find_whole_row(p, t->item.b, t->item.kv_head, t->item.first + r, row, &bad);
-    if (!row->sane)
+    if (!row->valid)
         rwi_cpu_fault_raise(sink, t->item.b * p->rules.scores.seq_q + row->pattern.i, bad);
     t->hulls[r / PANEL] = join(t->hulls[r / PANEL], rwi_pattern_hull(&row->pattern));
     t->prefix[0][r] = row->pattern.prefix.begin;
@@ -108,7 +108,7 @@ static void begin_rows(const rw_attention_params *p, state *t, rwi_fault_sink *s
     if (padded != t->item.rows)
         memset(t->q, 0, (size_t)(padded * t->words) * sizeof *t->q);
     memset(t->hulls, 0, sizeof t->hulls);
-    memset(t->prefix, 0, sizeof t->prefix); /* rows that there are not see nothing */
+    memset(t->prefix, 0, sizeof t->prefix); /* padding rows see nothing */
     memset(t->window, 0, sizeof t->window);
     for (int32_t r = 0; r < t->item.rows; r++)
         begin_row(p, t, r, sink);
@@ -130,7 +130,7 @@ static int64_t padded_keys(const state *t) {
     return rwi_ceil_div(t->keys, KEY_BLOCK) * KEY_BLOCK;
 }
 
-/* Where key `n` of the tile lies in k or v. */
+/* The address of key `n` of the tile in k or v. */
 static const void *find_key(const rw_attention_params *p, const state *t,
                             const rwi_attention_tensor *tensor, int64_t n) {
     rwi_kv_place place;
@@ -140,7 +140,7 @@ static const void *find_key(const rw_attention_params *p, const state *t,
                        rwi_attention_key_at(tensor, t->item.kv_head, &place));
 }
 
-/* Where the keys of the tile lie: those of a page follow each other. */
+/* The addresses of the tile's keys; those of one page are contiguous. */
 static void find_keys(const rw_attention_params *p, state *t) {
     int64_t size = (int64_t)rwi_dtype_size(p->dtype), run = 0;
     for (int64_t n = 0; n < padded_keys(t); n += run) {
@@ -156,7 +156,7 @@ static void find_keys(const rw_attention_params *p, state *t) {
     }
 }
 
-/* Keys of the tile that rows of a panel may see, in whole blocks. */
+/* Keys of the tile that rows of a panel may see, extended to whole blocks. */
 static rwi_span keys_of_panel(const state *t, int32_t panel) {
     rwi_span all = {(int32_t)t->first, (int32_t)(t->first + t->keys)};
     rwi_span seen = rwi_span_meet(all, t->hulls[panel].begin, t->hulls[panel].end);

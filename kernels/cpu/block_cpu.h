@@ -1,7 +1,6 @@
-/* CPU kernels' blocks of elements: read as f32, computed in f32, rounded and written.
+/* Blocks of elements in CPU kernels: read as f32, computed in f32, rounded and written.
  *
- * f32 is read and written where it lies; other dtypes pass through a buffer in the first-level
- * cache.
+ * f32 is read and written in place; other dtypes pass through a buffer in the first-level cache.
  */
 #ifndef RWI_BLOCK_CPU_H
 #define RWI_BLOCK_CPU_H
@@ -12,17 +11,17 @@
 #include <immintrin.h>
 #endif
 
-/* Elements of a block: a few of them stay in the first-level cache. */
+/* Elements of a block; several blocks fit in the first-level cache. */
 #define RWI_CPU_BLOCK 512
 
-/* ---- stores past the cache ---- */
+/* ---- nontemporal stores ---- */
 
-/* Results larger than this leave the cache before anyone reads them; written past it they need no
- * read of what they overwrite. */
+/* Results larger than this leave the cache before they are read again; nontemporal stores avoid
+ * reading the memory that they overwrite. */
 #define RWI_CPU_STREAM_BYTES ((int64_t)8 * 1024 * 1024)
 
-/* Copies `bytes` to `out`, whole cache lines past the cache. rwi_cpu_stream_end() makes them
- * visible to other threads. */
+/* Copies `bytes` to `out`, whole cache lines with nontemporal stores. rwi_cpu_stream_end() makes
+ * them visible to other threads. */
 RWI_INLINE void rwi_cpu_stream(void *out, const void *in, size_t bytes) {
 #if defined(__x86_64__)
     char *to = out;
@@ -52,7 +51,7 @@ RWI_INLINE void rwi_cpu_stream_end(void) {
 #endif
 }
 
-/* ---- blocks of any dtype, which need not be constant: the loops are one for each ---- */
+/* ---- blocks of a dtype that need not be constant: one loop for each dtype ---- */
 
 RWI_INLINE void rwi_cpu_load(rw_dtype dtype, const void *data, int64_t count, float *x) {
     switch (dtype) {
@@ -90,7 +89,7 @@ RWI_INLINE void rwi_cpu_store(rw_dtype dtype, void *data, int64_t count, const f
     }
 }
 
-/* `count` elements as f32: where they lie, if they are f32, else in `buffer`. */
+/* `count` elements as f32: in place for f32, else converted into `buffer`. */
 RWI_INLINE const float *rwi_cpu_read(rw_dtype dtype, const void *data, int64_t count,
                                      float *buffer) {
     if (dtype == RW_F32)
@@ -99,13 +98,13 @@ RWI_INLINE const float *rwi_cpu_read(rw_dtype dtype, const void *data, int64_t c
     return buffer;
 }
 
-/* Where a block's results are computed: where they go to, if they are f32 and not streamed, else
- * `buffer`. */
+/* Where the results of a block are computed: in place for f32 that is not streamed, else `buffer`.
+ */
 RWI_INLINE float *rwi_cpu_target(rw_dtype dtype, void *data, bool stream, float *buffer) {
     return dtype == RW_F32 && !stream ? data : buffer;
 }
 
-/* Rounds what was computed in rwi_cpu_target(), at most RWI_CPU_BLOCK elements, and writes it. */
+/* Rounds and writes what was computed in rwi_cpu_target(), at most RWI_CPU_BLOCK elements. */
 RWI_INLINE void rwi_cpu_write(rw_dtype dtype, void *data, int64_t count, bool stream,
                               const float *values) {
     uint16_t rounded[RWI_CPU_BLOCK];

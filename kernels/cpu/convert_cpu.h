@@ -1,7 +1,7 @@
-/* Runs of elements to f32 and back, on the CPU.
+/* Conversion of arrays to f32 and back, on the CPU.
  *
- * Compilers turn the loops over f32 and bf16 into vector code, but convert f16 one by one: the
- * intrinsics here, beside loops by arithmetic on bits, make rope over f16 ten times as fast.
+ * Compilers vectorize the loops over f32 and bf16, but convert f16 one element at a time: the
+ * intrinsics (with bit arithmetic as the portable version) make rope over f16 ten times as fast.
  */
 #ifndef RWI_CONVERT_CPU_H
 #define RWI_CONVERT_CPU_H
@@ -12,7 +12,7 @@
 #include <immintrin.h>
 #endif
 
-/* Converts whole vectors of f16 and returns how many elements that were. */
+/* Converts whole vectors of f16; returns the number of elements converted. */
 RWI_INLINE int64_t rwi_load_f16_vectors(const uint16_t *data, int64_t count, float *x) {
     int64_t i = 0;
 #if defined(__AVX512F__)
@@ -44,7 +44,7 @@ RWI_INLINE int64_t rwi_store_f16_vectors(uint16_t *data, int64_t count, const fl
     return i;
 }
 
-/* The sixteen bits put where a float has them are the number but for a factor of 2^112. */
+/* The bits of an f16 shifted to the place of f32's are the same number times 2^-112. */
 RWI_INLINE float rwi_f16_bits_to_f32(uint16_t half) {
     uint32_t rest = half & 0x7FFFu;
     uint32_t bits = rwi_f32_bits(rwi_f32_from_bits(rest << 13) * 0x1p112f);
@@ -56,7 +56,7 @@ RWI_INLINE uint16_t rwi_f32_to_f16_bits(float value) {
     uint32_t bits = rwi_f32_bits(value);
     uint32_t rest = bits & 0x7FFFFFFFu;
     uint32_t half = (rest + 0xFFFu + ((rest >> 13) & 1u) - 0x38000000u) >> 13;
-    /* The last place of 0.5 is the step of half's subnormals: the sum rounds as they do. */
+    /* One ulp of 0.5f equals the spacing of f16's subnormals: the sum rounds to them. */
     uint32_t subnormal = rwi_f32_bits(rwi_f32_from_bits(rest) + 0.5f) - 0x3F000000u;
     half = rest < 0x38800000u ? subnormal : half;
     half = rest >= 0x477FF000u ? 0x7C00u : half; /* 65520 and more round to infinity */
@@ -64,7 +64,7 @@ RWI_INLINE uint16_t rwi_f32_to_f16_bits(float value) {
     return (uint16_t)(half | ((bits >> 16) & 0x8000u));
 }
 
-/* Rounds whole vectors to f16, as f32, and returns how many elements that were. */
+/* Rounds whole vectors of f32 to f16 values; returns the number of elements rounded. */
 RWI_INLINE int64_t rwi_round_f16_vectors(int64_t count, float *x) {
     int64_t i = 0;
 #if defined(__AVX512F__)
@@ -110,7 +110,7 @@ RWI_INLINE void rwi_store_many(rw_dtype dtype, void *data, int64_t count, const 
         rwi_store(dtype, data, i, x[i]);
 }
 
-/* x[0 .. count-1], each to the nearest number of the dtype */
+/* Rounds x[0 .. count-1] to the nearest values of the dtype. */
 RWI_INLINE void rwi_round_many(rw_dtype dtype, int64_t count, float *x) {
     if (dtype == RW_F16) {
         int64_t done = rwi_round_f16_vectors(count, x);

@@ -1,6 +1,7 @@
-/* Dots of few rows with many, on the CPU: none but the few are packed.
+/* Dot products of few rows with many, on the CPU: only the few rows are packed.
  *
- * A register holds four words of each of several rows: quad r is of row r. */
+ * A register holds four words of each of several rows: quad r belongs to row r.
+ */
 #ifndef RWI_FEW_ROWS_CPU_H
 #define RWI_FEW_ROWS_CPU_H
 
@@ -14,11 +15,11 @@
 /* Rows in a register. */
 #define RWI_FEW_ROWS (RWI_LANES / 4)
 
-/* Rows of the many in a block, and how long they may be. */
+/* The number of keys in a block, and the maximum length of a row. */
 #define RWI_FEW_KEYS 8
 #define RWI_FEW_MAX_WORDS 256
 
-/* Four words, in each quad. */
+/* Four words, repeated in every quad. */
 RWI_INLINE rwi_lanes rwi_few_repeat(const float *x) {
 #if defined(__AVX512F__)
     return (rwi_lanes)_mm512_broadcast_f32x4(_mm_loadu_ps(x));
@@ -29,7 +30,7 @@ RWI_INLINE rwi_lanes rwi_few_repeat(const float *x) {
 #endif
 }
 
-/* Number k of quad r is the sum of x[k]'s quad r. */
+/* Element k of quad r is the sum over quad r of x[k]. */
 RWI_INLINE rwi_lanes rwi_few_sums(const rwi_lanes x[4]) {
 #if defined(__AVX512F__)
     __m512 a = (__m512)x[0], b = (__m512)x[1], c = (__m512)x[2], d = (__m512)x[3];
@@ -64,13 +65,13 @@ typedef struct rwi_few_product {
     int64_t words;    /* a multiple of 4 */
 } rwi_few_product;
 
-/* Where a row's words lie in `few`, four of them together: word 4 * n at the result +
- * n * RWI_LANES. */
+/* Offset of a row in `few`, in groups of four words: word 4 * n is at the result + n * RWI_LANES.
+ */
 RWI_INLINE int64_t rwi_few_place(int64_t row, int64_t words) {
     return row / RWI_FEW_ROWS * RWI_FEW_ROWS * words + row % RWI_FEW_ROWS * 4;
 }
 
-/* `keys` are rows of RWI_FEW_MAX_WORDS. */
+/* `keys`: rows of RWI_FEW_MAX_WORDS words. */
 RWI_INLINE void rwi_few_block(const rwi_few_product *t, bool pairs, const float *keys,
                               int64_t group, float *c) {
     const float *few = t->few + group * RWI_FEW_ROWS * t->words;
@@ -94,8 +95,7 @@ RWI_INLINE void rwi_few_block(const rwi_few_product *t, bool pairs, const float 
     }
 }
 
-/* Copies words, a multiple of 4. Memory is read faster by 32 bytes than by whole registers of 64.
- */
+/* Copies words, a multiple of 4. Loads of 32 bytes read memory faster than loads of 64. */
 RWI_INLINE void rwi_few_copy(const void *from, int64_t words, float *to) {
     int64_t w = 0;
     for (; w + 8 <= words; w += 8)
@@ -104,8 +104,8 @@ RWI_INLINE void rwi_few_copy(const void *from, int64_t words, float *to) {
         memcpy(to + w, (const char *)from + w * 4, 16);
 }
 
-/* c[i][n] = dot of row i of the few with key n. Keys are copied, one after another, although they
- * could be multiplied where they lie: memory is read faster that way. */
+/* c[i][n] = dot product of row i of the few with key n. Keys are copied one after another, although
+ * they could be multiplied in place: sequential copies read memory faster. */
 RWI_INLINE void rwi_few_multiply(const rwi_few_product *t, rw_dtype dtype, bool pairs) {
     _Alignas(64) float keys[RWI_FEW_KEYS * RWI_FEW_MAX_WORDS];
     for (int64_t n = 0; n < t->num_keys; n += RWI_FEW_KEYS) {

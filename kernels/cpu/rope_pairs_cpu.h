@@ -1,12 +1,11 @@
-/* Turns and pairs of one head, on the CPU: what rope_cpu.c and kv_cpu.c share. */
+/* Rotations of the pairs of one head, on the CPU; shared by rope_cpu.c and kv_cpu.c. */
 #ifndef RWI_ROPE_PAIRS_CPU_H
 #define RWI_ROPE_PAIRS_CPU_H
 
 #include "cpu/convert_cpu.h"
 #include "rope_params.h"
 
-/* Frequencies turned at a time: the turns stay in the first-level cache while all heads use them.
- */
+/* Frequencies of a chunk: its rotations stay in the first-level cache while all heads use them. */
 #define RWI_ROPE_CHUNK 128
 
 typedef struct rwi_rope_turns {
@@ -14,7 +13,7 @@ typedef struct rwi_rope_turns {
     float sin[RWI_ROPE_CHUNK];
 } rwi_rope_turns;
 
-/* The turns of a token for the frequencies [first, first + count). */
+/* The rotations (cos, sin) of a token for frequencies [first, first + count). */
 RWI_INLINE void rwi_rope_compute_turns(const rw_rope_params *p, const int64_t *ids, int64_t first,
                                        int64_t count, rwi_rope_turns *t) {
 #pragma omp simd
@@ -25,7 +24,7 @@ RWI_INLINE void rwi_rope_compute_turns(const rw_rope_params *p, const int64_t *i
     }
 }
 
-/* The first column of the chunk that begins at frequency `first`. */
+/* The first column of the chunk that starts at frequency `first`. */
 RWI_INLINE int64_t rwi_rope_first_column(const rw_rope_params *p, bool interleaved, int64_t first) {
     return p->start + (interleaved ? 2 * first : first);
 }
@@ -44,13 +43,13 @@ RWI_INLINE void rwi_rope_rotate_floats(const float *x, float *y, const rwi_rope_
     }
 }
 
-/* A chunk of one head as f32: half-split two runs of columns, at 0 and RWI_ROPE_CHUNK, interleaved
- * one of twice the length. */
+/* A chunk of one head as f32: half-split in two runs of columns, at 0 and RWI_ROPE_CHUNK;
+ * interleaved in one run of twice the length. */
 typedef struct rwi_rope_pairs {
     float x[2 * RWI_ROPE_CHUNK];
 } rwi_rope_pairs;
 
-/* `in` is the chunk's first column, the second run `apart` columns further. */
+/* `in` is the first column of the chunk; the second run is `apart` columns further. */
 RWI_INLINE void rwi_rope_load_pairs(rw_dtype dtype, bool interleaved, const void *in, int64_t count,
                                     int64_t apart, rwi_rope_pairs *pairs) {
     if (interleaved) {

@@ -4,7 +4,7 @@
 
 #include "shared/kernel.h"
 
-/* Floats in a register, and a block: 8 x 2 of 32 registers, 6 x 2 of 16. */
+/* Floats in a register, and rows of a block: 8 x 2 of 32 registers are sums, or 6 x 2 of 16. */
 #if defined(__AVX512F__)
 #define RWI_LANES 16
 #define RWI_TILE_ROWS 8
@@ -17,10 +17,10 @@
 #endif
 #define RWI_TILE_VECTORS 2
 
-/* What columns are padded to, whatever the instruction set. */
+/* Columns are padded to a multiple of this, for every instruction set. */
 #define RWI_TILE_PAD 16
 
-/* An f32, or two bf16 that follow each other, wherever they lie. */
+/* An f32, or two consecutive bf16, at any address. */
 typedef float rwi_word __attribute__((aligned(2), may_alias));
 
 typedef float rwi_lanes __attribute__((vector_size(RWI_LANES * 4), aligned(4), may_alias));
@@ -37,8 +37,8 @@ RWI_INLINE rwi_lanes rwi_lanes_of(float x) {
 #endif
 }
 
-/* Element (i, k) of a is a_rows[i][k * a_depth], row k of b starts at b_rows[k]: rows that lie
- * anywhere; where there are no such lists, a_row and b_row lie between them. */
+/* Element (i, k) of a is a_rows[i][k * a_depth], and row k of b starts at b_rows[k]. Without a_rows
+ * or b_rows, rows are a_row or b_row apart. */
 typedef struct rwi_tile_product {
     const rwi_word *a;
     const rwi_word *const *a_rows;
@@ -47,18 +47,18 @@ typedef struct rwi_tile_product {
     const float *b;
     const float *const *b_rows;
     int64_t b_row;
-    float *c; /* rows of b and c are padded to whole RWI_TILE_PAD */
+    float *c; /* rows of b and c are padded to a multiple of RWI_TILE_PAD */
     int64_t c_row;
-    float *c_rest;     /* as c: the product joins c, see rwi_sum_join(); NULL: c is overwritten */
-    const float *kept; /* what rows of c and c_rest are multiplied by before; NULL: by nothing */
+    float *c_rest;     /* as c: rwi_sum_join() adds the product to c; NULL: c is overwritten */
+    const float *kept; /* factors of the rows of c and c_rest before the addition; NULL: 1 */
     int64_t rows;
     int64_t columns;
     int64_t depth;
-    bool pairs; /* words are two bf16, whose products are summed up: rwi_tile_has_pairs() */
+    bool pairs; /* words are two bf16, whose products are summed; requires rwi_tile_has_pairs() */
 } rwi_tile_product;
 
-/* Whether the processor multiplies pairs of bf16. Asked for at run time, since x86-64-v4 does not
- * promise it. */
+/* Whether the processor multiplies pairs of bf16: checked at run time, since x86-64-v4 does not
+ * include it. */
 static inline bool rwi_tile_has_pairs(void) {
 #if defined(__AVX512F__)
     return __builtin_cpu_supports("avx512bf16");
@@ -70,7 +70,7 @@ static inline bool rwi_tile_has_pairs(void) {
 /* sum + a * b. */
 RWI_INLINE rwi_lanes rwi_tile_add(bool pairs, rwi_lanes sum, rwi_lanes a, rwi_lanes b) {
 #if defined(__AVX512F__)
-    if (pairs) { /* an intrinsic would need a compiler flag that promises the instruction */
+    if (pairs) { /* an intrinsic would require a compiler flag for the instruction */
         __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
         return sum;
     }
@@ -85,7 +85,7 @@ RWI_INLINE rwi_lanes *rwi_tile_lanes(const rwi_tile_product *t, float *c, int64_
     return (rwi_lanes *)(c + row * t->c_row + j + v * RWI_LANES);
 }
 
-/* As rwi_sum_join() does with one. */
+/* rwi_sum_join() for vectors. */
 RWI_INLINE void rwi_tile_store(const rwi_tile_product *t, int64_t row, int64_t j, int v,
                                rwi_lanes part) {
     rwi_lanes *c = rwi_tile_lanes(t, t->c, row, j, v);
@@ -102,7 +102,7 @@ RWI_INLINE void rwi_tile_store(const rwi_tile_product *t, int64_t row, int64_t j
     *rwi_tile_lanes(t, t->c_rest, row, j, v) = (rwi_lanes)bits;
 }
 
-/* A block of constant size; each of its sums runs over k in order. */
+/* A block of constant size; each sum is accumulated over k in order. */
 RWI_INLINE void rwi_tile_block(const rwi_tile_product *t, int rows, int vectors, int64_t i,
                                int64_t j) {
     rwi_lanes sum[RWI_TILE_ROWS][RWI_TILE_VECTORS];
@@ -123,7 +123,7 @@ RWI_INLINE void rwi_tile_block(const rwi_tile_product *t, int rows, int vectors,
         const float *b = (t->b_rows ? t->b_rows[k] : t->b + k * t->b_row) + j;
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
-            /* One pointer and constant distances, where there is no list, leave registers free. */
+            /* Without lists, one pointer and constant distances save registers. */
             const rwi_word *at = t->a_rows ? a[r] : first + r * t->a_row;
             rwi_lanes x = rwi_lanes_of(at[k * t->a_depth]);
 #pragma GCC unroll 8
@@ -147,9 +147,8 @@ RWI_INLINE void rwi_tile_rows(const rwi_tile_product *t, int rows, int64_t i) {
         rwi_tile_block(t, rows, 1, i, j);
 }
 
-/* c = a * b, or a * b joins c * kept. Which parts of the product there are is best known where this is
- * inlined.
- */
+/* c = a * b, or c = c * kept + a * b. Inlined, so that the branches on optional parts are resolved
+ * at compile time. */
 RWI_INLINE void rwi_tile_multiply(const rwi_tile_product *t) {
     int64_t i = 0;
     for (; i + RWI_TILE_ROWS <= t->rows; i += RWI_TILE_ROWS)

@@ -1,11 +1,12 @@
-/* 16 bytes from global to shared memory, for .hip files: past the registers and in the background
- * where the hardware can, else at once. */
+/* Copies of 16 bytes from global to shared memory, for .hip files: asynchronous and without
+ * registers where the hardware supports it, else synchronous. */
 #ifndef RWI_ASYNC_COPY_H
 #define RWI_ASYNC_COPY_H
 
 #include "shared/kernel.h"
 
-/* Zeros where `inside` is false, and `from` is not read then. Both lie on 16 bytes. */
+/* Zeros where `inside` is false; `from` is not read then. Both addresses are multiples of 16 bytes.
+ */
 __device__ static inline void rwi_async_copy_16(void *to, const void *from, bool inside) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     const uint32_t shared = (uint32_t)__cvta_generic_to_shared(to);
@@ -14,8 +15,7 @@ __device__ static inline void rwi_async_copy_16(void *to, const void *from, bool
                  "r"(bytes)
                  : "memory");
 #elif defined(__HIP_PLATFORM_AMD__) && defined(__HIP_DEVICE_COMPILE__)
-    /* The pointer may come from shared memory, so that the compiler does not know it to be global.
-     */
+    /* The pointer may come from shared memory; then the compiler does not know it to be global. */
     typedef uint32_t words __attribute__((ext_vector_type(4)));
     typedef const __attribute__((address_space(1))) words *global_words;
     words x = {0, 0, 0, 0};
@@ -27,7 +27,7 @@ __device__ static inline void rwi_async_copy_16(void *to, const void *from, bool
 #endif
 }
 
-/* Waits for this thread's copies; a barrier makes them visible to others. */
+/* Waits for this thread's copies; a barrier makes them visible to other threads. */
 __device__ static inline void rwi_async_wait() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_all;" ::: "memory");

@@ -6,8 +6,8 @@
 
 #include "shared/kernel.h"
 
-/* A function that is rarely called: apart from its callers, whose registers it does not count among,
- * where a call needs no memory of its own (AMD's takes scratch). */
+/* A rarely called function. It is not inlined where a call needs no stack memory (AMD's uses
+ * scratch), so that its registers do not add to those of its callers. */
 #if defined(__CUDA_ARCH__)
 #define RWI_RARE __noinline__
 #else

@@ -38,12 +38,12 @@
 /* Threads of a block, where a kernel has no reason for another number. */
 #define RWI_BLOCK 256
 
-/* What a block gets of dynamic shared memory without asking: on AMD's platform all there is,
- * on NVIDIA's 48 KiB with its static arrays. */
+/* The dynamic shared memory of a block without an attribute: all of it on AMD, on NVIDIA 48 KiB
+ * including static arrays. */
 #if defined(__HIP_PLATFORM_AMD__)
-#define RWI_UNASKED_SHARED_BYTES ((size_t)64 * 1024)
+#define RWI_DEFAULT_SHARED_BYTES ((size_t)64 * 1024)
 #else
-#define RWI_UNASKED_SHARED_BYTES ((size_t)32 * 1024)
+#define RWI_DEFAULT_SHARED_BYTES ((size_t)32 * 1024)
 #endif
 
 typedef struct rwi_launch_shape {
@@ -53,9 +53,9 @@ typedef struct rwi_launch_shape {
     size_t shared_bytes; /* of HIP_DYNAMIC_SHARED */
 } rwi_launch_shape;
 
-/* One block a row (a token, say): kernels return where rwi_block_row() is past the last. */
+/* One block per row (e.g. a token): kernels return where rwi_block_row() is past the last. */
 static inline rwi_launch_shape rwi_launch_rows(rwi_op op, int64_t rows, dim3 block) {
-    const int64_t most_blocks = 1 << 22; /* along x, so that x counts fewer than 2^32 threads */
+    const int64_t most_blocks = 1 << 22; /* along x, so that x has fewer than 2^32 threads */
     rwi_launch_shape shape = {op, dim3(1), block, 0};
     shape.grid.x = (uint32_t)rwi_min(rows, most_blocks);
     shape.grid.y = (uint32_t)rwi_ceil_div(rows, most_blocks);
@@ -66,7 +66,7 @@ __device__ inline int64_t rwi_block_row() {
     return (int64_t)blockIdx.y * gridDim.x + blockIdx.x;
 }
 
-/* Lines of blocks: along x the pieces of a line, so that nobody divides to find them. */
+/* One line a row of blocks; its pieces are along x, so that kernels need no division. */
 static inline rwi_launch_shape rwi_launch_lines(rwi_op op, int64_t lines, int64_t pieces,
                                                 dim3 block) {
     const int64_t layers = rwi_ceil_div(lines, 65535);
@@ -80,7 +80,7 @@ __device__ inline int64_t rwi_block_line() {
     return (int64_t)blockIdx.z * gridDim.y + blockIdx.y;
 }
 
-/* One thread an item: kernels return where rwi_item() is past the last. */
+/* One thread per item: kernels return where rwi_item() is past the last. */
 static inline rwi_launch_shape rwi_launch_items(rwi_op op, int64_t items) {
     return rwi_launch_rows(op, rwi_ceil_div(items, RWI_BLOCK), dim3(RWI_BLOCK));
 }
@@ -89,9 +89,9 @@ __device__ inline int64_t rwi_item() {
     return rwi_block_row() * RWI_BLOCK + threadIdx.x;
 }
 
-/* Launches kernel(params, sink) on the device's stream. Shapes past the limits of a grid (2^31 - 1
- * blocks along x, 65535 along y and z, 2^32 threads in all) are the runtime's error, not clipped.
- */
+/* Launches kernel(params, sink) on the device's stream. Shapes that exceed the limits of a grid
+ * (2^31 - 1 blocks along x, 65535 along y and z, 2^32 threads in all) are reported by the runtime;
+ * they are not clipped. */
 template <typename Params>
 static inline rw_status rwi_launch(rwi_device *device, const rwi_launch_shape &shape,
                                    void (*kernel)(Params, rwi_fault_sink), const Params &params) {
@@ -101,7 +101,7 @@ static inline rw_status rwi_launch(rwi_device *device, const rwi_launch_shape &s
     const rwi_device_scope scope(device);
     if (scope.status != RW_OK)
         return scope.status;
-    if (shape.shared_bytes > RWI_UNASKED_SHARED_BYTES) {
+    if (shape.shared_bytes > RWI_DEFAULT_SHARED_BYTES) {
         const rw_status status = rwi_hip_status(
             device,
             hipFuncSetAttribute((const void *)kernel, hipFuncAttributeMaxDynamicSharedMemorySize,

@@ -1,23 +1,27 @@
-/* Matrix hardware, for .hip files: one wave multiplies tiles that lie in shared memory.
+/* Matrix multiplication units, for .hip files: one wave multiplies tiles in shared memory.
  *
- * A unit is a struct like this, for a dtype D and M * 16 queries:
+ * A unit is a struct with these members, for a dtype D and M * 16 queries:
  *
- *   element                 how q, k and v lie in shared memory
- *   LANES                   of a wave
- *   QUERIES, KEYS           of a product of M * 16 queries x 16 keys (or 16 columns of v) a lane
- *                           holds so many queries and, of each, so many keys
+ *   element                 storage type of q, k and v in shared memory
+ *   LANES                   lanes of a wave
+ *   QUERIES, KEYS           each lane holds QUERIES queries and, for each of them, KEYS keys of a
+ *                           product of M * 16 queries by 16 keys (or 16 columns of v)
  *   product                 float x[QUERIES][KEYS]
- *   query(lane, q)          which query x[q][.] is, in [0, 16 M)
- *   key(lane, e)            which key x[.][e] is, in [0, 16)
- *   column<N>(lane, n, e)   which column of v out[n].x[.][e] is, of N products; four of them are 64
- *                           columns side by side
- *   scores<WIDTH>(s, q, k, pitch)       s[n] += q k^T, for the keys 16 n to 16 n + 15; rows of q
- * and k have WIDTH elements, start `pitch` elements apart, and on 16 bytes values(out, w, v, pitch,
- * scratch)   out[n] += w v, for the columns 16 n to 16 n + 15; w, rounded to D, has 16 keys a
- * product, v a row a key. `scratch` is the wave's own rwi_mma_scratch() floats of shared memory.
- * Every thread of the block calls reduce_max(x), reduce_sum(x)        over the lanes that hold the
- * same queries; they all get the same bits, and a maximum is that of the numbers, whatever NaN
- * there is
+ *   query(lane, q)          the query of x[q][.], in [0, 16 M)
+ *   key(lane, e)            the key of x[.][e], in [0, 16)
+ *   column<N>(lane, n, e)   the column of v of out[n].x[.][e], for N products; four of them are 64
+ *                           adjacent columns
+ *   scores<WIDTH>(s, q, k, pitch)
+ *                           s[n] += q k^T, for keys 16 n to 16 n + 15. Rows of q and k have WIDTH
+ *                           elements and start `pitch` elements apart, on multiples of 16 bytes
+ *   values(out, w, v, pitch, scratch)
+ *                           out[n] += w v, for columns 16 n to 16 n + 15. w, rounded to D, has 16
+ *                           keys per product; v has one row per key. `scratch`: rwi_mma_scratch()
+ *                           floats of shared memory for this wave alone. Every thread of the block
+ *                           must call it
+ *   reduce_max(x), reduce_sum(x)
+ *                           over the lanes that hold the same queries; all get the same bits. The
+ *                           maximum ignores NaN
  *
  * Sums are f32.
  */
@@ -54,7 +58,8 @@ template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_NATIVE> {
     typedef typename rwi_mma_of<D, M, UNIT>::type type;
 };
 
-/* Floats that a wave needs to pass the weights of `keys` keys, or scores, between its lanes. */
+/* Floats of scratch that a wave needs to exchange the weights, or scores, of `keys` keys between
+ * its lanes. */
 constexpr int rwi_mma_scratch(int m, int keys) {
     return keys * (16 * m + 4);
 }

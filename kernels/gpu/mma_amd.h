@@ -2,13 +2,13 @@
  *
  * One wave computes 16 * M queries by 16 keys, or by 16 columns of v, at a time. Both products are
  * computed transposed, scores^T = k q^T and out^T = v^T w^T, so that a lane's column is a query in
- * both, and the sums of the first are the factors of the second where they are: only gfx11, which
- * wants factors twice, moves them between lanes.
+ * both, and the results of the first product are the operands of the second without moving. Only
+ * gfx11, which requires operands duplicated in both halves of a wave, moves them between lanes.
  *
- * A product does not change where the rows of one factor and the columns of the other are taken in
- * another order: what matters is that both take the same.
+ * A product does not depend on the order of the summed index, provided that both operands use the
+ * same order.
  *
- * gfx90a takes subnormal f16 and bf16 for 0.
+ * gfx90a flushes subnormal f16 and bf16 to 0.
  *
  * Layouts: AMD's matrix instruction calculator (github.com/ROCm/amd_matrix_instruction_calculator).
  */
@@ -19,7 +19,7 @@
 #include "gpu/registers.h"
 #include "shared/dtype.h"
 
-/* ---- what the instructions take ---- */
+/* ---- operand types ---- */
 
 #if defined(__HIP__)
 template <typename T, int N> using rwi_registers = T __attribute__((ext_vector_type(N)));
@@ -35,7 +35,7 @@ template <typename T, int N> struct rwi_registers {
 };
 #endif
 
-/* Instructions for f16 take halves, and the emulator's bits. */
+/* Instructions for f16 take __half vectors; the emulator takes their bits. */
 #if defined(__HIP_PLATFORM_EMULATED__)
 template <int N>
 __device__ static inline rwi_registers<short, N> rwi_as_halves(rwi_registers<short, N> bits) {
@@ -48,7 +48,7 @@ __device__ static inline rwi_registers<_Float16, N> rwi_as_halves(rwi_registers<
 }
 #endif
 
-/* Where a GPU, or the host, lacks the instruction: its kernels are compiled, but never launched. */
+/* For GPUs without the instruction, and for the host: kernels are compiled but never launched. */
 template <typename Factor, typename Sum>
 __device__ static inline Sum rwi_no_matrix_unit(const Factor &, const Factor &, const Sum &c) {
 #if defined(__HIP_DEVICE_COMPILE__) && __HIP_DEVICE_COMPILE__
@@ -67,12 +67,12 @@ template <rw_dtype D> __device__ static inline uint16_t rwi_to_bits(float x) {
 /* ---- instructions: d = a b + c, of 16 x 16 each ----
  *
  * A lane holds elements of row lane % 16 of a, of column lane % 16 of b and of d.
- *   share(lane)   which of the shares of that row, and of b's column, it holds
- *   rest()        where loads are not moved across
- *   joining(x)    what a tile adds to the sum, computed at once where registers are few
- *   key(lane, e)  the row of d that its element e is
- *   order(i)      the key that its element i is in the second product, from the first of its share
- *   weights       the second product's b from the first one's d
+ *   share(lane)   index of the share of that row, and of b's column, that the lane holds
+ *   rest()        a barrier that the compiler does not move loads across
+ *   joining(x)    x, to be added to a sum; computed at this point where registers are few
+ *   key(lane, e)  the row of d of element e
+ *   order(i)      the key of element i in the second product, relative to the lane's first key
+ *   weights       converts d of the first product to b of the second
  */
 
 template <rw_dtype D> struct rwi_mfma_unit {
@@ -113,8 +113,8 @@ template <rw_dtype D> struct rwi_mfma_unit {
     }
 };
 
-/* Of d, lanes 0 to 15 hold the even rows, lanes 16 to 31 the odd ones; a and b are whole in both.
- */
+/* d: lanes 0 to 15 hold the even rows, lanes 16 to 31 the odd ones; both halves hold all of a and
+ * b. */
 template <rw_dtype D> struct rwi_wmma_unit {
     static constexpr int LANES = 32;
     typedef rwi_registers<short, 16> factor;
@@ -123,7 +123,8 @@ template <rw_dtype D> struct rwi_wmma_unit {
     __device__ static inline int share(int) {
         return 0;
     }
-    /* Keeps loads where they are: factors of 8 registers, fetched ahead, would fill them all. */
+    /* Prevents loads from being moved ahead: prefetched operands of 8 registers would use all
+     * registers. */
     __device__ static inline void rest() {
 #if defined(__HIP_DEVICE_COMPILE__) && defined(RWI_HAS_WMMA)
         asm volatile("" ::: "memory");
@@ -208,11 +209,11 @@ template <rw_dtype D> struct rwi_wmma12_unit {
 /* ---- attention's two products ---- */
 
 template <typename Unit, int M> struct rwi_mma_amd {
-    typedef uint16_t element; /* how q, k and v lie in shared memory */
+    typedef uint16_t element; /* storage type of q, k and v in shared memory */
     static constexpr int LANES = Unit::LANES;
-    static constexpr int QUERIES = M; /* that a lane holds, of 16 M */
+    static constexpr int QUERIES = M; /* queries of a lane, of 16 M */
     static constexpr int KEYS = (int)(sizeof(typename Unit::sum) / sizeof(float)); /* of 16 */
-    static constexpr int SCRATCH = 0; /* floats of shared memory that a wave needs for itself */
+    static constexpr int SCRATCH = 0; /* floats of shared memory for each wave */
 
     struct product {
         float x[QUERIES][KEYS];
@@ -228,7 +229,8 @@ template <typename Unit, int M> struct rwi_mma_amd {
         return Unit::key(lane, e);
     }
 
-    /* s[n] += q k^T: q has 16 M rows, k has 16 N, of WIDTH elements, `pitch` apart, on 16 bytes. */
+    /* s[n] += q k^T: q has 16 M rows and k 16 N rows of WIDTH elements, `pitch` elements apart, on
+     * multiples of 16 bytes. */
     template <int WIDTH, int N>
     __device__ static __forceinline__ void scores(product (&s)[N], const element *q,
                                                   const element *k, int pitch) {
@@ -243,26 +245,26 @@ template <typename Unit, int M> struct rwi_mma_amd {
             add_columns<1>(s, q + WIDTH - 16, k + WIDTH - 16, pitch);
     }
 
-    /* The column of v, 0 .. 16 N - 1, of out[c].x[.][e]: a lane's lie next to each other. */
+    /* The column of v, 0 .. 16 N - 1, of out[c].x[.][e]; the columns of a lane are adjacent. */
     template <int N> __device__ static inline int column(int lane, int c, int e) {
         constexpr int NEXT = next_columns<N>;
         return c / NEXT * NEXT * 16 + Unit::key(lane, e) * NEXT + c % NEXT;
     }
 
-    /* out += w v: w is 16 M x 16 NK, rounded to v's dtype, v has 16 NK rows, keys, of 16 N
-     * columns, `pitch` elements apart, on 16 bytes. Sums up a tile by itself before it joins the
-     * others. */
+    /* out += w v: w is 16 M x 16 NK, rounded to v's dtype; v has 16 NK rows (keys) of 16 N columns,
+     * `pitch` elements apart, on multiples of 16 bytes. Each tile is summed separately and then
+     * added. */
     template <int NK, int N>
     __device__ static __forceinline__ void values(product (&out)[N], const product (&w)[NK],
                                                   const element *v, int pitch, float *) {
-        /* Products of weights that are kept at a time: gfx11's take 8 registers each. */
+        /* Products whose weights are kept at a time: on gfx11 each takes 8 registers. */
         constexpr int STEPS = DEPTH > 8 && NK % 2 == 0 ? 2 : NK;
 #pragma unroll
         for (int first = 0; first < NK; first += STEPS)
             add_values<STEPS>(out, w + first, v + first * 16 * pitch, pitch);
     }
 
-    /* Over the lanes that hold the same queries; every lane gets the same bits. NaN is ignored. */
+    /* Over the lanes that hold the same queries; all get the same bits. The maximum ignores NaN. */
     __device__ static __forceinline__ float reduce_max(float x) {
 #pragma unroll
         for (int distance = 16; distance < LANES; distance *= 2)
@@ -281,7 +283,7 @@ template <typename Unit, int M> struct rwi_mma_amd {
     typedef typename Unit::factor factor;
     static constexpr int DEPTH = (int)(sizeof(factor) / sizeof(element)); /* elements of a lane */
 
-    /* Columns of v that a lane reads at once, one for each of as many products. */
+    /* Adjacent columns of v that a lane reads at once, one for each of as many products. */
     template <int N> static constexpr int next_columns = N % 4 == 0 ? 4 : N % 2 == 0 ? 2 : 1;
 
     __device__ static __forceinline__ void add(const factor &a, const factor &b, float (&x)[KEYS]) {
@@ -295,7 +297,7 @@ template <typename Unit, int M> struct rwi_mma_amd {
             x[e] = c[e];
     }
 
-    /* A tile of values by itself, which then joins the others. */
+    /* Sums a tile of values separately, then adds it to the output. */
     template <int NK, int N>
     __device__ static __forceinline__ void add_values(product (&out)[N], const product *w,
                                                       const element *v, int pitch) {
@@ -339,7 +341,7 @@ template <typename Unit, int M> struct rwi_mma_amd {
         }
     }
 
-    /* This lane's elements of a row for TOGETHER products, which lie next to each other. */
+    /* This lane's adjacent elements of a row, for TOGETHER products. */
     template <int TOGETHER> struct factors {
         static constexpr int CHUNK = TOGETHER * DEPTH < 8 ? TOGETHER * DEPTH : 8;
         static constexpr int CHUNKS = TOGETHER * DEPTH / CHUNK;
@@ -385,10 +387,10 @@ template <typename Unit, int M> struct rwi_mma_amd {
     }
 };
 
-/* Waves of 64. */
+/* Waves of 64 lanes. */
 template <rw_dtype D, int M> struct rwi_mma_mfma : rwi_mma_amd<rwi_mfma_unit<D>, M> {};
 
-/* Waves of 32: gfx11, and gfx12. */
+/* Waves of 32 lanes: gfx11 and gfx12. */
 template <rw_dtype D, int M> struct rwi_mma_wmma : rwi_mma_amd<rwi_wmma_unit<D>, M> {};
 template <rw_dtype D, int M> struct rwi_mma_wmma12 : rwi_mma_amd<rwi_wmma12_unit<D>, M> {};
 

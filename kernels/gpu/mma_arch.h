@@ -1,13 +1,14 @@
-/* The matrix unit of each architecture: the one place that names them, for mma.h and the units. An
- * architecture that is not named here does not compile, rather than multiply 16 bits without the unit
- * that it has. */
+/* The matrix unit of each architecture, for mma.h and the units; only this file names
+ * architectures. An architecture that is not listed here is a compile error, so that it is not
+ * built without its matrix unit by mistake. */
 #ifndef RWI_MMA_ARCH_H
 #define RWI_MMA_ARCH_H
 
-/* NATIVE: what the architecture has that a kernel is compiled for. The emulator has them all. */
+/* NATIVE: the instructions of the architecture that a kernel is compiled for. The emulator supports
+ * all units. */
 enum rwi_mma_unit {
     RWI_MMA_NATIVE,
-    RWI_MMA_FMA_32, /* none: multiply and add, in waves of 32 or 64 */
+    RWI_MMA_FMA_32, /* no matrix unit: multiply and add, in waves of 32 or 64 */
     RWI_MMA_FMA_64,
     RWI_MMA_MFMA,
     RWI_MMA_WMMA,
@@ -15,7 +16,7 @@ enum rwi_mma_unit {
     RWI_MMA_SYNC
 };
 
-/* RWI_HAS_...: instructions that there are. RWI_MMA_NATIVE_HALF: the unit for f16 and bf16. */
+/* RWI_HAS_...: available instructions. RWI_MMA_NATIVE_HALF: the unit for f16 and bf16. */
 #if defined(__HIP_PLATFORM_EMULATED__)
 #define RWI_HAS_MFMA
 #define RWI_HAS_WMMA
@@ -48,7 +49,7 @@ enum rwi_mma_unit {
 #elif defined(__HIP_DEVICE_COMPILE__) && __HIP_DEVICE_COMPILE__
 #error "which matrix unit this architecture has is not known: name it in kernels/gpu/mma_arch.h"
 #else
-#define RWI_MMA_NATIVE_HALF RWI_MMA_FMA_32 /* the host's half of a compilation */
+#define RWI_MMA_NATIVE_HALF RWI_MMA_FMA_32 /* the host pass of a compilation */
 #endif
 
 /* f32. */

@@ -1,22 +1,23 @@
-/* Plain multiply and add, for f32 everywhere and for every dtype without matrix hardware: a unit of
- * mma.h.
+/* Multiply and add without a matrix unit, for f32 everywhere and for every dtype where there is no
+ * matrix unit: a unit of mma.h.
  *
- * The lanes of a wave are 4 x LANES / 4: lane l holds the queries 4 * q + l / (LANES / 4) and the
- * keys or columns e * LANES / 4 + l % (LANES / 4), so that lanes side by side read rows side by
- * side, which lie in different banks. */
+ * The lanes of a wave form a grid of 4 x LANES / 4: lane l holds the queries 4 * q + l / (LANES /
+ * 4) and the keys or columns e * LANES / 4 + l % (LANES / 4), so that adjacent lanes read adjacent
+ * rows, which are in different banks.
+ */
 #ifndef RWI_MMA_FMA_H
 #define RWI_MMA_FMA_H
 
 #include "gpu/registers.h"
 
-/* How a dtype lies in shared memory. */
+/* Storage type of a dtype in shared memory. */
 template <rw_dtype D> struct rwi_fma_element { typedef uint16_t type; };
 template <> struct rwi_fma_element<RW_F32> { typedef float type; };
 
 template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
     typedef typename rwi_fma_element<D>::type element;
     static constexpr int LANES = WAVE;
-    static constexpr int ACROSS = LANES / 4; /* lanes side by side along keys */
+    static constexpr int ACROSS = LANES / 4; /* adjacent lanes along keys */
     static constexpr int QUERIES = 4 * M;
     static constexpr int KEYS = 16 / ACROSS;
     static constexpr int STEP = 4; /* columns of q and k at a time */
@@ -75,10 +76,10 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
         }
     }
 
-    /* Weights pass through shared memory, those of a lane's queries side by side. */
+    /* Exchanges weights through shared memory; those of a lane's queries are adjacent. */
     template <int NK> __device__ static inline void share(const product (&w)[NK], float *scratch) {
         const int lane = (int)__lane_id(), at = lane / ACROSS * QUERIES;
-        __syncthreads(); /* the scores there were read */
+        __syncthreads(); /* the previous scores were read */
 #pragma unroll
         for (int n = 0; n < NK; n++)
 #pragma unroll
@@ -90,7 +91,7 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
         __syncthreads();
     }
 
-    /* Sums up a tile by itself before it joins the others, some columns at a time. */
+    /* Sums a tile separately, some columns at a time, then adds it to the output. */
     template <int NK, int N>
     __device__ static inline void values(product (&out)[N], const product (&w)[NK],
                                          const element *v, int pitch, float *scratch) {

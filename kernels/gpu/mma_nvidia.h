@@ -1,15 +1,16 @@
-/* NVIDIA's matrix instruction mma.sync, from Ampere on: a unit of mma.h.
+/* NVIDIA's matrix instruction mma.sync, for Ampere and later: a unit of mma.h.
  *
- * Lane l holds of a product of 16 x 16 the rows l / 4 and l / 4 + 8, and of each the columns
- * 2 * (l % 4) + {0, 1} and those + 8; that is also how the first factor of the next product lies,
- * so that weights need not move. */
+ * Of a product of 16 x 16, lane l holds rows l / 4 and l / 4 + 8, and of each the columns 2 * (l %
+ * 4) + {0, 1} and those + 8. The first operand of the next product has the same layout, so that
+ * weights need not move.
+ */
 #ifndef RWI_MMA_NVIDIA_H
 #define RWI_MMA_NVIDIA_H
 
 #include "gpu/mma_arch.h"
 #include "gpu/vectors.h"
 
-/* Four matrices of 8 x 8; lane l brings the address of row l % 8 of matrix l / 8. */
+/* Loads four matrices of 8 x 8; lane l provides the address of row l % 8 of matrix l / 8. */
 __device__ static inline void rwi_ldmatrix(uint32_t (&r)[4], const uint16_t *row) {
 #if defined(__CUDA_ARCH__) && defined(RWI_HAS_MMA_SYNC)
     const uint32_t shared = (uint32_t)__cvta_generic_to_shared(row);
@@ -24,7 +25,7 @@ __device__ static inline void rwi_ldmatrix(uint32_t (&r)[4], const uint16_t *row
 #endif
 }
 
-/* The same, each matrix transposed. */
+/* The same, with each matrix transposed. */
 __device__ static inline void rwi_ldmatrix_transposed(uint32_t (&r)[4], const uint16_t *row) {
 #if defined(__CUDA_ARCH__) && defined(RWI_HAS_MMA_SYNC)
     const uint32_t shared = (uint32_t)__cvta_generic_to_shared(row);
@@ -125,7 +126,7 @@ template <rw_dtype D, int M> struct rwi_mma_sync {
         }
     }
 
-    /* Sums up a tile by itself before it joins the others. */
+    /* Sums a tile separately, then adds it to the output. */
     template <int NK, int N>
     __device__ static inline void values(product (&out)[N], const product (&w)[NK],
                                          const element *v, int pitch, float *) {

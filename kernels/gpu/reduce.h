@@ -1,14 +1,16 @@
 /* Reductions over the threads of a row, for .hip files.
  *
- * A row has blockDim.x threads, a power of 2; a block has blockDim.y rows. Waves of 32 or 64 lanes,
- * none of them in lockstep: lanes of a wave meet in shuffles, waves of a row in shared memory.
- * Every thread of the block calls, and every thread of a row gets the same bits. */
+ * A row has blockDim.x threads, a power of 2; a block has blockDim.y rows. Waves have 32 or 64
+ * lanes and need not run in lockstep: lanes of a wave exchange values by shuffles, waves of a row
+ * through shared memory. Every thread of the block must call; all threads of a row get the same
+ * bits.
+ */
 #ifndef RWI_REDUCE_H
 #define RWI_REDUCE_H
 
 #include "shared/kernel.h"
 
-/* Waves in the largest block there is. */
+/* Waves in the largest block. */
 #define RWI_MAX_WAVES 32
 
 struct rwi_reduce_max {
@@ -23,7 +25,7 @@ struct rwi_reduce_sum {
     }
 };
 
-/* `waves` is shared memory of this reduction alone. */
+/* `waves`: shared memory for this reduction only. */
 template <typename Reduce>
 __device__ static inline float rwi_reduce_row(float value, float (&waves)[RWI_MAX_WAVES],
                                               Reduce reduce) {

@@ -1,11 +1,11 @@
-/* Where compilers compute a value. */
+/* Control of the place where a compiler computes a value. */
 #ifndef RWI_REGISTERS_H
 #define RWI_REGISTERS_H
 
 #include "shared/kernel.h"
 
-/* x, computed where this stands: compilers neither put it off, nor compute what follows from it ahead
- * of a loop around it, in registers that are needed meanwhile. */
+/* Returns x, computed at this point: the compiler neither delays the computation nor moves
+ * dependent ones ahead of a surrounding loop, where they would occupy registers. */
 __device__ inline float rwi_computed_here(float x) {
 #if defined(__HIP_DEVICE_COMPILE__) && __HIP_DEVICE_COMPILE__
     asm volatile("" : "+v"(x));

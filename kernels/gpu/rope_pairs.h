@@ -1,4 +1,4 @@
-/* Pairs of one head, on a GPU: what rope.hip and kv.hip share. */
+/* Pairs of one head, on a GPU; shared by rope.hip and kv.hip. */
 #ifndef RWI_ROPE_PAIRS_H
 #define RWI_ROPE_PAIRS_H
 
@@ -49,9 +49,9 @@ __device__ static inline void rwi_rope_rotate_pairs(float (&x1)[PAIRS], float (&
         rope_rotate(&x1[n], &x2[n], turns[n]);
 }
 
-/* Whether the windows of all heads can be read in vectors. */
+/* Whether the rotary windows of all heads can be read in vectors. */
 static inline bool rwi_rope_window_has_vectors(const rw_rope_params &p, rwi_rows rows) {
-    /* Lengths of vectors are powers of two: both are multiples where their bits together are. */
+    /* Vector lengths are powers of two: both values are multiples if their bitwise OR is. */
     rows.columns = p.start | (p.interleaved ? 2 * p.num_frequencies : p.num_frequencies);
     return rwi_rows_are_vectors(p.dtype, rows);
 }

@@ -4,8 +4,8 @@
 
 #include "shared/rows.h"
 
-/* Where a row starts in N tensors. A GPU feels products of 64 bits: where the rows have one axis,
- * as they mostly do, there is one for each tensor. */
+/* The start of a row in N tensors. 64-bit products are slow on a GPU: with a single row axis, the
+ * common case, there is one product for each tensor. */
 template <int N>
 __device__ inline void rwi_row_offsets(const rwi_row_axes &axes, int64_t row,
                                        const int64_t *const (&strides)[N], int64_t (&offsets)[N]) {

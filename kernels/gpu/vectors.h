@@ -1,4 +1,4 @@
-/* Accesses of 16 bytes, and the conversion of what they move. */
+/* Accesses of 16 bytes, and conversions of their elements. */
 #ifndef RWI_VECTORS_H
 #define RWI_VECTORS_H
 
@@ -7,9 +7,9 @@
 /* Elements in 16 bytes. */
 template <rw_dtype D> inline constexpr int rwi_vector_length = D == RW_F32 ? 4 : 8;
 
-/* Whether rows that start at `data`, `num_strides` strides apart (in elements), can be read in
- * vectors: every row starts on 16 bytes and holds a whole number of vectors. An absent tensor can.
- */
+/* Whether rows that start at `data`, with num_strides strides (in elements), can be read in
+ * vectors: every row starts on a multiple of 16 bytes and holds a whole number of vectors. True for
+ * an absent tensor. */
 typedef struct rwi_rows {
     const void *data;
     const int64_t *stride;
@@ -27,19 +27,19 @@ static inline bool rwi_rows_are_vectors(rw_dtype dtype, const rwi_rows &rows) {
     return true;
 }
 
-/* How a float dtype lies in memory. */
+/* The storage type of a float dtype. */
 template <rw_dtype D> struct rwi_storage { typedef uint16_t type; };
 template <> struct rwi_storage<RW_F32> { typedef float type; };
 
-/* VEC elements as they lie in memory: four words where VEC is rwi_vector_length<D>, else one by one.
- */
+/* VEC elements as stored in memory: four words where VEC is rwi_vector_length<D>, else single
+ * elements. */
 template <rw_dtype D, int VEC, bool WHOLE = VEC == rwi_vector_length<D>> struct rwi_packed {
     typename rwi_storage<D>::type elements[VEC];
 };
 template <rw_dtype D, int VEC> struct rwi_packed<D, VEC, true> { uint32_t words[4]; };
 
-/* Elements i .. i + VEC - 1 of an array of D. Whole vectors lie on 16 bytes; one access moves them.
- */
+/* Elements i .. i + VEC - 1 of an array of D. Whole vectors start on multiples of 16 bytes and are
+ * moved by one access. */
 template <rw_dtype D, int VEC>
 __device__ inline void rwi_load_packed(const void *data, int64_t i, rwi_packed<D, VEC> &packed) {
     if constexpr (VEC != rwi_vector_length<D>) {
@@ -62,10 +62,11 @@ __device__ inline void rwi_store_packed(void *data, int64_t i, const rwi_packed<
     }
 }
 
-/* Two halves of a word, the first in its low half.
+/* Packs two 16-bit elements into a word, the first in its low half.
  *
- * Halves are put together and taken apart by shifts of whole words: clang-19 makes vectors of 16-bit
- * shifts, v_pk_lshrrev_b16, and then uses halves of them that hold something else. */
+ * Halves are packed and unpacked by shifts of whole words: clang-19 vectorizes 16-bit shifts
+ * (v_pk_lshrrev_b16) and then uses halves of the result that hold other data.
+ */
 template <rw_dtype D> __device__ inline uint32_t rwi_pack_halves(float low, float high) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     uint32_t packed;

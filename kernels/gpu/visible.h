@@ -1,4 +1,4 @@
-/* The predicate for the keys of a vector, for .hip files. */
+/* The visibility predicate for the keys of a vector, for .hip files. */
 #ifndef RWI_VISIBLE_H
 #define RWI_VISIBLE_H
 
@@ -12,14 +12,14 @@ template <int VEC> __device__ static inline bool rwi_span_covers(rwi_span span, 
     return j >= span.begin && j <= span.end - VEC;
 }
 
-/* Whether it holds none of them. */
+/* Whether a span holds none of the keys j .. j + VEC - 1. */
 template <int VEC> __device__ static inline bool rwi_span_misses(rwi_span span, int32_t j) {
     return j >= span.end || j <= span.begin - VEC;
 }
 
-/* Bit n: key j + n is visible. Most vectors lie wholly within a span or without; keys of the
- * others are looked at one after another, since side by side their branches would take more scalar
- * registers than there are. */
+/* Bit n: key j + n is visible. Most vectors are wholly inside or outside a span. Keys of other
+ * vectors are tested one after another: interleaved branches would use too many scalar registers.
+ */
 template <int VEC, bool CELLS>
 __device__ static inline unsigned rwi_find_visible(const rwi_pattern &pattern,
                                                    const rwi_pattern_row &row, int32_t j) {

@@ -1,13 +1,13 @@
 /* Cosines and sines at any position, from a table of two levels.
  *
- * The position p = coarse * 2^shift + fine; each level holds (cos, sin) of its part times every
- * frequency, built in f64 and rounded to f32, and the angles add:
+ * The position is p = coarse * 2^shift + fine. Each level holds (cos, sin) of its part times every
+ * frequency, computed in f64 and rounded to f32; the angles are added:
  *
  *   cos(a + b) = cos a * cos b - sin a * sin b
  *   sin(a + b) = sin a * cos b + cos a * sin b
  *
- * An entry is off by at most 2^-25. The sum of two products of such entries and its three roundings
- * are off by at most (2 * sqrt 2 + 3) * 2^-25 < 2^-22, at any position.
+ * An entry has an error of at most 2^-25. The sum of two products of such entries, with its three
+ * roundings, has an error of at most (2 * sqrt 2 + 3) * 2^-25 < 2^-22, at any position.
  */
 #ifndef RWI_ANGLE_H
 #define RWI_ANGLE_H
@@ -43,7 +43,7 @@ RWI_INLINE const float *rwi_angles_coarse_row(const rwi_angles *angles, int64_t 
     return angles->rows + (((int64_t)1 << angles->shift) + (position >> angles->shift)) * 2 * n;
 }
 
-/* (cos, sin) of position * frequency number i of n. */
+/* (cos, sin) of position * frequency i, of n frequencies. */
 RWI_INLINE rwi_cos_sin rwi_angle_at(const rwi_angles *angles, int64_t position, int64_t i,
                                     int64_t n) {
     const float *coarse = rwi_angles_coarse_row(angles, position, n) + i;

@@ -1,4 +1,4 @@
-/* Documents packed in one row, as cu_seqlens [batch, documents + 1] bounds them. */
+/* Documents packed in one row, with boundaries cu_seqlens [batch, documents + 1]. */
 #ifndef RWI_DOCUMENT_H
 #define RWI_DOCUMENT_H
 
@@ -14,9 +14,9 @@ typedef struct rwi_document {
     int64_t end;
 } rwi_document;
 
-/* The last document of row b that begins at or before `at`, by halving. Where cu_seqlens decreases
- * somewhere, the document found may not hold `at`, and then, as where none holds it, this is false
- * and *bad the bound that is missed. */
+/* Finds the last document of row b that starts at or before `at`, by binary search. False where no
+ * document holds `at`, which can also happen where cu_seqlens decreases; *bad receives the boundary
+ * that `at` is outside of. */
 RWI_INLINE bool rwi_document_find(const rwi_documents *documents, int64_t b, int64_t at,
                                   rwi_document *found, rwi_bad_id *bad) {
     int64_t low = 0, high = documents->count; /* cu_seqlens[low] <= at < cu_seqlens[high] */

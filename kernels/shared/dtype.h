@@ -1,8 +1,8 @@
-/* One place to add a dtype: a case in each switch here. There is no default:, so that the compiler
- * names the switches that miss one.
+/* The dtypes: to add one, add a case to each switch here. There is no default:, so that the
+ * compiler lists the switches that lack one.
  *
  * The dtype is a constant where these are called (a template argument in HIP, a literal in C), so
- * every switch folds away.
+ * every switch is resolved at compile time.
  */
 #ifndef RWI_DTYPE_H
 #define RWI_DTYPE_H
@@ -27,7 +27,7 @@ RWI_INLINE float rwi_bf16_to_f32(uint16_t bits) {
 
 /* Round to nearest even; a NaN stays a (quiet) NaN. */
 RWI_INLINE uint16_t rwi_f32_to_bf16(float value) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800 /* one instruction rather than six */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800 /* one instruction instead of six */
     uint16_t narrow;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(narrow) : "f"(value));
     return narrow;
@@ -41,7 +41,7 @@ RWI_INLINE uint16_t rwi_f32_to_bf16(float value) {
 
 /* The nearest bf16, as f32. */
 RWI_INLINE float rwi_round_to_bf16(float value) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800 /* where a pair is rounded eight times as fast */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800 /* rounding pairs is eight times as fast */
     uint32_t pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(value), "f"(0.0f));
     return rwi_f32_from_bits(pair);
@@ -50,7 +50,7 @@ RWI_INLINE float rwi_round_to_bf16(float value) {
 #endif
 }
 
-/* C and HIP's own compiler (__HIP__) have a type for f16, other compilers of HIP its functions. */
+/* C and HIP's own compiler (__HIP__) have an f16 type; other compilers use HIP's functions. */
 #if defined(__cplusplus) && !defined(__HIP__)
 RWI_INLINE float rwi_f16_to_f32(uint16_t bits) {
     return __half2float(__ushort_as_half(bits));
@@ -68,8 +68,8 @@ RWI_INLINE float rwi_f16_to_f32(uint16_t bits) {
 
 RWI_INLINE uint16_t rwi_f32_to_f16(float value) {
 #if defined(__HIP_DEVICE_COMPILE__) && __HIP_DEVICE_COMPILE__
-    /* Up to version 22 clang makes of a product that is rounded to f16 v_fma_mixlo_f16(a, b, +0),
-     * which turns -0 into +0. It does not where it cannot see that `value` is a product. */
+    /* Up to version 22 clang compiles a product that is rounded to f16 to v_fma_mixlo_f16(a, b,
+     * +0), which changes -0 to +0. The asm hides from it that `value` is a product. */
     __asm__("" : "+v"(value));
 #endif
     _Float16 half = (_Float16)value;
@@ -144,7 +144,7 @@ RWI_INLINE void rwi_store(rw_dtype dtype, void *data, int64_t i, float value) {
     }
 }
 
-/* The number of the dtype that is nearest to `value`. */
+/* The value of the dtype nearest to `value`. */
 RWI_INLINE float rwi_round_to(rw_dtype dtype, float value) {
     switch (dtype) {
     case RW_F16:

@@ -1,5 +1,5 @@
-/* exp and quick divisions for kernels: on a GPU its own, on the CPU one that compilers vectorize.
- */
+/* exp and fast divisions for kernels: the GPU's own on a GPU, one that compilers vectorize on the
+ * CPU. */
 #ifndef RWI_EXPONENTIAL_H
 #define RWI_EXPONENTIAL_H
 
@@ -11,7 +11,7 @@ RWI_INLINE float rwi_exp(float x) {
     return expf(x);
 }
 
-/* 2^x within 2 units in the last place, where what is below 2^-126 may be 0. */
+/* 2^x within 2 ulp; results below 2^-126 may be 0. */
 RWI_INLINE float rwi_exp2_fast(float x) {
 #if defined(__CUDA_ARCH__)
     float power;
@@ -22,7 +22,7 @@ RWI_INLINE float rwi_exp2_fast(float x) {
 #endif
 }
 
-/* Within 2 units in the last place, for b from 2^-126 to 2^126. */
+/* Within 2 ulp, for b from 2^-126 to 2^126. */
 RWI_INLINE float rwi_divide_fast(float a, float b) {
 #if defined(__CUDA_ARCH__)
     float reciprocal;
@@ -49,10 +49,10 @@ typedef struct rwi_exp_parts {
 } rwi_exp_parts;
 
 RWI_INLINE rwi_exp_parts rwi_exp_split(float x) {
-    const float round = 0x1.8p23f; /* adding it leaves the rounded number in the lowest bits */
+    const float round = 0x1.8p23f; /* adding it rounds to an integer in the lowest bits */
     float shifted = x * 0x1.715476p+0f + round;
     float k = shifted - round;
-    float r = x - k * 0x1.62e4p-1f; /* exact: few bits each */
+    float r = x - k * 0x1.62e4p-1f; /* exact: the constant has few bits */
     r -= k * 0x1.7f7d1cp-20f;
     float p = 0x1.6d110ap-10f;
     p = p * r + 0x1.120b6ep-7f;
@@ -65,18 +65,19 @@ RWI_INLINE rwi_exp_parts rwi_exp_split(float x) {
     return parts;
 }
 
-/* Within 1.3 units in the last place. 2^k comes in two factors, so that results become subnormal, 0
- * and Inf where they should. */
+/* Within 1.3 ulp. 2^k is applied as two factors, so that results become subnormal, 0 and Inf
+ * correctly. */
 RWI_INLINE float rwi_exp(float x) {
-    float clamped = x < -170.0f ? -170.0f : x > 170.0f ? 170.0f : x; /* NaN stays */
+    float clamped = x < -170.0f ? -170.0f : x > 170.0f ? 170.0f : x; /* NaN is kept */
     rwi_exp_parts parts = rwi_exp_split(clamped);
     int32_t half = parts.whole >> 1;
     return parts.fraction * rwi_power_of_two(half) * rwi_power_of_two(parts.whole - half);
 }
 
-/* For x up to 88, as exact and a little faster: what is below 2^-125 comes out as about that. */
+/* For x up to 88, with the same accuracy and slightly faster: results below 2^-125 become about
+ * 2^-125. */
 RWI_INLINE float rwi_exp_small(float x) {
-    rwi_exp_parts parts = rwi_exp_split(x < -87.0f ? -87.0f : x); /* NaN stays */
+    rwi_exp_parts parts = rwi_exp_split(x < -87.0f ? -87.0f : x); /* NaN is kept */
     return parts.fraction * rwi_power_of_two(parts.whole);
 }
 

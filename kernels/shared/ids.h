@@ -24,7 +24,7 @@ RWI_INLINE bool rwi_ids_fit(const rwi_ids *ids, int64_t id) {
     return ids->is_i64 || (id >= INT32_MIN && id <= INT32_MAX);
 }
 
-/* False, and nothing written, where the id does not fit. */
+/* Returns false and writes nothing where the id does not fit the dtype. */
 RWI_INLINE bool rwi_ids_store(const rwi_ids *ids, int64_t i, int64_t j, int64_t k, int64_t id) {
     int64_t at = rwi_ids_index(ids, i, j, k);
     void *data = rwi_global(ids->data);
@@ -38,15 +38,15 @@ RWI_INLINE bool rwi_ids_store(const rwi_ids *ids, int64_t i, int64_t j, int64_t 
     return true;
 }
 
-/* Which id a token has. */
+/* The ids of tokens. */
 typedef struct rwi_token_ids {
     rwi_ids positions; /* [axes, batch, seq]; absent: s */
     rwi_ids offsets;   /* [batch] along axis 0; absent: 0 */
     int64_t offset;
 } rwi_token_ids;
 
-/* The id of token (b, s) along an axis; sums wrap rather than trap, and a wrapped id is out of any
- * table's range or, by 2^64, right again. */
+/* The id of token (b, s) along an axis. Sums wrap without a trap; a wrapped id is out of range of
+ * every table, or correct modulo 2^64. */
 RWI_INLINE int64_t rwi_token_id(const rwi_token_ids *ids, int64_t axis, int64_t b, int64_t s) {
     uint64_t id = (uint64_t)ids->offset;
     id += ids->positions.data ? (uint64_t)rwi_ids_load(&ids->positions, axis, b, s) : (uint64_t)s;

@@ -1,6 +1,6 @@
-/* What C and HIP kernels share: function qualifiers, work sizes, faults.
+/* Common to C and HIP kernels: function qualifiers, work sizes, faults.
  *
- * Headers in this folder are read by C11 and by HIP C++; their functions are formulas that run on
+ * Headers in this folder compile as C11 and as HIP C++; their functions are formulas that run on
  * the host and on the device alike.
  */
 #ifndef RWI_KERNEL_H
@@ -22,8 +22,8 @@
 #define RWI_INLINE static inline __attribute__((always_inline))
 #endif
 
-/* How an operation divides: independent items, 0 .. items-1, and what one costs, so that a backend
- * can tell whether a team of threads pays. */
+/* The division of an operation: independent items, 0 .. items-1, and the cost of one, from which a
+ * backend decides whether several threads are worthwhile. */
 typedef struct rwi_work {
     int64_t items;
     int64_t bytes_per_item;
@@ -53,8 +53,8 @@ void rwi_cpu_fault_raise(rwi_fault_sink *sink, int64_t token, rwi_bad_id bad);
 #define RWI_CONCAT_EXPANDED(a, b) a##b
 #endif
 
-/* A pointer to global memory. A GPU's compiler takes one that it read from shared memory for a
- * pointer to either, whose accesses are slower. */
+/* A pointer to global memory. A GPU's compiler assumes that a pointer read from shared memory may
+ * point to either, and generates slower accesses. */
 RWI_INLINE void *rwi_global(const void *pointer) {
 #if defined(__HIP_PLATFORM_AMD__) && defined(__HIP_DEVICE_COMPILE__) && __HIP_DEVICE_COMPILE__
     return (void *)(__attribute__((address_space(1))) void *)(uintptr_t)pointer;
@@ -75,7 +75,8 @@ RWI_INLINE int64_t rwi_ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-/* Splits index = row * length + column; a division of 64 bits costs a GPU several of 32. */
+/* Splits index = row * length + column. On a GPU a 64-bit division costs as much as several 32-bit
+ * ones. */
 RWI_INLINE void rwi_split_index(int64_t index, int64_t length, int64_t *row, int64_t *column) {
     if (((index | length) >> 32) == 0) {
         *row = (uint32_t)index / (uint32_t)length;

@@ -1,15 +1,15 @@
-/* The pages of a KV cache, for what writes it and what reads it. */
+/* The pages of a KV cache, for kernels that write it and that read it. */
 #ifndef RWI_KV_PAGES_H
 #define RWI_KV_PAGES_H
 
 #include "shared/ids.h"
 
-/* Where the positions of a sequence lie: a contiguous cache is one of a page a sequence. */
+/* The pages that hold a sequence's positions; a contiguous cache has one page per sequence. */
 typedef struct rwi_kv_pages {
     rwi_ids table;     /* [1, batch, max_pages]; absent: page b */
-    int64_t num_pages; /* that there are */
+    int64_t num_pages; /* number of existing pages */
     int64_t length;    /* positions of a sequence */
-    int32_t shift;     /* log2 of a page's positions; 62 without a table */
+    int32_t shift;     /* log2 of the positions in a page; 62 without a table */
 } rwi_kv_pages;
 
 typedef struct rwi_kv_place {
@@ -17,7 +17,7 @@ typedef struct rwi_kv_place {
     int64_t row;
 } rwi_kv_place;
 
-/* False where the position or its page is out of range: *bad is it. */
+/* False where the position or its page is out of range; *bad receives it. */
 RWI_INLINE bool rwi_kv_find(const rwi_kv_pages *pages, int64_t b, int64_t position,
                             rwi_kv_place *place, rwi_bad_id *bad) {
     *bad = rwi_bad(RW_FAULT_CACHE_POSITION, position);

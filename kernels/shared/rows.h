@@ -4,8 +4,8 @@
 
 #include "shared/kernel.h"
 
-/* The outer axes, 1 where there are fewer; src/rows.c merges those that a single stride steps
- * through, so that the leading ones are mostly 1. */
+/* The outer axes; 1 where there are fewer. src/row_views.c merges axes that have a common stride,
+ * so that the leading ones are mostly 1. */
 typedef struct rwi_row_axes {
     int64_t length[3];
     int64_t count; /* of all rows */

@@ -5,7 +5,7 @@
 
 #include "io_error.h"
 
-/* "[2, 8, 17, 64]", cut where it is long. */
+/* "[2, 8, 17, 64]", truncated if it is long. */
 typedef struct shape_text {
     char text[96];
 } shape_text;

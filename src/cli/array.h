@@ -1,4 +1,4 @@
-/* Tensors on the host, between a safetensors file and a device. */
+/* Tensors in host memory, between a safetensors file and a device. */
 #ifndef CLI_ARRAY_H
 #define CLI_ARRAY_H
 
@@ -6,7 +6,7 @@
 
 #include "safetensors.h"
 
-/* Row-major. data is NULL where the file has no such tensor; else free it. */
+/* Row-major. data is NULL if the file has no such tensor; else the owner must free it. */
 typedef struct cli_array {
     const char *name;
     rw_dtype dtype;
@@ -22,7 +22,7 @@ typedef enum cli_array_kind {
     CLI_ARRAY_BYTES   /* U8 */
 } cli_array_kind;
 
-/* What a tensor must be. */
+/* The requirements on a tensor. */
 typedef struct cli_array_rule {
     const char *name;
     int min_rank;
@@ -31,7 +31,7 @@ typedef struct cli_array_rule {
     bool required;
 } cli_array_rule;
 
-/* A file that is being read, and the sentence of what went wrong. */
+/* A file that is read, and the sentence of an error. */
 typedef struct cli_source {
     const char *path;
     rwi_safetensors file;
@@ -41,10 +41,10 @@ typedef struct cli_source {
 /* Reads one tensor. */
 rw_status cli_array_read(const cli_source *source, const cli_array_rule *rule, cli_array *array);
 
-/* Zeroed memory for the dtype and shape that are set. */
+/* Allocates zeroed memory for the dtype and shape that are set. */
 rw_status cli_array_make(cli_array *array, rw_message *message);
 
-/* A copy of dtype and shape with memory of its own; none for an absent array. */
+/* Copies dtype and shape and allocates memory for them; nothing for an absent array. */
 rw_status cli_array_like(const cli_array *array, cli_array *copy, rw_message *message);
 
 void cli_array_free(cli_array *array);
@@ -54,14 +54,14 @@ int64_t cli_array_id(const cli_array *array, int64_t i);
 
 int64_t cli_array_count(const cli_array *array);
 
-/* Allocates on the context's device, copies there; "no tensor" for an absent array. On failure
- * tensor->data is NULL. Release with rw_free(). */
+/* Allocates on the context's device and copies there; an absent tensor for an absent array. On
+ * failure tensor->data is NULL. Release with rw_free(). */
 rw_status cli_array_upload(rw_context *context, const cli_array *array, rw_tensor *tensor);
 
-/* Copies back. Nothing for an absent array. */
+/* Copies back; does nothing for an absent array. */
 rw_status cli_array_download(rw_context *context, const rw_tensor *tensor, cli_array *array);
 
-/* Writes those arrays that are not absent. */
+/* Writes the arrays that are not absent. */
 rw_status cli_arrays_write(const char *path, const cli_array *const *arrays, size_t count,
                            rw_message *message);
 

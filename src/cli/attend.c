@@ -4,7 +4,7 @@
 #include "rotation.h"
 #include "work.h"
 
-/* The attention that was asked for. */
+/* The requested attention. */
 typedef struct attention {
     const cli_options *options;
     cli_rotation rotation; /* holds q, k and, with --config, the positions and the model */
@@ -27,8 +27,7 @@ static int seq_axis(const attention *a) {
     return a->options->bhsd ? 2 : 1;
 }
 
-/* ---- input ------------------------------------------------------------------------------------
- */
+/* ---- input ---- */
 
 static rw_status read_input(attention *a, rw_message *message) {
     static const cli_array_rule rules[] = {{"q", 4, 4, CLI_ARRAY_FLOATS, true},
@@ -49,7 +48,7 @@ static rw_status read_input(attention *a, rw_message *message) {
     return status;
 }
 
-/* In the file's own words, before the library sees the axes in its order. */
+/* Reports errors with the lengths of the file, before the axes are permuted for the library. */
 static rw_status check_lengths(const attention *a, rw_message *message) {
     const cli_array *q = &a->rotation.q, *k = &a->rotation.k, *v = &a->v;
     const struct {
@@ -57,7 +56,7 @@ static rw_status check_lengths(const attention *a, rw_message *message) {
         const char *what;
         int axis;
     } rows[] = {
-        {k, q, "sequences in its batch", BATCH}, {k, q, "columns a head", WIDTH},
+        {k, q, "sequences in its batch", BATCH}, {k, q, "columns in each head", WIDTH},
         {v, k, "sequences in its batch", BATCH}, {v, k, "heads", heads_axis(a)},
         {v, k, "positions", seq_axis(a)},
     };
@@ -92,12 +91,12 @@ static rw_status check_rotation(attention *a, rw_message *message) {
     if (status != RW_OK || seq_q <= seq_k)
         return status;
     return rwi_io_fail(message, RW_INVALID_ARGUMENT,
-                       "%.80s: q has %lld positions, expected at most k's %lld: --config turns "
+                       "%.80s: q has %lld positions, expected at most k's %lld: --config rotates "
                        "the queries as the last of them",
                        a->options->input, (long long)seq_q, (long long)seq_k);
 }
 
-/* A mask of 3 axes has one for the batch. */
+/* Adds the axis of heads to a mask of 3 axes, whose first axis is the batch. */
 static void give_mask_heads(cli_array *mask) {
     if (!mask->data || mask->rank != 3)
         return;
@@ -124,8 +123,7 @@ static rw_status prepare(attention *a, rw_message *message) {
     return cli_pattern_parts_make(&a->spec, seq_k, &a->parts, message);
 }
 
-/* ---- on a backend -----------------------------------------------------------------------------
- */
+/* ---- on a backend ---- */
 
 static rw_status make_outputs(const attention *a, cli_outcome *outcome, rw_message *message) {
     const cli_array *q = &a->rotation.q;
@@ -144,7 +142,7 @@ static rw_status make_outputs(const attention *a, cli_outcome *outcome, rw_messa
     return status == RW_OK ? cli_array_make(lse, message) : status;
 }
 
-/* What lies on the device: tensors as stored. */
+/* Tensors on the device, as stored. */
 typedef struct bound {
     cli_rotation_tensors rotation;
     rw_tensor v, mask, o, lse;
@@ -237,8 +235,7 @@ static rw_status run_on(const void *of, rw_context *context, cli_outcome *outcom
     return status;
 }
 
-/* ---- the command ------------------------------------------------------------------------------
- */
+/* ---- the command ---- */
 
 static json_t *describe(const void *of) {
     const attention *a = of;
@@ -273,7 +270,7 @@ static int run(const cli_options *options) {
     attention a = {.options = options};
     rw_message message;
     if (!options->config && options->given & of_config)
-        return cli_fail(CLI_USAGE, "--layer-type, --pairing and --offset go with --config; see "
+        return cli_fail(CLI_USAGE, "--layer-type, --pairing and --offset require --config; see "
                                    "ropewalk attend --help");
     int exit_status;
     if (options->pattern && !cli_pattern_parse(options->pattern, &a.spec, &message))
@@ -301,17 +298,18 @@ const cli_command cli_attend = {
         "head_dim], bhsd is [batch, heads, seq, head_dim]. The heads of k and v may be a divisor\n"
         "of q's (GQA, MQA), and v may have a width of its own. mask, if any, is added to the\n"
         "scores: F32, F16 or BF16 [seq_q, seq_k], [batch, seq_q, seq_k] or [batch, heads, seq_q,\n"
-        "seq_k]; an axis of 1, but not the last, serves all. Output: o in q's dtype and layout\n"
-        "and as wide as v; lse, F32 [batch, heads, seq_q], the logarithm of the sum of the\n"
-        "exponentials of each query's scores. A query that sees no key gives 0, and -inf.\n\n"
-        "Without --pattern a query sees every key. The last query meets the last key: fewer\n"
-        "queries than keys are the last positions.\n\n"
-        "--config rotates q and k first, as ropewalk rotate does; positions may be in the file\n"
-        "as there, one a key. Fewer queries than keys have the last ids; more are refused.\n"
-        "Without --config, positions are ignored. Documents do not restart the ids: put those of\n"
-        "ropewalk mask into the file.\n\n"
+        "seq_k]; an axis of 1, except the last, is broadcast. Output: o in q's dtype and layout\n"
+        "with the width of v; lse, F32 [batch, heads, seq_q], the logarithm of the sum of the\n"
+        "exponentials of each query's scores. If a query sees no key, o is 0 and lse -inf.\n\n"
+        "Without --pattern a query sees every key. The last query is aligned with the last key:\n"
+        "fewer queries than keys are the last positions.\n\n"
+        "--config rotates q and k first, as ropewalk rotate does; the file may contain positions,\n"
+        "one for each key. Fewer queries than keys have the last ids; more are refused. Without\n"
+        "--config, positions are ignored. Documents do not restart the ids: to restart them, put\n"
+        "the positions written by ropewalk mask into the file.\n\n"
         "--check compares each other backend with the first, relative to the largest value of\n"
-        "the same head of the same token (lse: of the same head, at least 1). More than 0.1% and,\n"
-        "in o, a unit of rounding is a failure, and then nothing is written.\n\n" CLI_PATTERN_HELP,
+        "the same head of the same token (lse: of the same head, at least 1). A difference of\n"
+        "more than 0.1%, plus one unit of rounding in o, is an error: nothing is "
+        "written.\n\n" CLI_PATTERN_HELP,
     .run = run,
 };

@@ -1,11 +1,11 @@
-/* ropewalk bench: how fast each operation is, beside a plain copy of as many bytes. */
+/* ropewalk bench: the speed of each operation, compared with a plain copy of as many bytes. */
 #include <stdio.h>
 #include <string.h>
 
 #include "harness/harness.h"
 #include "operations.h"
 
-/* null where it was not measured. */
+/* null if it was not measured. */
 static json_t *measured(double value) {
     return value > 0 ? json_real(value) : json_null();
 }
@@ -35,7 +35,7 @@ static json_t *describe(const rwt_driver *driver, const rwt_benchmark *benchmark
     return row;
 }
 
-/* A share in per cent, "" where it was not measured. */
+/* A share in percent, "" if it was not measured. */
 typedef struct share_text {
     char text[16];
 } share_text;
@@ -59,7 +59,7 @@ static void print_row(const rwt_driver *driver, const rwt_benchmark *benchmark,
     fflush(stdout);
 }
 
-/* Every benchmark of one operation that is meant for this context. */
+/* Runs the benchmarks of one operation that apply to this context. */
 static int bench_operation(const cli_options *options, const rwt_driver *driver,
                            rw_context *context, json_t *rows) {
     rw_context_info info = rw_context_get_info(context);
@@ -86,7 +86,7 @@ static int bench_backend(const cli_options *options, const rw_context_options *w
         return cli_fail(CLI_FAILED, "%s", message.text);
     int status = CLI_OK;
     for (const rwt_driver *const *driver = rwt_drivers; *driver && status == CLI_OK; driver++) {
-        if (cli_wants_operation(options, (*driver)->name))
+        if (cli_selects_operation(options, (*driver)->name))
             status = bench_operation(options, *driver, context, rows);
     }
     rw_context_destroy(context);
@@ -115,14 +115,14 @@ static int run_bench(const cli_options *options) {
 
 const cli_command cli_bench = {
     .name = "bench",
-    .summary = "Time the operations, beside a plain copy of as many bytes",
+    .summary = "Time the operations, compared with a plain copy of as many bytes",
     .options = CLI_OPTION_BACKEND | CLI_OPTION_JSON,
     .operands = "[OPERATION...]",
     .details =
-        "auto: the CPU and, where there is one, the GPU. Buffers rotate through 512 MiB, so\n"
-        "that they are cold; those marked hot do not. Bytes: each input read once, each\n"
-        "output written once. CPU: the copy goes past the cache, with as many threads; scale\n"
-        "multiplies the bytes where they lie. GPU: a copy from device to device, less what one\n"
-        "of 64 bytes takes; nothing where too little is left to be told from that.\n",
+        "auto: the CPU and, if there is one, the GPU. Buffers rotate through 512 MiB, so that\n"
+        "they are not cached; those marked hot do not rotate. Bytes: each input read once, each\n"
+        "output written once. CPU: the copy uses nontemporal stores and as many threads; scale\n"
+        "multiplies the same bytes in place. GPU: a copy within the device, less the time of a\n"
+        "copy of 64 bytes; nothing is printed if the difference is too small to measure.\n",
     .run = run_bench,
 };

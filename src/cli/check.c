@@ -64,7 +64,8 @@ static void print_operation(const rwt_suite *suite) {
     fflush(stdout);
 }
 
-/* The cases that the options ask for; false, having said why, where --case is none. */
+/* Makes the cases that the options select; prints an error and returns false if --case is invalid.
+ */
 static bool make_cases(const cli_options *options, const rwt_driver *driver, rwt_case_list *cases) {
     if (!options->case_text) {
         rwt_case_options wanted = {
@@ -112,7 +113,7 @@ static int check_all(checking *run) {
         printf("%-24s %-14s %6s %10s   %s\n", "operation", "backend", "cases", "worst eps",
                "status");
     for (const rwt_driver *const *driver = rwt_drivers; *driver; driver++) {
-        if (!cli_wants_operation(run->options, (*driver)->name))
+        if (!cli_selects_operation(run->options, (*driver)->name))
             continue;
         int one = check_operation(run, *driver);
         if (one > status)
@@ -131,7 +132,7 @@ static int run_check(const cli_options *options) {
     if (status != CLI_OK)
         return status;
     if (options->case_text && options->num_operands != 1)
-        return cli_fail(CLI_USAGE, "--case needs one operation, got %d", options->num_operands);
+        return cli_fail(CLI_USAGE, "--case requires one operation, got %d", options->num_operands);
     checking run = {.options = options, .progress = isatty(STDERR_FILENO) == 1};
     rw_backend_kind kind = options->given & CLI_OPTION_BACKEND ? options->backend : RW_BACKEND_AUTO;
     rw_message message;
@@ -155,13 +156,13 @@ static int run_check(const cli_options *options) {
 
 const cli_command cli_check = {
     .name = "check",
-    .summary = "Try every operation on every backend against a reference and across backends",
+    .summary = "Compare every operation on every backend with a reference and across backends",
     .options = CLI_OPTION_BACKEND | CLI_OPTION_JSON | CLI_OPTION_CASE | CLI_OPTION_TIER |
                CLI_OPTION_RANDOM | CLI_OPTION_SEED,
     .operands = "[OPERATION...]",
     .details =
         "auto: every usable backend, and each instruction set of the CPU. The worst error is\n"
-        "in units of the dtype's epsilon times the size of what was added up; 4 are allowed.\n"
+        "in units of the dtype's epsilon times the sum of the magnitudes; 4 are allowed.\n"
         "Operations:\n"
 #define RW_OP(op, dtypes) "  " #op "\n"
 #include "../ops.def"

@@ -1,4 +1,4 @@
-/* What the subcommands of the program `ropewalk` share. */
+/* Common to the subcommands of the program `ropewalk`. */
 #ifndef CLI_H
 #define CLI_H
 
@@ -15,14 +15,14 @@ enum {
     CLI_USAGE = 2
 };
 
-/* A subcommand: a row of the table in main.c, defined in the file of its name. */
+/* A subcommand: a row of the table in main.c, defined in the file with its name. */
 typedef struct cli_command {
     const char *name;
     const char *summary;
-    unsigned options;     /* CLI_OPTION_...: those it takes */
-    unsigned required;    /* those it cannot do without */
-    const char *operands; /* what may follow the options, "" for nothing */
-    const char *details;  /* the last part of its help */
+    unsigned options;     /* CLI_OPTION_...: the options that it takes */
+    unsigned required;    /* the options that it requires */
+    const char *operands; /* operands after the options, "" for none */
+    const char *details;  /* the last part of the help */
     int (*run)(const cli_options *options);
 } cli_command;
 
@@ -43,7 +43,7 @@ int cli_fail(int exit_status, const char *format, ...) __attribute__((format(pri
 /* Prints a JSON value in one line on stdout and releases it. Returns an exit status. */
 int cli_print_json(json_t *value);
 
-/* The context options that --backend asks for. */
+/* The context options that --backend selects. */
 rw_context_options cli_context_options(const cli_options *options);
 
 /* "hip:0 (emulated)", "cpu (v3)" */

@@ -12,7 +12,7 @@
 #define TOKENS 1024
 #define EMULATED_TOKENS 32
 
-/* How often speed is measured, and the time of one measurement, at least. */
+/* The number of measurements, and the minimum time of one. */
 #define MEASUREMENTS 9
 #define MEASURED_SECONDS 0.005
 
@@ -28,7 +28,7 @@ typedef struct trial {
     double bytes;   /* read and written by it */
 } trial;
 
-/* q and k lie one behind the other: [tokens, heads, head_dim]. */
+/* k follows q in memory: [tokens, heads, head_dim]. */
 static rw_rope_args arguments(const trial *t, void *data, rw_dtype dtype) {
     int64_t width = t->model->spec.head_dim;
     int64_t q_shape[3] = {t->tokens, t->model->num_heads, width};
@@ -98,7 +98,7 @@ static rw_status check_accuracy(trial *t, void *device) {
     return status;
 }
 
-/* The time of one call among `calls` in a row. */
+/* The time of one call, from `calls` consecutive ones. */
 static rw_status time_calls(trial *t, const rw_rope_args *args, int64_t calls, double *seconds) {
     rw_status status = RW_OK;
     double begin = rwt_now();
@@ -115,7 +115,7 @@ static int compare_doubles(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The median of several measurements, each of as many calls as fill its time. */
+/* The median of several measurements, each of as many calls as take the minimum time. */
 static rw_status measure_speed(trial *t, void *device) {
     rw_rope_args args = arguments(t, device, RW_BF16);
     double seconds[MEASUREMENTS];
@@ -175,7 +175,7 @@ static void model_name(const char *path, char *name, size_t size) {
         *dot = '\0';
 }
 
-/* Every backend that can be opened, or the one that was asked for. */
+/* Every backend that can be opened, or the one that was requested. */
 typedef struct backends {
     rw_context *contexts[2];
     int count;
@@ -225,7 +225,8 @@ static int run_models(const cli_options *options, const backends *on) {
     return worst_status;
 }
 
-/* Opens the CPU and the GPU as far as they can be had; a backend that was asked for must be. */
+/* Opens the CPU and the GPU if they are usable; a requested backend that is not usable is an error.
+ */
 static int open_backends(const cli_options *options, backends *on) {
     rw_message message;
     rw_context_options where = cli_context_options(options);
@@ -262,9 +263,10 @@ const cli_command cli_demo = {
     .summary = "Rotate the shapes of models on every usable backend",
     .options = CLI_OPTION_BACKEND | CLI_OPTION_PAIRING,
     .operands = "CONFIG...",
-    .details = "CONFIG is a model's config.json. Rotates q and k of one layer at the end of the\n"
-               "model's context. \"f32 error\" is the largest difference from the same in double,\n"
-               "on values from -2 to 2; time and GB/s are those of a call in bf16 whose tensors\n"
-               "may stay in the caches.\n",
+    .details =
+        "CONFIG is a model's config.json. Rotates q and k of one layer at the end of the\n"
+        "model's context. \"f32 error\" is the largest difference from a computation in double,\n"
+        "on values from -2 to 2; time and GB/s are those of a call in bf16 whose tensors\n"
+        "may stay in the caches.\n",
     .run = run,
 };

@@ -6,12 +6,12 @@
 #include "cli.h"
 #include "io_error.h"
 
-/* The tensors: blocks and scales are read, values written. */
+/* The tensors: blocks and scales are input, values are output. */
 typedef struct quantized {
     cli_array blocks, scales, values;
 } quantized;
 
-/* What --layout means; false where the format has no such layout. */
+/* Finds the layout that --layout names; false if the format does not have it. */
 static bool find_layout(const cli_options *options, rw_mx_layout *layout) {
     static const struct layout_row {
         const char *name;
@@ -52,9 +52,10 @@ static rw_status read_input(const char *path, const rw_mx_layout *layout, quanti
     long long count = (long long)input->blocks.shape[0];
     int64_t bytes = rw_mx_block_bytes(layout);
     if (status == RW_OK && input->blocks.shape[1] != bytes)
-        return rwi_io_fail(message, RW_INVALID_ARGUMENT,
-                           "%.100s: blocks has shape [%lld, %lld], expected %lld bytes a block",
-                           path, count, (long long)input->blocks.shape[1], (long long)bytes);
+        return rwi_io_fail(
+            message, RW_INVALID_ARGUMENT,
+            "%.100s: blocks has shape [%lld, %lld], expected %lld bytes for each block", path,
+            count, (long long)input->blocks.shape[1], (long long)bytes);
     if (status == RW_OK && input->scales.data && input->scales.shape[0] != input->blocks.shape[0])
         return rwi_io_fail(message, RW_INVALID_ARGUMENT,
                            "%.100s: scales has shape [%lld], expected one for each of %lld blocks",
@@ -62,7 +63,7 @@ static rw_status read_input(const char *path, const rw_mx_layout *layout, quanti
     return status;
 }
 
-/* Memory for the values on the host. */
+/* Allocates host memory for the values. */
 static rw_status make_values(rw_dtype dtype, quantized *data, rw_message *message) {
     int64_t count = data->blocks.shape[0];
     cli_array values = {.name = "values", .dtype = dtype, .rank = 2, .shape = {count, RW_MX_BLOCK}};
@@ -148,16 +149,17 @@ static int run(const cli_options *options) {
 
 const cli_command cli_dequantize = {
     .name = "dequantize",
-    .summary = "Turn microscaling (MX) blocks of a safetensors file into floats",
+    .summary = "Convert microscaling (MX) blocks of a safetensors file to floats",
     .required = CLI_OPTION_FORMAT | CLI_OPTION_MX_LAYOUT | CLI_OPTION_INPUT | CLI_OPTION_OUTPUT,
     .options = CLI_OPTION_DTYPE | CLI_OPTION_BACKEND | CLI_OPTION_JSON,
     .operands = "",
     .details =
-        "Input: blocks, U8 [N, bytes a block]: 16, 24 or 32 of codes, with the scale in front one\n"
-        "more; and scales, U8 [N], unless the scale stands in front. Other tensors are ignored.\n"
+        "Input: blocks, U8 [N, bytes of a block]: 16, 24 or 32 bytes of codes, plus one if the\n"
+        "scale is in front; and scales, U8 [N], unless the scale is in front. Other tensors are\n"
+        "ignored.\n"
         "Output: values [N, 32]. A scale of 255 makes its block NaN.\n\n"
         "Layouts of six and eight bits:\n"
-        "  separate          scales apart\n"
+        "  separate          scales in a tensor of their own\n"
         "  front             every block starts with its scale\n"
         "Layouts of mxfp4:\n"
         "  low-first         byte i: element 2i in the low nibble, 2i + 1 in the high one\n"

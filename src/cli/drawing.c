@@ -24,7 +24,7 @@ typedef struct area {
     int64_t column_begin, column_end;
 } area;
 
-/* The share of an area that is seen; an area past the end has none. */
+/* The share of an area that is visible; 0 for an area past the end. */
 static double share_seen(const cli_picture *picture, area at) {
     int64_t row_end = smaller(at.row_end, picture->seq_q);
     int64_t column_end = smaller(at.column_end, picture->seq_k);
@@ -53,8 +53,8 @@ static void draw_border(const char *left, const char *right, int64_t columns) {
     puts(right);
 }
 
-/* One character for two areas, one above the other: blocks where each is seen whole or not at all,
- * else a shade. */
+/* One character for two areas, one above the other: blocks if each is completely visible or
+ * completely hidden, else a shade. */
 static const char *block_of(double upper, double lower) {
     static const char *const blocks[2][2] = {{" ", "▄"}, {"▀", "█"}};
     double mean = (upper + lower) / 2.0;
@@ -67,7 +67,7 @@ void cli_draw(const cli_picture *picture) {
     const int64_t width = terminal_width() - 2; /* within the border */
     if (picture->seq_q == 0 || picture->seq_k == 0)
         return;
-    /* Cells along the side of one area; twice as many areas as columns may lie below each other. */
+    /* The side of an area in cells. There may be twice as many areas vertically as columns. */
     int64_t side = 1 + (picture->seq_k - 1) / width;
     if (picture->seq_q > 2 * width * side)
         side = 1 + (picture->seq_q - 1) / (2 * width);
@@ -89,7 +89,7 @@ void cli_draw(const cli_picture *picture) {
 
 #ifdef CLI_HAS_PNG
 
-/* Sides of a picture, as far as the mask's own form lets it be. */
+/* The minimum side of a picture, as far as the mask's aspect ratio allows. */
 #define LEAST_SIDE 512
 #define LARGEST_SIDE 2048
 
@@ -119,7 +119,7 @@ static bool write_image(int descriptor, const void *user) {
     return written;
 }
 
-/* A pixel for `side` cells along each axis, or `zoom` pixels along each axis for a cell. */
+/* Paints one pixel for `side` x `side` cells, or `zoom` x `zoom` pixels for one cell. */
 static void paint(const cli_picture *picture, int64_t side, int64_t zoom, const image *target) {
     for (int64_t y = 0; y < target->png.height; y++)
         for (int64_t x = 0; x < target->png.width; x++) {

@@ -11,12 +11,12 @@ typedef struct cli_picture {
     int64_t seq_k;
 } cli_picture;
 
-/* Prints blocks, scaled to the width of the terminal: full where every key is seen, shaded where
+/* Prints blocks, scaled to the width of the terminal: full where every key is visible, shaded where
  * some are. */
 void cli_draw(const cli_picture *picture);
 
-/* White where a key is seen, black where not, scaled to a handy size. Fails where this build has no
- * libpng, and for a mask without a cell. */
+/* White where a key is visible, else black, scaled to a suitable size. Fails if this build has no
+ * libpng, and for an empty mask. */
 rw_status cli_write_png(const char *path, const cli_picture *picture, rw_message *message);
 
 #endif

@@ -25,7 +25,7 @@ static rw_status read_input(const char *path, embedding *input, rw_message *mess
     return status;
 }
 
-/* Adds in place on the device and copies back over input->x. */
+/* Adds in place on the device and copies the result back to input->x. */
 static rw_status embed_in(rw_context *context, embedding *input, int64_t offset) {
     rw_tensor table = {0};
     rw_embed_args args = {.offset = offset};
@@ -97,6 +97,6 @@ const cli_command cli_embed = {
     .details =
         "Input: x [batch, seq, hidden] and table [max, hidden], F32, F16 or BF16; positions may\n"
         "be absent (0, 1, 2, ... in each row), I32 or I64, [seq] or [batch, seq]. Other tensors\n"
-        "are ignored. Output: x in the input's dtype. Ids plus --offset must lie below max.\n",
+        "are ignored. Output: x in the input's dtype. Ids plus --offset must be less than max.\n",
     .run = run,
 };

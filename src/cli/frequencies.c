@@ -1,4 +1,4 @@
-/* ropewalk frequencies: what a config.json asks for. */
+/* ropewalk frequencies: the frequencies that a config.json defines. */
 #include <stdlib.h>
 
 #include "cli.h"
@@ -11,7 +11,7 @@ static json_t *list_of(const double *values, int64_t count) {
     return list;
 }
 
-/* The types of the layers, and the numbers of those without a rotary embedding. */
+/* The types of the layers, and the numbers of the layers without a rotary embedding. */
 static void describe_layers(const rwi_model_config *config, json_t *result) {
     json_t *types = json_array(), *without = json_array();
     for (int64_t i = 0; i < config->num_layers; i++) {
@@ -95,11 +95,12 @@ const cli_command cli_frequencies = {
     .required = CLI_OPTION_CONFIG,
     .options = CLI_OPTION_LAYER_TYPE | CLI_OPTION_PAIRING | CLI_OPTION_SEQ_LEN | CLI_OPTION_JSON,
     .operands = "",
-    .details = "Prints JSON, with or without --json: rope_type, head_dim, rotary_dim, pairing,\n"
-               "attention_factor and inv_freq in radians a position, rotary_dim / 2 of them; the\n"
-               "types of the layers as far as they are known, and the numbers of the layers that\n"
-               "have no rotary embedding. inverse: the model turns the other way round.\n"
-               "learned_scale: weights of the checkpoint whose exp() multiplies inv_freq.\n\n"
-               "A model_type that is not known needs --pairing, which wins over the model_type.\n",
+    .details =
+        "Prints JSON, with or without --json: rope_type, head_dim, rotary_dim, pairing,\n"
+        "attention_factor and inv_freq (rotary_dim / 2 values, in radians per position); the\n"
+        "types of the layers if known, and the numbers of the layers without a rotary\n"
+        "embedding. inverse: the model rotates in the inverse direction.\n"
+        "learned_scale: weights of the checkpoint whose exp() multiplies inv_freq.\n\n"
+        "An unknown model_type requires --pairing; --pairing overrides a known model_type.\n",
     .run = run,
 };

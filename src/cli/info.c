@@ -1,4 +1,4 @@
-/* ropewalk info: what this build and this host offer. */
+/* ropewalk info: the backends of this build and the devices of this host. */
 #include <stdio.h>
 
 #include "cli.h"
@@ -9,7 +9,7 @@
 #define HIP_BUILT false
 #endif
 
-/* One device, or why it cannot be opened. */
+/* One device, or the reason why it cannot be opened. */
 static json_t *describe_device(rw_backend_kind kind, int index) {
     rw_context_options options = {.backend = kind, .device = index};
     rw_context *context;
@@ -32,7 +32,7 @@ static json_t *describe_backend(const char *name, rw_backend_kind kind, bool bui
                      "platform", probe.platform, "why", probe.why.text, "devices", devices);
 }
 
-/* What a choice comes down to on this host; `status` receives the outcome. */
+/* The backend that the options select on this host; `status` receives the outcome. */
 static json_t *describe_choice(const rw_context_options *options, rw_status *status) {
     rw_context *context;
     rw_message message = {""};
@@ -117,9 +117,10 @@ static int run(const cli_options *options) {
 
 const cli_command cli_info = {
     .name = "info",
-    .summary = "Print the version, the backends and their devices, and what auto picks",
+    .summary = "Print the version, the backends and their devices, and the choice of auto",
     .options = CLI_OPTION_BACKEND | CLI_OPTION_JSON,
     .operands = "",
-    .details = "\"selected\" is what --backend, else ROPEWALK_BACKEND, comes down to here.\n",
+    .details = "\"selected\" is the backend that --backend, else ROPEWALK_BACKEND, selects on this "
+               "host.\n",
     .run = run,
 };

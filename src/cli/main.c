@@ -18,7 +18,7 @@ int cli_fail(int exit_status, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
-    for (char *c = line; *c; c++) /* names from the command line may hold anything */
+    for (char *c = line; *c; c++) /* names from the command line may contain control characters */
         if ((unsigned char)*c < ' ')
             *c = '?';
     fprintf(stderr, "ropewalk: %s\n", line);
@@ -55,14 +55,14 @@ json_t *cli_describe_context(const rw_context_info *info) {
 }
 
 static void print_usage(void) {
-    printf("usage: ropewalk COMMAND [options]\n\nWhat attention needs around it, on GPUs (HIP) and "
-           "CPUs "
-           "(OpenMP).\n\n");
+    printf("usage: ropewalk COMMAND [options]\n\n"
+           "Position embeddings, masks and attention, on GPUs (HIP) and CPUs (OpenMP).\n\n");
     for (size_t i = 0; i < NUM_COMMANDS; i++)
         printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
-    printf("\n  ropewalk COMMAND --help    the options of a command\n"
-           "  ropewalk --version         the version\n\n"
-           "Exit status: 0 right, 1 a check failed or an operation returned an error, 2 usage.\n");
+    printf(
+        "\n  ropewalk COMMAND --help    the options of a command\n"
+        "  ropewalk --version         the version\n\n"
+        "Exit status: 0 success, 1 a check failed or an operation returned an error, 2 usage.\n");
 }
 
 static int run_command(const cli_command *command, int argc, char **argv) {
@@ -90,7 +90,7 @@ static int run(int argc, char **argv) {
     for (size_t i = 0; i < NUM_COMMANDS; i++)
         if (strcmp(argv[1], commands[i]->name) == 0)
             return run_command(commands[i], argc - 1, argv + 1);
-    return cli_fail(CLI_USAGE, "\"%s\" is no command; see ropewalk --help", argv[1]);
+    return cli_fail(CLI_USAGE, "\"%s\" is not a command; see ropewalk --help", argv[1]);
 }
 
 int main(int argc, char **argv) {

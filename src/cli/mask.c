@@ -6,16 +6,16 @@
 #include "io_error.h"
 #include "pattern_parts.h"
 
-/* What is written. */
+/* The results to write. */
 typedef struct results {
     cli_array mask;
     cli_array positions;
 } results;
 
-/* What both operations read. */
+/* The inputs of both operations. */
 typedef struct inputs {
     cli_pattern_parts parts;
-    cli_array id_cuts; /* cu_seqlens over the tokens that get ids */
+    cli_array id_cuts; /* cu_seqlens of the tokens that get ids */
 } inputs;
 
 static rw_status make_results(const cli_options *options, results *out, rw_message *message) {
@@ -34,7 +34,7 @@ static void free_all(inputs *in, results *out) {
     cli_array_free(&out->positions);
 }
 
-/* The pattern table's ids are those of a lone window, with or without globals. */
+/* The ids for a pattern table: those of a pure window, with or without globals. */
 static rw_pattern_ids ids_of(const cli_pattern_spec *spec, const inputs *in) {
     if (in->parts.table.data)
         return RW_PATTERN_IDS_CUSTOM;
@@ -76,7 +76,7 @@ static void release(rw_context *context, bound *to) {
         rw_free(context, tensors[n]->data);
 }
 
-/* A table gives one id a token, not one a place in a document. */
+/* A table gives ids to tokens, not to positions in a document. */
 static rw_status fill(rw_context *context, bound *to, results *out) {
     if (to->ids.ids == RW_PATTERN_IDS_CUSTOM)
         to->ids.cu_seqlens.rank = 0;
@@ -119,7 +119,7 @@ static int64_t count_seen(const cli_picture *picture) {
     return seen;
 }
 
-/* The picture and a line about it, or JSON. */
+/* Shows the picture with a summary, or prints JSON. */
 static int show(const cli_options *options, const cli_picture *picture, const char *on) {
     long long seen = (long long)count_seen(picture);
     long long cells = (long long)(picture->seq_q * picture->seq_k);

@@ -4,10 +4,10 @@
 
 #include "cli.h"
 
-/* Returns an exit status; a name that is no operation's is printed. */
+/* Returns an exit status; prints an error for a name that is not an operation. */
 int cli_check_operations(const cli_options *options);
 
-/* Whether the operands name this operation, or none at all. */
-bool cli_wants_operation(const cli_options *options, const char *name);
+/* Whether the operands name this operation, or there are no operands. */
+bool cli_selects_operation(const cli_options *options, const char *name);
 
 #endif

@@ -11,8 +11,7 @@
 
 #include "cli.h"
 
-/* Sets one option from its value, which is NULL where it takes none; false where that makes no
- * sense. */
+/* Sets one option from its value, which is NULL if it takes none; false if the value is invalid. */
 typedef bool set_option(cli_options *options, const char *value);
 
 static bool parse_integer(const char *text, int64_t *value) {
@@ -25,7 +24,7 @@ static bool parse_integer(const char *text, int64_t *value) {
     return true;
 }
 
-/* A number that f32 holds, and not as 0. */
+/* A number that is finite and not 0 as f32. */
 static bool parse_factor(const char *text, double *value) {
     char *end;
     *value = strtod(text, &end);
@@ -199,16 +198,16 @@ static bool set_help(cli_options *options, const char *value) {
 /* In the order of the bits in options.h. */
 static const struct option_row {
     const char *name;
-    const char *value; /* what stands for the value in the help; NULL: takes none */
+    const char *value; /* placeholder of the value in the help; NULL: takes no value */
     const char *help;
     set_option *set;
 } rows[] = {
-    {"config", "FILE", "the model's config.json, as Hugging Face has it", set_config},
-    {"layer-type", "NAME", "which layers, where they differ [full_attention]", set_layer_type},
-    {"seq-len", "N", "tokens of the whole sequence, for dynamic and longrope [short]", set_seq_len},
+    {"config", "FILE", "the model's Hugging Face config.json", set_config},
+    {"layer-type", "NAME", "type of layers, if they differ [full_attention]", set_layer_type},
+    {"seq-len", "N", "sequence length, for dynamic and longrope [short]", set_seq_len},
     {"input", "FILE", "a safetensors file", set_input},
     {"output", "FILE", "the safetensors file to write; may be the input", set_output},
-    {"pairing", "half|interleaved", "which columns turn together [as a known model_type says]",
+    {"pairing", "half|interleaved", "which columns form a pair [as for a known model_type]",
      set_pairing},
     {"layout", "bshd|bhsd", "the order of the axes of q, k and v [bshd]", set_layout},
     {"offset", "N", "added to every position [0]", set_offset},
@@ -217,21 +216,21 @@ static const struct option_row {
      set_check},
     {"backend", "auto|cpu|hip[:N]", "where to run [ROPEWALK_BACKEND, else auto]", set_backend},
     {"json", NULL, "print JSON", set_json},
-    {"case", "FIELD=VALUE,...", "this case alone, as a failure prints it", set_case},
-    {"tier", "quick|full|large", "how large cases may be [large]", set_tier},
-    {"random", "N", "random cases an operation [as many as its driver thinks right]", set_random},
+    {"case", "FIELD=VALUE,...", "only this case, as printed by a failure", set_case},
+    {"tier", "quick|full|large", "maximum size of cases [large]", set_tier},
+    {"random", "N", "random cases of each operation [the default of its driver]", set_random},
     {"seed", "N", "seed of the random cases [1]", set_seed},
-    {"format", "mxfp4|mxfp6_e2m3|mxfp6_e3m2|mxfp8_e4m3|mxfp8_e5m2", "the elements' format",
+    {"format", "mxfp4|mxfp6_e2m3|mxfp6_e3m2|mxfp8_e4m3|mxfp8_e5m2", "format of the elements",
      set_format},
     {"layout", "separate|front|low-first|high-first|split|ggml|front-high-first",
-     "how blocks lie in memory; see below", set_mx_layout},
-    {"dtype", "f32|f16|bf16", "what is written [f32]", set_dtype},
+     "memory layout of blocks; see below", set_mx_layout},
+    {"dtype", "f32|f16|bf16", "dtype of the output [f32]", set_dtype},
     {"pattern", "SPEC", "which keys a query sees: parts separated by commas", set_pattern},
     {"seq-q", "N", "number of queries", set_seq_q},
-    {"seq-k", "N", "number of keys [that of the queries]", set_seq_k},
-    {"png", "FILE", "draw the pattern as PNG, too", set_png},
-    {"scale", "NONZERO", "what scores are multiplied by [1 / sqrt(head_dim)]", set_scale},
-    {"softcap", "POSITIVE", "scores become C tanh(score / C) [none]", set_softcap},
+    {"seq-k", "N", "number of keys [number of queries]", set_seq_k},
+    {"png", "FILE", "also draw the pattern as PNG", set_png},
+    {"scale", "NONZERO", "factor of the scores [1 / sqrt(head_dim)]", set_scale},
+    {"softcap", "POSITIVE", "cap scores: C tanh(score / C) [none]", set_softcap},
     {"alibi", NULL, "add ALiBi's bias for the number of heads", set_alibi},
     {"help", NULL, "print this help", set_help},
 };
@@ -244,7 +243,7 @@ static unsigned all_options(const cli_command *command) {
 static int check_given(const cli_command *command, const cli_options *options) {
     for (size_t i = 0; i < NUM_ROWS; i++)
         if (command->required & ~options->given & 1u << i)
-            return cli_fail(CLI_USAGE, "%s needs --%s %s; see ropewalk %s --help", command->name,
+            return cli_fail(CLI_USAGE, "%s requires --%s %s; see ropewalk %s --help", command->name,
                             rows[i].name, rows[i].value, command->name);
     if (options->num_operands > 0 && command->operands[0] == '\0')
         return cli_fail(CLI_USAGE, "%s takes no operand, got \"%s\"", command->name,
@@ -264,10 +263,10 @@ int cli_parse_options(const cli_command *command, int argc, char **argv, cli_opt
     optind = 1;
     while ((which = getopt_long(argc, argv, ":", table, NULL)) != -1) {
         if (which == '?')
-            return cli_fail(CLI_USAGE, "%s does not know %s; see ropewalk %s --help", command->name,
+            return cli_fail(CLI_USAGE, "%s has no option %s; see ropewalk %s --help", command->name,
                             argv[optind - 1], command->name);
         if (which == ':')
-            return cli_fail(CLI_USAGE, "%s lacks its value; see ropewalk %s --help",
+            return cli_fail(CLI_USAGE, "%s requires a value; see ropewalk %s --help",
                             argv[optind - 1], command->name);
         if (!rows[which].set(options, optarg))
             return cli_fail(CLI_USAGE, "--%s is \"%s\", expected %s", rows[which].name, optarg,

@@ -4,7 +4,7 @@
 
 #include <ropewalk/ropewalk.h>
 
-/* One bit an option, in the order of the table in options.c. */
+/* One bit for each option, in the order of the table in options.c. */
 enum {
     CLI_OPTION_CONFIG = 1 << 0,
     CLI_OPTION_LAYER_TYPE = 1 << 1,
@@ -52,10 +52,10 @@ typedef struct cli_options {
     bool json;
     const char *case_text;
     int tier;       /* rwt_tier */
-    int64_t random; /* cases an operation */
+    int64_t random; /* cases of each operation */
     int64_t seed;
     rw_mx_format format;
-    const char *mx_layout; /* one of a list; which of them go with the format is another matter */
+    const char *mx_layout; /* one of a list, not necessarily a layout of the format */
     rw_dtype dtype;
     const char *pattern;
     int64_t seq_q;
@@ -70,8 +70,8 @@ typedef struct cli_options {
 
 struct cli_command;
 
-/* Parses what follows the subcommand's name; argv[0] is that name. Returns an exit status, CLI_OK
- * to go on; a usage error is printed. */
+/* Parses the arguments after the subcommand's name; argv[0] is that name. Returns an exit status;
+ * with CLI_OK the program continues. A usage error is printed. */
 int cli_parse_options(const struct cli_command *command, int argc, char **argv,
                       cli_options *options);
 

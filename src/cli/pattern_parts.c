@@ -29,7 +29,7 @@ static rw_status make_globals(const cli_pattern_spec *spec, int64_t seq_k, cli_a
     return status == RW_OK ? rw_pattern_globals(&list, globals->data, message) : status;
 }
 
-/* Bits or a mask, and ids. */
+/* Reads bits or a mask, and ids. */
 static rw_status read_custom(const cli_pattern_spec *spec, cli_pattern_parts *parts,
                              rw_message *message) {
     static const cli_array_rule bits = {"bits", 2, 2, CLI_ARRAY_BYTES, false};

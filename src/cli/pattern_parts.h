@@ -1,4 +1,4 @@
-/* The tensors that a pattern of the command line is made of: on the host, then on a device. */
+/* The tensors of a pattern from the command line: in host memory, then on a device. */
 #ifndef CLI_PATTERN_PARTS_H
 #define CLI_PATTERN_PARTS_H
 
@@ -12,19 +12,19 @@ typedef struct cli_pattern_parts {
     cli_array table;      /* custom ids */
 } cli_pattern_parts;
 
-/* Makes and reads what a spec that fits so many keys asks for. Free `parts` whatever this returns.
- */
+/* Makes and reads the tensors of a spec that is valid for so many keys. Free `parts` whether or not
+ * this succeeds. */
 rw_status cli_pattern_parts_make(const cli_pattern_spec *spec, int64_t seq_k,
                                  cli_pattern_parts *parts, rw_message *message);
 
 void cli_pattern_parts_free(cli_pattern_parts *parts);
 
-/* The first position of each document that begins before `end`, and `end`; absent where none
- * does. */
+/* The first position of each document that starts before `end`, and `end`; absent if there is none.
+ */
 rw_status cli_pattern_cuts(const cli_numbers *documents, int64_t end, cli_array *cuts,
                            rw_message *message);
 
-/* The pattern on a context's device. Release it whatever this returns. */
+/* The pattern on a context's device. Release it whether or not this succeeds. */
 rw_status cli_pattern_upload(rw_context *context, const cli_pattern_spec *spec,
                              const cli_pattern_parts *parts, rw_pattern *pattern);
 

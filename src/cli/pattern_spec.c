@@ -12,7 +12,7 @@ static bool fail(rw_message *message, const char *part, const char *expected) {
     return false;
 }
 
-/* A number from 0 on; `end` receives what follows it. */
+/* A nonnegative number; `end` receives the text after it. */
 static bool read_number(const char *text, int64_t *value, const char **end) {
     char *rest;
     if (*text < '0' || *text > '9')
@@ -43,13 +43,13 @@ static bool parse_numbers(const char *text, cli_numbers *numbers) {
     return false;
 }
 
-/* One part; false where it is none or was there before. `value` is what follows '=', or NULL. */
+/* Sets one part; false if it is invalid or repeated. `value`: the text after '=', or NULL. */
 static bool set_part(cli_pattern_spec *spec, const char *name, const char *value,
                      const char **expected) {
     bool number = strcmp(name, "window") == 0 || strcmp(name, "prefix") == 0;
     bool numbers = strcmp(name, "global") == 0 || strcmp(name, "documents") == 0;
-    *expected = number    ? "one number from 0 on, once"
-                : numbers ? "numbers from 0 on, separated by colons, once"
+    *expected = number    ? "one nonnegative number, once"
+                : numbers ? "nonnegative numbers separated by colons, once"
                           : "no value, once";
     if (strcmp(name, "causal") == 0) {
         bool again = spec->causal;
@@ -107,7 +107,7 @@ bool cli_pattern_parse(const char *text, cli_pattern_spec *spec, rw_message *mes
     return good;
 }
 
-/* A global position needs a key, a document another first position than 0 and those before. */
+/* A global position must be a key; documents must start at 0 and be in ascending order. */
 bool cli_pattern_fits(const cli_pattern_spec *spec, int64_t seq_k, rw_message *message) {
     for (int64_t n = 0; n < spec->globals.count; n++)
         if (spec->globals.values[n] >= seq_k) {
@@ -121,15 +121,15 @@ bool cli_pattern_fits(const cli_pattern_spec *spec, int64_t seq_k, rw_message *m
         bool follows = n == 0 ? begin == 0 : begin > spec->documents.values[n - 1];
         if (!follows || begin >= seq_k) {
             rwi_io_fail(message, RW_INVALID_ARGUMENT,
-                        "--pattern has a document at %lld, expected the first at 0, each behind "
-                        "the one before and below the %lld keys",
+                        "--pattern has a document at %lld, expected the first at 0, in ascending "
+                        "order and below the %lld keys",
                         (long long)begin, (long long)seq_k);
             return false;
         }
     }
     if (spec->globals.values && spec->has_window && spec->window == 0) {
         rwi_io_fail(message, RW_INVALID_ARGUMENT,
-                    "--pattern has window=0 beside global positions, expected 1 or more");
+                    "--pattern has window=0 with global positions, expected 1 or more");
         return false;
     }
     return true;

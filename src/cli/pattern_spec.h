@@ -1,4 +1,4 @@
-/* Patterns as the command line has them: "causal,window=128", "global=0:5,window=3", ... */
+/* Patterns in the syntax of the command line: "causal,window=128", "global=0:5,window=3", ... */
 #ifndef CLI_PATTERN_SPEC_H
 #define CLI_PATTERN_SPEC_H
 
@@ -6,7 +6,7 @@
 
 /* Numbers separated by colons. */
 typedef struct cli_numbers {
-    int64_t *values; /* NULL: not given */
+    int64_t *values; /* NULL: absent */
     int64_t count;
 } cli_numbers;
 
@@ -22,24 +22,24 @@ typedef struct cli_pattern_spec {
     char *custom;          /* a file; NULL: none */
 } cli_pattern_spec;
 
-/* What --help tells about it. */
+/* The description in --help. */
 #define CLI_PATTERN_HELP                                                                           \
-    "SPEC is a comma list of\n"                                                                    \
-    "  causal             a query sees the keys up to its own\n"                                   \
+    "SPEC is a comma-separated list of\n"                                                          \
+    "  causal             a query sees the keys up to its own position\n"                          \
     "  bidirectional      a query sees every key\n"                                                \
-    "  window=W           W keys on each side of the query's own; with causal, before it\n"        \
-    "  prefix=P           the first P keys are seen by all\n"                                      \
-    "  global=A:B:...     with a window: these positions see all and are seen by all\n"            \
-    "  documents=0:A:...  the first position of each document; nothing is seen across\n"           \
+    "  window=W           W keys on each side of the query's position; with causal, before it\n"   \
+    "  prefix=P           all queries see the first P keys\n"                                      \
+    "  global=A:B:...     with a window: these positions see all keys, all queries see them\n"     \
+    "  documents=0:A:...  the first position of each document; queries see only their own\n"       \
     "  custom=FILE        a safetensors file with bits, U8 [seq-q, ceil(seq-k / 8)], lowest bit\n" \
     "                     first, or mask, F32, F16 or BF16 [seq-q, seq-k], hidden where -inf;\n"   \
     "                     positions, I32 or I64 [seq-q], if any, are the ids\n"
 
-/* Reads a text; false, with a sentence, where it is malformed or contradicts itself. Release the
- * result in either case. */
+/* Parses a text; false, with a sentence, if it is malformed or contradictory. Release the result in
+ * either case. */
 bool cli_pattern_parse(const char *text, cli_pattern_spec *spec, rw_message *message);
 
-/* Whether it makes sense for so many keys; false, with a sentence, where not. */
+/* Whether it is valid for so many keys; false, with a sentence, if not. */
 bool cli_pattern_fits(const cli_pattern_spec *spec, int64_t seq_k, rw_message *message);
 
 void cli_pattern_release(cli_pattern_spec *spec);

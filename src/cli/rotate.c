@@ -1,4 +1,4 @@
-/* ropewalk rotate: q and k of a file, rotated as a config.json asks for. */
+/* ropewalk rotate: rotates q and k of a file as a config.json defines. */
 #include "io_error.h"
 #include "rotation.h"
 #include "work.h"
@@ -91,7 +91,7 @@ static int run(const cli_options *options) {
 
 const cli_command cli_rotate = {
     .name = "rotate",
-    .summary = "Rotate q and k of a safetensors file as a model's config.json asks for",
+    .summary = "Rotate q and k of a safetensors file as a model's config.json defines",
     .required = CLI_OPTION_CONFIG | CLI_OPTION_INPUT | CLI_OPTION_OUTPUT,
     .options = CLI_OPTION_LAYER_TYPE | CLI_OPTION_PAIRING | CLI_OPTION_LAYOUT | CLI_OPTION_OFFSET |
                CLI_OPTION_INVERSE | CLI_OPTION_CHECK | CLI_OPTION_BACKEND | CLI_OPTION_JSON,
@@ -101,12 +101,12 @@ const cli_command cli_rotate = {
         "seq, heads, head_dim], bhsd is [batch, heads, seq, head_dim]. positions may be absent\n"
         "(0, 1, 2, ... in each row), I32 or I64, [seq], [batch, seq] or, for M-RoPE, [3, batch,\n"
         "seq]. Other tensors are ignored. Output: q and k in the input's dtype and layout. The\n"
-        "heads of q and k are the config's or, in a shard, a divisor of them.\n\n"
-        "Ids in the file must lie below what the config promises: max_position_embeddings, or\n"
-        "what its scaling extends that to; dynamic has no end. Where the frequencies depend on\n"
-        "the length, that is the largest id plus 1, as Hugging Face has it.\n\n"
+        "number of heads of q and k is the config's or, in a shard, a divisor of it.\n\n"
+        "Ids in the file must be less than the config's maximum: max_position_embeddings, or its\n"
+        "extension by the scaling; dynamic has no maximum. If the frequencies depend on the\n"
+        "length, that is the largest id plus 1, as in Hugging Face transformers.\n\n"
         "--check compares each other backend with the first: the largest absolute difference,\n"
         "and the largest relative to the largest value of the same head of the same token. More\n"
-        "than 4 units of rounding is a failure, and then nothing is written.\n",
+        "than 4 units of rounding is an error: nothing is written.\n",
     .run = run,
 };

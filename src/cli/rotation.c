@@ -4,7 +4,7 @@
 
 #include "io_error.h"
 
-/* As many positions as a table can have. */
+/* The maximum number of positions of a table. */
 #define MAX_TABLE ((int64_t)1 << 31)
 
 rwi_model_config_text cli_config_file(const cli_options *options, const char *path) {
@@ -39,15 +39,14 @@ void cli_rotation_free(cli_rotation *rotation) {
     rwi_model_config_free(&rotation->config);
 }
 
-/* ---- lengths ----------------------------------------------------------------------------------
- */
+/* ---- lengths ---- */
 
 static int64_t heads_of(const cli_array *array, bool bhsd) {
     return array->shape[bhsd ? 1 : 2];
 }
 
-/* The heads are the model's `whole` (0: the config does not say), or a shard of them: positions in
- * their place would be turned as heads. */
+/* Checks that the number of heads is the model's `whole` (0: not in the config) or a divisor of it
+ * (a shard): an axis of positions in its place would be treated as heads. */
 static rw_status check_shard(const cli_rotation *rotation, const cli_array *array, int64_t whole,
                              rw_message *message) {
     bool bhsd = rotation->options->bhsd;
@@ -55,7 +54,7 @@ static rw_status check_shard(const cli_rotation *rotation, const cli_array *arra
     if (whole == 0 || heads == 0 || whole % heads == 0)
         return RW_OK;
     return rwi_io_fail(message, RW_INVALID_ARGUMENT,
-                       "%.80s: %s has %lld heads as --layout %s reads it, expected the config's "
+                       "%.80s: %s has %lld heads with --layout %s, expected the config's "
                        "%lld or a divisor of them",
                        rotation->options->input, array->name, (long long)heads,
                        bhsd ? "bhsd" : "bshd", (long long)whole);
@@ -69,7 +68,7 @@ static bool has_all_heads(const cli_rotation *rotation, bool bhsd) {
            (!k->data || heads_of(k, bhsd) == config->num_kv_heads);
 }
 
-/* A shard in one order that is the whole model in the other is either, unless --layout tells. */
+/* If one order of axes matches a shard and the other the whole model, --layout is required. */
 static rw_status check_order(const cli_rotation *rotation, rw_message *message) {
     const cli_options *options = rotation->options;
     const cli_array *any = rotation->q.data ? &rotation->q : &rotation->k;
@@ -84,7 +83,7 @@ static rw_status check_order(const cli_rotation *rotation, rw_message *message) 
                        (long long)any->shape[2]);
 }
 
-/* In the file's own words, before the library sees the axes in its order. */
+/* Reports errors with the lengths of the file, before the axes are permuted for the library. */
 static rw_status check_heads(const cli_rotation *rotation, const cli_array *array, int64_t whole,
                              rw_message *message) {
     int64_t head_dim = rotation->config.spec.head_dim;
@@ -93,7 +92,7 @@ static rw_status check_heads(const cli_rotation *rotation, const cli_array *arra
     if (array->shape[3] == head_dim)
         return check_shard(rotation, array, whole, message);
     return rwi_io_fail(message, RW_INVALID_ARGUMENT,
-                       "%.80s: %s has %lld columns a head, expected the config's %lld",
+                       "%.80s: %s has %lld columns in each head, expected the config's %lld",
                        rotation->options->input, array->name, (long long)array->shape[3],
                        (long long)head_dim);
 }
@@ -114,7 +113,7 @@ static int64_t end_of_ids(const cli_rotation *rotation) {
     return largest < INT64_MAX ? largest + 1 + (largest < 0) : largest;
 }
 
-/* The length that the config promises, with its scaling; 0 where it promises none. */
+/* The maximum length according to the config and its scaling; 0 if there is none. */
 static double promised_length(const rw_rope_spec *spec) {
     double length = (double)spec->max_position_embeddings;
     double original = spec->original_max_position_embeddings
@@ -122,7 +121,7 @@ static double promised_length(const rw_rope_spec *spec) {
                           : length;
     switch (spec->type) {
     case RW_ROPE_DYNAMIC:
-        return 0; /* grows with the sequence */
+        return 0; /* no maximum: grows with the sequence */
     case RW_ROPE_LINEAR:
         return length * fmax(spec->factor, 1);
     case RW_ROPE_YARN:
@@ -136,8 +135,8 @@ static double promised_length(const rw_rope_spec *spec) {
     return length;
 }
 
-/* The sequence's length, as Hugging Face takes it, and a table that holds it: no longer than
- * needed, as long as allowed where an id is out of range and the end shall be told. */
+/* Chooses the sequence length, as Hugging Face does, and the length of the table: as short as
+ * possible; as long as allowed if an id is out of range, so that the error states the limit. */
 static void choose_lengths(cli_rotation *rotation) {
     const rw_rope_spec *spec = &rotation->config.spec;
     int64_t needed = end_of_ids(rotation);
@@ -165,14 +164,13 @@ rw_status cli_rotation_prepare(cli_rotation *rotation, rw_message *message) {
     return status;
 }
 
-/* ---- rotating ----------------------------------------------------------------------------------
- */
+/* ---- rotating ---- */
 
 rw_tensor cli_as_bshd(const cli_options *options, rw_tensor tensor) {
     return tensor.rank > 0 && options->bhsd ? rw_tensor_transpose(tensor, 1, 2) : tensor;
 }
 
-/* q alone, whose first token has the id of token `before` of k. */
+/* Rotates q alone, whose first token has the id of token `before` of k. */
 static rw_status apply_to_last(rw_context *context, const rw_rope *rope, rw_rope_args args,
                                int64_t before) {
     rw_tensor *ids = &args.positions;
@@ -181,7 +179,7 @@ static rw_status apply_to_last(rw_context *context, const rw_rope *rope, rw_rope
         ids->data = (char *)ids->data + (size_t)before * rw_dtype_size(ids->dtype);
         ids->shape[ids->rank - 1] -= before;
     } else if (__builtin_add_overflow(args.offset, before, &args.offset)) {
-        args.offset = INT64_MAX; /* out of range, as k's ids were */
+        args.offset = INT64_MAX; /* out of range, as k's ids are */
     }
     return rw_rope_apply(context, rope, &args);
 }
@@ -211,7 +209,7 @@ static rw_status explain(const cli_rotation *rotation, rw_context *context, rw_s
     if (status != RW_OUT_OF_RANGE)
         return rwi_io_fail(message, status, "%s", why);
     if (rotation->end_of_ids == 0)
-        return rwi_io_fail(message, status, "%.180s; expected ids from 0", why);
+        return rwi_io_fail(message, status, "%.180s; expected nonnegative ids", why);
     return rwi_io_fail(message, status, "%.180s; expected 0 to %lld", why,
                        (long long)rotation->end_of_ids - 1);
 }
@@ -222,7 +220,7 @@ rw_status cli_rotation_apply(const cli_rotation *rotation, rw_context *context,
     rw_status status = rw_rope_create(context, &rotation->rope, &rope);
     if (status == RW_OK)
         status = apply(rotation, context, rope, on);
-    /* also after a failure: nothing may be in flight when the tables go */
+    /* also after a failure: no work may be pending when the tables are destroyed */
     rw_status finished = rw_synchronize(context);
     rw_rope_destroy(rope);
     status = status != RW_OK ? status : finished;

@@ -1,4 +1,4 @@
-/* The rotation that a config.json asks for, on any backend. */
+/* The rotation that a config.json defines, on any backend. */
 #ifndef CLI_ROTATION_H
 #define CLI_ROTATION_H
 
@@ -10,28 +10,28 @@ typedef struct cli_rotation {
     const cli_options *options;
     rwi_model_config config;
     cli_array q, k, positions; /* as read */
-    bool queries_are_last;     /* q may be shorter than k: its tokens are the last ones of k's */
+    bool queries_are_last;     /* q may be shorter than k: its tokens are then the last of k's */
     rw_rope_options rope;
-    int64_t end_of_ids; /* ids must be below it; 0: no end is known */
+    int64_t end_of_ids; /* ids must be below it; 0: no limit */
 } cli_rotation;
 
-/* A config.json and what the options say of it. */
+/* A config.json with the relevant options. */
 rwi_model_config_text cli_config_file(const cli_options *options, const char *path);
 
-/* Fails for a model whose frequencies are not all in its config. */
+/* Fails for a model whose frequencies are not completely determined by its config. */
 rw_status cli_check_config(const rwi_model_config *config, const char *path, rw_message *message);
 
-/* Reads the config that the options name. Free the rotation whatever this returns. */
+/* Reads the config that the options name. Free the rotation whether or not this succeeds. */
 rw_status cli_rotation_load(cli_rotation *rotation, const cli_options *options,
                             rw_message *message);
 
-/* Checks q and k, which are set, against the config and chooses the lengths of the tables. */
+/* Checks q and k, which must be set, against the config and chooses the lengths of the tables. */
 rw_status cli_rotation_prepare(cli_rotation *rotation, rw_message *message);
 
 /* Frees the config and the arrays. */
 void cli_rotation_free(cli_rotation *rotation);
 
-/* The device's tensors: q and k as stored. */
+/* The tensors on the device: q and k as stored. */
 typedef struct cli_rotation_tensors {
     rw_tensor q, k, positions;
 } cli_rotation_tensors;
@@ -39,7 +39,7 @@ typedef struct cli_rotation_tensors {
 /* A tensor as stored, in the library's order: batch, seq, heads, head_dim. */
 rw_tensor cli_as_bshd(const cli_options *options, rw_tensor tensor);
 
-/* Rotates in place, and waits. */
+/* Rotates in place, and synchronizes. */
 rw_status cli_rotation_apply(const cli_rotation *rotation, rw_context *context,
                              const cli_rotation_tensors *on, rw_message *message);
 

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Work under way. */
+/* The state of the work. */
 typedef struct state {
     const cli_work *work;
     cli_outcome first;
@@ -32,8 +32,7 @@ static void free_outcome(cli_outcome *outcome) {
         cli_array_free(&outcome->arrays[n]);
 }
 
-/* ---- comparing --------------------------------------------------------------------------------
- */
+/* ---- comparing ---- */
 
 static void compare(state *s, const cli_outcome *other) {
     for (int n = 0; n < CLI_WORK_ARRAYS; n++) {
@@ -51,7 +50,7 @@ static void compare(state *s, const cli_outcome *other) {
     }
 }
 
-/* Runs on `where` unless that comes down to what the first or the last run was on. */
+/* Runs on `where`, unless that is the same as the first or the previous run. */
 static rw_status check_one(state *s, const rw_context_options *where) {
     rw_context *context;
     rw_status status = rw_context_create(where, &context, &s->message);
@@ -75,7 +74,7 @@ static rw_status check_one(state *s, const rw_context_options *where) {
 static rw_status check(state *s) {
     static const rw_cpu_isa isas[] = {RW_CPU_ISA_BASELINE, RW_CPU_ISA_V3, RW_CPU_ISA_V4};
     rw_status status = RW_OK;
-    /* a cap above what the CPU has comes down to the one before */
+    /* a cap above the CPU's best ISA selects the previous one again */
     for (size_t i = 0; i < sizeof isas / sizeof isas[0] && status == RW_OK; i++) {
         rw_context_options where = {.backend = RW_BACKEND_CPU, .cpu_isa = isas[i]};
         status = check_one(s, &where);
@@ -88,8 +87,7 @@ static rw_status check(state *s) {
     return status;
 }
 
-/* ---- reporting ---------------------------------------------------------------------------------
- */
+/* ---- reporting ---- */
 
 static bool all_agree(const json_t *checks) {
     for (size_t i = 0; i < json_array_size(checks); i++)
@@ -123,7 +121,7 @@ static void print_checks(const state *s) {
     json_t *one;
     printf("%s on %s\n", s->work->verb, s->first.label.text);
     if (json_array_size(s->checks) == 0)
-        printf("no other backend is usable here\n");
+        printf("no other backend is usable on this host\n");
     else
         printf("%-22s tensor  %12s  %12s\n", "against", "max abs diff", "max rel diff");
     json_array_foreach(s->checks, i, one) {

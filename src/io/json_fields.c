@@ -21,7 +21,7 @@ static const char *type_name(const json_t *value) {
         return "an array";
     case JSON_STRING:
         if (!rwi_json_text(value))
-            return "a string with NUL in it";
+            return "a string that contains NUL";
         return rwi_json_is_nonfinite(value) ? json_string_value(value) : "a string";
     case JSON_TRUE:
     case JSON_FALSE:
@@ -52,7 +52,7 @@ const json_t *rwi_json_value(rwi_json_field field) {
     return json_is_null(value) ? NULL : value;
 }
 
-/* The value if nothing has failed. */
+/* The value, unless an earlier field has failed. */
 static const json_t *present(const rwi_json_reader *reader, rwi_json_field field) {
     return reader->status == RW_OK ? rwi_json_value(field) : NULL;
 }
@@ -81,7 +81,7 @@ double rwi_json_positive(rwi_json_reader *reader, rwi_json_field field, double a
 }
 
 double rwi_json_not_negative(rwi_json_reader *reader, rwi_json_field field, double absent) {
-    static const char expected[] = "a number from 0";
+    static const char expected[] = "a nonnegative number";
     if (!present(reader, field))
         return absent;
     double value = number(reader, field, expected);

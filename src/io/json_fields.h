@@ -6,15 +6,15 @@
 
 #include <ropewalk/base.h>
 
-/* Keeps the first failure: once `status` is not RW_OK every function gives its `absent` value, so
- * that a reader may look once, at the end. */
+/* Keeps the first failure: once `status` is not RW_OK every function returns its `absent` value, so
+ * that a reader need check only at the end. */
 typedef struct rwi_json_reader {
     const char *source; /* the file, for the sentences */
     rw_status status;
     rw_message *message;
 } rwi_json_reader;
 
-/* A field and what it must be. `object` may be NULL: then the field is absent. */
+/* A field to read. `object` may be NULL: then the field is absent. */
 typedef struct rwi_json_field {
     const json_t *object;
     const char *key;
@@ -27,13 +27,13 @@ void rwi_json_fail(rwi_json_reader *reader, const char *format, ...)
 /* The value; NULL where it is absent or null. */
 const json_t *rwi_json_value(rwi_json_field field);
 
-/* A string without NUL in it; NULL for any other value. */
+/* A string without NUL; NULL for any other value. */
 const char *rwi_json_text(const json_t *value);
 
-/* A finite number above 0. */
+/* A finite positive number. */
 double rwi_json_positive(rwi_json_reader *reader, rwi_json_field field, double absent);
 
-/* A finite number from 0. */
+/* A finite nonnegative number. */
 double rwi_json_not_negative(rwi_json_reader *reader, rwi_json_field field, double absent);
 
 /* An integer from 1 to 2^53, also written as 4096.0. */
@@ -41,10 +41,10 @@ int64_t rwi_json_length(rwi_json_reader *reader, rwi_json_field field, int64_t a
 
 bool rwi_json_bool(rwi_json_reader *reader, rwi_json_field field, bool absent);
 
-/* Lives as long as the object. */
+/* Valid as long as the object. */
 const char *rwi_json_string(rwi_json_reader *reader, rwi_json_field field, const char *absent);
 
-/* NULL where absent. */
+/* NULL if absent. */
 const json_t *rwi_json_object(rwi_json_reader *reader, rwi_json_field field);
 const json_t *rwi_json_array(rwi_json_reader *reader, rwi_json_field field);
 

@@ -9,7 +9,7 @@
 
 static const char *const nonfinite[] = {"NaN", "Infinity", "-Infinity"};
 
-/* Text that grows by at most a factor. */
+/* The output; its size is at most a constant factor of the text's. */
 typedef struct copy {
     const char *from;
     const char *end;
@@ -22,7 +22,7 @@ static void keep(copy *c, size_t bytes) {
     c->from += bytes;
 }
 
-/* Passes `bytes` and writes a string in their place. */
+/* Skips `bytes` of the text and writes a string instead. */
 static void replace(copy *c, size_t bytes, const char *word) {
     size_t length = strlen(word);
     *c->to++ = '"';
@@ -32,7 +32,7 @@ static void replace(copy *c, size_t bytes, const char *word) {
     c->from += bytes;
 }
 
-/* Whether what ends after `bytes` is an object's key. */
+/* Whether the token that ends after `bytes` is a key of an object. */
 static bool is_key(const copy *c, size_t bytes) {
     const char *next = c->from + bytes;
     while (next < c->end && *next && strchr(" \t\r\n", *next))
@@ -40,7 +40,7 @@ static bool is_key(const copy *c, size_t bytes) {
     return next < c->end && *next == ':';
 }
 
-/* The unit of \uXXXX at `offset` of what is left, or -1. */
+/* The code unit of \uXXXX at `offset` of the remaining text, or -1. */
 static long escaped_unit(const copy *c, size_t offset) {
     char digits[5] = "";
     if ((size_t)(c->end - c->from) < offset + 6 || memcmp(c->from + offset, "\\u", 2) != 0)
@@ -49,8 +49,8 @@ static long escaped_unit(const copy *c, size_t offset) {
     return strspn(digits, "0123456789abcdefABCDEF") == 4 ? strtol(digits, NULL, 16) : -1;
 }
 
-/* Python writes halves of surrogate pairs, which jansson refuses, as it does NUL in a key. None of
- * the names that are looked for has U+FFFD in it. */
+/* Python writes unpaired surrogates, which jansson refuses, as it does NUL in a key. No field name
+ * that is read contains U+FFFD. */
 static void copy_escape(copy *c, bool key) {
     static const char unknown[] = "\\ufffd";
     long unit = escaped_unit(c, 0), next = escaped_unit(c, 6);
@@ -86,7 +86,7 @@ static size_t skip_digits(const char *text, size_t at) {
     return at + strspn(text + at, "0123456789");
 }
 
-/* Whether the text is one number as JSON writes them. */
+/* Whether the text is a number in JSON syntax. */
 static bool is_number(const char *text) {
     size_t from = text[0] == '-', at = skip_digits(text, from);
     if (at == from || (text[from] == '0' && at > from + 1))
@@ -106,13 +106,13 @@ static bool is_number(const char *text) {
     return text[at] == '\0';
 }
 
-/* A number, name or what looks like one, up to the next sign that ends it. */
+/* Copies a number, name or similar token, up to the next delimiter. */
 static void copy_word(copy *c) {
     size_t bytes = 0;
     while (c->from + bytes < c->end && (isalnum((unsigned char)c->from[bytes]) ||
                                         (c->from[bytes] && strchr("+-.", c->from[bytes]))))
         bytes++;
-    /* jansson says what is wrong with other words, and with any in a key's place */
+    /* jansson reports errors in other words, and in any word in place of a key */
     bool value = !is_key(c, bytes);
     for (size_t i = 0; value && i < sizeof nonfinite / sizeof nonfinite[0]; i++) {
         if (bytes == strlen(nonfinite[i]) && memcmp(c->from, nonfinite[i], bytes) == 0) {
@@ -120,7 +120,7 @@ static void copy_word(copy *c) {
             return;
         }
     }
-    /* with its end, the word fits where it would be kept */
+    /* the word and its terminator fit into the output */
     memcpy(c->to, c->from, bytes);
     c->to[bytes] = '\0';
     if (value && is_number(c->to) && isinf(strtod(c->to, NULL)))
@@ -129,7 +129,7 @@ static void copy_word(copy *c) {
         keep(c, bytes);
 }
 
-/* The text in `to` as jansson reads it; returns its length. */
+/* Writes the text to `to` in standard JSON; returns its length. */
 static size_t standardise(const char *text, size_t length, char *to) {
     copy c = {text, text + length, to};
     if (length >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
@@ -148,7 +148,7 @@ static size_t standardise(const char *text, size_t length, char *to) {
 rw_status rwi_json_load(const char *source, const char *text, size_t length, json_t **root,
                         rw_message *message) {
     json_error_t error;
-    /* the shortest that grows is NaN, to "NaN", and 1e999, to "Infinity" */
+    /* the largest growth is that of NaN to "NaN" and of 1e999 to "Infinity" */
     char *standard = malloc(2 * length + 1);
     *root = NULL;
     if (!standard)

@@ -1,4 +1,4 @@
-/* Reads JSON as model files have it: Python's, which is more than the standard's. */
+/* Reads JSON of model files, which Python writes: a superset of standard JSON. */
 #ifndef RWI_JSON_LENIENT_H
 #define RWI_JSON_LENIENT_H
 
@@ -6,14 +6,14 @@
 
 #include <ropewalk/base.h>
 
-/* Takes a byte order mark, NaN, Infinity, -Infinity and numbers of any size, too. What no double
- * holds becomes a string ("Infinity"), so that only who needs a number there fails; half a surrogate
- * pair becomes U+FFFD. Strings may have NUL in them: rwi_json_text() takes none. Free `*root`
- * with json_decref(). Numbers are doubles. */
+/* Also accepts a byte order mark, NaN, Infinity, -Infinity and numbers of any size. A number that
+ * no double can represent becomes a string ("Infinity"), so that only a reader of that number
+ * fails; an unpaired surrogate becomes U+FFFD. Strings may contain NUL; rwi_json_text() refuses
+ * them. Free `*root` with json_decref(). Numbers are doubles. */
 rw_status rwi_json_load(const char *source, const char *text, size_t length, json_t **root,
                         rw_message *message);
 
-/* Whether the value stands for a number that is not finite. */
+/* Whether the value represents a nonfinite number. */
 bool rwi_json_is_nonfinite(const json_t *value);
 
 #endif

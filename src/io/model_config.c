@@ -49,11 +49,10 @@ bool rwi_model_is(const rwi_model_reader *reader, const char *name) {
     return strcmp(reader->result->model_type, name) == 0;
 }
 
-/* ---- which model it is -------------------------------------------------------------------------
- */
+/* ---- the model ---- */
 
-/* Goes down to the language model of a model that is not known; false where there is none. */
-static bool enter_unknown_whole(rwi_model_reader *reader, const char **name) {
+/* Selects the language model's config in an unknown model; false if there is none. */
+static bool enter_unknown_composite(rwi_model_reader *reader, const char **name) {
     static const char *const containers[] = {"thinker_config", "text_config", "llm_config",
                                              "language_config"};
     for (size_t i = 0; i < sizeof containers / sizeof containers[0]; i++) {
@@ -67,31 +66,33 @@ static bool enter_unknown_whole(rwi_model_reader *reader, const char **name) {
     return false;
 }
 
-/* Goes down to the language model; false where `name` is no model of several parts. */
-static bool enter_whole(rwi_model_reader *reader, const char **name) {
-    const rwi_model_whole *whole = rwi_model_whole_find(*name);
-    if (!whole)
+/* Selects the language model's config; false if `name` is not a model of several parts. */
+static bool enter_composite(rwi_model_reader *reader, const char **name) {
+    const rwi_composite_model *composite = rwi_composite_model_find(*name);
+    if (!composite)
         return !rwi_model_type_find(*name) && !rwi_model_without_rope_find(*name) &&
-               enter_unknown_whole(reader, name);
-    if (!whole->key) {
-        *name = whole->part;
+               enter_unknown_composite(reader, name);
+    if (!composite->key) {
+        *name = composite->part;
         return true;
     }
-    const json_t *part = rwi_json_object(&reader->json, rwi_model_field(reader, whole->key));
+    const json_t *part = rwi_json_object(&reader->json, rwi_model_field(reader, composite->key));
     if (part) {
         reader->config = part;
-        if (whole->fills)
-            reader->config = rwi_model_fill(reader, part, rwi_model_parse(reader, whole->defaults));
-        *name = rwi_json_string(&reader->json, rwi_model_field(reader, "model_type"), whole->part);
+        if (composite->fills)
+            reader->config =
+                rwi_model_fill(reader, part, rwi_model_parse(reader, composite->defaults));
+        *name =
+            rwi_json_string(&reader->json, rwi_model_field(reader, "model_type"), composite->part);
         return true;
     }
-    if (!whole->flat)
-        reader->config = rwi_model_parse(reader, whole->defaults ? whole->defaults : "{}");
-    *name = whole->part;
+    if (!composite->flat)
+        reader->config = rwi_model_parse(reader, composite->defaults ? composite->defaults : "{}");
+    *name = composite->part;
     return true;
 }
 
-/* Whether the file itself says that its model has a rotary embedding. */
+/* Whether the file itself states that its model has a rotary embedding. */
 static bool has_rope_fields(const rwi_model_reader *reader) {
     static const char *const keys[] = {"rope_theta",          "rope_parameters",
                                        "rope_scaling",        "rotary_emb_base",
@@ -108,13 +109,13 @@ static bool has_rope_fields(const rwi_model_reader *reader) {
 
 static void require_known(rwi_model_reader *reader, const char *name) {
     char what[80];
-    snprintf(what, sizeof what, name[0] ? "model_type %.60s is not known" : "no model_type", name);
+    snprintf(what, sizeof what, name[0] ? "model_type %.60s is unknown" : "no model_type", name);
     if (!has_rope_fields(reader))
         rwi_json_fail(&reader->json, "%s, and no field of a rotary embedding such as rope_theta",
                       what);
     else if (!reader->pairing)
         rwi_json_fail(&reader->json,
-                      "%s: expected the pairing of its columns with it (--pairing half or "
+                      "%s: the pairing of its columns is required (--pairing half or "
                       "interleaved)",
                       what);
 }
@@ -123,14 +124,14 @@ static void require_known(rwi_model_reader *reader, const char *name) {
 static void text_of(const json_t *value, char *text, size_t size) {
     if (json_is_string(value))
         snprintf(text, size, "%s",
-                 rwi_json_text(value) ? rwi_json_text(value) : "a string with NUL in it");
+                 rwi_json_text(value) ? rwi_json_text(value) : "a string that contains NUL");
     else if (json_is_number(value))
         snprintf(text, size, "%.17g", json_number_value(value));
     else
         snprintf(text, size, "%s", !value ? "absent" : json_is_true(value) ? "true" : "not true");
 }
 
-/* Models that have a rotary embedding only where a field says so. */
+/* Models that have a rotary embedding only if a field enables it. */
 static void check_switch(rwi_model_reader *reader) {
     const char *key = reader->model->rope_switch.key, *expected = reader->model->rope_switch.value;
     char text[48];
@@ -151,30 +152,30 @@ static void check_switch(rwi_model_reader *reader) {
     const json_t *value = rwi_json_value(rwi_model_field(reader, key));
     text_of(value, text, sizeof text);
     if (strcmp(text, expected ? expected : "true") != 0)
-        rwi_json_fail(&reader->json, "%s is %s: model_type %s has %s then, no rotary one", key,
+        rwi_json_fail(&reader->json, "%s is %s: model_type %s then has %s, no rotary one", key,
                       text, reader->result->model_type, reader->model->rope_switch.otherwise);
 }
 
-/* Says what a model has in place of a rotary embedding. Files of models with code of their own go
- * by the name of a class whose learned embeddings they do not have. */
+/* Reports what a model has instead of a rotary embedding. Files of models with their own code use
+ * the name of a class whose learned embeddings they do not have. */
 static void refuse_without_rope(rwi_model_reader *reader, const char *name, const char *has) {
     static const char key[] = "position_embedding_type";
     const json_t *value = rwi_json_value(rwi_model_field(reader, key));
     char text[48];
     text_of(value, text, sizeof text);
     if (value && strcmp(text, "absolute") != 0 && strstr(has, "learned"))
-        rwi_json_fail(&reader->json, "%s is %s, which is not known of model_type %.60s", key, text,
+        rwi_json_fail(&reader->json, "%s is %s, which is unknown for model_type %.60s", key, text,
                       name);
     else
         rwi_json_fail(&reader->json, "model_type %.60s %s", name, has);
 }
 
-/* Goes down to the language model and finds out what it is. */
+/* Selects the language model's config and finds its model type. */
 static void find_model(rwi_model_reader *reader) {
     static const rwi_model_type unknown = {.name = ""};
     const char *name = rwi_json_string(&reader->json, rwi_model_field(reader, "model_type"), "");
     for (int depth = 0; depth < 8 && reader->json.status == RW_OK; depth++)
-        if (!enter_whole(reader, &name))
+        if (!enter_composite(reader, &name))
             break;
     const char *has = rwi_model_without_rope_find(name);
     const rwi_model_type *model = rwi_model_type_find(name);
@@ -199,8 +200,7 @@ static void read_config(rwi_model_reader *reader) {
         rwi_model_read_spec(reader);
 }
 
-/* ---- entry points ------------------------------------------------------------------------------
- */
+/* ---- entry points ---- */
 
 rw_status rwi_model_config_parse(const rwi_model_config_text *text, rwi_model_config *config,
                                  rw_message *message) {
@@ -230,7 +230,8 @@ rw_status rwi_model_config_parse(const rwi_model_config_text *text, rwi_model_co
     return reader.json.status;
 }
 
-/* The file's bytes and their number; NULL with errno set, EFBIG for a file that is no config. */
+/* The bytes of the file and their number; NULL with errno set, EFBIG for a file that is too large
+ * for a config. */
 static char *read_text(const char *path, size_t *length) {
     int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     char *text = NULL;

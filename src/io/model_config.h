@@ -1,10 +1,10 @@
-/* The rotary embedding that a Hugging Face config.json asks for, as transformers 5.24 reads it.
+/* The rotary embedding that a Hugging Face config.json defines, as transformers 5.24 reads it.
  *
- * Old files have rope_theta and rope_scaling, new ones rope_parameters, which may differ from one
- * type of layer to another (Gemma 3, ModernBERT). Multimodal files hold the language model's
- * config under text_config or the like. Where a file is silent the model_type decides, see
- * model_types.h; a model_type that is not known needs rope fields in the file and the caller's
- * pairing. What a model has in place of a rotary embedding is said, never guessed over.
+ * Old files have rope_theta and rope_scaling, new ones rope_parameters, which may differ between
+ * types of layers (Gemma 3, ModernBERT). Multimodal files hold the language model's config under
+ * text_config or a similar key. Fields that a file omits have the defaults of the model_type, see
+ * model_types.h; an unknown model_type requires rope fields in the file and the caller's pairing.
+ * For a model without a rotary embedding the error states what it has instead.
  */
 #ifndef RWI_MODEL_CONFIG_H
 #define RWI_MODEL_CONFIG_H
@@ -13,30 +13,31 @@
 
 typedef struct rwi_model_layer {
     char type[40]; /* full_attention, sliding_attention, ... */
-    bool has_rope; /* whether q and k are turned in it */
+    bool has_rope; /* whether q and k are rotated in it */
 } rwi_model_layer;
 
 typedef struct rwi_model_config {
     rw_rope_spec spec;
-    bool inverse;              /* the model turns the other way: RW_ROPE_INVERSE */
+    bool inverse;              /* the model rotates in the inverse direction: RW_ROPE_INVERSE */
     const char *learned_scale; /* weights whose exp() multiplies the frequencies; NULL: none */
-    char model_type[64];       /* "" where the file has none */
-    int64_t num_heads;         /* 0 where nothing is known of it */
-    int64_t num_kv_heads;      /* those of k that turn: 1 for DeepSeek's latent attention */
+    char model_type[64];       /* "" if the file has none */
+    int64_t num_heads;         /* 0 if unknown */
+    int64_t num_kv_heads;      /* heads of k that are rotated: 1 for DeepSeek's latent attention */
     int64_t num_layers;        /* length of `layers` */
     rwi_model_layer *layers;   /* NULL: all layers are alike and have a rotary embedding */
-    double *factors;           /* what the spec's short_factor and long_factor point into */
+    double *factors;           /* storage of the spec's short_factor and long_factor */
 } rwi_model_config;
 
 typedef struct rwi_model_config_text {
     const char *source; /* the file's name */
-    const char *text;   /* what stands in it; unused by rwi_model_config_load() */
+    const char *text;   /* its contents; unused by rwi_model_config_load() */
     size_t length;
-    const char *layer_type;         /* NULL: full_attention, or the only one that there is */
-    const rw_rope_pairing *pairing; /* NULL: as the model_type says; needed where it is not known */
+    const char *layer_type;         /* NULL: full_attention, or the only one */
+    const rw_rope_pairing *pairing; /* NULL: that of the model_type; required if that is unknown */
 } rwi_model_config_text;
 
-/* Free `config` only where this returns RW_OK. The spec was accepted by rw_rope_frequencies(). */
+/* `config` must be freed only if this returns RW_OK. The spec has been accepted by
+ * rw_rope_frequencies(). */
 rw_status rwi_model_config_parse(const rwi_model_config_text *text, rwi_model_config *config,
                                  rw_message *message);
 

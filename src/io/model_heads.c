@@ -1,15 +1,16 @@
-/* Heads, and how wide they are.
+/* Heads and their width.
  *
- * Source: transformers 5.24, the configurations' attribute_map and __post_init__(). */
+ * Source: transformers 5.24, the configurations' attribute_map and __post_init__().
+ */
 #include <stdlib.h>
 #include <string.h>
 
 #include "model_reader.h"
 
-/* The width of the part of a head that turns, where it is a part of its own. */
+/* The width of the rotated part of a head, if that part is separate. */
 static const char rope_part[] = "qk_rope_head_dim";
 
-/* What per_layer_config says of the chosen type of layers. */
+/* The field in per_layer_config for the chosen type of layers. */
 static rwi_json_field layer_field(rwi_model_reader *reader, const char *field) {
     const json_t *layers =
         rwi_json_object(&reader->json, rwi_model_field(reader, "per_layer_config"));
@@ -24,7 +25,8 @@ static rwi_json_field layer_field(rwi_model_reader *reader, const char *field) {
     return (rwi_json_field){NULL, field};
 }
 
-/* The part in sliding layers, which Dots 3 gives by the width of the whole head and of the rest. */
+/* The rotated part in sliding layers, which Dots 3 defines by the width of the whole head and of
+ * the other part. */
 static int64_t sliding_rope_part(rwi_model_reader *reader, int64_t part) {
     rwi_json_reader *json = &reader->json;
     if (rwi_model_is(reader, "dots3_note_text")) {
@@ -39,7 +41,7 @@ static int64_t sliding_rope_part(rwi_model_reader *reader, int64_t part) {
     return rwi_json_length(json, rwi_model_field(reader, "swa_qk_rope_head_dim"), part);
 }
 
-/* qk_rope_head_dim, which DeepSeek-OCR has as 0 for heads of one part; 0 for those, too. */
+/* qk_rope_head_dim; 0 for heads of one part, as in DeepSeek-OCR. */
 static int64_t read_rope_part(rwi_model_reader *reader) {
     const rwi_model_type *model = reader->model;
     rwi_json_field field = rwi_model_field(reader, rope_part);
@@ -94,7 +96,7 @@ static int64_t derived_head_dim(rwi_model_reader *reader) {
     return (reader->model->traits & RWI_WIDE_HEADS ? 2 : 1) * hidden / heads;
 }
 
-/* A head's width in full_attention, where it differs (Gemma 4); 0: it does not. */
+/* A head's width in full_attention, if different (Gemma 4); else 0. */
 static int64_t full_head_dim(rwi_model_reader *reader) {
     int64_t width = rwi_json_length(&reader->json, layer_field(reader, "head_dim"), 0);
     if (width > 0 || !reader->chosen || strcmp(reader->chosen, "full_attention") != 0 ||
@@ -112,7 +114,7 @@ static void read_head_dim(rwi_model_reader *reader, int64_t part) {
         spec->head_dim = full_head_dim(reader);
     if (spec->head_dim == 0 && !(reader->model->traits & RWI_DERIVED_HEAD))
         spec->head_dim = rwi_json_length(&reader->json, rwi_model_alias(reader, keys), 0);
-    /* an explicit null takes the class's width away */
+    /* an explicit null removes the class's width */
     if (spec->head_dim == 0 && !json_object_get(reader->config, "head_dim"))
         spec->head_dim = reader->model->head_dim;
     if (spec->head_dim == 0)
@@ -126,7 +128,7 @@ int64_t rwi_model_read_heads(rwi_model_reader *reader) {
     read_numbers(reader);
     int64_t part = read_rope_part(reader);
     if (part > 0)
-        reader->result->num_kv_heads = 1; /* k's part is one for all heads */
+        reader->result->num_kv_heads = 1; /* all heads share one rotated part of k */
     read_head_dim(reader, part);
     return part;
 }

@@ -30,7 +30,7 @@ static const char *type_of_letter(char letter) {
     }
 }
 
-/* Layers that attend to nothing, or without q and k that turn. */
+/* False for layers without attention, or without rotated q and k. */
 static bool attends(const char *type) {
     static const char *const others[] = {"linear_attention", "conv", "mamba", "mamba2",
                                          "recurrent",        "mlp",  "moe",   "cross_attention"};
@@ -52,7 +52,7 @@ static int64_t count_layers(rwi_model_reader *reader) {
     return reader->json.status == RW_OK ? count : 0;
 }
 
-/* Room for `count` layers that have a rotary embedding. */
+/* Allocates `count` layers, all with a rotary embedding. */
 static bool make_layers(rwi_model_reader *reader, int64_t count) {
     rwi_model_config *config = reader->result;
     if (count == 0)
@@ -93,7 +93,7 @@ static void read_listed_types(rwi_model_reader *reader, const json_t *types) {
     }
 }
 
-/* Layers whose numbers are listed attend, the others are of another type. */
+/* Layers whose numbers are listed have attention, the others are of another type. */
 static void read_numbered_types(rwi_model_reader *reader, const json_t *numbers,
                                 const char *others) {
     int64_t count = count_layers(reader);
@@ -108,13 +108,13 @@ static void read_numbered_types(rwi_model_reader *reader, const json_t *numbers,
     }
 }
 
-/* How many letters of the model's types repeat: those that it has, or as the file says. */
+/* The number of letters of the model's types that repeat: all, or as the file states. */
 static int64_t read_period(rwi_model_reader *reader) {
     const rwi_model_type *model = reader->model;
     int64_t letters = (int64_t)strlen(model->layers);
     if (!model->period_key ||
         json_is_string(rwi_json_value(rwi_model_field(reader, model->period_key))))
-        return letters; /* EXAONE 4 writes the pattern out: LLLG */
+        return letters; /* EXAONE 4 lists the pattern explicitly: LLLG */
     return rwi_json_length(&reader->json, rwi_model_field(reader, model->period_key), letters);
 }
 
@@ -145,10 +145,9 @@ static void derive_types(rwi_model_reader *reader) {
                  none_slides ? full : type_of_letter(letter_of(model, i, count, period)));
 }
 
-/* ---- without a rotary embedding ----------------------------------------------------------------
- */
+/* ---- without a rotary embedding ---- */
 
-/* Llama 4 and SmolLM 3: a flag a layer, or every fourth one has none. */
+/* Llama 4 and SmolLM 3: one flag for each layer; by default every fourth layer has none. */
 static void apply_no_rope_layers(rwi_model_reader *reader) {
     rwi_model_config *config = reader->result;
     const json_t *flags = rwi_json_array(&reader->json, rwi_model_field(reader, "no_rope_layers"));
@@ -168,8 +167,8 @@ static void apply_no_rope_layers(rwi_model_reader *reader) {
     }
 }
 
-/* Granite and Muse: the theta of each layer, 0 for none. Without it Muse leaves out the full
- * ones, whose number from the end is a multiple of four. */
+/* Granite and Muse: the theta of each layer, 0 for none. If absent, Muse has none in the full
+ * layers, whose number from the end is a multiple of four. */
 static void apply_layer_thetas(rwi_model_reader *reader) {
     rwi_model_config *config = reader->result;
     const json_t *thetas =
@@ -185,7 +184,7 @@ static void apply_layer_thetas(rwi_model_reader *reader) {
     }
 }
 
-/* Llama 3.2 Vision: layers that attend to an image turn neither q nor k. */
+/* Llama 3.2 Vision: layers that attend to an image rotate neither q nor k. */
 static void apply_cross_attention_layers(rwi_model_reader *reader) {
     static const char of_class[] = "[3,8,13,18,23,28,33,38]";
     rwi_model_config *config = reader->result;
@@ -207,7 +206,7 @@ static void apply_cross_attention_layers(rwi_model_reader *reader) {
     }
 }
 
-/* Cohere 2 MoE turns q and k in its dense layers whatever they see. */
+/* Cohere 2 MoE rotates q and k in its dense layers of any attention type. */
 static bool is_forced(const rwi_model_reader *reader, int64_t layer) {
     const json_t *pattern =
         rwi_json_value(rwi_model_field(reader, "prefix_dense_sliding_window_pattern"));

@@ -1,4 +1,4 @@
-/* What is known while a config is read, shared by the files that read its parts. */
+/* The state of reading a config, shared by the files that read its parts. */
 #ifndef RWI_MODEL_READER_H
 #define RWI_MODEL_READER_H
 
@@ -13,16 +13,16 @@ typedef struct rwi_model_reader {
     rwi_json_reader json;
     const json_t *config;        /* the language model's object */
     const json_t *scaling;       /* rope_parameters or rope_scaling, for the layer type; or NULL */
-    const json_t *all_scaling;   /* the object that holds those of every layer type */
-    const rwi_model_type *model; /* what holds where the file is silent */
-    bool known;                  /* the model_type is */
-    const char *layer_type;      /* as asked for, or NULL */
+    const json_t *all_scaling;   /* the object that contains those of every layer type */
+    const rwi_model_type *model; /* defaults for absent fields */
+    bool known;                  /* whether the model_type is known */
+    const char *layer_type;      /* as requested, or NULL */
     const char *chosen;          /* the layer type whose embedding is read, or NULL */
     bool nested;                 /* there is one object with scaling for each layer type */
-    bool local;                  /* sliding layers with a theta of their own */
+    bool local;                  /* sliding layers have their own theta */
     const rw_rope_pairing *pairing; /* the caller's, or NULL */
     rwi_model_config *result;
-    json_t *owned; /* an array: what is not the file's */
+    json_t *owned; /* an array: values that are not part of the file */
 } rwi_model_reader;
 
 static inline rwi_json_field rwi_model_field(const rwi_model_reader *reader, const char *key) {
@@ -33,30 +33,30 @@ static inline rwi_json_field rwi_model_scaling(const rwi_model_reader *reader, c
     return (rwi_json_field){reader->scaling, key};
 }
 
-/* The first of `keys`, which end with NULL, that the config has; else the last. */
+/* The first of `keys`, which must end with NULL, that the config has; else the last one. */
 rwi_json_field rwi_model_alias(const rwi_model_reader *reader, const char *const *keys);
 
-/* `object` with defaults for what it does not have; lives as long as the reader. */
+/* `object` with defaults for absent fields; valid as long as the reader. */
 const json_t *rwi_model_fill(rwi_model_reader *reader, const json_t *object,
                              const json_t *defaults);
 
-/* Parses a class's defaults, which live as long as the reader. */
+/* Parses a class's defaults, which are valid as long as the reader. */
 const json_t *rwi_model_parse(rwi_model_reader *reader, const char *text);
 
-/* A length where the file is silent: the class's, or Llama's, or 0 where the model is not known. */
+/* The default of an absent length: the class's, else Llama's, or 0 if the model is unknown. */
 int64_t rwi_model_default(const rwi_model_reader *reader, int64_t of_class, int64_t of_llama);
 
 bool rwi_model_is(const rwi_model_reader *reader, const char *name);
 
 /* ---- model_layers.c ---- */
 
-/* Reads the types of the layers into the result, and which of them have no rotary embedding. */
+/* Reads the types of the layers and which of them have no rotary embedding. */
 void rwi_model_read_layers(rwi_model_reader *reader);
 
 /* The first layer of this type, or -1. */
 int64_t rwi_model_find_layer(const rwi_model_reader *reader, const char *type);
 
-/* Fails where layers of the chosen type, or all, have no rotary embedding. */
+/* Fails if layers of the chosen type, or all layers, have no rotary embedding. */
 void rwi_model_check_layers(rwi_model_reader *reader);
 
 /* ---- model_scaling.c ---- */
@@ -66,13 +66,13 @@ void rwi_model_find_scaling(rwi_model_reader *reader);
 
 /* ---- model_heads.c ---- */
 
-/* Reads the numbers of heads and head_dim; returns the width of the part that turns where it is a
- * part of its own, or 0. */
+/* Reads the numbers of heads and head_dim; returns the width of the rotated part if that is
+ * separate, else 0. */
 int64_t rwi_model_read_heads(rwi_model_reader *reader);
 
 /* ---- model_spec.c ---- */
 
-/* Reads the spec; the type of the layers and the scaling are known. */
+/* Reads the spec; the type of the layers and the scaling must be known. */
 void rwi_model_read_spec(rwi_model_reader *reader);
 
 #endif

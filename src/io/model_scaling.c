@@ -1,7 +1,8 @@
-/* Which part of a file describes the rotary embedding of which layers.
+/* Selects the part of a file that describes the rotary embedding of the chosen layers.
  *
  * Source: transformers 5.24, modeling_rope_utils.py (RotaryEmbeddingConfigMixin) and
- * convert_rope_params_to_dict() of the configurations. */
+ * convert_rope_params_to_dict() of the configurations.
+ */
 #include <string.h>
 
 #include "model_reader.h"
@@ -17,7 +18,7 @@ static bool describes_layers(const json_t *value) {
     return false;
 }
 
-/* Whether it holds one object for each layer type. */
+/* Whether it contains one object for each layer type. */
 static bool is_nested(const json_t *scaling) {
     const char *key;
     json_t *value;
@@ -28,19 +29,19 @@ static bool is_nested(const json_t *scaling) {
     return false;
 }
 
-/* Classes whose embeddings of full and sliding layers are apart, however old the file is. */
+/* Classes with separate embeddings of full and sliding layers, also in old files. */
 static bool has_two(const rwi_model_reader *reader) {
     return reader->model->local_theta > 0 &&
            !(reader->model->traits & (RWI_LOCAL_IF_PLAIN | RWI_TRAILING));
 }
 
-/* One object for all layers is not what these classes have. */
+/* Fails if there is one object for all layers, which these classes do not support. */
 static void check_flat(rwi_model_reader *reader, bool old) {
     const json_t *scaling = reader->scaling;
     const char *name = reader->result->model_type;
     if (reader->model->traits & RWI_BY_LAYER && !is_nested(scaling))
         rwi_json_fail(&reader->json,
-                      "rope_parameters of the layer types are absent, which model_type %s needs",
+                      "rope_parameters of the layer types are absent, which model_type %s requires",
                       name);
     bool by_layer = has_two(reader) || reader->model->traits & (RWI_FULL_SCALING | RWI_MERGES);
     if (!by_layer || json_object_size(scaling) == 0 || is_nested(scaling))
@@ -55,7 +56,7 @@ static void check_flat(rwi_model_reader *reader, bool old) {
                       "rope_scaling has a type, expected a rope_type for model_type %s", name);
 }
 
-/* rope_scaling first, an empty one is none; else what the model's class has. */
+/* rope_scaling first (an empty one is ignored); else the class's default. */
 static void find_object(rwi_model_reader *reader) {
     rwi_json_reader *json = &reader->json;
     if (reader->model->traits & RWI_PLAIN)
@@ -73,12 +74,11 @@ static void find_object(rwi_model_reader *reader) {
     reader->all_scaling = reader->scaling;
 }
 
-/* ---- one object for each layer type ------------------------------------------------------------
- */
+/* ---- one object for each layer type ---- */
 
 static void note_layers_without_rope(rwi_model_reader *reader) {
     if (has_two(reader))
-        return; /* these classes fill in what is null */
+        return; /* these classes replace null by defaults */
     for (int64_t i = 0; i < reader->result->num_layers; i++) {
         rwi_model_layer *layer = &reader->result->layers[i];
         if (json_is_null(json_object_get(reader->all_scaling, layer->type)))
@@ -86,7 +86,7 @@ static void note_layers_without_rope(rwi_model_reader *reader) {
     }
 }
 
-/* full_attention, or the only type that has an embedding and occurs. */
+/* full_attention, or the only layer type that is present and has an embedding. */
 static const char *only_type(const rwi_model_reader *reader) {
     const char *key, *found = NULL;
     json_t *value;
@@ -103,7 +103,7 @@ static const char *only_type(const rwi_model_reader *reader) {
     return count == 1 ? found : NULL;
 }
 
-/* What the class has for this type of layers, save a theta that the file has for all. */
+/* Adds the class's defaults for this type of layers, except theta if the file has one for all. */
 static void merge_defaults(rwi_model_reader *reader, const char *name) {
     const json_t *defaults = json_object_get(rwi_model_parse(reader, reader->model->rope), name);
     const json_t *theta = rwi_json_value(rwi_model_field(reader, "rope_theta"));
@@ -123,7 +123,7 @@ static void merge_defaults(rwi_model_reader *reader, const char *name) {
 static void choose_nested(rwi_model_reader *reader) {
     const char *name = reader->layer_type ? reader->layer_type : only_type(reader);
     if (!name) {
-        rwi_json_fail(&reader->json, "rope_parameters has none of full_attention and differs by "
+        rwi_json_fail(&reader->json, "rope_parameters has no full_attention and differs by "
                                      "layer type; choose one with --layer-type");
         return;
     }
@@ -145,10 +145,9 @@ static void choose_nested(rwi_model_reader *reader) {
     }
 }
 
-/* ---- one for all layers ------------------------------------------------------------------------
- */
+/* ---- one for all layers ---- */
 
-/* Old files: the sliding layers have a theta of their own. */
+/* Old files: whether the sliding layers have their own theta. */
 static bool has_local_theta(const rwi_model_reader *reader) {
     if (reader->model->traits & RWI_LOCAL_IF_PLAIN)
         return json_object_size(reader->scaling) == 0;
@@ -158,14 +157,14 @@ static bool has_local_theta(const rwi_model_reader *reader) {
            rwi_json_value(rwi_model_field(reader, "local_rope_theta"));
 }
 
-/* DeepSeek V4's two embeddings go by names of their own. */
+/* DeepSeek V4's two embeddings are named main and compress. */
 static void choose_main_or_compress(rwi_model_reader *reader) {
     const char *name = reader->layer_type;
     if (name && strcmp(name, "main") == 0)
         reader->scaling = NULL;
     else if (!name || strcmp(name, "compress") != 0)
         rwi_json_fail(&reader->json, "the layer type is %.40s, expected main or compress",
-                      name ? name : "not given");
+                      name ? name : "absent");
     reader->local = name && strcmp(name, "compress") == 0;
 }
 

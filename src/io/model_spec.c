@@ -25,24 +25,23 @@ const char *rwi_rope_pairing_name(rw_rope_pairing pairing) {
     return pairing == RW_ROPE_INTERLEAVED ? "interleaved" : "half";
 }
 
-/* ---- type --------------------------------------------------------------------------------------
- */
+/* ---- type ---- */
 
-/* Names that transformers translates. */
+/* Names that transformers replaces by others. */
 static const char *translate(rwi_model_reader *reader, const char *name) {
     bool phi = reader->model->traits & RWI_YARN_IS_LONGROPE;
     if (strcmp(name, "su") == 0 || (phi && strcmp(name, "yarn") == 0))
-        return "longrope"; /* what Phi-3 once called it */
+        return "longrope"; /* former name in Phi-3 */
     if (strcmp(name, "xdrope") == 0)
         return "dynamic"; /* Hunyuan */
     if (strcmp(name, "mrope") != 0)
         return name;
     if (!rwi_json_value(rwi_model_scaling(reader, "mrope_section")))
         rwi_json_fail(&reader->json, "mrope_section is absent, expected one for type mrope");
-    return "default"; /* Qwen2-VL: the sections say the rest */
+    return "default"; /* Qwen2-VL: determined by the sections */
 }
 
-/* rope_type, once called type. */
+/* rope_type, formerly type. */
 static void read_type(rwi_model_reader *reader) {
     rw_rope_spec *spec = &reader->result->spec;
     const char *key = rwi_json_value(rwi_model_scaling(reader, "rope_type")) ? "rope_type" : "type";
@@ -60,10 +59,9 @@ static void read_type(rwi_model_reader *reader) {
                   key, name);
 }
 
-/* ---- columns -----------------------------------------------------------------------------------
- */
+/* ---- columns ---- */
 
-/* Sets `element` where a file has a number a layer for others' one number (Step 3.5). */
+/* Sets `element` if a file has one number for each layer instead of a single one (Step 3.5). */
 static void of_layer(rwi_model_reader *reader, const char *key, const json_t **element) {
     const json_t *list = rwi_json_value(rwi_model_field(reader, key));
     if (!json_is_array(list))
@@ -75,12 +73,12 @@ static void of_layer(rwi_model_reader *reader, const char *key, const json_t **e
                       key, reader->chosen ? reader->chosen : "full_attention");
 }
 
-/* Whether an inner field counts: DeepSeek V4's old scaling is for yarn alone. */
+/* Whether an inner field is used: DeepSeek V4's old scaling applies to yarn only. */
 static bool inner_counts(const rwi_model_reader *reader) {
     return !(reader->model->traits & RWI_TRAILING) || reader->nested;
 }
 
-/* The share of a head's columns that turns, or 0 where nothing says so. */
+/* The share of a head's columns that is rotated, or 0 if not given. */
 static double read_partial_factor(rwi_model_reader *reader) {
     static const char *const any_keys[] = {"rotary_pct", "rope_pct", "rotary_emb_fraction",
                                            "partial_rotary_factor", NULL};
@@ -101,8 +99,9 @@ static double read_partial_factor(rwi_model_reader *reader) {
     return share;
 }
 
-/* rotary_dim columns from rotary_start. An odd width is one of a column more, whose frequencies
- * follow from the odd one: theta^(-2i / d) is (theta^((d + 1) / d))^(-2i / (d + 1)). */
+/* Sets rotary_dim columns from rotary_start. An odd width is extended by one column; the
+ * frequencies still depend on the odd width: theta^(-2i / d) is (theta^((d + 1) / d))^(-2i / (d +
+ * 1)). */
 static void set_window(rwi_model_reader *reader, int64_t width, bool is_part) {
     rw_rope_spec *spec = &reader->result->spec;
     spec->rotary_dim = width + width % 2;
@@ -121,7 +120,7 @@ static void set_window(rwi_model_reader *reader, int64_t width, bool is_part) {
                       (long long)spec->rotary_dim, (long long)spec->head_dim);
 }
 
-/* Whether a share of the columns counts: transformers ignores it in many classes. */
+/* Whether partial_rotary_factor is used: transformers ignores it in many classes. */
 static bool partial_counts(const rwi_model_reader *reader) {
     return !reader->known || reader->model->traits & RWI_PARTIAL ||
            reader->result->spec.type != RW_ROPE_DEFAULT;
@@ -146,7 +145,7 @@ static void read_window(rwi_model_reader *reader, int64_t part) {
     if (share == 0 && (!reader->known || model->traits & RWI_ROTARY_DIM))
         width = rwi_json_length(&reader->json, rwi_model_field(reader, "rotary_dim"),
                                 model->rotary_dim);
-    /* GPT-J and CodeGen without a width turn the whole head */
+    /* GPT-J and CodeGen without a width rotate the whole head */
     if (model->rotary_dim != 0 && json_is_null(json_object_get(reader->config, "rotary_dim")))
         width = 0;
     if (share == 0 && complete && partial_counts(reader) &&
@@ -166,10 +165,9 @@ static void read_window(rwi_model_reader *reader, int64_t part) {
         set_window(reader, width, false);
 }
 
-/* ---- theta and lengths -------------------------------------------------------------------------
- */
+/* ---- theta and lengths ---- */
 
-/* The only theta of layer_rope_theta in the chosen layers; 0 where there is no such list. */
+/* The only theta of layer_rope_theta in the chosen layers; 0 if there is no such list. */
 static double read_layer_theta(rwi_model_reader *reader) {
     const json_t *thetas =
         rwi_json_array(&reader->json, rwi_model_field(reader, "layer_rope_theta"));
@@ -191,7 +189,7 @@ static double read_layer_theta(rwi_model_reader *reader) {
     return theta;
 }
 
-/* rope_theta, or what a model calls it, as the file has it outside the scaling. */
+/* rope_theta, or the model's name of it, outside the scaling. */
 static double read_outer_theta(rwi_model_reader *reader, double absent) {
     static const char *const any_keys[] = {"rotary_emb_base", "rope_embedding_base",
                                            "global_rope_theta", "rope_theta", NULL};
@@ -246,7 +244,7 @@ static void read_lengths(rwi_model_reader *reader) {
     spec->max_position_embeddings =
         rwi_json_length(&reader->json, rwi_model_alias(reader, keys),
                         rwi_model_default(reader, reader->model->max_positions, 2048));
-    /* Phi-3 keeps it outside, and there it wins. */
+    /* Phi-3 has it outside the scaling, and that value has priority. */
     int64_t inside = rwi_json_length(&reader->json, rwi_model_scaling(reader, original), 0);
     if (reader->model->original_positions > 0)
         inside = reader->model->original_positions;
@@ -255,8 +253,7 @@ static void read_lengths(rwi_model_reader *reader) {
                        : rwi_json_length(&reader->json, rwi_model_field(reader, original), inside);
 }
 
-/* ---- scaling -----------------------------------------------------------------------------------
- */
+/* ---- scaling ---- */
 
 static void require(rwi_model_reader *reader, const char *key) {
     if (!rwi_json_value(rwi_model_scaling(reader, key)))
@@ -307,7 +304,7 @@ static void read_longrope(rwi_model_reader *reader) {
 static void read_yarn(rwi_model_reader *reader) {
     rw_rope_spec *spec = &reader->result->spec;
     rwi_json_reader *json = &reader->json;
-    /* transformers looks for truncate beside the layer types, not in them */
+    /* transformers reads truncate next to the layer types, not in them */
     const rwi_json_field truncate = {reader->all_scaling, "truncate"};
     double derived = inner_counts(reader) ? 0 : 1;
     spec->beta_fast = rwi_json_not_negative(json, rwi_model_scaling(reader, "beta_fast"), 0);
@@ -330,19 +327,18 @@ static void read_llama3(rwi_model_reader *reader) {
         rwi_json_positive(json, rwi_model_scaling(reader, "low_freq_factor"), 0);
     spec->high_freq_factor =
         rwi_json_positive(json, rwi_model_scaling(reader, "high_freq_factor"), 0);
-    /* Llama 4 Scout has both as 1: a step, with nothing between kept and divided */
+    /* Llama 4 Scout has 1 for both: no transition between kept and divided frequencies */
     if (reader->known && spec->high_freq_factor == spec->low_freq_factor)
         spec->high_freq_factor = nextafter(spec->high_freq_factor, INFINITY);
 }
 
-/* Hunyuan: dynamic with alpha is a larger theta, whatever the length. */
+/* Hunyuan: dynamic with alpha is a larger theta, independent of the length. */
 static void read_alpha(rwi_model_reader *reader) {
     rw_rope_spec *spec = &reader->result->spec;
     double d = (double)spec->head_dim;
     rwi_json_field field = rwi_model_scaling(reader, "alpha");
     if (!reader->known && rwi_json_value(field))
-        rwi_json_fail(&reader->json,
-                      "alpha is given, which only Hunyuan's models are known to have");
+        rwi_json_fail(&reader->json, "alpha is given, which is known only for Hunyuan's models");
     if (!(reader->model->traits & RWI_NTK_ALPHA))
         return;
     double alpha = rwi_json_not_negative(&reader->json, field, 0);
@@ -355,14 +351,14 @@ static void read_alpha(rwi_model_reader *reader) {
     spec->theta *= pow(alpha, d / (d - 2));
 }
 
-/* What each type takes from the scaling; the library checks what it needs besides. */
+/* Reads the fields of each type; the library checks the remaining ones. */
 static void read_scaling(rwi_model_reader *reader) {
     rw_rope_spec *spec = &reader->result->spec;
     rwi_json_reader *json = &reader->json;
     if (spec->type == RW_ROPE_DYNAMIC)
         read_alpha(reader);
     if (spec->type == RW_ROPE_DEFAULT)
-        return; /* Hugging Face ignores whatever else stands there */
+        return; /* Hugging Face ignores all other fields */
     spec->factor = rwi_json_positive(json, rwi_model_scaling(reader, "factor"), 0);
     switch (spec->type) {
     case RW_ROPE_DEFAULT:
@@ -384,8 +380,7 @@ static void read_scaling(rwi_model_reader *reader) {
     }
 }
 
-/* ---- axes --------------------------------------------------------------------------------------
- */
+/* ---- axes ---- */
 
 static void read_section_numbers(rwi_model_reader *reader, const json_t *sections) {
     rw_rope_spec *spec = &reader->result->spec;
@@ -401,13 +396,14 @@ static void read_section_numbers(rwi_model_reader *reader, const json_t *section
         rwi_json_fail(&reader->json, "mrope_section is not three numbers of frequencies");
 }
 
-/* How many of `count` frequencies h (1) or w (2) has, whose section is `section`. */
+/* The number of `count` frequencies that belong to axis h (1) or w (2), whose section is `section`.
+ */
 static int64_t interleaved_section(int64_t count, int64_t axis, int64_t section) {
     int64_t there = (count - axis + 2) / 3;
     return section < there ? section : there;
 }
 
-/* t has what h and w leave over. */
+/* t has the remaining frequencies. */
 static void fit_interleaved(rw_rope_spec *spec) {
     int64_t count = spec->rotary_dim / 2;
     for (int64_t axis = 1; axis < 3; axis++)
@@ -422,8 +418,9 @@ static void read_sections(rwi_model_reader *reader) {
     const json_t *sections = rwi_json_array(json, rwi_model_scaling(reader, "mrope_section"));
     if (rwi_model_is(reader, "hunyuan_vl_text") &&
         (sections || rwi_json_value(rwi_model_scaling(reader, "xdrope_section"))))
-        rwi_json_fail(json, "mrope_section: model_type hunyuan_vl_text turns the two columns of a "
-                            "pair by ids of two axes, which is not supported");
+        rwi_json_fail(json,
+                      "mrope_section: model_type hunyuan_vl_text rotates the two columns of a "
+                      "pair by ids of two axes, which is not supported");
     bool interleaved =
         rwi_json_bool(json, rwi_model_scaling(reader, "mrope_interleaved"),
                       rwi_json_bool(json, rwi_model_scaling(reader, "interleaved"), false));
@@ -431,7 +428,7 @@ static void read_sections(rwi_model_reader *reader) {
         model->axes == RW_ROPE_AXES_MROPE_CHUNKED || model->axes == RW_ROPE_AXES_MROPE_INTERLEAVED;
     spec->axes = model->axes;
     if (reader->known && !has_sections)
-        return; /* the class knows of no sections */
+        return; /* the class ignores sections */
     if (sections)
         read_section_numbers(reader, sections);
     else
@@ -443,11 +440,10 @@ static void read_sections(rwi_model_reader *reader) {
     if (reader->known && spec->axes == RW_ROPE_AXES_MROPE_INTERLEAVED)
         fit_interleaved(spec);
     else if (!sections && !fits)
-        spec->axes = RW_ROPE_AXES_ONE; /* the class's do not fit: text alone can be turned */
+        spec->axes = RW_ROPE_AXES_ONE; /* the sections do not fit: only text can be rotated */
 }
 
-/* ---- all of it ---------------------------------------------------------------------------------
- */
+/* ---- the whole spec ---- */
 
 static void read_pairing(rwi_model_reader *reader, int64_t part) {
     rwi_model_config *config = reader->result;
@@ -457,22 +453,22 @@ static void read_pairing(rwi_model_reader *reader, int64_t part) {
         interleaved =
             rwi_json_bool(&reader->json, rwi_model_field(reader, "rope_interleave"), interleaved);
     if (reader->model->rope_part > 0 && part == 0)
-        interleaved = false; /* DeepSeek without its latent attention is Llama */
+        interleaved = false; /* DeepSeek without latent attention is Llama */
     config->spec.pairing = interleaved ? RW_ROPE_INTERLEAVED : RW_ROPE_HALF;
     if (reader->pairing)
         config->spec.pairing = *reader->pairing;
 }
 
-/* What some models have besides, and this library does not. */
+/* Refuses fields of some models that this library does not support. */
 static void refuse_more(rwi_model_reader *reader) {
     rwi_json_reader *json = &reader->json;
     const json_t *scaled = rwi_json_value(rwi_model_field(reader, "rope_scaling_layers"));
     double scale = rwi_json_positive(json, rwi_model_field(reader, "rope_position_scale"), 1);
     if (rwi_json_bool(json, rwi_model_field(reader, "position_encoding_2d"), false))
-        rwi_json_fail(json, "position_encoding_2d is true: each half of a head turns by an id of "
-                            "its own, half-split, which is not supported");
+        rwi_json_fail(json, "position_encoding_2d is true: each half of a head is rotated by its "
+                            "own id, half-split, which is not supported");
     if (rwi_json_bool(json, rwi_model_field(reader, "rotary_value"), false))
-        rwi_json_fail(json, "rotary_value is true: v turns as well as q and k, which is not "
+        rwi_json_fail(json, "rotary_value is true: v is rotated as well as q and k, which is not "
                             "supported");
     if (scale != 1)
         rwi_json_fail(json, "rope_position_scale is %g, expected 1", scale);
@@ -482,12 +478,12 @@ static void refuse_more(rwi_model_reader *reader) {
                             "supported");
 }
 
-/* The library's own checks, so that its sentence comes with the file's name. */
+/* Runs the library's own checks, so that their errors include the file's name. */
 static void check_spec(rwi_model_reader *reader) {
     rw_message message = {""};
     rw_rope_frequency_list list = {0};
     const rw_rope_spec *spec = &reader->result->spec;
-    /* longrope has other factors for lengths that no model is trained on */
+    /* longrope has different factors for lengths beyond the training length */
     const int64_t lengths[] = {0, spec->type == RW_ROPE_LONGROPE ? INT64_MAX : 0};
     for (int i = 0; i < 2; i++)
         if (reader->json.status == RW_OK &&

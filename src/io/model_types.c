@@ -10,14 +10,14 @@ static const rwi_model_type model_types[] = {
 #include "model_types.def"
 };
 
-/* A row of model_wholes.def. */
-#define RWI_WHOLE(of, at, its, ...) {.name = of, .key = at, .part = its, ##__VA_ARGS__},
+/* A row of composite_models.def. */
+#define RWI_COMPOSITE(of, at, its, ...) {.name = of, .key = at, .part = its, ##__VA_ARGS__},
 
-static const rwi_model_whole wholes[] = {
-#include "model_wholes.def"
+static const rwi_composite_model composite_models[] = {
+#include "composite_models.def"
 };
 
-/* Position embeddings of other kinds. */
+/* Other kinds of position embeddings. */
 static const char LEARNED[] = "has learned position embeddings, no rotary ones";
 static const char SINUSOIDAL[] = "has sinusoidal position embeddings, no rotary ones";
 static const char ABSOLUTE[] = "has learned or sinusoidal position embeddings, no rotary ones";
@@ -27,23 +27,24 @@ static const char T5[] = "has T5's relative position bias, no rotary position em
 static const char ALIBI[] = "has ALiBi, no rotary position embedding";
 static const char NOTHING[] = "has no position embedding";
 static const char PATCHES[] =
-    "turns image patches by their row and column, which is not read from a config";
-static const char PARTS[] = "is made of other models; give the config of one of them";
+    "rotates image patches by their row and column, which is not read from a config";
+static const char PARTS[] = "consists of other models; give the config of one of them";
 
-/* Rotations that rw_rope_spec has no words for. */
-static const char V_TOO[] = "turns v as well as q and k, which is not supported";
+/* Rotations that rw_rope_spec cannot describe. */
+static const char V_TOO[] = "rotates v as well as q and k, which is not supported";
 static const char H_W_T[] =
-    "turns its leading frequencies by h and w ids in turns and the last ones "
+    "rotates its leading frequencies by h and w ids alternately and the last ones "
     "by t, an order of axes that is not supported";
-static const char ATOMS[] = "turns atoms by their coordinates in space, which is not supported";
+static const char ATOMS[] = "rotates atoms by their coordinates in space, which is not supported";
 static const char KEYPOINTS[] =
-    "turns keypoints by a learned projection of their coordinates, which is not supported";
-static const char TIMESTAMPS[] =
-    "turns audio frames by timestamps beside its language model; give the config of that alone";
+    "rotates keypoints by a learned projection of their coordinates, which is not supported";
+static const char TIMESTAMPS[] = "rotates audio frames by timestamps next to its language model; "
+                                 "give the language model's config";
 static const char FIRST_HEAD[] =
-    "turns the first head alone, by interleaved pairs, which is not supported";
-static const char INPUT[] = "has relative position embeddings, or turns the input of its attention "
-                            "before q and k are projected";
+    "rotates only the first head, by interleaved pairs, which is not supported";
+static const char INPUT[] =
+    "has relative position embeddings, or rotates the input of its attention "
+    "before q and k are projected";
 
 #define RWI_WITHOUT(has, name) {name, has},
 
@@ -61,10 +62,10 @@ const rwi_model_type *rwi_model_type_find(const char *name) {
     return NULL;
 }
 
-const rwi_model_whole *rwi_model_whole_find(const char *name) {
-    for (size_t i = 0; i < sizeof wholes / sizeof wholes[0]; i++)
-        if (strcmp(wholes[i].name, name) == 0)
-            return &wholes[i];
+const rwi_composite_model *rwi_composite_model_find(const char *name) {
+    for (size_t i = 0; i < sizeof composite_models / sizeof composite_models[0]; i++)
+        if (strcmp(composite_models[i].name, name) == 0)
+            return &composite_models[i];
     return NULL;
 }
 

@@ -9,7 +9,7 @@
 
 #include "io_error.h"
 
-/* mkstemp() makes files for the owner's eyes; the user's umask decides about the finished one. */
+/* mkstemp() makes files private; the finished file must have the mode of the user's umask. */
 static bool give_usual_mode(int descriptor) {
     mode_t mask = umask(0);
     umask(mask);
@@ -41,7 +41,7 @@ rw_status rwi_replace_file(const char *path, const rwi_file_contents *contents,
                            rw_message *message) {
     static const char suffix[] = ".XXXXXX";
     struct stat info;
-    /* A rename would put a plain file in place of a device. */
+    /* A rename would replace a device by a regular file. */
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
         return rwi_io_fail(message, RW_INVALID_ARGUMENT,
                            "cannot write %.140s: it exists and is not a regular file", path);

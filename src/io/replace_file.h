@@ -1,4 +1,4 @@
-/* Files that are replaced as a whole: whatever happens, a path is the old file or the new one. */
+/* Files that are replaced atomically: the path is either the old file or the complete new one. */
 #ifndef RWI_REPLACE_FILE_H
 #define RWI_REPLACE_FILE_H
 
@@ -10,8 +10,8 @@ typedef struct rwi_file_contents {
     const void *user;
 } rwi_file_contents;
 
-/* Writes a file beside `path` and renames it to `path` once it is whole. A `path` that is something
- * else than a file is refused. */
+/* Writes a file next to `path` and renames it to `path` once it is complete. A `path` that is not a
+ * regular file is refused. */
 rw_status rwi_replace_file(const char *path, const rwi_file_contents *contents,
                            rw_message *message);
 

@@ -8,10 +8,10 @@ typedef struct rwi_safetensors_dtype {
     const char *name;
     unsigned bits;
     bool supported;
-    rw_dtype dtype; /* where supported */
+    rw_dtype dtype; /* if supported */
 } rwi_safetensors_dtype;
 
-/* NULL where the format knows no such name. */
+/* NULL if the format has no such name. */
 const rwi_safetensors_dtype *rwi_safetensors_dtype_by_name(const char *name);
 
 /* NULL for an unknown dtype. */

@@ -1,4 +1,4 @@
-/* Reads safetensors files, as strict as the format's own implementation. */
+/* Reads safetensors files, as strictly as the reference implementation. */
 #include "safetensors.h"
 
 #include <errno.h>
@@ -18,10 +18,10 @@
 #error "the data of safetensors files is little endian, and so must be the host"
 #endif
 
-/* The format's own limit. */
+/* The limit of the format. */
 #define MAX_HEADER_BYTES 100000000u
 
-/* What is being read, for the sentences. */
+/* The file that is read, for error sentences. */
 typedef struct source {
     const char *path;
     int descriptor;
@@ -57,7 +57,7 @@ static rw_status read_exactly(const source *from, void *buffer, uint64_t offset,
 }
 
 static rw_status open_source(source *from) {
-    /* O_NONBLOCK: a named pipe is refused below instead of waited for. */
+    /* O_NONBLOCK: a named pipe must be refused below, not waited for. */
     from->descriptor = open(from->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat info;
     if (from->descriptor < 0 || fstat(from->descriptor, &info) != 0)
@@ -70,7 +70,7 @@ static rw_status open_source(source *from) {
     return RW_OK;
 }
 
-/* Reads and parses the header; its length goes to `header_bytes`. */
+/* Reads and parses the header; `header_bytes` receives its length. */
 static rw_status read_header(const source *from, json_t **header, uint64_t *header_bytes) {
     unsigned char length[8];
     if (from->bytes < sizeof length)
@@ -86,8 +86,8 @@ static rw_status read_header(const source *from, json_t **header, uint64_t *head
         bytes = bytes << 8 | length[i];
     if (bytes > MAX_HEADER_BYTES || bytes > from->bytes - sizeof length)
         return rwi_io_fail(from->message, RW_INVALID_ARGUMENT,
-                           "%.120s is not a valid safetensors file: its header is said to have "
-                           "%" PRIu64 " bytes, expected at most %u and no more than the file holds",
+                           "%.120s is not a valid safetensors file: its header length is "
+                           "%" PRIu64 " bytes, expected at most %u and within the file",
                            from->path, bytes, MAX_HEADER_BYTES);
     char *text = malloc((size_t)bytes + 1);
     if (!text)
@@ -109,8 +109,8 @@ static rw_status read_header(const source *from, json_t **header, uint64_t *head
     return status;
 }
 
-/* The product of the shape and the bits of an element, in bytes; false where that overflows or is
- * no whole number of bytes. */
+/* The product of the shape and the bits of an element, in bytes; false on overflow, or if it is not
+ * a whole number of bytes. */
 static bool bytes_of(const json_t *shape, unsigned bits, uint64_t *bytes) {
     uint64_t total = 1;
     for (size_t i = 0; i < json_array_size(shape); i++)
@@ -143,17 +143,17 @@ static rw_status read_entry(const source *from, const char *name, const json_t *
     if (!json_is_string(dtype))
         return malformed(from, name, "has no dtype");
     if (!is_list_of_lengths(shape))
-        return malformed(from, name, "has no shape of integers from 0");
+        return malformed(from, name, "has no shape of nonnegative integers");
     if (!is_list_of_lengths(offsets) || json_array_size(offsets) != 2)
         return malformed(from, name, "has no data_offsets [begin, end]");
     const rwi_safetensors_dtype *known = rwi_safetensors_dtype_by_name(json_string_value(dtype));
     if (!known)
-        return malformed(from, name, "has a dtype that the format does not know");
+        return malformed(from, name, "has a dtype that the format does not define");
     uint64_t begin = (uint64_t)json_integer_value(json_array_get(offsets, 0));
     uint64_t end = (uint64_t)json_integer_value(json_array_get(offsets, 1));
     uint64_t bytes;
     if (!bytes_of(shape, known->bits, &bytes))
-        return malformed(from, name, "has a shape whose size in bytes cannot be");
+        return malformed(from, name, "has a shape whose size in bytes is invalid");
     if (end < begin || end - begin != bytes)
         return malformed(from, name, "has data_offsets that do not fit its shape and dtype");
     *tensor = (rwi_safetensor){
@@ -190,7 +190,7 @@ static int compare_extents(const void *a, const void *b) {
     return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
-/* The tensors cover the data from its first byte to its last; sorts them on the way. */
+/* Checks that the tensors cover the data from its first byte to its last, and sorts them. */
 static rw_status check_extents(const source *from, rwi_safetensors *file, uint64_t data_bytes) {
     qsort(file->tensors, file->count, sizeof *file->tensors, compare_extents);
     uint64_t next = 0;
@@ -199,10 +199,10 @@ static rw_status check_extents(const source *from, rwi_safetensors *file, uint64
         if (tensor->offset < next)
             return malformed(from, tensor->name, "overlaps another one");
         if (tensor->offset > next)
-            return malformed(from, tensor->name, "leaves a hole in front of it");
+            return malformed(from, tensor->name, "has a gap before it");
         next += tensor->bytes;
         if (next > data_bytes)
-            return malformed(from, tensor->name, "reaches beyond the end of the file");
+            return malformed(from, tensor->name, "exceeds the end of the file");
     }
     if (next < data_bytes)
         return rwi_io_fail(from->message, RW_INVALID_ARGUMENT,

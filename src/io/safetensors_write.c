@@ -1,4 +1,4 @@
-/* Writes safetensors files, whole or not at all. */
+/* Writes safetensors files, completely or not at all. */
 #include "safetensors.h"
 
 #include <errno.h>
@@ -21,8 +21,8 @@ static uint64_t bytes_of(const rwi_safetensors_item *item) {
     return bytes;
 }
 
-/* The header as text, padded with spaces so that the data starts at a multiple of 8; NULL where
- * memory runs out. */
+/* The header as text, padded with spaces so that the data starts at a multiple of 8; NULL if out of
+ * memory. */
 static char *header_text(const rwi_safetensors_items *items) {
     json_t *header = json_object();
     int failed = header == NULL;
@@ -69,7 +69,7 @@ static bool write_all(int descriptor, const void *data, uint64_t bytes) {
     return true;
 }
 
-/* What goes into a file. */
+/* The contents of a file. */
 typedef struct contents {
     const char *header;
     const rwi_safetensors_items *items;

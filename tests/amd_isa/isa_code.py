@@ -1,4 +1,4 @@
-"""Code objects of a HIP fat binary: unbundled, loaded into the device's memory, described."""
+"""Code objects of a HIP fat binary: extraction, loading into device memory, metadata."""
 import ctypes
 import struct
 
@@ -48,7 +48,7 @@ def unpack(data, i=0):
         return table(*sized((2, 4), 0xde))
     if tag >= 0xe0:
         return tag - 256, i
-    raise ValueError(f'metadata holds the tag {tag:#x}, which is not read here')
+    raise ValueError(f'metadata holds the tag {tag:#x}, which is not supported')
 
 
 class CodeObject:

@@ -1,11 +1,11 @@
-"""The foreign emulator of AMD's instruction sets: where it lies, whether it is the one that is
-known, and what it gets wrong, mended as it is loaded.
+"""The external emulator of AMD's instruction sets: its location, the check of its version, and the
+patches that correct its errors when it is loaded.
 
 It is tinygrad's (MIT), test/mockgpu/amd/emu.py with pcode.py, in the checkout that
-ROPEWALK_ISA_EMULATOR names. Nothing of it is kept here. Its sources must be those of KNOWN_COMMIT:
-the mends below hook into its insides, and each of them must find what it mends, else the emulator
-is not used. A mend is either an edit, a short piece of text that occurs once and what stands for
-it, or a function of ours in the place of one of its own.
+ROPEWALK_ISA_EMULATOR names. None of its code is copied here. Its sources must be those of
+KNOWN_COMMIT: the patches below depend on its internals, and the emulator is not used unless each of
+them finds the code that it patches. A patch is either an edit, a short piece of text that occurs
+once and its replacement, or a function here that replaces one of the emulator's.
 """
 import functools
 import hashlib
@@ -23,7 +23,7 @@ GET_IT = ('git init -q build/tinygrad && git -C build/tinygrad fetch -q --depth 
           f'{REPOSITORY} {KNOWN_COMMIT} && git -C build/tinygrad checkout -q FETCH_HEAD && '
           'export ROPEWALK_ISA_EMULATOR=$PWD/build/tinygrad')
 
-# What the run loop lays out and the mends read: see isa_machine.h.
+# Layout of the run loop that the patches use: see isa_machine.h.
 SGPRS = 260                   # then the hardware registers
 VMEM_BYTES, LDS_BYTES = 6, 7  # arguments of an instruction's form: memory and LDS again, by bytes
 SHARED_BASE = 235             # SRC_SHARED_BASE; the limits and the private base follow
@@ -31,14 +31,14 @@ SHARED_APERTURE = 0x00010000  # the upper half of a flat address in LDS
 
 
 class Unfit(Exception):
-    """The emulator is not the one that is known."""
+    """The emulator is not the supported version."""
 
 
 class Absent(Unfit):
-    """There is none."""
+    """There is no emulator."""
 
 
-# ---- which emulator ----
+# ---- the checkout ----
 
 def folder():
     """The checkout, or Absent."""
@@ -53,7 +53,7 @@ def folder():
 
 
 def digest(root):
-    """Of everything that an instruction's form comes from."""
+    """The digest of all sources that the form of an instruction depends on."""
     files = sorted([*root.glob('tinygrad/**/*.py'), *root.glob('test/mockgpu/amd/*.py'),
                     root / 'test/amd/helpers.py'])
     all_of_it = hashlib.sha256()
@@ -63,13 +63,13 @@ def digest(root):
 
 
 def check():
-    """The checkout, where it is the known one, and its digest."""
+    """The checkout and its digest; raises Unfit unless it is the supported version."""
     root = folder()
     sources = digest(root)
     if sources != KNOWN_SOURCES:
         raise Unfit(f'ROPEWALK_ISA_EMULATOR is "{root}", whose sources have the digest '
                     f'{sources[:16]}, expected those of commit {KNOWN_COMMIT[:10]}, '
-                    f'{KNOWN_SOURCES[:16]}: the mends of tests/amd_isa hold for these alone')
+                    f'{KNOWN_SOURCES[:16]}: the patches of tests/amd_isa require these')
     return root, sources
 
 
@@ -81,7 +81,7 @@ def load(root, name, edits):
     text = path.read_text()
     for old, new in edits:
         if text.count(old) != 1:
-            raise Unfit(f'a mend of {path} finds "{old}" {text.count(old)} times, expected once')
+            raise Unfit(f'a patch of {path} finds "{old}" {text.count(old)} times, expected once')
         text = text.replace(old, new)
     module = types.ModuleType(name)
     module.__file__ = str(path)
@@ -93,14 +93,14 @@ def load(root, name, edits):
 
 def replace(owner, name, function):
     if not callable(getattr(owner, name, None)):
-        raise Unfit(f'a mend replaces {owner.__name__}.{name}, which is not there')
+        raise Unfit(f'a patch replaces {owner.__name__}.{name}, which does not exist')
     setattr(owner, name, function)
 
 
-# ---- mends: memory ----
-# What touches memory does so by exactly the bytes that the instruction names, at any alignment, and
-# not at all for a lane that is masked off. Words are the emulator's own arguments 2 (memory) and 3
-# (LDS); what is not aligned goes through arguments 6 and 7, the same memory by bytes.
+# ---- patches: memory ----
+# Memory instructions access exactly the bytes that they name, at any alignment, and none for a lane
+# that is masked off. Words use the emulator's own arguments 2 (memory) and 3 (LDS); unaligned
+# accesses use arguments 6 and 7, the same memory as bytes.
 
 def make_bytes_of(api):
     memory = api.UOp.param(VMEM_BYTES, api.dtypes.uint8, (1 << 48,))
@@ -167,19 +167,19 @@ def make_load(api):
     return handle_load
 
 
-# ---- mends: addresses and operands ----
+# ---- patches: addresses and operands ----
 
 def make_addresses(api):
     dtypes, constant = api.dtypes, api.UOp.const
 
     def aperture(register, low, inline):
-        """SRC_SHARED_BASE and the three after it, of 64 bits, are upper halves of addresses."""
+        """64-bit SRC_SHARED_BASE and the three after it are upper halves of addresses."""
         special = (register >= constant(SHARED_BASE, dtypes.uint32)) & (
             register <= constant(SHARED_BASE + 3, dtypes.uint32))
         return special.where(low.cast(dtypes.uint64) << constant(32, dtypes.uint64), inline)
 
     def flat_address(inst, address):
-        """Where memory holds what a flat address of the shared aperture names: there LDS lies."""
+        """The memory address of a flat address; those of the shared aperture are in LDS."""
         if type(inst).__name__ not in ('FLAT', 'VFLAT'):
             return address
         high = address >> constant(32, dtypes.uint64)
@@ -188,7 +188,7 @@ def make_addresses(api):
         return high.eq(constant(SHARED_APERTURE, dtypes.uint64)).where(place, address)
 
     def wmma_c(ctx, source, register, lane):
-        """A word of WMMA's C: of registers, or a constant for all."""
+        """A word of WMMA's C: from registers, or a constant for all lanes."""
         first = constant(256, dtypes.uint32)
         in_registers = source >= first
         vector = ctx.rvgpr_dyn(in_registers.where(source - first, constant(0, dtypes.uint32)) +
@@ -196,8 +196,8 @@ def make_addresses(api):
         scalar = ctx.rsgpr_dyn(in_registers.where(constant(128, dtypes.uint32), source))
         return in_registers.where(vector, scalar)
     def mfma_f16(sign, exponent, mantissa, normal):
-        """The f32 that an f16 operand of MFMA stands for, in bits: infinities, NaN and,
-        where they are not to be taken for 0, subnormals, too."""
+        """The bits of an f16 operand of MFMA as f32, including infinities, NaN and, unless they
+        are flushed, subnormals."""
         def word(value):
             return constant(value, dtypes.uint32)
         sign = sign << word(31)
@@ -207,21 +207,21 @@ def make_addresses(api):
         if api.flush_f16:
             small = word(0)
         return exponent.eq(word(31)).where(special, exponent.eq(word(0)).where(small, normal))
-    return {'_mend_aperture': aperture, '_mend_flat_address': flat_address,
-            '_mend_wmma_c': wmma_c, '_mend_mfma_f16': mfma_f16}
+    return {'_patch_aperture': aperture, '_patch_flat_address': flat_address,
+            '_patch_wmma_c': wmma_c, '_patch_mfma_f16': mfma_f16}
 
 
 def returns_old_value(inst):
-    """Whether an atomic returns what it found: glc of RDNA3, sc0 of CDNA3, bit 0 of th of RDNA4."""
+    """Whether an atomic returns the old value: glc of RDNA3, sc0 of CDNA3, bit 0 of th of RDNA4."""
     for field in ('glc', 'sc0', 'th'):
         if hasattr(type(inst), field):
             return int(getattr(inst, field)) & 1
     return 0
 
 
-# ---- mends: lanes ----
-# The emulator's parser drops the condition of a write to a register of another lane, so that masked
-# lanes are written, too, and the modulo of a lane's number.
+# ---- patches: lanes ----
+# The emulator's parser ignores the condition of a write to a register of another lane, so that
+# masked lanes are written, too, and the modulo of a lane's number.
 
 def make_mem_op(api, original):
     dtypes, constant = api.dtypes, api.UOp.const
@@ -230,7 +230,7 @@ def make_mem_op(api, original):
         return constant(value, dtypes.uint32)
 
     def bpermute(inst, ctx):
-        """DS_BPERMUTE_B32: what the lane that the address names, modulo the wave, has in data0."""
+        """DS_BPERMUTE_B32: data0 of the lane that the address names, modulo the wave size."""
         exec_mask, kind, lanes = ctx.rexec(), type(inst), ctx.wave_size
         address, data, result = (ctx.inst_field(getattr(kind, name))
                                  for name in ('addr', 'data0', 'vdst'))
@@ -249,7 +249,7 @@ def make_mem_op(api, original):
         if inst.op.name == 'DS_BPERMUTE_B32':
             return bpermute(inst, ctx)
         if 'PERMUTE' in inst.op.name or 'SWIZZLE' in inst.op.name:
-            raise Unfit(f'{inst.op.name} writes masked lanes in the emulator, and has no mend')
+            raise Unfit(f'{inst.op.name} writes masked lanes in the emulator, and has no patch')
         return original(inst, ctx)
     return compile_mem_op
 
@@ -257,16 +257,16 @@ def make_mem_op(api, original):
 def make_lane_op(original):
     def compile_lane_op(self, op, inst):
         if 'PERMLANE16' in op.name or 'PERMLANEX16' in op.name:
-            raise Unfit(f'{op.name} writes masked lanes in the emulator, and has no mend')
+            raise Unfit(f'{op.name} writes masked lanes in the emulator, and has no patch')
         return original(self, op, inst)
     return compile_lane_op
 
 
-# ---- mends: the manual's text ----
+# ---- patches: the manual's text ----
 
 def div_scale(_, dtype):
-    """V_DIV_SCALE, whose text compares with DENORM where it means that a number is one. A quotient
-    that is on the edge counts as subnormal: it is exact either way."""
+    """V_DIV_SCALE: the manual's text compares with DENORM to test whether a number is subnormal. A
+    quotient at the limit is treated as subnormal: it is exact in both cases."""
     few, least, far, by, big = {'f32': (23, 126, 96, 64, 253),
                                 'f64': (53, 1022, 768, 128, 2045)}[dtype]
     apart = f'exponent(S2.{dtype}) - exponent(S1.{dtype})'
@@ -288,7 +288,7 @@ def div_scale(_, dtype):
 
 
 def div_fmas():
-    """What stands for the scaled branch of V_DIV_FMAS_F32: it rounds once."""
+    """The replacement of the scaled branch of V_DIV_FMAS_F32: it rounds once."""
     def scaled(exponent):
         return (f"32'F(2.0 ** {exponent} * fma(64'F(S0.f32), 64'F(S1.f32), 64'F(S2.f32)))")
     return ('D0.f32 = 2.0F ** 32 * fma(S0.f32, S1.f32, S2.f32)',
@@ -299,22 +299,22 @@ def make_get_pcode(original):
     @functools.cache
     def get_pcode(op):
         edits, text = [], original(op)
-        if re.search(r'ATOMIC_CMPSWAP_(B64|X2)$', op.name): # of 128 bits of data
+        if re.search(r'ATOMIC_CMPSWAP_(B64|X2)$', op.name): # 128 bits of data
             edits = [(r'DATA\[63 : 0\]\.u64', 'DATA.u64'), (r'DATA\[127 : 64\]\.u64', 'DATA2.u64')]
-        if type(op).__name__ == 'VFLATOp': # its address is computed like that of the others
+        if type(op).__name__ == 'VFLATOp': # its address is computed as for the others
             edits += [(r'addr = CalcFlatAddr\(v_addr.b64, flat_scratch.b64\);\n', ''),
                       (r'MEM\[addr', 'MEM[ADDR')]
         for old, new in edits:
             text, count = re.subn(old, new, text)
             if count == 0:
-                raise Unfit(f'a mend of {op.name} does not find "{old}" in its text')
+                raise Unfit(f'a patch of {op.name} does not find "{old}" in its text')
         return text
     return get_pcode
 
 
-# ---- all of them ----
+# ---- the patched emulator ----
 
-PCODE_EDITS = [ # a quotient far below the least subnormal is 0 to the nearest
+PCODE_EDITS = [ # a quotient far below the smallest subnormal rounds to 0
     ("'UNDERFLOW_F32': return _const(dtypes.uint32, 1)",
      "'UNDERFLOW_F32': return _const(dtypes.uint32, 0)"),
     ("'UNDERFLOW_F64': return _const(dtypes.uint64, 1)",
@@ -325,11 +325,11 @@ EMU_EDITS = [
     ('if is_lds or is_atomic:', 'if False: # by what replaces _mem_store'),
     ("'_lds': mem, 'laneId': lane,",
      "'_lds': mem, 'laneId': lane, '_active': _lane_active(exec_mask, lane),"),
-    # A store is several, by words and by bytes: one loop over the lanes holds them all.
+    # A store consists of several, by words and by bytes: one loop over the lanes contains all.
     ('ended.extend(s.end(lane) for s in make_stores(dest, lane_assigns[i][1], lane, active, True))',
      'ended.append(UOp.group(*make_stores(dest, lane_assigns[i][1], lane, active, True))'
      '.end(lane))'),
-    # Compare-and-swap of 64 bits takes two registers for each.
+    # Compare-and-swap of 64 bits has two registers for each operand.
     ('if data_bits_mem == 64 else ctx.rvgpr_dyn(vdata_reg, lane)',
      'if data_bits_mem >= 64 else ctx.rvgpr_dyn(vdata_reg, lane)'),
     ("return {'ADDR': addr, 'DATA': atomic_data, '_vmem': mem,",
@@ -338,20 +338,20 @@ EMU_EDITS = [
     # Hardware registers overlapped the constants.
     ('_c(SGPR_COUNT - 16) + hw_reg_id', '_c(SGPR_COUNT) + hw_reg_id'),
     ('scalar_val = (off < _c(128)).where(sgpr_val, inline)',
-     'scalar_val = (off < _c(128)).where(sgpr_val, _mend_aperture(off, sgpr_lo, inline))'),
-    ('return base_addr + offset64', 'return _mend_flat_address(inst, base_addr + offset64)'),
+     'scalar_val = (off < _c(128)).where(sgpr_val, _patch_aperture(off, sgpr_lo, inline))'),
+    ('return base_addr + offset64', 'return _patch_flat_address(inst, base_addr + offset64)'),
     ('return exp.eq(_c(0)).where(_c(0), f32_bits)',
-     'return _mend_mfma_f16(sign, exp, mant, f32_bits)'),
+     'return _patch_mfma_f16(sign, exp, mant, f32_bits)'),
     ('src2_r = (src2_r >= 256).where(src2_r - _c(256), src2_r)',
      'src2_c, src2_r = src2_r, (src2_r >= 256).where(src2_r - _c(256), src2_r)'),
     ('mat_c = [ctx.rvgpr_dyn(src2_r + _c(vgpr), UOp.const(lane, dtypes.int)).bitcast(out_dt)',
-     'mat_c = [_mend_wmma_c(ctx, src2_c, vgpr, UOp.const(lane, dtypes.int)).bitcast(out_dt)'),
+     'mat_c = [_patch_wmma_c(ctx, src2_c, vgpr, UOp.const(lane, dtypes.int)).bitcast(out_dt)'),
 ]
 
 
 def emulator(root, lds_address, flush_f16):
-    """The emulator's module, mended. LDS lies at `lds_address` of the device's memory; MFMA takes
-    subnormals of f16 for 0 where `flush_f16` says so."""
+    """The patched module of the emulator. LDS is at `lds_address` in device memory; with
+    `flush_f16` MFMA flushes subnormals of f16 to 0."""
     sys.path.insert(0, str(root))
     from tinygrad.dtype import dtypes
     from tinygrad.uop.ops import UOp
@@ -365,18 +365,18 @@ def emulator(root, lds_address, flush_f16):
     replace(pcode.Parser, '_handle_mem_load', make_load(api))
     replace(emu, '_fix_div_scale', div_scale)
     if emu._pcode_fixes['V_DIV_FMAS_F32'][0] != div_fmas()[0]:
-        raise Unfit('a mend of V_DIV_FMAS_F32 finds another text of it')
+        raise Unfit('the text of V_DIV_FMAS_F32 differs from the one that its patch requires')
     emu._pcode_fixes['V_DIV_FMAS_F32'] = div_fmas()
     replace(emu, 'get_pcode', make_get_pcode(emu.get_pcode))
 
-    mem_op, mended_mem_op = emu._compile_mem_op, make_mem_op(api, emu._compile_mem_op)
+    mem_op, patched_mem_op = emu._compile_mem_op, make_mem_op(api, emu._compile_mem_op)
     for kind, handler in emu._INST_HANDLERS.items():
         if handler is mem_op:
-            emu._INST_HANDLERS[kind] = mended_mem_op
+            emu._INST_HANDLERS[kind] = patched_mem_op
     replace(emu._Ctx, 'compile_lane_pcode', make_lane_op(emu._Ctx.compile_lane_pcode))
 
     optional_field, attribute = emu._Ctx.optional_field, emu._iattr
-    # FLAT of CDNA has the field, but no such operand.
+    # FLAT of CDNA has the field, but not the operand.
     replace(emu._Ctx, 'optional_field', lambda self, inst, name: None
             if name == 'saddr' and type(inst) is emu.irc.FLAT
             else optional_field(self, inst, name))

@@ -1,16 +1,16 @@
-"""Launches: what a dispatch gives a kernel, laid out from the code object's metadata, then run by
-isa_machine.c. The stand-in for libamdhip64 (isa_python.c) calls start() and launch().
+"""Launches: prepares the inputs of a kernel from the code object's metadata, then runs it with
+isa_machine.c. The replacement of libamdhip64 (isa_python.c) calls start() and launch().
 
   ROPEWALK_ISA_ARCH      the architecture: gfx942, gfx1100 ...
   ROPEWALK_ISA_EMULATOR  the emulator's checkout
-  ROPEWALK_ISA_CACHE     where instructions' forms are kept [beside the library]
+  ROPEWALK_ISA_CACHE     the folder for instructions' forms [next to the library]
   ROPEWALK_ISA_REVERSE   1: waves and blocks in reverse order [0]
-  ROPEWALK_ISA_LIMIT     instructions of a wave between two barriers, above which it hangs [20 M]
-  ROPEWALK_ISA_POISON    what registers and LDS begin with [0xffc0beef, a NaN]
-  ROPEWALK_ISA_FLUSH_F16 1: MFMA takes subnormals of f16 for 0, as gfx90a does [0]
-  ROPEWALK_ISA_COMPILER  of instructions' forms [clang-19]
-  ROPEWALK_ISA_STATS     a file that gets a line where the process ends: launches, instructions
-  ROPEWALK_ISA_TRACE     set: where Python raised an error is told, too
+  ROPEWALK_ISA_LIMIT     maximum instructions of a wave between two barriers, else a hang [20 M]
+  ROPEWALK_ISA_POISON    initial contents of registers and LDS [0xffc0beef, a NaN]
+  ROPEWALK_ISA_FLUSH_F16 1: MFMA flushes subnormals of f16 to 0, as on gfx90a [0]
+  ROPEWALK_ISA_COMPILER  compiler of instructions' forms [clang-19]
+  ROPEWALK_ISA_STATS     a file to append a line to at exit: launches, instructions
+  ROPEWALK_ISA_TRACE     set: reports also where Python raised an error
 """
 import ctypes
 import functools
@@ -24,7 +24,7 @@ import traceback
 import isa_code
 import isa_forms
 
-BIAS = 0x100000000000      # as isa_machine.h
+BIAS = 0x100000000000      # as in isa_machine.h
 LDS_HOST = 0x0f0000000000
 LDS_BYTES = 65536
 NO_ADDRESS = (1 << 64) - 1
@@ -64,7 +64,7 @@ def family_of(architecture):
 
 
 class Machine:
-    """The device, as long as the process lives."""
+    """The device, for the lifetime of the process."""
 
     def __init__(self, path):
         self.library = ctypes.CDLL(path)
@@ -86,7 +86,7 @@ class Machine:
     def fill(self, pc, entry):
         try:
             self.forms.fill(pc - BIAS, entry.contents)
-        except Exception as error:  # of the emulator: isa_run() ends, and launch() tells it
+        except Exception as error:  # of the emulator: isa_run() ends, and launch() reports it
             self.why = ''.join(traceback.format_exception_only(error)).strip()
 
     @functools.cache
@@ -98,7 +98,7 @@ class Machine:
     def launch(self, binary, name, grid, block, arguments, shared):
         code = self.code(binary)
         meta = code.kernels[name]
-        # The segment of arguments, then, at its end, the packet of the dispatch.
+        # The kernel arguments, followed by the dispatch packet at the end of the segment.
         size = (meta['.kernarg_segment_size'] + 63) // 64 * 64
         place = self.library.isa_memory_take(size + 64)
         if not place:
@@ -123,16 +123,16 @@ class Machine:
         lds, private, _, _, entry = code.at(at, '<IIIIq')
         _, rsrc1, rsrc2, properties, preload = code.at(at + 44, '<IIIHH')
         if preload:
-            raise ValueError(f'{name} wants its arguments preloaded, which is not done here')
+            raise ValueError(f'{name} requires preloaded arguments, which are not supported')
         if self.family != 'cdna' and not properties >> 10 & 1:
             raise ValueError(f'{name} has waves of 64, expected 32')
         if private and properties & 1:
             raise ValueError(f'{demangled(name)} on {self.architecture} has {private} bytes of '
                              'scratch, expected none: it is addressed by a buffer of a kind that '
-                             'the emulator does not know')
+                             'the emulator does not support')
         if lds + shared > LDS_BYTES:
-            raise ValueError(f'{name} wants {lds + shared} bytes of LDS, expected {LDS_BYTES} at '
-                             'most')
+            raise ValueError(f'{name} requires {lds + shared} bytes of LDS, expected {LDS_BYTES} '
+                             'at most')
         packet, descriptor = kernarg + kernarg_size, code.base + at + BIAS
         ctypes.memmove(packet, struct.pack(
             '<HHHHHHIIIIIQQQQ', 2, 3, *block, 0, *(g * b for g, b in zip(grid, block)), private,
@@ -167,7 +167,7 @@ class Machine:
         return f'{where}: an access to {self.describe(l)}'
 
     def describe(self, l):
-        """What an access touched."""
+        """The location of an access."""
         lds = l.failed_address - (LDS_HOST + BIAS)
         if l.failed_address == NO_ADDRESS:
             return 'an address that no memory can have'
@@ -179,7 +179,7 @@ class Machine:
 
 
 def demangled(name):
-    """A kernel's name without its arguments, where c++filt is."""
+    """A kernel's name without its arguments, if c++filt is installed."""
     if shutil.which('c++filt'):
         name = subprocess.run(['c++filt', name], capture_output=True, text=True).stdout.strip()
     return name.removeprefix('void ').rsplit('(', 1)[0] if name.endswith(')') else name

@@ -1,10 +1,11 @@
-/* The run loop: the blocks of a launch one after another, the waves of a block in turn from barrier
- * to barrier, each instruction a call of its compiled form.
+/* The run loop: the blocks of a launch run one after another, the waves of a block in turn from
+ * barrier to barrier, and each instruction is a call of its compiled form.
  *
- * What a device leaves undefined is made to show: registers and LDS begin with a pattern; waves
- * and blocks run in one order or in the other; a wave that does not come to an end or to a barrier
- * is a hang, also where it waits for lanes of its own that are masked off. Waves take turns after a
- * slice of instructions, so that one may wait for another. */
+ * Behaviour that a device leaves undefined is made visible. Registers and LDS start with a pattern;
+ * waves and blocks run in ascending or descending order; a wave that reaches neither its end nor a
+ * barrier is a hang, also if it waits for its own masked-off lanes. Waves take turns after a slice
+ * of instructions, so that one may wait for another.
+ */
 #define _GNU_SOURCE
 #include "isa_machine.h"
 
@@ -17,7 +18,7 @@
 
 #define API __attribute__((visibility("default")))
 
-/* The emulator's layout of scalar registers: behind them the constants of operands, then these. */
+/* The emulator's layout of scalar registers: after them the constants of operands, then these. */
 enum {
     TTMP = 108,
     RDNA_NULL = 124,
@@ -59,14 +60,14 @@ static void set_pair(uint32_t *low, uint64_t value) {
     low[1] = (uint32_t)(value >> 32);
 }
 
-/* ---- a wave's first state ---- */
+/* ---- initial state of a wave ---- */
 
 static void fill(uint32_t *words, size_t count, uint32_t value) {
     for (size_t i = 0; i < count; i++)
         words[i] = value;
 }
 
-/* What no instruction changes. */
+/* Registers that no instruction changes. */
 static void init_constants(const isa_launch *l, isa_wave *w) {
     static const float floats[9] = {0.5f, -0.5f, 1, -1, 2, -2, 4, -4, 0.15915494f};
     memset(w->sgpr, 0, sizeof w->sgpr);
@@ -116,7 +117,7 @@ static void init_wave(const isa_launch *l, isa_wave *w, uint32_t first, const ui
     }
 }
 
-/* ---- accesses that fail ---- */
+/* ---- failing accesses ---- */
 
 static struct {
     sigjmp_buf back;
@@ -132,7 +133,7 @@ static void on_access(int signal_number, siginfo_t *info, void *context) {
         return;
     }
     guard.armed = 0;
-    /* The processor does not tell an address that is not canonical. */
+    /* The processor does not report a noncanonical address. */
     guard.address = info->si_code == SI_KERNEL ? UINT64_MAX : isa_to_device(info->si_addr);
     siglongjmp(guard.back, 1);
 }
@@ -146,7 +147,7 @@ typedef struct isa_state {
     uint32_t *lds;
     unsigned csr; /* the host's */
     isa_wave *current;
-    uint64_t pc; /* of the instruction that runs: in the wave it may be the next one's */
+    uint64_t pc; /* of the current instruction; the wave may already hold the next one's */
     uint32_t block[3];
 } isa_state;
 
@@ -162,7 +163,7 @@ static bool fail(isa_state *s, const isa_wave *w, isa_failure failure) {
     return false;
 }
 
-/* Has Python look up or compile the form, in the host's floating-point mode. */
+/* Calls Python to look up or compile the form, in the host's floating-point mode. */
 static bool get_form(const isa_state *s, uint64_t pc, isa_entry *entry) {
     const unsigned csr = _mm_getcsr();
     _mm_setcsr(s->csr);
@@ -209,7 +210,7 @@ static bool run_wave(isa_state *s, isa_wave *w) {
     return w->since_barrier < l->limit || fail(s, w, ISA_HANG);
 }
 
-/* A barrier opens where every wave that has not ended waits at it. */
+/* Runs the waves of a block. A barrier opens when every wave that has not ended waits at it. */
 static bool run_waves(isa_state *s) {
     const isa_launch *l = s->launch;
     for (;;) {
@@ -303,7 +304,7 @@ API int isa_run(isa_launch *l) {
     return (int)l->failure;
 }
 
-/* ---- what was run, told where the process ends ---- */
+/* ---- coverage report, printed at exit ---- */
 
 static struct { uint64_t launches, executed; } totals;
 

@@ -1,4 +1,5 @@
-/* What the parts of the stand-in for libamdhip64 share; isa_launch.py lays it out, too. */
+/* Common declarations of this implementation of libamdhip64; isa_launch.py declares the same
+ * layouts. */
 #ifndef ISA_MACHINE_H
 #define ISA_MACHINE_H
 
@@ -18,8 +19,8 @@ enum {
     ISA_SKIP = 2
 };
 
-/* What one word of code does: the compiled form of the instruction, the buffers that it takes, in
- * order, and what the run loop does itself. `fn` is absent until the word is executed. */
+/* The decoded form of one word of code: the compiled form of the instruction, the buffers that it
+ * takes, in order, and what the run loop does itself. `fn` is absent until the word is executed. */
 typedef struct isa_entry {
     void (*fn)(void *, void *, void *, void *, void *, void *);
     uint8_t flags, bytes, buffers[ISA_FORM_ARGUMENTS];
@@ -27,11 +28,11 @@ typedef struct isa_entry {
 
 typedef enum isa_failure {
     ISA_RAN,
-    ISA_NO_FORM,    /* the emulator does not know an instruction */
-    ISA_HANG,       /* a wave passed the limit between two barriers */
+    ISA_NO_FORM,    /* the emulator does not support an instruction */
+    ISA_HANG,       /* a wave exceeded the limit between two barriers */
     ISA_LOST,       /* the program counter left the code */
-    ISA_ACCESS,     /* an instruction touched memory that is nobody's */
-    ISA_LDS_OVERRUN /* a block wrote behind its LDS */
+    ISA_ACCESS,     /* an instruction accessed unallocated memory */
+    ISA_LDS_OVERRUN /* a block wrote past its LDS */
 } isa_failure;
 
 /* One launch of a kernel. Addresses are those of the device. */
@@ -40,7 +41,7 @@ typedef struct isa_launch {
     isa_entry *table;     /* one for each word */
     void (*compile)(uint64_t pc, isa_entry *entry);
     uint64_t start;    /* of the kernel */
-    uint64_t executed; /* instructions of waves */
+    uint64_t executed; /* of the kernel */
     uint64_t limit;    /* of instructions of a wave from one barrier to the next */
     uint64_t failed_pc, failed_address, failed_exec;
     uint32_t wave, vgprs, user_count, user[32];
@@ -55,8 +56,8 @@ int isa_run(isa_launch *launch);
 
 /* ---- memory ---- */
 
-/* The device's addresses are not the host's: what a host reads or writes through a device's
- * pointer, and a kernel through a host's, is an error. */
+/* Device addresses differ from host addresses: accesses of the host through a device pointer, and
+ * of a kernel through a host pointer, are errors. */
 #define ISA_BIAS UINT64_C(0x100000000000)
 static inline uint64_t isa_to_device(const void *host) {
     return (uint64_t)(uintptr_t)host + ISA_BIAS;
@@ -65,20 +66,21 @@ static inline void *isa_to_host(uint64_t device) {
     return (void *)(uintptr_t)(device - ISA_BIAS);
 }
 
-/* Memory between pages that nobody may touch, filled with a pattern; host's address or NULL. */
+/* Allocates memory between inaccessible pages, filled with a pattern; returns the host address or
+ * NULL. */
 void *isa_memory_take(size_t bytes);
 bool isa_memory_give(void *host);
 
-/* Whether `bytes` at `host` lie in one allocation; else `why` says what is wrong. */
+/* Whether `bytes` at `host` are inside one allocation; else `why` receives the reason. */
 bool isa_memory_holds(const void *host, size_t bytes, char *why, size_t why_bytes);
 
-/* Where `device` lies, in words, for a report. */
+/* Describes the location of `device`, for a report. */
 void isa_memory_describe(uint64_t device, char *text, size_t bytes);
 
-/* Whether nobody wrote beside an allocation; else `why` says where. */
+/* Whether the memory around every allocation is unchanged; else `why` receives the location. */
 bool isa_memory_intact(char *why, size_t why_bytes);
 
-/* LDS at its fixed place, of which a block has `bytes`; what lies behind its pages is guarded. */
+/* LDS at its fixed address, of which a block has `bytes`; the memory after its pages is guarded. */
 #define ISA_LDS_HOST UINT64_C(0x0f0000000000)
 enum {
     ISA_LDS_BYTES = 65536
@@ -87,7 +89,7 @@ uint32_t *isa_lds(size_t bytes);
 
 /* ---- Python ---- */
 
-/* Launches by isa_launch.py; false with a message where that fails. */
+/* Launches with isa_launch.py; false with a message on failure. */
 typedef struct isa_call {
     const void *binary;
     const char *kernel;

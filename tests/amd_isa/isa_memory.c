@@ -1,7 +1,7 @@
-/* The device's memory. Every allocation lies between two guard pages and ends at the second one,
- * but for the alignment of 16 bytes that vector accesses rely on; addresses are not used again, so
- * that what was freed is guarded, too. The bytes between a guard and the data hold a pattern that
- * is compared after every launch. */
+/* Device memory. Every allocation is between two guard pages and ends at the second one, except for
+ * the alignment of 16 bytes that vector accesses rely on. Addresses are not reused, so that freed
+ * memory is guarded, too. The bytes between a guard and the data hold a pattern that is checked
+ * after every launch. */
 #define _GNU_SOURCE
 #include "isa_machine.h"
 
@@ -19,11 +19,11 @@ enum {
     FRESH = 0xff
 };
 #define FIRST_HOST UINT64_C(0x100000000000)
-#define MOST_FILLED ((size_t)256 << 20) /* pages of more are not all there */
+#define MOST_FILLED ((size_t)256 << 20) /* larger ones are not filled: they stay uncommitted */
 #define MOST_BYTES ((size_t)8 << 30)
 
 typedef struct isa_allocation {
-    uint8_t *pages; /* behind the first guard */
+    uint8_t *pages; /* after the first guard */
     uint8_t *data;
     size_t bytes, page_bytes;
 } isa_allocation;
@@ -122,7 +122,7 @@ API bool isa_memory_holds(const void *host, size_t bytes, char *why, size_t why_
     return false;
 }
 
-/* The first byte from `begin` to `end`, a page at most, that differs from the pattern, or `end`. */
+/* The first byte from `begin` to `end`, at most a page, that differs from the pattern, or `end`. */
 static const uint8_t *first_change(const uint8_t *begin, const uint8_t *end) {
     static uint8_t pattern[PAGE];
     if (!pattern[0])

@@ -1,5 +1,5 @@
-/* The interpreter that looks up instructions' forms and lays out launches: isa_launch.py, in the
- * folder ISA_PYTHON. */
+/* The Python interpreter that looks up the forms of instructions and prepares launches:
+ * isa_launch.py, in the folder ISA_PYTHON. */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -36,7 +36,7 @@ static bool start(char *message, size_t bytes) {
         snprintf(message, bytes, "the paths of libamdhip64's stand-in and of Python are not known");
         return false;
     }
-    /* Python's extension modules look for its symbols among those of all libraries. */
+    /* Python's extension modules resolve its symbols in the global namespace. */
     dlopen(python.dli_fname, RTLD_NOW | RTLD_GLOBAL);
     PyConfig config;
     PyConfig_InitPythonConfig(&config);

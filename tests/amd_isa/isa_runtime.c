@@ -1,5 +1,5 @@
 /* The functions of libamdhip64 that the module and the tests call, for one device, whose
- * architecture is ROPEWALK_ISA_ARCH. Launches and copies are done when they return. */
+ * architecture is ROPEWALK_ISA_ARCH. Launches and copies are complete when they return. */
 #define __HIP_PLATFORM_AMD__ 1
 #include <hip/hip_runtime_api.h>
 
@@ -12,8 +12,8 @@
 
 #define API __attribute__((visibility("default")))
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of all below and of the memory */
-static char failure[2048];                               /* what hipGetErrorString tells */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all state below and the memory */
+static char failure[2048];                               /* text of hipGetErrorString() */
 static _Thread_local hipError_t last_error;
 
 static hipError_t told(hipError_t error) {
@@ -22,7 +22,7 @@ static hipError_t told(hipError_t error) {
     return error;
 }
 
-/* An error that the text in `failure` describes. */
+/* Records an error, described by the text in `failure`. */
 static hipError_t failed(hipError_t error) {
     fprintf(stderr, "amd_isa: %s\n", failure);
     return told(error);
@@ -64,7 +64,7 @@ API void __hipRegisterFunction(void **binary, const void *host, char *device, co
         kernel_capacity = kernel_capacity ? 2 * kernel_capacity : 1024;
         kernels = realloc(kernels, kernel_capacity * sizeof *kernels);
         if (!kernels)
-            abort(); /* before main: there is nobody to tell */
+            abort(); /* before main: no caller to report it to */
     }
     kernels[num_kernels++] = (isa_kernel){host, binary, name};
 }
@@ -251,7 +251,7 @@ API hipError_t hipHostGetDevicePointer(void **device, void *host, unsigned flags
     return hipSuccess;
 }
 
-/* The host's address of `bytes` of the device, or NULL, told as an error of `function`. */
+/* The host's address of `bytes` of the device, or NULL, reported as an error of `function`. */
 static void *on_device(const void *pointer, size_t bytes, const char *function) {
     void *host = isa_to_host((uintptr_t)pointer);
     char why[256];

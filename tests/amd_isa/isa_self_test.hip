@@ -1,10 +1,12 @@
-/* What the lane is worth: kernels that are right, that are broken, and that show what
- * the emulator does not model.
+/* Self-test of the machine code emulation: kernels that are correct, that are broken, and that use
+ * what the emulator does not model.
  *
- *   isa_self_test NAME...     tells of each test whether it passed: the kernel ran, the runtime
- *                             reported no error, and the results are those expected; 1: not all
+ *   isa_self_test NAME...     reports of each test whether it passed: the kernel ran, the runtime
+ *                             reported no error, and the results are correct; exits with 1 unless
+ *                             all passed
  *
- * isa_suite.py knows which of them must fail, how, and in which order of the waves. */
+ * isa_suite.py lists which of them must fail, how, and in which order of the waves.
+ */
 #include "isa_self_test_kernels.h"
 
 #include <math.h>
@@ -13,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the host's side ---- */
+/* ---- host ---- */
 
 static bool good = true;
 
@@ -21,7 +23,7 @@ static void check(hipError_t error, const char *what) {
     if (error == hipSuccess)
         return;
     fprintf(stderr, "%s: %s\n", what, hipGetErrorString(error));
-    (void)hipGetLastError(); /* it is told here, not again after the next launch */
+    (void)hipGetLastError(); /* so that the next launch does not report it again */
     good = false;
 }
 
@@ -132,7 +134,7 @@ static void test_masked() {
     LAUNCH(masked_kernel, 1, THREADS, 0, d_out.data, 1 << 28);
     d_out.read(got);
     for (int i = 0; i < THREADS; i++) {
-        /* Of a wave's last pair, the neighbour is another wave's. */
+        /* The neighbour of a wave's last pair belongs to another wave. */
         const int expected = i % 2 ? 0 : (i + 2 + 1000) + (i + 1000);
         if (got[i] != expected && good && i % 32 != 30)
             fprintf(stderr, "thread %d has %d, expected %d\n", i, got[i], expected);
@@ -158,8 +160,8 @@ static void test_flat() {
         expect(got[i] == THREADS - 1 - i, "LDS through a flat pointer");
 }
 
-/* Divides operands of every exponent, with quotients of about 2^-`apart`; returns how many
- * are wrong and tells the first. */
+/* Divides operands of every exponent, with quotients of about 2^-`apart`; returns the number of
+ * wrong results and reports the first. */
 template <typename T, typename Kernel>
 static int try_divide(Kernel kernel, int least, int most, int apart) {
     const int count = 4096;
@@ -249,7 +251,7 @@ static void test_store_before_start() {
     try_store(-1);
 }
 
-/* 61 words: 12 bytes are left to the guard page. */
+/* 61 words: 12 bytes remain before the guard page. */
 static void test_store_into_slack() {
     device_array<int> d_out(61);
     LAUNCH(store_kernel, 1, 62, 0, d_out.data, (int64_t)0);

@@ -8,7 +8,7 @@
 
 #define THREADS 256
 
-/* Makes a value one of which the compiler knows nothing. */
+/* Hides a value from the compiler. */
 template <typename T> __device__ static void hide(T &value) {
 #if defined(__HIP_DEVICE_COMPILE__)
     asm volatile("" : "+v"(value));
@@ -17,7 +17,7 @@ template <typename T> __device__ static void hide(T &value) {
 #endif
 }
 
-/* ---- right ---- */
+/* ---- correct kernels ---- */
 
 /* Sums by lanes, by LDS and by atomics; every block adds to one word. */
 __global__ void sum_kernel(const int *in, int *out, int count) {
@@ -25,7 +25,7 @@ __global__ void sum_kernel(const int *in, int *out, int count) {
     int mine = 0;
     for (int i = blockIdx.x * THREADS + threadIdx.x; i < count; i += gridDim.x * THREADS)
         mine += in[i];
-    mine += __shfl_xor(mine, 1); /* twice the sum of a pair, of which the last step takes one */
+    mine += __shfl_xor(mine, 1); /* twice the sum of a pair, of which the last step takes half */
     parts[threadIdx.x] = mine;
     __syncthreads();
     for (int half = THREADS / 2; half > 1; half /= 2) {
@@ -47,8 +47,8 @@ struct __attribute__((packed)) unaligned64 {
     uint64_t value;
 };
 
-/* Copies of 16, 32 and 64 bits at any alignment, by half of the lanes: those that are masked off
- * have addresses that are nobody's. */
+/* Copies of 16, 32 and 64 bits at any alignment, by half of the lanes: the masked-off lanes have
+ * unallocated addresses. */
 template <typename T> __global__ void unaligned_kernel(const uint8_t *in, uint8_t *out, int shift) {
     const int64_t nobody = (int64_t)1 << 40;
     int64_t at = threadIdx.x % 2 ? nobody : (int64_t)threadIdx.x * 8 + shift;
@@ -57,7 +57,7 @@ template <typename T> __global__ void unaligned_kernel(const uint8_t *in, uint8_
         ((T *)(out + at))->value = ((const T *)(in + at))->value;
 }
 
-/* The same by way of LDS. */
+/* The same through LDS. */
 template <typename T>
 __global__ void unaligned_shared_kernel(const uint8_t *in, uint8_t *out, int shift) {
     __shared__ uint8_t local[THREADS * 8 + 8];
@@ -70,7 +70,7 @@ __global__ void unaligned_shared_kernel(const uint8_t *in, uint8_t *out, int shi
         ((T *)(out + at))->value = ((const T *)(local + at))->value;
 }
 
-/* What atomics of memory and of LDS found, by half of the lanes: each ticket once. */
+/* The values that atomics of memory and of LDS return, in half of the lanes: each ticket once. */
 __global__ void tickets_kernel(unsigned *counter, unsigned *out) {
     __shared__ unsigned local;
     if (threadIdx.x == 0)
@@ -85,7 +85,7 @@ __global__ void tickets_kernel(unsigned *counter, unsigned *out) {
     }
 }
 
-/* Words of 64 bits: the first thread to claim one is kept, as is the lowest bid. */
+/* 64-bit words: the first thread to claim one is kept, as is the lowest bid. */
 __global__ void wide_atomics_kernel(unsigned long long *words, unsigned long long *found) {
     const unsigned long long mine = (unsigned long long)(THREADS - threadIdx.x) << 33 | threadIdx.x;
     if (threadIdx.x % 2 == 0) {
@@ -94,7 +94,8 @@ __global__ void wide_atomics_kernel(unsigned long long *words, unsigned long lon
     }
 }
 
-/* Accesses of LDS, and of neighbours, by half of the lanes: the others' addresses are wild. */
+/* Accesses of LDS, and of neighbours, by half of the lanes; the other lanes have invalid addresses.
+ */
 __global__ void masked_kernel(int *out, int wild) {
     __shared__ int values[THREADS];
     const int lane = (int)threadIdx.x;
@@ -110,7 +111,7 @@ __global__ void masked_kernel(int *out, int wild) {
     out[lane] = sum;
 }
 
-/* A matrix of ones by itself, plus 0, which is a constant in the instruction. */
+/* The product of a matrix of ones with itself, plus 0, which is an inline constant. */
 __global__ void wmma_kernel(float *out) {
     typedef float float8_ __attribute__((ext_vector_type(8)));
     float8_ c = {0, 0, 0, 0, 0, 0, 0, 0};
@@ -131,7 +132,7 @@ __global__ void wmma_kernel(float *out) {
         out[threadIdx.x * 8 + i] = c[i];
 }
 
-/* LDS through pointers of which the compiler does not know where they point. */
+/* LDS through pointers whose address space the compiler does not know. */
 __global__ void flat_kernel(int *out, int which) {
     __shared__ int local[THREADS];
     local[threadIdx.x] = (int)threadIdx.x;
@@ -153,22 +154,22 @@ __global__ void divide64_kernel(const double *a, const double *b, double *out, i
         out[i] = a[i] / b[i];
 }
 
-/* ---- broken ---- */
+/* ---- broken kernels ---- */
 
-/* The thread `distance` on, where there is one. */
+/* The thread `distance` further, if there is one. */
 __host__ __device__ static int neighbour(int thread, int distance) {
     const int other = thread + distance;
     return other >= 0 && other < THREADS ? other : thread;
 }
 
-/* Reads what a neighbour has written, without a barrier between. */
+/* Reads what a neighbour has written, without a barrier between the two. */
 __global__ void lost_barrier_kernel(int *out, int distance) {
     __shared__ int values[THREADS];
     values[threadIdx.x] = (int)threadIdx.x;
     out[threadIdx.x] = values[neighbour((int)threadIdx.x, distance)];
 }
 
-/* As above, where the second round overwrites what a slower wave has yet to read of the first. */
+/* As above; here the second round overwrites what a slower wave has not yet read in the first. */
 __global__ void lost_second_barrier_kernel(int *out, int distance) {
     __shared__ int values[THREADS];
     int total = 0;
@@ -180,7 +181,8 @@ __global__ void lost_second_barrier_kernel(int *out, int distance) {
     out[threadIdx.x] = total;
 }
 
-/* A lock for which lanes of one wave contend: the lane that holds it waits for those that spin. */
+/* A lock that lanes of one wave contend for: the lane that holds it waits for the spinning lanes.
+ */
 __global__ void spin_kernel(unsigned *lock, int *out) {
     while (atomicCAS(lock, 0u, 1u) != 0u) {
     }
@@ -211,9 +213,9 @@ __global__ void unwritten_kernel(float *out, int sometimes) {
     out[threadIdx.x] = values[threadIdx.x];
 }
 
-/* ---- what is not modelled ---- */
+/* ---- not modelled ---- */
 
-/* A load that is used without a wait for it: a device may read the register too early. */
+/* A load that is used without waiting for it: a device may read the register too early. */
 __global__ void missing_wait_kernel(const int *in, int *out) {
     int value = in[threadIdx.x];
 #if defined(__gfx942__) || defined(__gfx90a__)
@@ -228,8 +230,8 @@ __global__ void missing_wait_kernel(const int *in, int *out) {
     out[threadIdx.x] = value;
 }
 
-/* The last wave waits for a flag of the first, then reads what that wave wrote, and no fence lies
- * between: a device may see the flag first. */
+/* The last wave waits for a flag of the first, then reads what that wave wrote, without a fence: a
+ * device may see the flag first. */
 __global__ void missing_fence_kernel(volatile int *data, volatile int *flag, int *out) {
     if (threadIdx.x == 0) {
         *data = 7;
@@ -242,7 +244,7 @@ __global__ void missing_fence_kernel(volatile int *data, volatile int *flag, int
     }
 }
 
-/* A sum toward zero, which MODE asks for: 1 + 2^-24 + 2^-30 is above 1 to the nearest. */
+/* A sum rounded toward zero by MODE: rounded to nearest, 1 + 2^-24 + 2^-30 is above 1. */
 __global__ void mode_kernel(float *out, float one, float little) {
     float sum = one + little;
 #if defined(__gfx942__) || defined(__gfx90a__)

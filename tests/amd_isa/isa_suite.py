@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Runs the suites on emulated AMD devices and prints a table: what ci/test amd_isa does.
+"""Runs the suites on emulated AMD devices and prints a table; used by ci/test amd_isa.
 
   isa_suite.py [--jobs N] ARCH[/BUILD]...          all operations and suites on these architectures
-  isa_suite.py ARCH[/BUILD] -- PROGRAM ARGUMENT... one program there, as a failure's line asks for
-  isa_suite.py --check                             whether the emulator is there
-  isa_suite.py --get                               prints the line that gets it
+  isa_suite.py ARCH[/BUILD] -- PROGRAM ARGUMENT... one program, as in the command of a failure
+  isa_suite.py --check                             checks that there is an emulator
+  isa_suite.py --get                               prints the command that fetches it
   isa_suite.py --programs                          prints the targets of build/emulated that it runs
 
-BUILD is the build folder, under build/, of the AMD module [of young_amd and amd the first that
-holds the architecture]. Programs are those of build/emulated, the stand-in for HIP's runtime is
-that of build/amd_isa. Every operation and suite runs twice, with waves and blocks in either order.
-ROPEWALK_TEST_TIER=quick|full|large [quick] chooses how large cases may be. Exit 0: nothing failed;
-77: the emulator is not there, and the line that gets it is printed.
+BUILD is the build folder, under build/, of the AMD module [the first of young_amd and amd that
+contains the architecture]. Programs are from build/emulated, the replacement of HIP's runtime from
+build/amd_isa. Every operation and suite runs twice, with waves and blocks in either order.
+ROPEWALK_TEST_TIER=quick|full|large [quick] selects the size of cases. Exit status 0: no failures;
+77: there is no emulator; the command that fetches it is printed.
 """
 import argparse
 import concurrent.futures
@@ -37,7 +37,7 @@ SUITES = ['test_attention_accuracy', 'test_pattern', 'test_attention_pipeline', 
           'test_layers', 'test_golden', 'test_biases']
 LONGEST = ['attention', 'softmax', 'rope_append', 'pattern_fill_bits', 'pattern_fill', 'rope']
 
-# What a self-test must do: (name, architectures or None for all, the error that is expected with
+# Expected results of self-tests: (name, architectures or None for all, the expected error with
 # waves in order, in reverse order); None: it must pass. See isa_self_test.hip.
 WRONG = 'a result is wrong'
 ACCESS = r'at \+0x[0-9a-f]+ \w+\(.*: an access to '
@@ -66,7 +66,7 @@ SELF_TESTS = [
     ('shared_overrun_far', None, *2 * [ACCESS + r'byte 4\d\d\d of LDS, of which it has 256']),
     ('unwritten', None, *2 * [WRONG]),
     ('copy_past_end', None, *2 * ['hipMemcpy to the device of 260 bytes']),
-    # Gaps: these pass where a device need not, or say that a gap has closed.
+    # Gaps: these pass although a device may fail, or fail if the emulator no longer has a gap.
     ('missing_wait', None, None, None),
     ('missing_fence', None, None, None),
     ('load_into_slack', None, None, None),
@@ -76,7 +76,7 @@ SELF_TESTS = [
 ]
 
 
-# ---- where it runs ----
+# ---- targets ----
 
 @dataclasses.dataclass(frozen=True)
 class Target:
@@ -110,7 +110,7 @@ def program_path(name):
     return str(BUILD / folder / 'bin' / name)
 
 
-# ---- what is run ----
+# ---- jobs ----
 
 @dataclasses.dataclass
 class Result:
@@ -195,7 +195,7 @@ def operations():
 
 
 def jobs_of(target):
-    """(row's name, function, its argument) of everything that runs on `target`."""
+    """(name of the row, function, its argument) of every job on `target`."""
     jobs = [(name, run_operation, name) for name in operations()]
     jobs[1:1] = [(name, run_suite, name) for name in SUITES[:1]]
     jobs += [(name, run_suite, name) for name in SUITES[1:]]
@@ -215,7 +215,7 @@ def print_row(target, name, result):
 
 
 def told_failures(target, reverse, failures):
-    """The first of them, each with the line that repeats it."""
+    """The first failures, each with the command that repeats it."""
     here = f'tests/amd_isa/isa_suite.py {target.name} -- ropewalk check'
     if reverse:
         here = f'ROPEWALK_ISA_REVERSE=1 {here}'
@@ -226,7 +226,7 @@ def told_failures(target, reverse, failures):
 
 
 def suite(targets, jobs, tier):
-    """Seconds are those of processes, and in the last row of an architecture those that passed."""
+    """Prints the table. Seconds are process time; in an architecture's last row, elapsed time."""
     print(LINE.format('architecture', 'operation', 'cases', 'passed', 'instructions', 'seconds'))
     failures = []
     for target in targets:
@@ -273,7 +273,7 @@ def main():
         print(f'amd_isa: {error}')
         if not isinstance(error, isa_emulator.Absent):
             return 1
-        print(f'To get it: {isa_emulator.GET_IT}')
+        print(f'Command to fetch it: {isa_emulator.GET_IT}')
         return SKIPPED
     if options.check:
         return 0

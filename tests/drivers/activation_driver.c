@@ -17,13 +17,13 @@ typedef enum form {
 
 typedef enum target {
     TARGET_OUT = 0,
-    TARGET_IN,   /* no out is given: gate */
+    TARGET_IN,   /* no out: in place in gate */
     TARGET_GATE, /* out is the view of gate */
     TARGET_UP
 } target;
 
-/* rank: axes, the last of batch, seq, rows, hidden. rows_first: rows are laid out before seq.
- * spread: gates lie within 2 * spread. alpha: in thousandths. */
+/* rank: axes, the last of batch, seq, rows, hidden. rows_first: in memory rows are outside seq.
+ * spread: gates are within 2 * spread. alpha: in thousandths. */
 #define SWIGLU_FIELDS(FIELD)                                                                       \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(form, FORM_APART, words_form)                                                            \
@@ -50,7 +50,7 @@ typedef struct swiglu_case {
 
 static const rwt_field swiglu_fields[] = {SWIGLU_FIELDS(RWT_FIELD)};
 
-/* A packed tensor is seen through gate and up too, the columns of which may lie `step` apart. */
+/* A packed tensor is also described by views gate and up, whose columns may be `step` apart. */
 typedef struct swiglu_plan {
     rwt_view packed;
     rwt_view gate;
@@ -102,7 +102,7 @@ static rwt_view add_view(rwt_job *job, const char *name, int64_t hidden, int64_t
     return rwt_view_add(job, &layout, spec);
 }
 
-/* Fills a buffer; what lies in it may reach as far as gates do. */
+/* Fills a buffer; values may be as large as gates. */
 static void fill(rwt_job *job, int buffer) {
     const swiglu_case *c = swiglu_case_of(&job->c);
     rwt_buffer_fill(job, buffer, (rwt_values)c->values);
@@ -142,7 +142,7 @@ static void swiglu_fill(rwt_job *job) {
         plan->out = add_view(job, "out", c->hidden, c->misalign);
 }
 
-/* NaN passes. */
+/* NaN is kept. */
 static double clamp(double value, double low, double high) {
     return value < low ? low : value > high ? high : value;
 }
@@ -154,7 +154,7 @@ static void reference_element(rwt_job *job, int64_t row, int64_t column) {
     const int64_t index[3] = {row / (c->seq * c->rows), row / c->rows % c->seq, row % c->rows};
     for (int axis = 0; axis < c->rank - 1; axis++) {
         int64_t i = index[3 - (c->rank - 1) + axis];
-        in += i * plan->gate.stride[axis]; /* up has the same */
+        in += i * plan->gate.stride[axis]; /* up has the same strides */
         out += i * plan->out.stride[axis];
     }
     double gate = rwt_buffer_get(job, plan->gate.buffer, plan->gate.offset + in);
@@ -165,7 +165,7 @@ static void reference_element(rwt_job *job, int64_t row, int64_t column) {
     gate = clamp(gate, -INFINITY, limit);
     up = clamp(up, -limit, limit);
     double silu = gate / (1.0 + exp(-alpha * gate));
-    if (isinf(up) && fabs(silu) < 0x1p-149) /* f32 has no number between 0 * Inf and Inf here */
+    if (isinf(up) && fabs(silu) < 0x1p-149) /* in f32 the result is 0 * Inf or Inf */
         rwt_expect_not_finite(job, plan->out.buffer, out);
     else
         rwt_expect_near(job, plan->out.buffer, out, silu * (up + offset),
@@ -238,7 +238,7 @@ static const rwt_case_row swiglu_rows[] = {
     {RWT_QUICK, "values=special,dtype=f32|f16|bf16," FORMS ",limit=0|7,alpha=0|1702,rows=9"},
     {RWT_FULL, "rows=500,hidden=129|512,dtype=f32|f16|bf16,form=apart|gate_first|interleaved"},
     {RWT_FULL, "rows=2,hidden=100003,dtype=f32|bf16,form=apart|interleaved"},
-    {RWT_FULL, "rows=65541,hidden=129,dtype=bf16"}, /* past 2^16 lines of blocks on a GPU */
+    {RWT_FULL, "rows=65541,hidden=129,dtype=bf16"}, /* more than 2^16 lines of blocks on a GPU */
     {RWT_LARGE, "rows=512,hidden=11008,dtype=f32|f16|bf16,form=apart|up_first|interleaved"},
     {RWT_QUICK, NULL}};
 

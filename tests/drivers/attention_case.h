@@ -4,18 +4,21 @@
 
 #include "drivers/pattern_case.h"
 
-/* scale       in 1/64; 0: none given
+/* Fields:
+ *
+ * scale       in 1/64; 0: absent
  * mask        [batch, heads, seq_q, seq_k] or [batch, 1, 1, seq_k]
  * poison      k and v are NaN where no query sees the key
  * sick        NaN in column 0 of v or k, at the last key that the first query sees; or of the first
  *             query
- * paged       k and v in pages, in no order, and pages that no one reads between them
+ * paged       k and v in pages, in random order, with unused pages between them
  * page_fault  the last sequence's page of the last key that its last query sees is -1, or past the
  *             last
  * split       there is a workspace
- * extreme     scores that are exact in f32, and alike in a row: 0 beside a mask of -1e9, of -1e10 or
- *             of dtype's lowest number, 0 with a scale of 3e38, 2^35 (products); or 2^24 and 2^24 + 2
- *             (large); or 0 for key 0 and -16.75 for all others (small), which are a small part
+ * extreme     scores that are exact in f32, and equal within a row: 0 with a mask of -1e9, of -1e10
+ *             or of the dtype's lowest number, 0 with a scale of 3e38, 2^35 (products); or 2^24 and
+ *             2^24 + 2 (large); or 0 for key 0 and -16.75 for all others (small), which contribute
+ *             little
  */
 #define ATTENTION_FIELDS(FIELD, SPLIT)                                                             \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
@@ -95,7 +98,7 @@ typedef struct rwt_attention_plan {
 
 const rwt_attention_case *rwt_attention_case_of(const rwt_case *c);
 
-/* What rw_attention is told; 0: nothing. */
+/* The scale that rw_attention receives; 0: none. */
 double rwt_attention_scale(const rwt_attention_case *c);
 const rwt_pattern_fields *rwt_attention_pattern_of(const rwt_attention_case *c);
 
@@ -103,7 +106,7 @@ const rwt_pattern_fields *rwt_attention_pattern_of(const rwt_attention_case *c);
 int64_t rwt_attention_pages_each(const rwt_attention_case *c);
 int64_t rwt_attention_num_pages(const rwt_attention_case *c);
 
-/* The page that holds key j of sequence b, as the table says. */
+/* The page that holds key j of sequence b according to the table. */
 int64_t rwt_attention_page_of(const rwt_job *job, int64_t b, int64_t j);
 
 /* The element of k or v: key j of sequence b. */
@@ -118,13 +121,13 @@ typedef struct rwt_attention_hull {
 
 rwt_attention_hull rwt_attention_hull_of(const rwt_job *job, int64_t b, int64_t i);
 
-/* Whether what is seen differs by more than intervals: whoever asks for the pages of a query does
- * not look at every key. */
+/* Whether visibility depends on more than intervals. The page check of a query uses intervals only.
+ */
 bool rwt_attention_has_cells(const rwt_attention_case *c);
 
 void rwt_attention_reference(rwt_job *job);
 
-/* The cases themselves, of rw_attention without a workspace and with one. */
+/* The cases of rw_attention without a workspace and with one. */
 const char *rwt_attention_invalid(const rwt_case *row);
 extern const rwt_case_row rwt_attention_rows[];
 extern const rwt_case_row rwt_combine_rows[];

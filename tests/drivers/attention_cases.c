@@ -17,12 +17,12 @@ const char *rwt_attention_invalid(const rwt_case *row) {
     if (c->layout == LAYOUT_SHD && c->batch != 1)
         return "layout=shd has no batch";
     if (c->page_size < 16 || (c->page_size & (c->page_size - 1)) != 0)
-        return "page_size is a power of two from 16 on";
+        return "page_size must be a power of two, at least 16";
     if (c->paged && c->seq_k % c->page_size != 0)
-        return "pages are whole";
+        return "seq_k must be a multiple of page_size";
     if (c->page_fault && (!c->paged || rwt_attention_has_cells(c) || c->pattern_at_fault ||
                           c->seq_q == 0 || c->seq_k == 0 || c->batch == 0 || c->heads == 0))
-        return "a page at fault needs pages and a query that reads them";
+        return "page_fault requires pages and a query that reads them";
     if (c->sick && (c->mask || c->alibi))
         return "a NaN whose key has a weight of 0 may show or not";
     if (c->extreme && (c->scale || c->softcap || c->alibi || c->sinks || c->sick))

@@ -23,8 +23,7 @@ typedef struct attention_call {
     rw_alibi alibi;
 } attention_call;
 
-/* ---- buffers ----------------------------------------------------------------------------------
- */
+/* ---- buffers ---- */
 
 /* [outer, seq, heads, width]: outer is the batch, or pages. */
 static rwt_view add_outer(rwt_job *job, const char *name, int64_t outer, int64_t seq, int64_t heads,
@@ -67,7 +66,7 @@ static void add_outputs(rwt_job *job, const rwt_attention_case *c, rwt_attention
     rwt_buffer_spec spec = {.name = "lse", .dtype = RW_F32};
     plan->out = add(job, "out", c->seq_q, c->heads, c->v_dim);
     rwt_buffer *out = &job->buffers[plan->out.buffer];
-    if (c->out_dtype != c->dtype) { /* poisoned anew, in its own dtype */
+    if (c->out_dtype != c->dtype) { /* poison again, in its own dtype */
         free(out->initial);
         job->num_buffers--;
         rwt_buffer_spec again = {.name = "out",
@@ -87,7 +86,7 @@ static double extreme_mask(const rwt_attention_case *c) {
     return c->extreme == EXTREME_MASK_1E9 ? -1e9 : -1e10;
 }
 
-/* What masks hold. */
+/* Fills a mask with typical values. */
 static void add_mask(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
     static const double values[] = {0.0, 0.0, -INFINITY, -1e4, -3.25, 1.5};
     bool full = c->mask == 1;
@@ -126,7 +125,7 @@ static void extreme_query(const rwt_attention_case *c, double q[2]) {
     q[1] = 1.0;
 }
 
-/* The same of key j. */
+/* The same for key j. */
 static void extreme_key(const rwt_attention_case *c, int64_t j, double k[2]) {
     k[0] = c->extreme == EXTREME_PRODUCTS ? 0x1p15
            : c->extreme == EXTREME_LARGE  ? 0x1p12
@@ -135,8 +134,8 @@ static void extreme_key(const rwt_attention_case *c, int64_t j, double k[2]) {
     k[1] = c->extreme == EXTREME_LARGE && j % 7 == 3 ? 2.0 : 0.0;
 }
 
-/* Value `d` of key j where most weights are small: next to 0, to less than 1, and to 1 and more, where
- * what they add is less than a unit in the last place. */
+/* Value `d` of key j where all weights except that of key 0 are small: their terms are added to 0,
+ * to a sum of about 1 or less, and to 1 or more, where each term is less than 1 ulp. */
 static double small_value(int64_t j, int64_t d) {
     static const double first[] = {0.0, 1.0, 1.0, 1.75}, others[] = {1.0, -1.0, 1.0, 2.0};
     return j == 0 ? first[d % 4] : others[d % 4];
@@ -167,7 +166,7 @@ static void make_extreme(rwt_job *job, const rwt_attention_case *c,
     }
 }
 
-/* Columns of key j. */
+/* Sets columns of key j to NaN. */
 static void set_nan(rwt_job *job, const rwt_view *view, int64_t b, int64_t h, int64_t j,
                     int64_t columns) {
     for (int64_t column = 0; column < columns; column++)
@@ -207,7 +206,8 @@ static void spoil(rwt_job *job, const rwt_attention_case *c, const rwt_attention
     }
 }
 
-/* Page numbers that no query needs are none, and one that is needed, if the case says so. */
+/* Sets page numbers that no query needs to invalid values, and one that is needed if the case
+ * requests a fault. */
 static void spoil_pages(rwt_job *job, const rwt_attention_case *c, const rwt_attention_plan *plan) {
     if (!c->paged || rwt_attention_has_cells(c) || c->pattern_at_fault)
         return;
@@ -231,7 +231,7 @@ static void spoil_pages(rwt_job *job, const rwt_attention_case *c, const rwt_att
     }
 }
 
-/* A part has 256 keys at least. */
+/* A part has at least 256 keys. */
 static void add_workspace(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
     int64_t parts = c->seq_k / 256 + 1, rows = c->batch * c->heads * c->seq_q;
     rwt_layout layout = {1, {4 * parts * rows * (c->v_dim + 2)}, NULL, RWT_CONTIGUOUS};
@@ -264,8 +264,7 @@ static void attention_fill(rwt_job *job) {
     spoil_pages(job, c, plan);
 }
 
-/* ---- the operation ----------------------------------------------------------------------------
- */
+/* ---- the operation ---- */
 
 /* The same without the batch, which is 1; pages have none. */
 static void pack(const rwt_attention_case *c, rw_attention_args *args) {
@@ -304,7 +303,7 @@ static void attention_bind(const rwt_job *job, rwt_set *set) {
 
 static rw_status attention_run(const rwt_binding *binding, const void *args) {
     const attention_call *call = args;
-    rw_attention_args exact = call->args; /* not a byte more than it asks for */
+    rw_attention_args exact = call->args; /* exactly the requested size */
     rw_status status = RW_OK;
     if (exact.workspace.rank > 0)
         status = rw_attention_workspace(binding->context, &exact, &exact.workspace.shape[0]);
@@ -319,7 +318,7 @@ static double attention_bytes(const rwt_job *job) {
     return size * (q + kv);
 }
 
-/* Keys that query i sees, where prefix, causality and window alone say so. */
+/* The number of keys that query i sees, from prefix, causality and window alone. */
 static double keys_of(const rwt_attention_case *c, int64_t i) {
     int64_t p = c->align == RW_ALIGN_TOP_LEFT ? i : i + c->seq_k - c->seq_q;
     int64_t begin = c->left < 0 || p < c->left ? 0 : p - c->left;
@@ -345,7 +344,7 @@ static double pairs_of(const rwt_job *job) {
     return pairs * (double)c->batch;
 }
 
-/* Those of the pairs that see each other. */
+/* FLOPs of the visible pairs. */
 static double attention_flops(const rwt_job *job) {
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
     return 2.0 * pairs_of(job) * (double)(c->heads * (c->head_dim + c->v_dim));
@@ -370,7 +369,8 @@ const rwt_driver rwt_attention_driver = {
     .flops = attention_flops,
 };
 
-/* rw_attention with a workspace: attention of parts of the keys, then what makes one of them. */
+/* rw_attention with a workspace: attention over parts of the keys, then the combination of the
+ * parts. */
 const rwt_driver rwt_attention_combine_driver = {
     .name = "attention_combine",
     .fields = combine_fields,

@@ -1,4 +1,4 @@
-/* What rw_attention computes, naively. */
+/* A naive reference of rw_attention. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -67,7 +67,7 @@ bool rwt_attention_has_cells(const rwt_attention_case *c) {
     return c->bits || c->hide || c->globals;
 }
 
-/* A score, and the sizes that f32 rounds on the way to it. */
+/* A score, and the magnitudes that f32 rounds while computing it. */
 typedef struct score {
     bool sees;
     double s;
@@ -129,14 +129,14 @@ static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair
 typedef struct row_sums {
     double base;
     double sum;
-    double carried; /* the most of a key that counts */
+    double carried; /* the largest of a key with nonzero weight */
 } row_sums;
 
 static row_sums sum_row(const rwt_job *job, int64_t h, const score *row) {
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
     const rwt_attention_plan *plan = job->plan;
     double sink = c->sinks ? rwt_buffer_get(job, plan->sinks.buffer, h) : -INFINITY;
-    double of_keys = -INFINITY; /* the largest score; a sink may be far above */
+    double of_keys = -INFINITY; /* the largest score of the keys; a sink may be much larger */
     for (int64_t j = 0; j < c->seq_k; j++)
         if (row[j].sees)
             of_keys = fmax(of_keys, row[j].s);
@@ -152,8 +152,8 @@ static row_sums sum_row(const rwt_job *job, int64_t h, const score *row) {
     return sums;
 }
 
-/* Weights are rounded to the dtype of the inputs, by half of its epsilon: as steps of 4 epsilons of
- * f32, which rwt_expect_near() allows. */
+/* Weights are rounded to the dtype of the inputs, an error of half its epsilon. Returns it in steps
+ * of 4 epsilons of f32, the unit of rwt_expect_near(). */
 static double weight_steps(const rwt_attention_case *c) {
     if (c->dtype == RW_F32)
         return 0.0;
@@ -191,7 +191,7 @@ static void expect_row(rwt_job *job, int64_t b, int64_t h, int64_t i) {
     free(row);
 }
 
-/* False where a page that query i needs is none: *bad is the first such number. */
+/* False where a page that query i needs is invalid; *bad receives the first such number. */
 static bool pages_make_sense(const rwt_job *job, int64_t b, int64_t i, int64_t *bad) {
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
     if (!c->paged || rwt_attention_has_cells(c))

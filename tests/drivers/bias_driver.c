@@ -15,8 +15,7 @@ static double reference_slope(int64_t h, int64_t total) {
     return pow(2.0, -4.0 * (2.0 * ((double)h - n) + 1.0) / n);
 }
 
-/* ---- slopes
- * ----------------------------------------------------------------------------------------- */
+/* ---- slopes ---- */
 
 #define SLOPES_FIELDS(FIELD)                                                                       \
     FIELD(heads, 8, NULL)                                                                          \
@@ -100,8 +99,7 @@ const rwt_driver rwt_alibi_slopes_driver = {
     .flops = no_flops,
 };
 
-/* ---- dense biases
- * ----------------------------------------------------------------------------------- */
+/* ---- dense biases ---- */
 
 static const char *const words_kind[] = {"absolute", "signed", NULL};
 
@@ -232,8 +230,8 @@ static void alibi_reference(rwt_job *job) {
     bias_reference(job, alibi_value);
 }
 
-/* As the paper's code has it, with logarithms in long double and a hair's breadth of grace where
- * they fall on a whole number. */
+/* As in the paper's code, with logarithms in long double and a small tolerance where they are whole
+ * numbers. */
 static int64_t reference_bucket(const t5_case *c, int64_t relative) {
     int64_t buckets = c->buckets, base = 0, n = relative < 0 ? -relative : 0;
     if (!c->causal) {

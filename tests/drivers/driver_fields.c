@@ -62,7 +62,7 @@ int64_t rwt_ids_at(const rwt_job *job, const rwt_ids *ids, int64_t axis, int64_t
     return (int64_t)id;
 }
 
-/* Offsets within [0, most]; the first row takes the most. */
+/* Offsets in [0, most]; the first row has `most`. */
 static void add_offsets(rwt_job *job, rwt_ids *ids, const rwt_id_fields *fields,
                         const rwt_id_shape *shape, int64_t most) {
     rwt_stride_style style = (rwt_stride_style)fields->id_stride;
@@ -96,7 +96,7 @@ static int64_t fault_value(const rwt_id_fields *fields, int64_t max_positions) {
     return 0;
 }
 
-/* Bad ids at the last token and, in another row and column, at one before it. */
+/* Puts invalid ids at the last token and, in another row and column, at an earlier one. */
 static void add_faults(rwt_job *job, const rwt_ids *ids, const rwt_id_fields *fields,
                        const rwt_id_shape *shape) {
     int64_t tokens = shape->batch * shape->seq;
@@ -124,7 +124,7 @@ rwt_ids rwt_ids_add(rwt_job *job, const rwt_id_fields *fields, const rwt_id_shap
         return ids;
     rwt_layout layout = positions_layout(fields, shape);
     ids.positions = rwt_id_view_add(job, &layout, "positions", fields->id_dtype);
-    bool shared = fields->positions == RWT_POSITIONS_SEQ; /* by rows of different offsets */
+    bool shared = fields->positions == RWT_POSITIONS_SEQ; /* by rows with different offsets */
     int64_t end = shape->max_positions - (shared && fields->offsets ? most : 0);
     for (int64_t axis = 0; axis < shape->axes; axis++) {
         for (int64_t b = 0; b < shape->batch; b++) {

@@ -1,10 +1,10 @@
-/* What the drivers share: words of fields, and the ids of tokens. */
+/* Common to the drivers: words of fields, and the ids of tokens. */
 #ifndef RWT_DRIVER_FIELDS_H
 #define RWT_DRIVER_FIELDS_H
 
 #include "harness/harness.h"
 
-/* FIELD(name, fallback, words) makes a member of a driver's case and a row of its field table. */
+/* FIELD(name, fallback, words) defines a member of a driver's case and a row of its field table. */
 #define RWT_MEMBER(name, fallback, words) int64_t name;
 #define RWT_FIELD(name, fallback, words) {#name, fallback, words},
 #define RWT_COUNT(array) (sizeof(array) / sizeof *(array))
@@ -20,7 +20,7 @@ extern const char *const rwt_words_fault[];     /* as rwt_fault_kind */
 
 typedef enum rwt_placement {
     RWT_OUT_OF_PLACE = 0,
-    RWT_IN_PLACE,     /* no output tensor is given */
+    RWT_IN_PLACE,     /* no output tensor */
     RWT_IN_PLACE_SAME /* the output tensor is the input tensor */
 } rwt_placement;
 
@@ -34,12 +34,12 @@ typedef enum rwt_positions_kind {
 typedef enum rwt_fault_kind {
     RWT_FAULT_NONE = 0,
     RWT_FAULT_NEGATIVE, /* -1 */
-    RWT_FAULT_MAX,      /* the first id behind the table */
-    RWT_FAULT_LOWEST,   /* the id dtype's least number */
+    RWT_FAULT_MAX,      /* the first id past the table */
+    RWT_FAULT_LOWEST,   /* the smallest number of the id dtype */
     RWT_FAULT_HIGHEST
 } rwt_fault_kind;
 
-/* The fields of a case that say which id each token has. */
+/* The fields of a case that determine the ids of tokens. */
 #define RWT_ID_FIELDS(FIELD)                                                                       \
     FIELD(positions, RWT_POSITIONS_NONE, rwt_words_positions)                                      \
     FIELD(id_dtype, 1, rwt_words_id_dtype)                                                         \
@@ -70,8 +70,8 @@ typedef struct rwt_id_shape {
 
 const char *rwt_ids_invalid(const rwt_id_fields *fields, const rwt_id_shape *shape);
 
-/* Adds the tensors of ids and fills them so that every id lies in the table, the first and the
- * last id occur, and the faults that the fields ask for stand among them. */
+/* Adds the tensors of ids and fills them so that every id is inside the table and the first and the
+ * last id occur, except for the faults that the fields request. */
 rwt_ids rwt_ids_add(rwt_job *job, const rwt_id_fields *fields, const rwt_id_shape *shape);
 
 /* The id of a token along an axis; sums wrap. */

@@ -42,7 +42,7 @@ typedef struct embed_case {
     EMBED_FIELDS(RWT_MEMBER)
 } embed_case;
 
-/* What follows the fields of embed_case in a case of each operation. */
+/* The additional fields of each operation's case, after those of embed_case. */
 typedef struct learned_case {
     LEARNED_FIELDS(RWT_MEMBER)
 } learned_case;
@@ -61,7 +61,7 @@ typedef struct embed_plan {
     rwt_ids ids;
 } embed_plan;
 
-/* The arguments, with the table of the learned kind beside them. */
+/* The arguments, and the table of the learned kind. */
 typedef struct embed_call {
     rw_tensor table;
     rw_embed_args args;
@@ -146,8 +146,7 @@ static void learned_fill(rwt_job *job) {
     rwt_buffer_fill(job, plan->table.buffer, (rwt_values)c->values);
 }
 
-/* ---- references
- * ---------------------------------------------------------------------------------- */
+/* ---- references ---- */
 
 static double learned_value(const rwt_job *job, int64_t id, int64_t column) {
     const embed_plan *plan = job->plan;
@@ -175,7 +174,7 @@ static void embed_reference(rwt_job *job, const addition *a) {
     const embed_case *c = embed_case_of(&job->c);
     const embed_plan *plan = job->plan;
     bool packed = c->layout == LAYOUT_TH;
-    /* Tensors without elements do nothing, not even look at ids. */
+    /* With empty tensors the operation does nothing, and does not check ids. */
     for (int64_t token = 0; c->hidden > 0 && token < c->batch * c->seq; token++) {
         int64_t b = token / c->seq, s = token % c->seq;
         int64_t id = rwt_ids_at(job, &plan->ids, 0, b, s);
@@ -194,13 +193,13 @@ static void embed_reference(rwt_job *job, const addition *a) {
     }
 }
 
-/* A sum in f32 is the double one rounded, and so every bit is known. */
+/* A sum in f32 is the rounded sum in double: the result is exact. */
 static void expect_sum(rwt_job *job, int64_t element, double x, double added) {
     const embed_plan *plan = job->plan;
     rwt_expect_exact(job, plan->out.buffer, element, (float)(x + added));
 }
 
-/* Table entries are as exact as a cosine of 1, however small they are. */
+/* Table entries have the absolute accuracy of a cosine near 1, however small they are. */
 static void expect_near(rwt_job *job, int64_t element, double x, double added) {
     const embed_plan *plan = job->plan;
     rwt_expect_near(job, plan->out.buffer, element, x + added, fabs(x) + 1.0);
@@ -216,8 +215,7 @@ static void sinusoidal_reference(rwt_job *job) {
     embed_reference(job, &sinusoidal);
 }
 
-/* ---- the operations
- * ------------------------------------------------------------------------------- */
+/* ---- the operations ---- */
 
 static void embed_bind(const rwt_job *job, rwt_set *set) {
     const embed_case *c = embed_case_of(&job->c);
@@ -268,7 +266,7 @@ static double sinusoidal_bytes(const rwt_job *job) {
     return 2.0 * embed_elements(job) * (double)rw_dtype_size(dtype);
 }
 
-/* A row of the table is read once for every batch where all rows have the same ids. */
+/* A row of the table is read once for the whole batch if all rows have the same ids. */
 static double learned_bytes(const rwt_job *job) {
     const learned_case *c = learned_case_of(&job->c);
     bool per_row = c->offsets || c->positions == RWT_POSITIONS_BATCH_SEQ;
@@ -277,10 +275,9 @@ static double learned_bytes(const rwt_job *job) {
     return sinusoidal_bytes(job) + table;
 }
 
-/* ---- cases
- * ----------------------------------------------------------------------------------------- */
+/* ---- cases ---- */
 
-/* What both operations are tried with. */
+/* Cases of both operations. */
 #define SHARED_ROWS                                                                                \
     {RWT_QUICK, "dtype=f32|f16|bf16,placement=out|in|same,stride=contiguous|gaps|negative,"        \
                 "batch=2,seq=3,hidden=32"},                                                        \

@@ -23,13 +23,14 @@ enum {
 
 typedef enum cache_fault {
     CACHE_FAULT_NONE = 0,
-    CACHE_FAULT_BEFORE, /* the last sequence begins at -1 */
-    CACHE_FAULT_BEHIND, /* its last token lies one past the end */
+    CACHE_FAULT_BEFORE, /* the last sequence starts at -1 */
+    CACHE_FAULT_BEHIND, /* its last token is one past the end */
     CACHE_FAULT_PAGE_LOW,
     CACHE_FAULT_PAGE_HIGH
 } cache_fault;
 
-/* max_seq: of a sequence; where paged, in whole pages. fused: k and v are slices of one tensor. */
+/* max_seq: positions of a sequence; if paged, in whole pages. fused: k and v are slices of one
+ * tensor. */
 #define KV_FIELDS(FIELD)                                                                           \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(batch, 1, NULL)                                                                          \
@@ -53,7 +54,7 @@ typedef enum cache_fault {
     FIELD(values, RWT_ORDINARY, rwt_words_values)                                                  \
     FIELD(seed, 0, NULL)
 
-/* What an operation with a rotation has besides. */
+/* Additional fields of an operation with rotation. */
 #define ROPE_APPEND_FIELDS(FIELD)                                                                  \
     KV_FIELDS(FIELD)                                                                               \
     FIELD(q_heads, 4, NULL)                                                                        \
@@ -75,7 +76,7 @@ typedef struct kv_case {
     KV_FIELDS(RWT_MEMBER)
 } kv_case;
 
-/* Its beginning is a kv_case. */
+/* The first member is a kv_case. */
 typedef struct rope_append_case {
     ROPE_APPEND_FIELDS(RWT_MEMBER)
 } rope_append_case;
@@ -92,7 +93,7 @@ typedef struct kv_plan {
     int64_t length; /* positions of a sequence */
 } kv_plan;
 
-/* Its beginning is a kv_plan. */
+/* The first member is a kv_plan. */
 typedef struct rope_append_plan {
     kv_plan kv;
     rwt_view q;
@@ -120,8 +121,7 @@ static int64_t rotary_width(const rope_append_case *c) {
     return c->rotary_dim ? c->rotary_dim : c->head_dim;
 }
 
-/* ---- buffers ----------------------------------------------------------------------------------
- */
+/* ---- buffers ---- */
 
 static rwt_layout token_layout(const kv_case *c, int64_t heads, int64_t width) {
     static const int orders[][RW_MAX_RANK] = {
@@ -177,7 +177,7 @@ static void add_cache(rwt_job *job, const kv_case *c, kv_plan *plan) {
     }
 }
 
-/* Where sequence b begins. */
+/* The first position of sequence b. */
 static int64_t first_position(const rwt_job *job, const kv_case *c, const kv_plan *plan,
                               int64_t b) {
     int64_t first = c->cache_offset;
@@ -205,7 +205,7 @@ static void add_offsets(rwt_job *job, const kv_case *c, kv_plan *plan) {
     }
 }
 
-/* Pages in a random order; entries that no token needs stay poisoned. */
+/* Pages in random order; entries that no token needs stay poisoned. */
 static void fill_table(rwt_job *job, const kv_case *c, const kv_plan *plan) {
     int64_t *pages = rwt_allocate((size_t)plan->num_pages * sizeof *pages);
     for (int64_t i = 0; i < plan->num_pages; i++) {
@@ -287,8 +287,7 @@ static void rope_append_fill(rwt_job *job) {
     plan->ids = rwt_ids_add(job, id_fields(c), &shape);
 }
 
-/* ---- references -------------------------------------------------------------------------------
- */
+/* ---- references ---- */
 
 static int64_t token_element(const rwt_view *view, int64_t b, int64_t s, int64_t head,
                              int64_t column) {
@@ -297,7 +296,7 @@ static int64_t token_element(const rwt_view *view, int64_t b, int64_t s, int64_t
     return rwt_view_at(view, b, s, head, column);
 }
 
-/* Where a token goes; false where the token faults, with the number that is to blame. */
+/* Finds the place of a token; false where the token has a fault, with the invalid number. */
 static bool find_place(const rwt_job *job, const kv_case *c, const kv_plan *plan, int64_t b,
                        int64_t s, int64_t *page, int64_t *row, rw_fault *bad) {
     int64_t position = first_position(job, c, plan, b) + s;
@@ -340,7 +339,7 @@ static void kv_reference(rwt_job *job) {
     }
 }
 
-/* A head of q or k: where each column comes from and goes to. */
+/* A head of q or k: the source and destination of each column. */
 typedef struct head_path {
     int in;
     int out;
@@ -418,7 +417,7 @@ static void expect_head(rwt_job *job, int64_t b, int64_t s, const head_path *pat
     }
 }
 
-/* The first rotation id of a token that is out of the table. */
+/* The first rotation id of a token that is outside the table. */
 static bool ids_fault(const rwt_job *job, const rope_append_case *c, int64_t b, int64_t s,
                       rw_fault *bad) {
     const rope_append_plan *plan = job->plan;
@@ -461,8 +460,7 @@ static void rope_append_reference(rwt_job *job) {
     }
 }
 
-/* ---- the operations ---------------------------------------------------------------------------
- */
+/* ---- the operations ---- */
 
 static void bind_append(const rwt_job *job, rwt_set *set, rw_kv_append_args *args) {
     const kv_plan *plan = job->plan;
@@ -548,8 +546,7 @@ static double rope_append_flops(const rwt_job *job) {
     return 3.0 * (q_elements(job) + kv_elements(job) / 2.0);
 }
 
-/* ---- cases ------------------------------------------------------------------------------------
- */
+/* ---- cases ---- */
 
 static const char *kv_invalid(const rwt_case *row) {
     const kv_case *c = kv_case_of(row);
@@ -581,7 +578,7 @@ static const char *rope_append_invalid(const rwt_case *row) {
     if (c->q_heads < 0 || c->max_positions < 1)
         return "q_heads is negative, or max_positions is 0";
     if (d < 2 || d % 2 || d / 2 > MAX_FREQUENCIES || c->start < 0 || c->start + d > c->head_dim)
-        return "the rotary window must be even and lie in the head";
+        return "the rotary window must be even and inside the head";
     rwt_id_shape shape = {c->batch, c->seq, c->axes ? 3 : 1, c->layout == LAYOUT_SHD,
                           c->max_positions};
     return rwt_ids_invalid(id_fields(c), &shape);

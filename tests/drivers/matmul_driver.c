@@ -8,8 +8,8 @@ static const char *const words_layout[] = {"bhsd", "bshd", "hbsd", "shd", NULL};
 /* A batch of 1 that tensors have no axis for. */
 #define LAYOUT_SHD 3
 
-/* wide: the weights are f32, whatever v is. scale: in 1/64, 0: none given. */
-/* A weight of 1 beside many small ones, of values of 1. */
+/* wide: the weights are f32 for any dtype of v. scale: in 1/64; 0: absent. */
+/* A weight of 1 with many small ones, and values of 1. */
 #define SMALL_PARTS (RWT_SPECIAL + 1)
 
 static const char *const words_values[] = {"ordinary", "special", "small_parts", NULL};
@@ -204,9 +204,9 @@ static const char *invalid(const rwt_case *row) {
     if (c->group < 1 || c->heads % c->group != 0)
         return "group must divide heads";
     if (c->values == RWT_SPECIAL && (c->dtype != RW_F16 || c->out_dtype != RW_F32))
-        return "special values whose products lie within f32 are those of f16";
+        return "special values require f16: products of others overflow f32";
     if (c->values == SMALL_PARTS && (c->layout || c->stride || c->out_dtype != RW_F32))
-        return "small parts lie one after another and show in f32";
+        return "small parts must be contiguous, and in f32";
     return NULL;
 }
 

@@ -7,8 +7,8 @@ static const char *const words_layout[] = {"bhsd", "bshd", "shd", NULL};
 static const char *const words_target[] = {"apart", "a", "b", NULL};
 static const char *const words_empty[] = {"none", "some", "all", NULL};
 
-/* spread: LSEs lie in [-spread, spread]. empty: queries whose parts have no keys; their out is then
- * poison, which must not show. nan: one part has a NaN. */
+/* spread: LSEs are in [-spread, spread]. empty: queries whose parts have no keys; their out is
+ * poisoned and must not affect the result. nan: one part has a NaN. */
 #define MERGE_FIELDS(FIELD)                                                                        \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(out_dtype, RW_F32, rwt_words_dtype)                                                      \
@@ -122,7 +122,7 @@ static void expect_query(rwt_job *job, int64_t b, int64_t h, int64_t i) {
             sum += weight[part] / total * x;
             magnitude = fmax(magnitude, fabs(x));
         }
-        /* exp() of a difference of LSEs is as exact as they are large. */
+        /* exp() of a difference of LSEs has an error proportional to their size. */
         double spread = fmax(1.0, (double)c->spread / 8.0);
         rwt_expect_near(job, plan->out[2].buffer, rwt_view_at(&plan->out[2], b, i, h, column), sum,
                         magnitude * spread);

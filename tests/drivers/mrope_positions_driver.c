@@ -54,7 +54,7 @@ static void set_segment(rwt_job *job, int64_t b, int64_t n, const int64_t length
                           lengths[i]);
 }
 
-/* Text and grids in turn, an empty segment now and then. */
+/* Text and grids alternate, with some empty segments. */
 static void fill_row(rwt_job *job, int64_t b) {
     const mrope_case *c = mrope_case_of(job);
     for (int64_t n = 0; n < c->segments; n++) {
@@ -98,13 +98,12 @@ static void mrope_fill(rwt_job *job) {
         plan->delta = rwt_id_view_add(job, &delta, "rope_delta", c->delta - 1);
 }
 
-/* ---- reference
- * ------------------------------------------------------------------------------------- */
+/* ---- reference ---- */
 
-/* Where the ids of a row have come to. */
+/* The state of the ids of a row. */
 typedef struct mrope_row {
     int64_t b;
-    int64_t tokens;  /* so far, also those past the end of the row */
+    int64_t tokens;  /* so far, including those past the end of the row */
     int64_t largest; /* id so far; -1: none */
     int64_t next;    /* the next segment's first id */
 } mrope_row;
@@ -145,7 +144,7 @@ static void expect_grid(rwt_job *job, mrope_row *row, const int64_t lengths[3], 
         row->next = start + (lengths[1] > lengths[2] ? lengths[1] : lengths[2]);
 }
 
-/* False where segment n makes no sense: the tokens from there on are at fault. */
+/* False where segment n is invalid: all tokens from there on are faults. */
 static bool expect_segment(rwt_job *job, mrope_row *row, int64_t n) {
     const mrope_case *c = mrope_case_of(job);
     const mrope_plan *plan = job->plan;

@@ -1,4 +1,4 @@
-/* rw_mx_dequantize and rw_mx_quantize: cases, buffers and what is expected, to the bit. */
+/* rw_mx_dequantize and rw_mx_quantize: cases, buffers and the expected bits. */
 #include "drivers/driver_fields.h"
 #include "drivers/mx_reference.h"
 
@@ -9,12 +9,11 @@ static const char *const words_format[] = {"fp4",      "fp6_e2m3", "fp6_e3m2",
 static const char *const words_nibbles[] = {"low", "high", "split", NULL};
 static const char *const words_content[] = {"random", "exhaustive", "ties", "special", NULL};
 
-/* Codes and scales, or the values that are quantized. */
+/* The content of codes and scales, or of the values to quantize. */
 typedef enum content {
     CONTENT_RANDOM = 0,
-    CONTENT_EXHAUSTIVE, /* dequantize: every code under every scale, where there are blocks enough
-                         */
-    CONTENT_TIES,       /* quantize: numbers of the format, and half-way between two */
+    CONTENT_EXHAUSTIVE, /* dequantize: every code with every scale, given enough blocks */
+    CONTENT_TIES,       /* quantize: numbers of the format, and halfway between two */
     CONTENT_SPECIAL     /* quantize: with NaN, Inf, subnormals; dequantize: scales 0, 1, 254, 255 */
 } content;
 
@@ -89,7 +88,7 @@ static rwt_view add_view(rwt_job *job, const rwt_buffer_spec *spec, int64_t styl
     return rwt_view_add(job, &layout, *spec);
 }
 
-/* A byte or value of block number `number` of the case. */
+/* A byte or value of block `number` of the case. */
 static int64_t element_of(const rwt_job *job, const rwt_view *view, int64_t number, int64_t i) {
     const mx_case *c = mx_case_of(&job->c);
     const int64_t index[3] = {number / (c->rows * c->blocks), number / c->blocks % c->rows,
@@ -118,7 +117,7 @@ static void add_views(rwt_job *job) {
     plan->values = add_view(job, &values, c->values_stride, RW_MX_BLOCK);
 }
 
-/* Where the scale of a block lies. */
+/* The location of a block's scale. */
 static int64_t scale_element(const rwt_job *job, int64_t number, int *buffer) {
     const mx_plan *plan = job->plan;
     const rwt_view *view = mx_case_of(&job->c)->front ? &plan->blocks : &plan->scales;
@@ -191,7 +190,7 @@ static void dequantize_reference(rwt_job *job) {
 
 /* ---- quantize ---------------------------------------------------------------------------- */
 
-/* A number of the format, or half-way to the next. */
+/* A number of the format, or halfway to the next. */
 static double tie(rwt_job *job, rw_mx_format format) {
     unsigned codes = 1u << (rwt_mx_bits(format) - 1);
     for (;;) {
@@ -222,7 +221,7 @@ static void quantize_fill(rwt_job *job) {
                     c->content == CONTENT_SPECIAL ? RWT_SPECIAL : RWT_ORDINARY);
     if (c->content == CONTENT_SPECIAL)
         return;
-    int range = c->dtype == RW_F16 ? 10 : 140; /* of exponents, beyond both ends of the scale's */
+    int range = c->dtype == RW_F16 ? 10 : 140; /* exponents past those of scales */
     for (int64_t number = 0; number < num_blocks(job); number++) {
         int power = (int)rwt_random_below(&job->random, 2 * range) - range;
         bool zero = rwt_random_below(&job->random, 8) == 0;
@@ -294,7 +293,7 @@ static double mx_flops(const rwt_job *job) {
 
 #define ANY_FORMAT "format=fp4|fp6_e2m3|fp6_e3m2|fp8_e4m3|fp8_e5m2"
 
-/* What both operations are tried with. */
+/* Cases of both operations. */
 #define SHARED_ROWS                                                                                \
     {RWT_QUICK, ANY_FORMAT ",front=0|1,dtype=f32|f16|bf16,blocks=9"},                              \
         {RWT_QUICK, "nibbles=low|high|split,front=0|1,dtype=f32|f16|bf16,blocks=9"},               \

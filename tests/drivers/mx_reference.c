@@ -1,9 +1,9 @@
-/* See mx_reference.h: slow and plain. */
+/* A slow, simple implementation of mx_reference.h. */
 #include "drivers/mx_reference.h"
 
 #include <math.h>
 
-/* Exponent and mantissa bits, bias, and what is special. */
+/* Exponent and mantissa bits, bias, and special values. */
 typedef struct format {
     int exponent_bits;
     int mantissa_bits;
@@ -48,7 +48,7 @@ double rwt_mx_scale(unsigned e) {
     return e == 255 ? NAN : ldexp(1.0, (int)e - 127);
 }
 
-/* The code of the number nearest to a magnitude, the even one of two, the largest beyond. */
+/* The code of the number nearest to a magnitude: ties to even, saturating. */
 static unsigned nearest(rw_mx_format name, double magnitude) {
     unsigned codes = 1u << (rwt_mx_bits(name) - 1);
     unsigned best = 0;

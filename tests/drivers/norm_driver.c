@@ -10,15 +10,15 @@ static const char *const words_cast[] = {"before", "after", NULL};
 
 typedef enum residual_kind {
     RESIDUAL_NONE = 0,
-    RESIDUAL_OUT,  /* the sum goes to memory of its own */
+    RESIDUAL_OUT,  /* the sum is written to separate memory */
     RESIDUAL_IN,   /* to the residual */
     RESIDUAL_TO_X, /* to x */
-    RESIDUAL_SWAP  /* to x, and the norm to the residual */
+    RESIDUAL_SWAP  /* to x, and the result to the residual */
 } residual_kind;
 
-/* rank: axes of x, the last of batch, seq, heads, hidden. heads_first: heads are laid out before
- * seq. power: x and the residual are multiplied by 10^power, with `mixed` every other
- * 512 elements of their storage. eps: 10^-eps, 0 for none. */
+/* rank: axes of x, the last of batch, seq, heads, hidden. heads_first: in memory heads are outside
+ * seq. power: x and the residual are multiplied by 10^power, with `mixed` every second 512 elements
+ * of their storage. eps: 10^-eps, 0 for none. */
 #define NORM_FIELDS(FIELD)                                                                         \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(rank, 2, NULL)                                                                           \
@@ -95,7 +95,7 @@ static rwt_layout norm_layout(const norm_case *c) {
     return layout;
 }
 
-/* A tensor like x, filled. */
+/* A tensor of x's shape, filled. */
 static rwt_view add_filled(rwt_job *job, const char *name, int64_t misalign) {
     const norm_case *c = norm_case_of(&job->c);
     rwt_layout layout = norm_layout(c);
@@ -162,7 +162,7 @@ static float norm_eps(const norm_case *c) {
     return c->eps ? (float)pow(10.0, -(double)c->eps) : 0.0f;
 }
 
-/* The row that is normalized: x, or the sum as it is written, which is expected here. */
+/* Computes the row that is normalized: x, or the sum as written, which is also expected. */
 static void reference_sum(rwt_job *job, int64_t b, int64_t s, int64_t h, double *row) {
     const norm_case *c = norm_case_of(&job->c);
     const norm_plan *plan = job->plan;

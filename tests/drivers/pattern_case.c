@@ -8,7 +8,7 @@ const char *const rwt_words_padding[] = {"none", "left", "right", "both", NULL};
 const char *const rwt_words_cells[] = {"none", "queries", "batch", "keys", NULL};
 const char *const rwt_words_pattern_fault[] = {"none", "prefix", "padding", "documents", NULL};
 
-/* Whether key_end is given, so that `align` may be key_end. */
+/* Whether there is a key_end, so that `align` may be key_end. */
 static bool has_key_end(const rwt_pattern_fields *fields) {
     return fields->padding == RWT_PADDING_RIGHT || fields->padding == RWT_PADDING_BOTH;
 }
@@ -98,7 +98,7 @@ static void add_globals(rwt_job *job, const rwt_pattern_fields *fields, rwt_patt
     }
 }
 
-/* Cuts at random places. */
+/* Boundaries at random places. */
 static void add_documents(rwt_job *job, const rwt_pattern_fields *fields, rwt_pattern_plan *plan) {
     if (fields->documents == 0)
         return;
@@ -127,7 +127,7 @@ static rwt_layout cells_layout(int64_t kind, const rw_pattern_shape *shape, int6
     return (rwt_layout){3, {shape->batch, queries, columns}, NULL, RWT_GAPS};
 }
 
-/* Bits at random, three in four set; a dense mask with as few -inf and much else. */
+/* Random bits, three quarters set; a dense mask with as many -inf, and various other values. */
 static void add_cells(rwt_job *job, const rwt_pattern_fields *fields, rwt_pattern_plan *plan) {
     if (fields->bits) {
         rwt_layout layout = cells_layout(fields->bits, &plan->shape, (plan->shape.seq_k + 7) / 8);
@@ -190,8 +190,7 @@ rw_pattern rwt_pattern_bind(const rwt_job *job, const rwt_set *bound,
     };
 }
 
-/* ---- the reference
- * -------------------------------------------------------------------------------- */
+/* ---- the reference ---- */
 
 int64_t rwt_pattern_shift(const rwt_job *job, int64_t align, const rwt_pattern_plan *plan,
                           int64_t b) {
@@ -237,7 +236,7 @@ static bool same_document(const rwt_job *job, const rwt_pattern_fields *fields,
     return false;
 }
 
-/* The element of a bitmask or mask, whichever of its axes serve all. */
+/* The element of a bitmask or mask, some of whose axes may be broadcast. */
 static int64_t cell_at(const rwt_view *view, int64_t kind, int64_t b, int64_t i, int64_t column) {
     if (kind == RWT_CELLS_QUERIES)
         return rwt_view_at(view, i, column, 0, 0);

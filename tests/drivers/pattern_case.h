@@ -1,16 +1,19 @@
-/* The pattern of a driver's case: its fields, its tensors, and the predicate as SPEC writes it. */
+/* The pattern of a driver's case: its fields, its tensors, and the predicate as defined in SPEC. */
 #ifndef RWT_PATTERN_CASE_H
 #define RWT_PATTERN_CASE_H
 
 #include "drivers/driver_fields.h"
 
-/* align        key_end: needs a padding to the right, which holds it
- * left, right  -1: open
+/* Fields:
+ *
+ * align        key_end: requires a padding on the right, which defines it
+ * left, right  -1: unbounded
  * prefix       -1: none; else the same for every sequence
  * prefixes     a tensor of lengths, from 0 to past the end
- * globals      how many, some of them the same
- * documents    how many, some of them empty; `own`: each sequence has its own
- * pattern_at_fault  the last sequence holds a value that makes no sense */
+ * globals      the number of globals, some of them equal
+ * documents    the number of documents, some of them empty; `own`: each sequence has its own
+ * pattern_at_fault  the last sequence has an invalid value
+ */
 #define RWT_PATTERN_FIELDS(FIELD)                                                                  \
     FIELD(causal, 0, NULL)                                                                         \
     FIELD(align, RW_ALIGN_BOTTOM_RIGHT, rwt_words_align)                                           \
@@ -44,7 +47,7 @@ typedef enum rwt_padding {
     RWT_PADDING_BOTH
 } rwt_padding;
 
-/* Which axes a bitmask or a dense mask has: [seq_q, .], [batch, seq_q, .] or [batch, 1, .]. */
+/* The axes of a bitmask or a dense mask: [seq_q, .], [batch, seq_q, .] or [batch, 1, .]. */
 typedef enum rwt_cells {
     RWT_CELLS_NONE = 0,
     RWT_CELLS_QUERIES,
@@ -70,7 +73,7 @@ typedef struct rwt_pattern_plan {
     rwt_view key_end;
     rwt_view bits;
     rwt_view mask;
-    int64_t positions[RWT_MAX_GLOBALS]; /* what the bits of `globals` were made of */
+    int64_t positions[RWT_MAX_GLOBALS]; /* the positions that are set in `globals` */
 } rwt_pattern_plan;
 
 const char *rwt_pattern_invalid(const rwt_pattern_fields *fields, const rw_pattern_shape *shape);
@@ -79,22 +82,23 @@ const char *rwt_pattern_invalid(const rwt_pattern_fields *fields, const rw_patte
 void rwt_pattern_add(rwt_job *job, const rwt_pattern_fields *fields, const rw_pattern_shape *shape,
                      rwt_pattern_plan *plan);
 
-/* The pattern over the tensors of a set (NULL: in the job's own memory, on the host). */
+/* The pattern over the tensors of a set (NULL: over the job's own host memory). */
 rw_pattern rwt_pattern_bind(const rwt_job *job, const rwt_set *set,
                             const rwt_pattern_fields *fields, const rwt_pattern_plan *plan);
 
-/* False where a value of query i makes no sense: *bad is it. */
+/* False where a value of query i is invalid; *bad receives it. */
 bool rwt_pattern_makes_sense(const rwt_job *job, const rwt_pattern_fields *fields,
                              const rwt_pattern_plan *plan, int64_t b, int64_t i, int64_t *bad);
 
-/* From query i of sequence b to its position, in an alignment, a pattern's or ALiBi's. */
+/* The offset from query i of sequence b to its position, for the alignment of a pattern or of
+ * ALiBi. */
 int64_t rwt_pattern_shift(const rwt_job *job, int64_t align, const rwt_pattern_plan *plan,
                           int64_t b);
 
 bool rwt_pattern_sees(const rwt_job *job, const rwt_pattern_fields *fields,
                       const rwt_pattern_plan *plan, const rw_pattern_pair *pair);
 
-/* Pairs that see each other, for counting bytes. */
+/* The number of visible pairs, for counting bytes. */
 double rwt_pattern_count(const rwt_job *job, const rwt_pattern_fields *fields,
                          const rwt_pattern_plan *plan);
 

@@ -8,8 +8,7 @@ static double no_flops(const rwt_job *job) {
     return 0.0;
 }
 
-/* ---- fill and fill_bits
- * ----------------------------------------------------------------------------- */
+/* ---- fill and fill_bits ---- */
 
 /* rank: of the output, 2 or 3. */
 #define FILL_FIELDS(FIELD)                                                                         \
@@ -86,7 +85,7 @@ static int64_t out_at(const fill_plan *plan, int64_t b, int64_t i, int64_t colum
                                : rwt_view_at(&plan->out, b, i, column, 0);
 }
 
-/* Calls expect_row for the queries whose pattern makes sense. */
+/* Calls expect_row for the queries whose pattern is valid. */
 static void for_each_query(rwt_job *job, void (*expect_row)(rwt_job *job, int64_t b, int64_t i)) {
     const fill_case *c = fill_case_of(&job->c);
     const fill_plan *plan = job->plan;
@@ -249,12 +248,11 @@ const rwt_driver rwt_pattern_fill_bits_driver = {
     .flops = no_flops,
 };
 
-/* ---- position ids
- * ----------------------------------------------------------------------------------- */
+/* ---- position ids ---- */
 
 static const char *const words_ids[] = {"sequential", "local", "global_local", "custom", NULL};
 
-/* table: ids that it lacks at its end; fault: documents end before the tokens. */
+/* table: the number of ids missing at its end; fault: documents end before the tokens. */
 #define POSITIONS_FIELDS(FIELD)                                                                    \
     FIELD(dtype, 1, rwt_words_id_dtype)                                                            \
     FIELD(in_dtype, 1, rwt_words_id_dtype)                                                         \
@@ -329,7 +327,7 @@ static void positions_fill(rwt_job *job) {
     plan->table = rwt_view_absent;
     if (c->documents)
         positions_add_documents(job);
-    if (c->ids == RW_PATTERN_IDS_GLOBAL_LOCAL) { /* some tokens lie behind the last bit */
+    if (c->ids == RW_PATTERN_IDS_GLOBAL_LOCAL) { /* some tokens are past the last bit */
         rwt_layout bits = {1, {(c->seq + 15) / 16}, NULL, RWT_CONTIGUOUS};
         plan->globals = rwt_view_add(job, &bits, (rwt_buffer_spec){.name = "g", .dtype = RW_U8});
         for (int64_t n = 0; n < bits.shape[0]; n++)

@@ -27,7 +27,7 @@ static const out_case *out_case_of(const rwt_case *c) {
     return (const out_case *)c->values;
 }
 
-/* fault: how many rows of the batch, from the last, hold an input that makes no sense. */
+/* fault: the number of rows of the batch, from the last, that hold an invalid input. */
 static const char *positions_invalid(const rwt_case *row) {
     const out_case *c = out_case_of(row);
     if (c->batch < 0 || c->seq < 0 || c->fault < 0 || c->fault > c->batch)
@@ -50,7 +50,7 @@ static void add_out(rwt_job *job, int axes) {
         plan->inputs[i] = rwt_view_absent;
 }
 
-/* An input of one id a row. */
+/* An input with one id for each row. */
 static void add_input(rwt_job *job, int number, const char *name, int64_t length) {
     rwt_stride_style style = (rwt_stride_style)out_case_of(&job->c)->stride;
     rwt_layout layout = {1, {length}, NULL, style};
@@ -79,7 +79,7 @@ static bool fits(const rwt_job *job, int64_t id) {
     return out_case_of(&job->c)->dtype || (id >= INT32_MIN && id <= INT32_MAX);
 }
 
-/* Expects an id at out[axis, b, s], or [b, s], or a fault where it does not fit. */
+/* Expects an id at out[axis, b, s], or [b, s]; or a fault where the id does not fit. */
 static void expect(rwt_job *job, int64_t axis, int64_t b, int64_t s, int64_t id) {
     const positions_plan *plan = job->plan;
     const out_case *c = out_case_of(&job->c);
@@ -100,8 +100,7 @@ static double positions_bytes(const rwt_job *job) {
     return elements * (out_case_of(&job->c)->dtype ? 8.0 : 4.0);
 }
 
-/* ---- sequential
- * ------------------------------------------------------------------------------------ */
+/* ---- sequential ---- */
 
 #define SEQUENTIAL_FIELDS(FIELD)                                                                   \
     OUT_FIELDS(FIELD)                                                                              \
@@ -190,8 +189,7 @@ const rwt_driver rwt_positions_sequential_driver = {
     .bytes = positions_bytes,
 };
 
-/* ---- left-padded
- * ----------------------------------------------------------------------------------- */
+/* ---- left-padded ---- */
 
 #define LEFT_PADDED_FIELDS(FIELD)                                                                  \
     OUT_FIELDS(FIELD)                                                                              \
@@ -212,7 +210,7 @@ static void left_padded_fill(rwt_job *job) {
     add_out(job, 0);
     add_input(job, 0, "padding", c->batch);
     for (int64_t b = 0; b < c->batch; b++) {
-        int64_t padding = rwt_random_below(&job->random, c->seq + 3); /* the whole row, and more */
+        int64_t padding = rwt_random_below(&job->random, c->seq + 3); /* or more than the row */
         set_input(job, 0, b, at_fault(job, b) ? -1 - b : padding);
     }
 }
@@ -273,10 +271,9 @@ const rwt_driver rwt_positions_left_padded_driver = {
     .bytes = positions_bytes,
 };
 
-/* ---- packed
- * ---------------------------------------------------------------------------------------- */
+/* ---- packed ---- */
 
-/* fault=1: the last documents end before the tokens do; gap: the first begins behind token 0. */
+/* fault=1: the last documents end before the tokens; gap: the first starts after token 0. */
 #define PACKED_FIELDS(FIELD)                                                                       \
     OUT_FIELDS(FIELD)                                                                              \
     FIELD(documents, 3, NULL)                                                                      \
@@ -299,7 +296,7 @@ static const char *packed_invalid(const rwt_case *row) {
     return positions_invalid(row);
 }
 
-/* Cuts at random places, so that some documents are empty. */
+/* Boundaries at random places, so that some documents are empty. */
 static void packed_fill(rwt_job *job) {
     const packed_case *c = packed_case_of(job);
     add_out(job, -1);
@@ -325,7 +322,7 @@ static void packed_reference(rwt_job *job) {
             if (found)
                 expect(job, 0, 0, t, t - begin);
         }
-        /* the bound that the token misses */
+        /* the boundary that the token is outside of */
         if (!found)
             rwt_expect_fault(job, t, RW_FAULT_LENGTH,
                              get_input(job, 0, t < get_input(job, 0, 0) ? 0 : c->documents));
@@ -374,8 +371,7 @@ const rwt_driver rwt_positions_packed_driver = {
     .bytes = positions_bytes,
 };
 
-/* ---- GLM
- * ------------------------------------------------------------------------------------------- */
+/* ---- GLM ---- */
 
 static const rwt_field glm_fields[] = {OUT_FIELDS(RWT_FIELD)};
 

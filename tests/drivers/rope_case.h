@@ -10,9 +10,9 @@ enum {
     ROPE_LAYOUT_THD = 3
 };
 
-/* variant: each type's second, third, ... set of parameters. partial: per cent of head_dim that
- * turn. fused: q and k are slices of one tensor that holds v, too. from_max: max_positions of
- * `from`, 0: the same. */
+/* variant: the second, third, ... set of parameters of each type. partial: percentage of head_dim
+ * that is rotated. fused: q and k are slices of one tensor that also holds v. from_max:
+ * max_positions of `from`; 0: the same. */
 #define ROPE_FIELDS(FIELD)                                                                         \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(type, RW_ROPE_DEFAULT, words_type)                                                       \
@@ -55,7 +55,7 @@ static inline const rwt_id_fields *rope_id_fields(const rope_case *c) {
     return (const rwt_id_fields *)&c->positions;
 }
 
-/* The columns of a head that turn. */
+/* The number of rotated columns of a head. */
 static inline int64_t rope_rotary_width(const rope_case *c) {
     if (c->type == RW_ROPE_PROPORTIONAL)
         return c->head_dim;
@@ -65,7 +65,7 @@ static inline int64_t rope_rotary_width(const rope_case *c) {
     return (int64_t)((double)c->head_dim * factor);
 }
 
-/* Why a case makes no sense, or NULL. */
+/* Why a case is invalid, or NULL. */
 const char *rope_invalid(const rwt_case *row);
 
 extern const rwt_case_row rope_rows[];

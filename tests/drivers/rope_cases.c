@@ -1,4 +1,4 @@
-/* What rw_rope_apply and rw_rope_rerotate are tried with. */
+/* The cases of rw_rope_apply and rw_rope_rerotate. */
 #include "drivers/rope_case.h"
 #include "drivers/rope_reference.h"
 
@@ -7,19 +7,20 @@ static const char *window_invalid(const rope_case *c) {
     if (c->head_dim < 1 || d < 2 || d % 2 || d / 2 > ROPE_MAX_FREQUENCIES)
         return "the rotary width must be even, from 2 to 1024";
     if (c->start < 0 || c->start + d > c->head_dim)
-        return "the rotary window must lie in the head";
+        return "the rotary window must be inside the head";
     if (c->type == RW_ROPE_PROPORTIONAL && c->rotary_dim)
-        return "proportional turns the whole head";
+        return "proportional rotates the whole head";
     if ((c->type == RW_ROPE_DYNAMIC || c->from == 1 + RW_ROPE_DYNAMIC) && d == 2)
         return "dynamic needs a rotary width over 2";
     if (c->axes == RW_ROPE_AXES_VISION_2D) {
         bool plain = c->type == RW_ROPE_DEFAULT || c->type == RW_ROPE_LINEAR;
         if (!plain || c->factors || c->from > 1 + RW_ROPE_LINEAR || d % 4)
-            return "vision_2d goes with default or linear and a rotary width of whole fours";
+            return "vision_2d requires default or linear and a rotary width that is a multiple of "
+                   "four";
     }
     bool whole = c->type == RW_ROPE_PROPORTIONAL || c->from == 1 + RW_ROPE_PROPORTIONAL;
     if (c->from && whole && (c->rotary_dim || c->partial))
-        return "re-rotation from or to proportional turns the whole head";
+        return "re-rotation from or to proportional rotates the whole head";
     return NULL;
 }
 
@@ -52,18 +53,18 @@ const rwt_case_row rope_rows[] = {
     {RWT_FULL, "dtype=f32|f16|bf16,placement=out|in,stride=contiguous|gaps|negative,"
                "pairing=half|interleaved,batch=2,seq=17,q_heads=8,k_heads=2,head_dim=128,"
                "positions=batch_seq"},
-    /* layouts, and from one to another */
+    /* layouts, and different layouts of input and output */
     {RWT_QUICK, "layout=bshd|bhsd|sbhd,out_layout=bshd|bhsd|sbhd,batch=2,seq=5,q_heads=4"},
     {RWT_QUICK, "layout=bshd|bhsd|sbhd,placement=in,batch=3,stride=gaps|negative"},
     {RWT_QUICK, "layout=thd,out_layout=thd,positions=none|seq,seq=11,placement=out|in"},
     {RWT_QUICK, "layout=thd,placement=in,axes=mrope_chunked,positions=seq|axes,seq=7"},
-    /* q and k beside v in one tensor */
+    /* q, k and v in one tensor */
     {RWT_QUICK, "fused=1,layout=bshd|bhsd,placement=out|in,batch=2,q_heads=4,k_heads=2,"
                 "dtype=f32|bf16"},
-    /* heads of their own; either absent */
+    /* head counts of q and k; either may be absent */
     {RWT_QUICK, "q_heads=1|8|32,k_heads=0|1|2|8,head_dim=16"},
     {RWT_QUICK, "q_heads=0,k_heads=1|4,placement=out|in"},
-    /* widths around those of vectors and tiles */
+    /* widths around vector and tile sizes */
     {RWT_QUICK, "head_dim=2|4|6|8|10|14|16|18|30|34|62|66|80|96,pairing=half|interleaved,"
                 "dtype=f32|f16|bf16"},
     {RWT_FULL, "head_dim=126|130|192|256|258|320|512|514,pairing=half|interleaved,"
@@ -88,7 +89,7 @@ const rwt_case_row rope_rows[] = {
     {RWT_QUICK, "type=yarn|longrope,direction=inverse|backward,variant=0|2,"
                 "pairing=half|interleaved,placement=out|in"},
     {RWT_QUICK, "type=yarn|longrope|dynamic,partial=50,positions=seq"},
-    /* several ids a token */
+    /* several ids for a token */
     {RWT_QUICK, "axes=mrope_chunked|mrope_interleaved,sections=even|skewed|one_empty,"
                 "positions=axes|batch_seq|seq|none,batch=2,pairing=half|interleaved"},
     {RWT_QUICK, "axes=mrope_chunked|mrope_interleaved,positions=axes,head_dim=64,rotary_dim=22,"
@@ -105,7 +106,7 @@ const rwt_case_row rope_rows[] = {
     {RWT_FULL, "max_positions=1048576,positions=batch_seq,batch=2,seq=40,head_dim=128,q_heads=1,"
                "type=default|llama3|yarn"},
     {RWT_QUICK, "max_positions=1048576,offset=1048571,seq=5,head_dim=16"},
-    /* ids out of the table */
+    /* ids outside the table */
     {RWT_QUICK, "positions=seq|batch_seq,fault=negative|max|lowest|highest,id_dtype=i32|i64,"
                 "batch=3,placement=out|in"},
     {RWT_QUICK, "positions=axes,fault=negative|max|highest,axes=mrope_chunked|vision_2d,batch=2,"

@@ -18,7 +18,7 @@ static const char *const words_direction[] = {"forward", "inverse", "backward", 
 
 static const rwt_field rope_fields[] = {ROPE_FIELDS(RWT_FIELD)};
 
-/* A spec, the length that it was built for and what it comes to. */
+/* A spec, the length that it was built for and the reference frequencies. */
 typedef struct rope_side {
     rw_rope_spec spec;
     int64_t seq_len;
@@ -39,8 +39,7 @@ typedef struct rope_plan {
     int64_t seq;
 } rope_plan;
 
-/* ---- specs -------------------------------------------------------------------------------------
- */
+/* ---- specs ---- */
 
 static void set_dynamic(const rope_case *c, rope_side *side) {
     side->spec.factor = 2.0 + (double)c->variant;
@@ -68,7 +67,7 @@ static void set_longrope(const rope_case *c, const rope_plan *plan, rope_side *s
     side->spec.short_factor = plan->short_factor;
     side->spec.long_factor = plan->long_factor;
     side->spec.original_max_position_embeddings = 1024;
-    side->seq_len = c->variant == 1 ? 1024 : 1025; /* the last short one, the first long one */
+    side->seq_len = c->variant == 1 ? 1024 : 1025; /* longest short, shortest long */
     if (c->variant == 2)
         side->spec.attention_factor = 1.375;
     if (c->variant == 2)
@@ -138,8 +137,7 @@ static void make_side(const rope_case *c, rope_plan *plan, int64_t type, rope_si
     rwt_rope_frequencies(&side->spec, side->seq_len, side->inv_freq, &side->attention_factor);
 }
 
-/* ---- buffers
- * --------------------------------------------------------------------------------------- */
+/* ---- buffers ---- */
 
 static const int orders[][RW_MAX_RANK] = {{0, 1, 2, 3}, {0, 2, 1, 3}, {1, 0, 2, 3}, {0, 1, 2, 0}};
 
@@ -217,10 +215,9 @@ static void rope_fill(rwt_job *job) {
     plan->ids = rwt_ids_add(job, rope_id_fields(c), &shape);
 }
 
-/* ---- reference
- * ----------------------------------------------------------------------------------- */
+/* ---- reference ---- */
 
-/* A token of one of q and k: where its heads are. */
+/* The heads of q or k of a token. */
 typedef struct token_heads {
     const rwt_view *in;
     const rwt_view *out;
@@ -247,7 +244,7 @@ static void copy_rest(rwt_job *job, const rope_case *c, const token_heads *t, in
     }
 }
 
-/* The turn of one frequency: cos and sin with sign and magnitude. */
+/* The rotation of one frequency: cos and sin with sign and magnitude. */
 typedef struct turn {
     double c;
     double s;
@@ -274,7 +271,7 @@ static void turn_heads(rwt_job *job, const rope_case *c, const token_heads *t, i
     int64_t column1 = c->start + (interleaved ? 2 * i : i);
     int64_t column2 = c->start + (interleaved ? 2 * i + 1 : i + n);
     int64_t heads = t->in->shape[t->in->rank - 2];
-    /* The difference of two equal angles is 0 only up to rounding. */
+    /* The difference of two equal angles is 0 only up to rounding errors. */
     bool vague = c->from && fmin(fabs(by->c), fabs(by->s)) < 1e-6;
     for (int64_t head = 0; head < heads; head++) {
         double x1 = rwt_buffer_get(job, t->in->buffer, element_of(t->in, t, head, column1));
@@ -296,7 +293,7 @@ static int64_t from_max(const rope_case *c) {
     return c->from_max ? c->from_max : c->max_positions;
 }
 
-/* Reports the first id of token (b, s) that is out of the table. */
+/* Expects a fault for the first id of token (b, s) that is outside the table. */
 static bool token_faults(rwt_job *job, const rope_case *c, const rope_plan *plan, int64_t b,
                          int64_t s) {
     for (int64_t axis = 0; axis < rwt_rope_num_axes(&plan->to.spec); axis++) {
@@ -334,8 +331,7 @@ static void rope_reference(rwt_job *job) {
     }
 }
 
-/* ---- the operation
- * --------------------------------------------------------------------------------- */
+/* ---- the operation ---- */
 
 static rw_status rope_open(rwt_binding *binding) {
     const rope_case *c = rope_case_of(&binding->job->c);
@@ -382,7 +378,7 @@ static rw_status rope_run(const rwt_binding *binding, const void *args) {
     return rw_rope_rerotate(binding->context, &change, args);
 }
 
-/* In place only the window is read and written. */
+/* In place only the rotary window is read and written. */
 static double rope_bytes(const rwt_job *job) {
     const rope_case *c = rope_case_of(&job->c);
     int64_t columns = c->placement == RWT_OUT_OF_PLACE ? c->head_dim : rope_rotary_width(c);

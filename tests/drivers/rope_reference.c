@@ -124,7 +124,7 @@ static double attention(const rw_rope_spec *spec, int64_t seq_len) {
 int64_t rwt_rope_frequencies(const rw_rope_spec *spec, int64_t seq_len, double *inv_freq,
                              double *attention_factor) {
     int64_t count = width(spec) / 2;
-    /* Vision: rows and columns each turn half of the columns, with the frequencies of a head of
+    /* Vision: rows and columns each rotate half of the columns, with the frequencies of a head of
      * half the width. */
     int64_t distinct = spec->axes == RW_ROPE_AXES_VISION_2D ? count / 2 : count;
     for (int64_t i = 0; i < count; i++) {

@@ -13,7 +13,7 @@ static const char *const words_mask[] = {"none", "full", "queries", "keys", "vec
 static const char *const words_alibi[] = {"none", "absolute", "signed", NULL};
 static const char *const words_scores[] = {"ordinary", "special", "large", "lowest", NULL};
 
-/* What a mask has: all axes of x, [seq_q, seq_k], [batch, 1, 1, seq_k] or [seq_k]. */
+/* The axes of a mask: all axes of x, [seq_q, seq_k], [batch, 1, 1, seq_k] or [seq_k]. */
 enum {
     MASK_NONE = 0,
     MASK_FULL,
@@ -22,16 +22,19 @@ enum {
     MASK_VECTOR
 };
 
-/* Scores: as rwt_values; or up to 60, so that most of a row vanishes; or -inf, all of them. */
+/* Scores: as rwt_values; or up to 60, so that most probabilities of a row are tiny; or all -inf. */
 enum {
     SCORES_LARGE = 2,
     SCORES_LOWEST
 };
 
-/* rank     of x: 4 [batch, heads, seq_q, seq_k] and less
+/* Fields:
+ *
+ * rank     of x: 4 [batch, heads, seq_q, seq_k] or less
  * percent  of the scale
  * poison   NaN where the pattern hides
- * sick     one NaN in the first row that sees a key, at a key that it sees */
+ * sick     one NaN in the first row that sees a key, at a key that it sees
+ */
 #define SCORES_FIELDS(FIELD)                                                                       \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(batch, 1, NULL)                                                                          \
@@ -63,7 +66,7 @@ static const rwt_field scores_fields[] = {SCORES_FIELDS(RWT_FIELD)};
 typedef struct scores_plan {
     rwt_view x; /* rank 4 */
     rwt_view out;
-    rwt_view mask; /* rank 4, stride 0 along what it lacks */
+    rwt_view mask; /* rank 4, stride 0 along missing axes */
     rwt_view slopes;
     rwt_view sinks;
     rwt_pattern_plan pattern;
@@ -105,8 +108,7 @@ static const char *softmax_invalid(const rwt_case *row) {
     return scores_invalid(row);
 }
 
-/* ---- buffers
- * ---------------------------------------------------------------------------------------- */
+/* ---- buffers ---- */
 
 static void fill_scores(rwt_job *job, int buffer, int64_t kind) {
     rwt_buffer *x = &job->buffers[buffer];
@@ -116,7 +118,7 @@ static void fill_scores(rwt_job *job, int buffer, int64_t kind) {
                   kind == SCORES_LOWEST ? -INFINITY : 30.0 * rwt_load(x->dtype, x->initial, n));
 }
 
-/* The mask's axes, and a view of rank 4 over it; it holds what masks hold. */
+/* The mask with its axes, and a view of rank 4 over it; filled with typical values. */
 static void add_mask(rwt_job *job) {
     static const double values[] = {0.0, -INFINITY, -1e4, -65504.0, -3.25, 1.5};
     const scores_case *c = case_of(&job->c);
@@ -136,12 +138,12 @@ static void add_mask(rwt_job *job) {
                   values[rwt_random_below(&job->random, RWT_COUNT(values))]);
 }
 
-/* The element of x that a pair has. */
+/* The element of x of a pair. */
 static int64_t x_at(const scores_plan *plan, int64_t h, const rw_pattern_pair *pair) {
     return rwt_view_at(&plan->x, pair->b, h, pair->i, pair->j);
 }
 
-/* NaN where the pattern hides; or one where it does not. */
+/* NaN at hidden keys; or one NaN at a visible key. */
 static void spoil(rwt_job *job) {
     const scores_case *c = case_of(&job->c);
     scores_plan *plan = job->plan;
@@ -206,8 +208,7 @@ static void softmax_fill(rwt_job *job) {
     }
 }
 
-/* ---- references
- * -------------------------------------------------------------------------------------- */
+/* ---- references ---- */
 
 static double factor(const scores_case *c) {
     return (double)(float)((double)c->percent / 100.0);
@@ -238,7 +239,7 @@ static double mask_value(const rwt_job *job, int64_t h, const rw_pattern_pair *p
                           rwt_view_at(&plan->mask, index[0], index[1], index[2], index[3]));
 }
 
-/* Calls expect_row for the rows whose pattern makes sense. */
+/* Calls expect_row for the rows whose pattern is valid. */
 static void for_each_row(rwt_job *job,
                          void (*expect_row)(rwt_job *job, int64_t b, int64_t h, int64_t i)) {
     const scores_case *c = case_of(&job->c);
@@ -272,7 +273,7 @@ static void mask_reference(rwt_job *job) {
     for_each_row(job, expect_masked_row);
 }
 
-/* A score, and what f32 has to carry to get there: each rounding is a part of it. */
+/* A score, and the magnitudes that f32 rounds while computing it. */
 typedef struct score {
     bool sees;
     double s;
@@ -303,8 +304,8 @@ static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair
     return result;
 }
 
-/* An error of a score is one of its exponential, relative to its size; that of the sum is the mean
- * of all. */
+/* An error of a score is a relative error of its exponential; the relative error of the sum is
+ * their weighted mean. */
 static void expect_softmax_row(rwt_job *job, int64_t b, int64_t h, int64_t i) {
     const scores_case *c = case_of(&job->c);
     const scores_plan *plan = job->plan;
@@ -341,8 +342,7 @@ static void softmax_reference(rwt_job *job) {
     for_each_row(job, expect_softmax_row);
 }
 
-/* ---- calls
- * ------------------------------------------------------------------------------------------- */
+/* ---- calls ---- */
 
 /* The tensor of a view of rank 4 with its last `rank` axes. */
 static rw_tensor trailing(const rwt_job *job, const rwt_set *set, const rwt_view *view, int rank) {
@@ -423,7 +423,7 @@ static double apply_bytes(const rwt_job *job) {
     return scale_bytes(job) + mask_bytes(job);
 }
 
-/* What is hidden is not read. */
+/* Hidden keys are not read. */
 static double softmax_bytes(const rwt_job *job) {
     const scores_case *c = case_of(&job->c);
     const scores_plan *plan = job->plan;
@@ -431,8 +431,7 @@ static double softmax_bytes(const rwt_job *job) {
     return (elements(job) + seen) * (double)rw_dtype_size((rw_dtype)c->dtype) + mask_bytes(job);
 }
 
-/* ---- cases
- * ------------------------------------------------------------------------------------------- */
+/* ---- cases ---- */
 
 static const rwt_case_row scale_rows[] = {
     {RWT_QUICK,

@@ -1,9 +1,9 @@
-/* What tests, `ropewalk check`, `ropewalk bench` and the Google Benchmark harness share.
+/* Common to the tests, `ropewalk check`, `ropewalk bench` and the Google Benchmark harness.
  *
  * A driver describes one operation: its cases, how to fill the buffers of a case, a naive reference
  * in double, and how to call the operation. The harness does the rest. It owns every buffer, guards
- * it on both sides, poisons what the operation shall write, and holds the operation to this: each
- * element that the reference expects is right, and every other byte is as it was.
+ * it on both sides, poisons the outputs, and requires that each element that the reference expects
+ * is right and that every other byte is unchanged.
  *
  * Nothing here includes kernels/: a bug in a shared formula must not pass on both backends.
  */
@@ -28,7 +28,7 @@ double rwt_random_uniform(rwt_random *random, double low, double high);
 
 /* ---- memory and elements ----------------------------------------------------------------- */
 
-/* Zeroed memory; ends the program where there is none. */
+/* Zeroed memory; exits on failure. */
 void *rwt_allocate(size_t bytes);
 
 bool rwt_dtype_is_float(rw_dtype dtype);
@@ -38,10 +38,10 @@ double rwt_dtype_epsilon(rw_dtype dtype);
 double rwt_dtype_max(rw_dtype dtype);
 double rwt_dtype_min_normal(rw_dtype dtype);
 
-/* Element `i` of an array; any dtype's value, and a float's value rounded to nearest even. */
+/* Element `i` of an array of any dtype; stores to a float dtype round to nearest even. */
 double rwt_load(rw_dtype dtype, const void *data, int64_t i);
 void rwt_store(rw_dtype dtype, void *data, int64_t i, double value);
-/* `value` as the dtype holds it. */
+/* `value` rounded to the dtype. */
 double rwt_round(rw_dtype dtype, double value);
 
 /* What `value` may round to where f32 arithmetic is 4 eps off: the middle, and how far the possible
@@ -60,16 +60,16 @@ uint64_t rwt_load_bits(rw_dtype dtype, const void *data, int64_t i);
 
 /* ---- cases --------------------------------------------------------------------------------- */
 
-/* A case is a row of ints; each has a name and, where it is a choice, words for its values. */
+/* A case is a row of integers; each has a name and, if it is a choice, words for its values. */
 typedef struct rwt_field {
     const char *name;
-    int64_t fallback;         /* the value where a text does not name the field */
+    int64_t fallback;         /* the value if a text does not name the field */
     const char *const *words; /* of the values 0, 1, ..., then NULL; NULL: a plain number */
 } rwt_field;
 
 #define RWT_MAX_FIELDS 64
 
-/* A driver reads its case through a struct of int64_t with one member a field. */
+/* A driver reads its case through a struct of int64_t with one member for each field. */
 typedef struct rwt_case {
     int64_t values[RWT_MAX_FIELDS];
 } rwt_case;
@@ -77,17 +77,17 @@ typedef struct rwt_case {
 typedef enum rwt_tier {
     RWT_QUICK = 0, /* small; also under emulation and sanitizers */
     RWT_FULL,      /* the ordinary suite */
-    RWT_LARGE      /* seconds rather than milliseconds */
+    RWT_LARGE      /* seconds, not milliseconds */
 } rwt_tier;
 
-/* Cases as text: `name=value` separated by commas, where a value may be alternatives `a|b|c` or a
- * range `3..9`. A row stands for the cross product of its alternatives. */
+/* Cases as text: `name=value` separated by commas; a value may be alternatives `a|b|c` or a range
+ * `3..9`. A row is the cross product of its alternatives. */
 typedef struct rwt_case_row {
     rwt_tier tier;
     const char *text; /* NULL ends the list */
 } rwt_case_row;
 
-/* A shape whose speed matters; the hot ones stay in the cache between runs. */
+/* A shape whose speed matters; `hot` ones stay in the cache between runs. */
 typedef struct rwt_benchmark {
     const char *name; /* NULL ends the list */
     const char *text;
@@ -105,17 +105,17 @@ typedef struct rwt_case_list {
 } rwt_case_list;
 
 typedef struct rwt_case_options {
-    rwt_tier tier;      /* rows of this tier and those below */
-    int64_t num_random; /* random cases on top; -1: as many as the driver thinks right */
-    uint64_t seed;      /* of the random ones */
-    rwt_tier from;      /* no rows below this tier */
+    rwt_tier tier;      /* the highest tier of rows */
+    int64_t num_random; /* additional random cases; -1: the driver's default */
+    uint64_t seed;      /* of the random cases */
+    rwt_tier from;      /* the lowest tier of rows */
 } rwt_case_options;
 
 /* Every case of a driver; an invalid row ends the program with a sentence. */
 rwt_case_list rwt_case_list_make(const rwt_driver *driver, const rwt_case_options *options);
 void rwt_case_list_free(rwt_case_list *list);
 
-/* Reads one case; false, with a sentence, where the text names no valid one. */
+/* Reads one case; false, with a sentence, if the text is not a valid case. */
 bool rwt_case_parse(const rwt_driver *driver, const char *text, rwt_case *result,
                     rw_message *message);
 
@@ -126,12 +126,12 @@ typedef struct rwt_case_text {
 
 rwt_case_text rwt_case_print(const rwt_driver *driver, const rwt_case *c);
 
-/* ---- jobs: a case with its buffers and what is expected of them ------------------------------ */
+/* ---- jobs: a case with its buffers and their expected contents ---- */
 
 #define RWT_MAX_BUFFERS 16
 
 typedef enum rwt_expectation {
-    RWT_UNCHANGED = 0, /* not a bit differs from before */
+    RWT_UNCHANGED = 0, /* no bit changes */
     RWT_NEAR,          /* a float near `value` */
     RWT_NOT_FINITE,    /* NaN or Inf of either sign */
     RWT_EXACT          /* these bits */
@@ -150,27 +150,27 @@ typedef struct rwt_buffer {
     const char *name;
     rw_dtype dtype;
     int64_t elements;
-    int64_t misalign;       /* elements by which the first one misses its 256-byte boundary */
-    bool scratch;           /* may hold anything afterwards */
-    void *initial;          /* what the device gets before the operation */
-    rwt_expected *expected; /* one an element; NULL: nothing may change */
+    int64_t misalign;       /* elements from a 256-byte boundary to the first element */
+    bool scratch;           /* contents are unspecified afterwards */
+    void *initial;          /* contents before the operation */
+    rwt_expected *expected; /* one for each element; NULL: nothing may change */
 } rwt_buffer;
 
 typedef struct rwt_job {
     const rwt_driver *driver;
     rwt_case c;
-    void *plan; /* the driver's own: views, ... */
+    void *plan; /* the driver's data: views, ... */
     rwt_buffer buffers[RWT_MAX_BUFFERS];
     int num_buffers;
     rwt_random random;
     rw_fault fault; /* the next synchronize reports this; the operation is the driver's */
 } rwt_job;
 
-/* Fills the buffers of a case and, if asked, computes what is expected. */
+/* Fills the buffers of a case and computes the expected contents if requested. */
 rwt_job *rwt_job_make(const rwt_driver *driver, const rwt_case *c, bool with_reference);
 void rwt_job_free(rwt_job *job);
 
-/* For drivers: adds a buffer, poisoned (NaN, or ids far out of any range). Returns its number. */
+/* For drivers: adds a buffer, poisoned (NaN, or ids far outside any range). Returns its number. */
 typedef struct rwt_buffer_spec {
     const char *name;
     rw_dtype dtype;
@@ -188,22 +188,22 @@ typedef enum rwt_values {
 
 void rwt_buffer_fill(rwt_job *job, int buffer, rwt_values values);
 
-/* The element as the device gets it. */
+/* The initial value of an element on the device. */
 double rwt_buffer_get(const rwt_job *job, int buffer, int64_t element);
 int64_t rwt_buffer_get_id(const rwt_job *job, int buffer, int64_t element);
 void rwt_buffer_set(rwt_job *job, int buffer, int64_t element, double value);
 void rwt_buffer_set_id(rwt_job *job, int buffer, int64_t element, int64_t id);
 
-/* For references. |got - value| <= 4 eps max(|value|, scale), eps being that of f32, in which all
- * arithmetic is done, and for f16 and bf16 half a unit in the last place for the store. */
+/* For references. |got - value| <= 4 eps max(|value|, scale), where eps is that of f32, in which
+ * all arithmetic is done, plus half a unit in the last place of f16 and bf16 for the store. */
 void rwt_expect_near(rwt_job *job, int buffer, int64_t element, double value, double scale);
-/* The value rounded to the buffer's dtype, to the bit; any NaN for a NaN. */
+/* Expects exactly the value rounded to the buffer's dtype; any NaN for a NaN. */
 void rwt_expect_exact(rwt_job *job, int buffer, int64_t element, double value);
-/* Inf times a number that only rounding tells from 0. */
+/* Expects NaN or Inf: for Inf times a number that may be rounded to 0. */
 void rwt_expect_not_finite(rwt_job *job, int buffer, int64_t element);
 void rwt_expect_id(rwt_job *job, int buffer, int64_t element, int64_t id);
 void rwt_expect_bits(rwt_job *job, int buffer, int64_t element, uint64_t bits);
-/* The bits that element `from_element` of another buffer of this dtype has. */
+/* Expects the bits of element `from_element` of another buffer of this dtype. */
 void rwt_expect_copy(rwt_job *job, int buffer, int64_t element, int from, int64_t from_element);
 /* A token that is out of range; the lowest token counts, and of it the first report. */
 void rwt_expect_fault(rwt_job *job, int64_t token, rw_fault_kind kind, int64_t id);
@@ -212,8 +212,8 @@ void rwt_expect_fault(rwt_job *job, int64_t token, rw_fault_kind kind, int64_t i
 
 typedef enum rwt_stride_style {
     RWT_CONTIGUOUS = 0,
-    RWT_GAPS,    /* unused elements between neighbours on every axis but the last */
-    RWT_NEGATIVE /* with gaps, and every axis but the last runs backwards */
+    RWT_GAPS,    /* unused elements between neighbours on every axis except the last */
+    RWT_NEGATIVE /* with gaps, and every axis except the last has a negative stride */
 } rwt_stride_style;
 
 typedef struct rwt_view {
@@ -224,7 +224,7 @@ typedef struct rwt_view {
     int64_t stride[RW_MAX_RANK];
 } rwt_view;
 
-/* `shape` in memory, `order[0]` being the outermost axis (NULL: as they come). */
+/* The order of `shape` in memory: order[0] is the outermost axis (NULL: in order). */
 typedef struct rwt_layout {
     int rank;
     int64_t shape[RW_MAX_RANK];
@@ -232,8 +232,7 @@ typedef struct rwt_layout {
     rwt_stride_style style;
 } rwt_layout;
 
-/* A new buffer for a new view. Only ids are laid out with gaps or backwards along their last axis,
- * too. */
+/* Adds a buffer with a view of it. The last axis has gaps or a negative stride only for ids. */
 rwt_view rwt_view_add(rwt_job *job, const rwt_layout *layout, rwt_buffer_spec spec);
 
 extern const rwt_view rwt_view_absent;
@@ -247,13 +246,13 @@ int64_t rwt_view_at(const rwt_view *view, int64_t i, int64_t j, int64_t k, int64
 typedef struct rwt_set {
     void *allocation[RWT_MAX_BUFFERS];
     void *data[RWT_MAX_BUFFERS]; /* the first element */
-    void *args;                  /* the driver's: the operation's arguments over these buffers */
+    void *args;                  /* the driver's data: arguments over these buffers */
 } rwt_set;
 
 typedef struct rwt_binding {
     const rwt_job *job;
     rw_context *context;
-    void *objects[2]; /* the driver's: tables */
+    void *objects[2]; /* the driver's data: tables */
     int num_sets;
     rwt_set *sets;
 } rwt_binding;
@@ -264,7 +263,7 @@ rw_tensor rwt_tensor(const rwt_job *job, const rwt_set *set, const rwt_view *vie
 rw_tensor rwt_without_batch(rw_tensor tensor);
 
 /* Allocates `num_sets` sets, creates the driver's objects and uploads everything. False, with a
- * sentence, on failure; close it all the same. */
+ * sentence, on failure; the binding must be closed in any case. */
 bool rwt_binding_open(rwt_binding *binding, const rwt_job *job, rw_context *context, int num_sets,
                       rw_message *message);
 bool rwt_binding_upload(const rwt_binding *binding, int set, rw_message *message);
@@ -274,20 +273,19 @@ rw_status rwt_binding_run(const rwt_binding *binding, int set);
 /* Bytes of a job's buffers on the device. */
 int64_t rwt_job_storage_bytes(const rwt_job *job);
 
-/* ---- drivers -----------------------------------------------------------------------------------
- */
+/* ---- drivers ---- */
 
 struct rwt_driver {
     const char *name;
     const rwt_field *fields; /* among them "seed" */
     size_t num_fields;
     const rwt_case_row *rows;
-    const char *random; /* a row of which random cases draw */
-    int64_t num_random; /* how many, by default */
+    const char *random; /* a row from which random cases are drawn */
+    int64_t num_random; /* default number of random cases */
     const rwt_benchmark *benchmarks;
     size_t plan_size;
     size_t args_size;
-    const char *(*invalid)(const rwt_case *c); /* why a case makes no sense, or NULL */
+    const char *(*invalid)(const rwt_case *c); /* why a case is invalid, or NULL */
     void (*fill)(rwt_job *job);
     void (*reference)(rwt_job *job);
     rw_status (*open)(rwt_binding *binding); /* NULL: the operation has no objects */
@@ -304,13 +302,13 @@ const rwt_driver *rwt_driver_find(const char *name);
 
 /* ---- running --------------------------------------------------------------------------------- */
 
-/* A way to run: a backend and, on the CPU, an ISA. Its contexts must agree to the bit; on the CPU
- * they have 1, 2 and 5 threads, and on a GPU there is one, used twice. */
+/* A way to run: a backend and, on the CPU, an ISA. The results of its contexts must have the same
+ * bits; on the CPU they have 1, 2 and 5 threads, on a GPU there is one context, used twice. */
 #define RWT_MAX_RUNS 3
 
 typedef struct rwt_target {
     char name[32];       /* "cpu baseline", "hip emulated" */
-    const char *backend; /* for the line that repeats a failure */
+    const char *backend; /* for the command that repeats a failure */
     rw_context *runs[RWT_MAX_RUNS];
     int num_runs;
 } rwt_target;
@@ -320,12 +318,12 @@ typedef struct rwt_target {
 typedef struct rwt_target_list {
     rwt_target targets[RWT_MAX_TARGETS];
     int count;
-    rw_message skipped[RWT_MAX_TARGETS]; /* why a backend is not among them */
+    rw_message skipped[RWT_MAX_TARGETS]; /* reasons why backends are not included */
     int num_skipped;
 } rwt_target_list;
 
-/* Opens every target of one backend, or of all that are usable (RW_BACKEND_AUTO), or of the one
- * that ROPEWALK_BACKEND names (RW_BACKEND_DEFAULT). `device` counts for RW_BACKEND_HIP. */
+/* Opens every target of one backend, or of all usable backends (RW_BACKEND_AUTO), or of the one
+ * that ROPEWALK_BACKEND names (RW_BACKEND_DEFAULT). `device` is used for RW_BACKEND_HIP. */
 bool rwt_targets_open(rwt_target_list *list, rw_backend_kind kind, int device, rw_message *message);
 void rwt_targets_close(rwt_target_list *list);
 
@@ -343,14 +341,14 @@ typedef struct rwt_images {
 
 void rwt_images_free(rwt_images *images);
 
-/* Runs a job on a target and judges it; `images` receives what the first run left. */
+/* Runs a job on a target and checks the results; `images` receives the results of the first run. */
 rwt_outcome rwt_job_run(const rwt_job *job, const rwt_target *target, rwt_images *images);
 
-/* Judges two backends' results by each other: at most 0.1% (bf16: one unit in the last place, which
- * is more) of the scale apart. */
+/* Compares the results of two backends: they may differ by at most 0.1% of the scale (bf16: one
+ * unit in the last place, which is more). */
 rwt_outcome rwt_images_compare(const rwt_job *job, const rwt_images *a, const rwt_images *b);
 
-/* What a target did with the cases of one operation. */
+/* The results of a target over the cases of one operation. */
 typedef struct rwt_tally {
     int64_t cases;
     int64_t failures;
@@ -374,20 +372,19 @@ typedef struct rwt_suite {
 /* Runs every case on every target. True if none failed. */
 bool rwt_suite_run(rwt_suite *suite);
 
-/* ---- time -------------------------------------------------------------------------------------
- */
+/* ---- time ---- */
 
 typedef struct rwt_timing {
-    double seconds; /* a run, median */
+    double seconds; /* of a run, median */
     double bytes;
     double flops;
-    double copy_seconds;  /* a plain copy that moves the same bytes; 0: too short to be told */
+    double copy_seconds;  /* a plain copy that moves the same bytes; 0: too short to measure */
     double scale_seconds; /* CPU: scaling the same bytes in place; 0 on a GPU */
     int num_sets;
-    uint64_t moved_bytes; /* between host and device while the operation was timed */
+    uint64_t moved_bytes; /* between host and device during the timed runs */
 } rwt_timing;
 
-/* Times a benchmark on a context. False, with a sentence, where it cannot run. */
+/* Times a benchmark on a context. False, with a sentence, if it cannot run. */
 bool rwt_benchmark_time(const rwt_driver *driver, const rwt_benchmark *benchmark,
                         rw_context *context, rwt_timing *timing, rw_message *message);
 

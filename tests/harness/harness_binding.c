@@ -18,8 +18,8 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
-/* Both guards are a device's alignment wide. Their bytes are all ones, a NaN in every float dtype,
- * so that what is read beside a buffer shows in the results. */
+/* Both guards are as wide as a device's alignment. All bits are set, a NaN in every float dtype, so
+ * that reads outside a buffer affect the results. */
 #define GUARD_BYTE 0xFF
 
 int64_t rwt_buffer_front(const rwt_buffer *buffer) {

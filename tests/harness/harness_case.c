@@ -1,4 +1,4 @@
-/* Cases as text: reading one, printing one, crossing alternatives, drawing random ones. */
+/* Cases as text: parsing, printing, cross products of alternatives, random cases. */
 #include "harness/harness.h"
 
 #include <stdarg.h>
@@ -8,7 +8,7 @@
 
 #define MAX_ALTERNATIVES 32
 
-/* The values that a row allows a field: ranges, most of them of one value. */
+/* The values that a row allows for a field: ranges, most of them of one value. */
 typedef struct alternatives {
     int64_t low[MAX_ALTERNATIVES];
     int64_t high[MAX_ALTERNATIVES];
@@ -162,7 +162,7 @@ static void bad_row(const rwt_driver *driver, const char *row, const char *why) 
     exit(1);
 }
 
-/* Steps `c` to the next of the cross product; false behind the last. */
+/* Advances `c` to the next case of the cross product; false past the last. */
 static bool next_in_cross(const rwt_driver *driver, const alternatives *all, int *at, rwt_case *c) {
     for (size_t f = driver->num_fields; f-- > 0;) {
         if (c->values[f] < all[f].high[at[f]]) {

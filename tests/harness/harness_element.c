@@ -1,5 +1,5 @@
 /* Elements of every dtype as doubles and bits, and random numbers. The conversions are the
- * harness's own, by arithmetic rather than by bit tricks. */
+ * harness's own and use arithmetic, not bit operations. */
 #include "harness/harness.h"
 
 #include <float.h>

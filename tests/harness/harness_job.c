@@ -1,4 +1,4 @@
-/* Jobs: the buffers of a case as the host sees them, views over them, and what is expected. */
+/* Jobs: the buffers of a case in host memory, views of them, and their expected contents. */
 #include "harness/harness.h"
 
 #include <math.h>
@@ -33,7 +33,8 @@ void rwt_job_free(rwt_job *job) {
     free(job);
 }
 
-/* A NaN with a payload, or an id that no table holds: what is read by mistake shows. */
+/* A NaN with a payload, or an id outside every table: reads of unwritten elements affect the
+ * results. */
 static uint64_t poison_of(rw_dtype dtype) {
     switch (dtype) {
     case RW_F32:
@@ -69,7 +70,8 @@ int rwt_buffer_add(rwt_job *job, const rwt_buffer_spec *spec) {
 
 static double special_value(rwt_random *random, rw_dtype dtype) {
     double least = rwt_dtype_min_normal(dtype);
-    /* f32 arithmetic may pass f16's range on the way, but its own only in the result. */
+    /* f32 arithmetic may exceed f16's range in intermediate results, but f32's range only in the
+     * result. */
     double large = dtype == RW_F16 ? rwt_dtype_max(dtype) : rwt_dtype_max(dtype) / 4.0;
     const double values[] = {NAN,         INFINITY,     -INFINITY, 0.0,  -0.0,
                              least / 8.0, -least / 2.0, least,     large};
@@ -78,7 +80,7 @@ static double special_value(rwt_random *random, rw_dtype dtype) {
 
 void rwt_buffer_fill(rwt_job *job, int number, rwt_values values) {
     rwt_buffer *buffer = &job->buffers[number];
-    /* Large benchmarks repeat a period that divides no shape. */
+    /* Large benchmarks repeat values with a period that does not divide any shape. */
     int64_t period = 999983;
     int64_t fresh = buffer->elements < period ? buffer->elements : period;
     int64_t size = (int64_t)rw_dtype_size(buffer->dtype);
@@ -164,7 +166,7 @@ void rwt_expect_fault(rwt_job *job, int64_t token, rw_fault_kind kind, int64_t i
         job->fault = (rw_fault){kind, job->driver->name, token, id};
 }
 
-/* Sets everything but `buffer`; *elements receives the storage that it takes. */
+/* Sets everything except `buffer`; *elements receives the storage size. */
 static rwt_view lay_out(const rwt_layout *layout, bool unit_last, int64_t *elements) {
     rwt_view view = {-1, 0, layout->rank, {0}, {0}};
     int64_t step = unit_last || layout->style == RWT_CONTIGUOUS ? 1 : 2;

@@ -1,4 +1,4 @@
-/* Runs a job on a target and judges what it left. */
+/* Runs a job on a target and checks the results. */
 #include "harness/harness.h"
 #include "harness/harness_binding.h"
 
@@ -20,7 +20,7 @@ static void fail(rwt_outcome *outcome, const char *format, ...) {
     outcome->failed = true;
 }
 
-/* Whether a sentence holds a number as a word of its own. */
+/* Whether a sentence contains a number as a separate word. */
 static bool mentions(const char *text, int64_t number) {
     char digits[32];
     int length = snprintf(digits, sizeof digits, "%lld", (long long)number);
@@ -32,21 +32,21 @@ static bool mentions(const char *text, int64_t number) {
     return false;
 }
 
-/* The distance between neighbours around a number. */
+/* The distance between adjacent numbers around `value`. */
 static double spacing(rw_dtype dtype, double value) {
     double magnitude = fmax(fabs(value), rwt_dtype_min_normal(dtype));
     return ldexp(rwt_dtype_epsilon(dtype), ilogb(magnitude));
 }
 
-/* What the size of a number's error is measured by. */
+/* The scale that errors of a number are relative to. */
 static double scale_of(rw_dtype dtype, const rwt_expected *expected) {
     double size = fabs(expected->u.value);
     double scale = fmax(fmax(size, expected->scale), rwt_dtype_min_normal(dtype));
     return isfinite(scale) ? scale : size;
 }
 
-/* Whether f32 arithmetic, off by 4 of its own eps, and one rounding to nearest come to `got`: for
- * f16 and bf16 this is much less than 4 of their eps. */
+/* Whether `got` can result from f32 arithmetic with an error of 4 eps of f32 and one rounding to
+ * nearest: for f16 and bf16 this is much less than 4 of their eps. */
 static bool is_near(rw_dtype dtype, const rwt_expected *expected, double got) {
     double value = expected->u.value, max = rwt_dtype_max(dtype);
     if (isnan(value) || isinf(value) || isnan(got))
@@ -176,7 +176,7 @@ static void judge_same(const rwt_job *job, const rwt_images *a, const rwt_images
     }
 }
 
-/* Every run of one target; all but the first must repeat its bits. */
+/* All runs of one target; all except the first must repeat its bits. */
 rwt_outcome rwt_job_run(const rwt_job *job, const rwt_target *target, rwt_images *images) {
     rwt_outcome outcome = {.failed = false};
     *images = (rwt_images){{NULL}};
@@ -206,8 +206,8 @@ rwt_outcome rwt_job_run(const rwt_job *job, const rwt_target *target, rwt_images
     return outcome;
 }
 
-/* Across backends the difference may be 0.1% of the scale, or one unit in the last place of bf16,
- * whose neighbours are further apart than that. */
+/* Backends may differ by 0.1% of the scale, or by one unit in the last place of bf16, which is
+ * larger. */
 static void compare_buffer(const rwt_buffer *buffer, const void *a, const void *b,
                            rwt_outcome *outcome) {
     double limit = fmax(0.001, rwt_dtype_epsilon(buffer->dtype));
@@ -220,7 +220,7 @@ static void compare_buffer(const rwt_buffer *buffer, const void *a, const void *
         double value = fabs(buffer->expected[i].u.value);
         double scale = fmax(value, buffer->expected[i].scale);
         if (isnan(value) || isinf(scale) || isinf(x) || isinf(y))
-            continue; /* each was judged by the reference */
+            continue; /* each was checked against the reference */
         double distance = fabs(x - y) / fmax(scale, rwt_dtype_min_normal(buffer->dtype));
         if (!(distance <= limit))
             fail(outcome, "%s: element %lld of the storage is %.9g on one and %.9g on the other",

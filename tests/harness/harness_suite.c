@@ -23,7 +23,7 @@ const rwt_driver *rwt_driver_find(const char *name) {
     return NULL;
 }
 
-/* Opens the runs of the list's next target; it counts once the caller says so. */
+/* Opens the runs of the list's next target, which the caller then adds to the list. */
 static bool open_runs(rwt_target_list *list, const rw_context_options *options, const int *threads,
                       rw_message *message) {
     rwt_target *target = &list->targets[list->count];
@@ -56,7 +56,7 @@ static bool open_cpu(rwt_target_list *list, rw_message *message) {
         }
         rwt_target *target = &list->targets[list->count];
         rw_context_info info = rw_context_get_info(target->runs[0]);
-        if (strcmp(info.platform, names[i]) != 0) { /* the host has less than this cap */
+        if (strcmp(info.platform, names[i]) != 0) { /* the host does not support this cap */
             close_runs(target);
             continue;
         }
@@ -80,7 +80,7 @@ static bool open_hip(rwt_target_list *list, int device, rw_message *message) {
 bool rwt_targets_open(rwt_target_list *list, rw_backend_kind kind, int device,
                       rw_message *message) {
     *list = (rwt_target_list){.count = 0};
-    if (kind == RW_BACKEND_DEFAULT) { /* what the environment says, as the library reads it */
+    if (kind == RW_BACKEND_DEFAULT) { /* according to the environment, as read by the library */
         rw_context *context;
         if (rw_context_create(NULL, &context, message) != RW_OK)
             return false;
@@ -109,13 +109,13 @@ void rwt_targets_close(rwt_target_list *list) {
     list->count = 0;
 }
 
-/* NAME=value and a space, where the environment has it. */
+/* NAME=value and a space, if the environment has it. */
 static size_t append_setting(char *text, size_t size, const char *name) {
     const char *value = getenv(name);
     return value ? (size_t)snprintf(text, size, "%s=%.40s ", name, value) : 0;
 }
 
-/* The failure and the one line that repeats it. */
+/* Reports the failure and the command that repeats it. */
 static void report(const rwt_suite *suite, const rwt_case *c, const char *target,
                    const char *backend, const char *reason) {
     char line[2048], settings[256] = "";

@@ -1,8 +1,9 @@
-/* Time of an operation, and of a copy of as many bytes, taken in turn.
+/* Times an operation and a copy of as many bytes, alternately.
  *
- * The buffers rotate, so that each run finds them as cold as a model's next layer does; many runs
- * are issued before one synchronize, so that the host's overhead overlaps the device's work; the
- * median of many measurements counts. */
+ * Buffers rotate, so that each run finds them uncached, as a model's next layer does; many runs are
+ * issued before one synchronize, so that host overhead overlaps device work; the result is the
+ * median of many measurements.
+ */
 #define _POSIX_C_SOURCE 200809L
 
 #include "harness/harness.h"
@@ -17,7 +18,7 @@
 #include <emmintrin.h>
 #endif
 
-#define ROTATED_BYTES ((int64_t)512 << 20) /* beyond any last-level cache */
+#define ROTATED_BYTES ((int64_t)512 << 20) /* larger than any last-level cache */
 #define MAX_SETS 256
 #define NUM_MEASUREMENTS 15
 #define MEASUREMENT_SECONDS 0.02
@@ -28,7 +29,7 @@ double rwt_now(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* Something that is timed: one run on set `set`, and how to wait for all runs. */
+/* A timed function: one run on set `set`, and a function that waits for all runs. */
 typedef struct subject {
     bool (*run)(void *state, int set);
     bool (*wait)(void *state);
@@ -52,7 +53,7 @@ static bool measure(subject *s, double *seconds) {
     return true;
 }
 
-/* Warms up and finds how many runs fill a measurement. */
+/* Warms up and determines the number of runs of a measurement. */
 static bool calibrate(subject *s) {
     double seconds;
     s->runs = s->num_sets > 4 ? s->num_sets : 4;
@@ -72,7 +73,7 @@ static double median(subject *s) {
     return s->samples[NUM_MEASUREMENTS / 2];
 }
 
-/* Takes the subjects in turn, so that a machine that drifts drifts for all. */
+/* Measures the subjects alternately, so that drift of the machine affects all of them. */
 static bool measure_all(subject *const *subjects, int count) {
     for (int i = 0; i < count; i++) {
         if (!calibrate(subjects[i]))
@@ -100,7 +101,7 @@ static bool wait_operation(void *state) {
 
 /* ---- copies ---------------------------------------------------------------------------------- */
 
-/* Half of the memory is copied to the other half, `bytes` at a time; or scaled where it lies. */
+/* Half of the memory is copied to the other half, `bytes` at a time; or scaled in place. */
 typedef struct copier {
     rw_context *context;
     char *memory;
@@ -121,7 +122,7 @@ static bool run_device_copy(void *state, int set) {
     return rw_copy(c->context, &copy) == RW_OK;
 }
 
-/* The least that the same call can take: what rw_copy() costs the host, and its wait. */
+/* The minimum time of the same call: the host overhead of rw_copy(), and its wait. */
 static bool run_device_copy_overhead(void *state, int set) {
     const copier *c = state;
     rw_copy_args copy = {copy_source(c, set) + 64, copy_source(c, set), 64,
@@ -210,18 +211,18 @@ static bool open_copier(copier *c, rw_context *context, double moved, bool hot) 
         return false;
     c->memory = memory;
     if (c->num_threads > 0)
-        memset(memory, 0, (size_t)(2 * c->bytes * c->num_sets)); /* no page faults when timed */
+        memset(memory, 0, (size_t)(2 * c->bytes * c->num_sets)); /* no page faults while timing */
     return true;
 }
 
-/* ---- all of it ------------------------------------------------------------------------------- */
+/* ---- the whole measurement ---- */
 
 static uint64_t moved_bytes(const rw_context *context) {
     rw_transfers moved = rw_context_transfers(context);
     return moved.host_to_device_bytes + moved.device_to_host_bytes;
 }
 
-/* A copy's time less the overhead; 0 where too little is left to be told from it. */
+/* A copy's time without the overhead; 0 where the difference is too small to measure. */
 static double copy_without(double seconds, double overhead) {
     return seconds > 1.5 * overhead ? seconds - overhead : 0.0;
 }
@@ -243,7 +244,7 @@ static bool time_bound(rwt_binding *binding, copier *c, rwt_timing *timing) {
     double beside = median(&other);
     if (host)
         timing->scale_seconds = beside;
-    else /* rw_copy() waits each time, which operations in a row do not */
+    else /* rw_copy() waits each time, consecutive operations do not */
         timing->copy_seconds = copy_without(timing->copy_seconds, beside);
     return true;
 }

@@ -11,7 +11,7 @@ void rwt_folder_make(rwt_folder *folder) {
     assert_non_null(mkdtemp(folder->path));
 }
 
-/* Calls for every file, and counts. */
+/* Calls a function for every file; returns the number of files. */
 static int visit(const rwt_folder *folder, int (*call)(const char *path)) {
     DIR *list = opendir(folder->path);
     assert_non_null(list);
@@ -36,7 +36,7 @@ int rwt_folder_count(const rwt_folder *folder) {
     return visit(folder, NULL);
 }
 
-/* Strings that live as long as the program. */
+/* Strings that are never freed. */
 typedef struct kept {
     struct kept *next;
     char text[];

@@ -1,4 +1,4 @@
-/* What the tests of models share. */
+/* Common to the tests of models. */
 #ifndef RWT_MODEL_SUPPORT_H
 #define RWT_MODEL_SUPPORT_H
 
@@ -10,15 +10,15 @@
 rw_status rwt_parse_model(rwi_model_config_text source, rwi_model_config *config,
                           rw_message *message);
 
-/* Fails where the text is no valid config; free the result. */
+/* Fails if the text is not a valid config; the caller must free the result. */
 rwi_model_config rwt_read_model(const char *text, const char *layer_type);
 
-/* Fails unless it is refused by a sentence with `word` in it. */
+/* Fails unless it is refused with a sentence that contains `word`. */
 void rwt_assert_model_refused(const rwi_model_config_text *source, const char *word);
 
 void rwt_assert_near(double got, double expected);
 
-/* Frequency `at`, and the attention factor where that is not NULL. */
+/* Frequency `at`, and the attention factor if `factor` is not NULL. */
 double rwt_model_frequency(const rwi_model_config *config, int64_t seq_len, int at, double *factor);
 
 #endif

@@ -1,5 +1,5 @@
-/* Running the program `ropewalk` as a user does, in a folder of its own: for the programs that test
- * its subcommands. */
+/* Runs the program `ropewalk` as a user does, in a separate folder; for tests of its subcommands.
+ */
 #ifndef RWT_PROGRAM_SUPPORT_H
 #define RWT_PROGRAM_SUPPORT_H
 
@@ -38,13 +38,12 @@ static inline void write_text(const char *name, const char *text) {
     rwt_write_file(in(name), text, strlen(text));
 }
 
-/* ---- running the program ----------------------------------------------------------------------
- */
+/* ---- running the program ---- */
 
 #define MAX_ARGUMENTS 24
 
-/* Runs `ropewalk` with the arguments, which end with NULL, in the folder, stdout to the file "out"
- * and stderr to "err". Returns its exit status. */
+/* Runs `ropewalk` with the arguments, which must end with NULL, in the folder, with stdout to the
+ * file "out" and stderr to "err". Returns its exit status. */
 static inline int run(const char *const *arguments) {
     char *argv[MAX_ARGUMENTS] = {(char *)"ropewalk"};
     for (int i = 0; arguments[i]; i++)
@@ -67,7 +66,7 @@ static inline int run(const char *const *arguments) {
 
 #define RUN(...) run((const char *const[]){__VA_ARGS__, NULL})
 
-/* Fails unless the program ran through without a word on stderr. */
+/* Fails unless the program succeeded without output on stderr. */
 static inline void assert_ran(int exit_status) {
     char *err = rwt_read_file(in("err"), NULL);
     if (exit_status != 0 || err[0] != '\0')
@@ -75,7 +74,8 @@ static inline void assert_ran(int exit_status) {
     free(err);
 }
 
-/* Fails unless it ended with this status, one sentence on stderr, and no file but the inputs. */
+/* Fails unless it ended with this status, one sentence on stderr, and no file other than the
+ * inputs. */
 static inline void assert_refused(int exit_status, int expected, const char *word) {
     char *err = rwt_read_file(in("err"), NULL);
     size_t length = strlen(err);
@@ -87,8 +87,7 @@ static inline void assert_refused(int exit_status, int expected, const char *wor
     assert_int_not_equal(access(in("o.safetensors"), F_OK), 0);
 }
 
-/* ---- tensors ------------------------------------------------------------------------------------
- */
+/* ---- tensors ---- */
 
 /* A tensor of a file, on the host. */
 typedef struct held {
@@ -134,7 +133,7 @@ static inline void write_tensors(const char *name, const held *const *tensors, s
     write_tensors(file, (const held *const[]){__VA_ARGS__},                                        \
                   sizeof((const held *const[]){__VA_ARGS__}) / sizeof(held *))
 
-/* Reads a tensor of a file; free its data. */
+/* Reads a tensor of a file; the caller must free its data. */
 static inline held read_tensor(const char *path, const char *name) {
     rwi_safetensors file;
     rw_message message;
@@ -150,7 +149,7 @@ static inline held read_tensor(const char *path, const char *name) {
     return result;
 }
 
-/* The same shape, and values no further apart than `limit`. */
+/* Fails unless the shapes are equal and values differ by at most `limit`. */
 static inline void assert_close(const held *got, const held *expected, double limit) {
     assert_int_equal(got->dtype, expected->dtype);
     assert_int_equal(got->rank, expected->rank);
@@ -162,7 +161,7 @@ static inline void assert_close(const held *got, const held *expected, double li
     }
 }
 
-/* Tensor `name` of the output against `expected`. */
+/* Compares tensor `name` of the output with `expected`. */
 static inline void assert_output(const char *name, const held *expected, double limit) {
     held got = read_tensor(in("o.safetensors"), name);
     assert_close(&got, expected, limit);

@@ -1,9 +1,9 @@
-/* How a grid runs: block by block, the threads of a block as fibers.
+/* Runs a grid: block by block, with the threads of a block as fibers.
  *
- * A fiber works through threads that have not started, one after another, for as long as they
- * finish without waiting: a kernel without barriers runs on one fiber. A thread that waits keeps
- * its fiber, and the next fiber goes on with the rest. When no thread can run, the waiting ones are
- * matched: lanes that are held back first, then waves, then the block.
+ * A fiber runs threads that have not started, one after another, as long as they finish without
+ * waiting: a kernel without barriers runs on one fiber. A thread that waits keeps its fiber, and
+ * another fiber continues with the remaining threads. When no thread can run, the waiting threads
+ * are matched: first lanes that are held back, then waves, then the block.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -28,13 +28,13 @@ enum thread_state {
 struct kernel_thread {
     thread_state state;
     hip_emulator_fiber *fiber; /* NULL: not started */
-    hip_emulator_call call;    /* what it waits for */
+    hip_emulator_call call;    /* the operation that it waits for */
     uint64_t result;
     uint64_t held_since; /* order of the lanes that are held back */
-    int held_rounds;     /* how often others of the wave came to an atomic operation meanwhile */
+    int held_rounds;     /* how often other lanes reached an atomic operation meanwhile */
 };
 
-/* Rounds that lanes of a wave may take beside one that is held back. */
+/* The maximum number of rounds that lanes of a wave may take while one is held back. */
 #define MAX_HELD_ROUNDS 10000
 
 static pthread_mutex_t launch_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -42,13 +42,13 @@ static pthread_mutex_t launch_lock = PTHREAD_MUTEX_INITIALIZER;
 static const hip_emulator_launch *launch;
 static kernel_thread threads[HIP_EMULATOR_MAX_THREADS];
 static int num_threads;
-static int current; /* the thread that runs */
+static int current; /* the running thread */
 static uint64_t times_held;
 
 static hip_emulator_arch arch;
 static hip_emulator_order thread_order;
 static int order[HIP_EMULATOR_MAX_THREADS];
-static int position; /* in `order`: of the next thread to look at */
+static int position; /* in `order`: the next thread to consider */
 static uint64_t shuffle_state = 0x9E3779B97F4A7C15u;
 
 static hip_emulator_fiber *pool[HIP_EMULATOR_MAX_THREADS];
@@ -56,7 +56,7 @@ static int pool_size;
 
 static void *dynamic_shared;
 
-/* The section of the kernels' __shared__ arrays; absent where there are none. */
+/* The section of the kernels' __shared__ arrays; absent if there are none. */
 extern "C" __attribute__((weak, visibility("hidden"))) char __start_hip_emulator_shared[];
 extern "C" __attribute__((weak, visibility("hidden"))) char __stop_hip_emulator_shared[];
 
@@ -84,7 +84,7 @@ static void select_thread(int index) {
     threadIdx = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
 }
 
-/* What every fiber does; gives way for good measure where no thread is left to start. */
+/* The main function of a fiber; leaves where no thread is left to start. */
 static void run_threads(void) {
     for (;;) {
         while (position < num_threads) {
@@ -105,7 +105,7 @@ static hip_emulator_fiber *take_fiber(void) {
     return hip_emulator_fiber_new(run_threads);
 }
 
-/* False where memory has run out. */
+/* False if out of memory. */
 static bool start_threads(void) {
     order_threads();
     position = 0;
@@ -122,7 +122,7 @@ static bool start_threads(void) {
     return true;
 }
 
-/* Every thread that was waiting and may go on. */
+/* Resumes every thread whose wait is over. */
 static void resume_threads(void) {
     order_threads();
     position = num_threads;
@@ -214,7 +214,7 @@ static void report(const char *sentence) {
             blockIdx.y, blockIdx.z, sentence);
 }
 
-/* The operation that `index` waits for cannot complete, because of thread `other`. */
+/* Reports that the operation that `index` waits for cannot complete because of thread `other`. */
 static bool report_divergence(int index, int other, const char *group) {
     char sentence[900];
     snprintf(sentence, sizeof sentence,
@@ -236,7 +236,7 @@ static bool report_instruction(int index, const char *what) {
 static bool report_spin(int held) {
     char sentence[600];
     snprintf(sentence, sizeof sentence,
-             "lanes of a wave wait for thread %d, which lockstep holds back behind %s", held,
+             "lanes of a wave wait for thread %d, which lockstep holds back after %s", held,
              describe(&threads[held].call).buffer);
     report(sentence);
     return false;
@@ -250,14 +250,14 @@ static bool report_shuffle(int index, const char *what, int number) {
     return false;
 }
 
-/* ---- what threads wait for ---- */
+/* ---- matching of waiting threads ---- */
 
 static bool same_call(const hip_emulator_call *a, const hip_emulator_call *b) {
     return a->op == b->op && a->instruction == b->instruction && a->site.line == b->site.line &&
            strcmp(a->site.file, b->site.file) == 0;
 }
 
-/* The lane that a shuffle reads: HIP's definition. */
+/* The source lane of a shuffle, as HIP defines it. */
 static int source_lane(const hip_emulator_call *call, int lane) {
     const int first = lane & ~(call->width - 1);
     const int end = first + call->width;
@@ -333,7 +333,7 @@ static void complete_vote(int first, int end, const hip_emulator_call *call) {
         threads[i].result = votes;
 }
 
-/* Lets the threads of a wave that wait for `call` go on. */
+/* Releases the threads of a wave that wait for `call`. */
 static void release(int first, int end, hip_emulator_call call) {
     for (int i = first; i < end; i++)
         if (threads[i].state == WAITING && same_call(&threads[i].call, &call))
@@ -349,8 +349,8 @@ static int find_divergent(int first, int end, const hip_emulator_call *call) {
     return end;
 }
 
-/* Lets lanes that are held back go on, all but the one that has been longest, which follows when it
- * is alone. `released`: whether there were any. False: the others do not come to an end. */
+/* Releases lanes that are held back, except the one held longest, which is released when it is
+ * alone. `released`: whether there were any. False: the other lanes do not finish. */
 static bool release_held(int first, int end, bool *released) {
     int longest = end;
     for (int i = first; i < end; i++)
@@ -370,14 +370,15 @@ static bool release_held(int first, int end, bool *released) {
     return !others || ++threads[longest].held_rounds < MAX_HELD_ROUNDS || report_spin(longest);
 }
 
-/* Completes what the wave [first, end) waits for, unless that is a barrier. False: an error. */
+/* Completes the operation that the wave [first, end) waits for, unless that is a barrier. False: an
+ * error. */
 static bool match_wave(int first, int end) {
     bool released;
     if (!release_held(first, end, &released))
         return false;
     if (released)
         return true;
-    int chosen = end; /* prefers an operation of the wave to a barrier, and a mask to all */
+    int chosen = end; /* operations of the wave before barriers, masks before all */
     for (int i = end - 1; i >= first; i--) {
         if (threads[i].state != WAITING || threads[i].call.op == HIP_EMULATOR_BARRIER)
             continue;
@@ -411,7 +412,7 @@ static int count_threads(thread_state state) {
     return count;
 }
 
-/* Lets threads go on that wait for each other. False: an error. */
+/* Releases threads that wait for each other. False: an error. */
 static bool match_threads(void) {
     for (int first = 0; first < num_threads; first += warpSize) {
         const int end = first + warpSize < num_threads ? first + warpSize : num_threads;
@@ -439,7 +440,7 @@ static void poison_shared(void) {
                (size_t)(__stop_hip_emulator_shared - __start_hip_emulator_shared));
 }
 
-/* Threads that will never go on give their fibers back. */
+/* Frees the fibers of threads that can never continue. */
 static void drop_threads(void) {
     for (int i = 0; i < num_threads; i++) {
         if (!threads[i].fiber)

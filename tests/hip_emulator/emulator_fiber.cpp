@@ -1,4 +1,4 @@
-/* Fibers by a switch of stacks, which costs no system call on x86-64; by ucontext elsewhere. */
+/* Fibers by switching stacks, which needs no system call on x86-64; with ucontext elsewhere. */
 #include "emulator_fiber.h"
 
 #include <stddef.h>
@@ -42,10 +42,10 @@ struct hip_emulator_fiber {
     void *mapping; /* guard, then stack */
     const void *stack;
     size_t stack_bytes;
-    void *fake_stack; /* AddressSanitizer's, while the fiber does not run */
+    void *fake_stack; /* AddressSanitizer's, while the fiber is suspended */
 };
 
-/* Kernels run under the launch's lock, so that one of each is enough. */
+/* Kernels run with the launch lock held, so that one host fiber is sufficient. */
 static hip_emulator_fiber host;
 static hip_emulator_fiber *running;
 
@@ -69,7 +69,8 @@ static void prepare(hip_emulator_fiber *fiber, void (*entry)(void)) {
 
 extern "C" void hip_emulator_swap(void **save, void *load);
 
-/* Saves what the calling convention keeps; the caller's address is on the stack. */
+/* Saves the registers that the calling convention preserves; the caller's address is on the stack.
+ */
 __asm__(".pushsection .text\n"
         ".hidden hip_emulator_swap\n"
         ".globl hip_emulator_swap\n"
@@ -97,8 +98,8 @@ static void swap(hip_emulator_fiber *from, hip_emulator_fiber *to) {
     hip_emulator_swap(&from->stack_pointer, to->stack_pointer);
 }
 
-/* The stack as hip_emulator_swap leaves it: six registers, the entry's address, and an empty
- * return address, which ends stack traces and puts the entry's frame where calls align it. */
+/* Prepares the stack as hip_emulator_swap leaves it: six registers, the entry's address, and a null
+ * return address, which ends stack traces and gives the entry's frame the alignment of a call. */
 static void prepare(hip_emulator_fiber *fiber, void (*entry)(void)) {
     uintptr_t *top = (uintptr_t *)((char *)fiber->stack + fiber->stack_bytes) - 8;
     for (int i = 0; i < 8; i++)
@@ -109,7 +110,7 @@ static void prepare(hip_emulator_fiber *fiber, void (*entry)(void)) {
 
 #endif
 
-/* AddressSanitizer wants to know which stack is in use. */
+/* AddressSanitizer must be told which stack is in use. */
 static void announce_switch(hip_emulator_fiber *from, const hip_emulator_fiber *to) {
 #ifdef HIP_EMULATOR_ASAN
     __sanitizer_start_switch_fiber(&from->fake_stack, to->stack, to->stack_bytes);

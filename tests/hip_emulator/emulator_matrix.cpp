@@ -1,17 +1,17 @@
-/* What the matrix instructions compute, from where their elements lie. */
+/* Matrix instructions: products, from the lane layouts of their elements. */
 #include "hip/hip_fp16.h"
 #include "hip/hip_matrix.h"
 
 #define ROWS 16  /* of a and d, at most */
 #define DEPTH 16 /* columns of a, rows of b */
 
-/* A place in a matrix. */
+/* A position in a matrix. */
 struct place {
     int row;
     int column;
 };
 
-/* ---- layouts: where element i of a lane lies; b's are given as places in its transpose ---- */
+/* ---- layouts: the position of element i of a lane; b is given as its transpose ---- */
 
 struct mfma_layout {
     static constexpr int LANES = 64, A = 4, B = 4, C = 4;
@@ -79,7 +79,7 @@ struct from_bf16 {
     }
 };
 
-/* Where lanes share an element of a or b, they must agree. */
+/* Where lanes share an element of a or b, they must have the same value. */
 struct factor_matrix {
     uint16_t bits[ROWS][DEPTH];
     bool filled[ROWS][DEPTH];
@@ -104,7 +104,7 @@ template <typename Layout, typename Type> static const char *multiply(void *cons
         for (int i = 0; i < Layout::B; i++)
             sound = b.put(Layout::b(lane, i), product->b[i]) && sound;
         if (!sound)
-            return "lanes 16 to 31 must bring the a and b of lanes 0 to 15";
+            return "lanes 16 to 31 must have the a and b of lanes 0 to 15";
     }
     for (int lane = 0; lane < Layout::LANES; lane++) {
         hip_emulator_product *product = (hip_emulator_product *)lanes[lane];
@@ -143,14 +143,14 @@ const hip_emulator_instruction hip_emulator_mma_bf16 = {
     "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", HIP_EMULATOR_SM_90,
     multiply<mma_layout, from_bf16>};
 
-/* ---- ldmatrix: four matrices of 8 x 8, whose rows the lanes 0 to 31 bring ---- */
+/* ---- ldmatrix: four matrices of 8 x 8, whose row addresses lanes 0 to 31 provide ---- */
 
 template <bool TRANSPOSED> static const char *load_matrices(void *const *lanes) {
     uint16_t rows[32][8];
     for (int lane = 0; lane < 32; lane++) {
         const void *row = ((const hip_emulator_rows *)lanes[lane])->row;
         if ((uintptr_t)row % 16 != 0)
-            return "a row does not lie on 16 bytes";
+            return "a row is not aligned to 16 bytes";
         memcpy(rows[lane], row, sizeof rows[lane]);
     }
     for (int lane = 0; lane < 32; lane++)

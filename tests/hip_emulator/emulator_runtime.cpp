@@ -1,4 +1,5 @@
-/* The runtime calls: device memory is the heap, streams do nothing, errors keep until asked for. */
+/* The runtime calls: device memory is host memory, streams do nothing, errors are kept until they
+ * are queried. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -12,10 +13,10 @@
 #define AMD_SHARED_BYTES ((size_t)64 * 1024)
 #define NVIDIA_SHARED_BYTES ((size_t)227 * 1024)
 
-/* More than this the device does not have, whatever the host's allocator would say to it. */
+/* The device's memory; larger allocations fail, whatever the host's allocator supports. */
 #define DEVICE_BYTES ((size_t)64 << 30)
 
-/* The last call that failed, a thread; and what a kernel did, until a synchronizing call. */
+/* The last failed call of a thread; and the error of a kernel, until a synchronizing call. */
 static thread_local hipError_t last_error;
 static hipError_t kernel_error;
 
@@ -32,7 +33,7 @@ struct arch_entry {
     int wave;
 };
 
-/* The first of its wave is what the wave alone chooses. */
+/* The first of its wave is the default for that wave. */
 static const arch_entry archs[] = {
     {"gfx1100", HIP_EMULATOR_GFX1100, 32}, {"gfx942", HIP_EMULATOR_GFX942, 64},
     {"gfx90a", HIP_EMULATOR_GFX90A, 64},   {"gfx1030", HIP_EMULATOR_GFX1030, 32},
@@ -335,7 +336,7 @@ void hip_emulator_run(const hip_emulator_launch &launch) {
         fail(hipErrorInvalidConfiguration);
         return;
     }
-    /* Nothing runs on a device that has failed. */
+    /* Nothing runs on a device after a failure. */
     if (__atomic_load_n(&kernel_error, __ATOMIC_ACQUIRE) != hipSuccess)
         return;
     const hipError_t error = hip_emulator_run_launch(launch);

@@ -1,4 +1,4 @@
-/* Between the emulator's runtime and its blocks. */
+/* The interface between the emulator's runtime and its blocks. */
 #ifndef HIP_EMULATOR_STATE_H
 #define HIP_EMULATOR_STATE_H
 
@@ -15,17 +15,17 @@ enum hip_emulator_order {
 struct hip_emulator_settings {
     hip_emulator_arch arch;
     int wave;            /* of that architecture */
-    size_t shared_bytes; /* of a block, at most */
+    size_t shared_bytes; /* maximum of a block */
     hip_emulator_order order;
 };
 
 const char *hip_emulator_arch_name(hip_emulator_arch arch);
 
-/* From the environment; false, and a line on stderr, where a value is unknown or
- * contradicts another. */
+/* Reads the environment; false, and a line on stderr, if a value is unknown or contradicts another.
+ */
 bool hip_emulator_read_settings(hip_emulator_settings *settings);
 
-/* Runs a grid whose shape is valid. hipErrorAssert: a line on stderr says what went wrong. */
+/* Runs a grid, whose shape must be valid. hipErrorAssert: a line on stderr describes the error. */
 hipError_t hip_emulator_run_launch(const hip_emulator_launch &launch);
 
 #endif

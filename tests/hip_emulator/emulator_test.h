@@ -1,4 +1,4 @@
-/* What tests of the emulator share. */
+/* Common to the tests of the emulator. */
 #ifndef HIP_EMULATOR_TEST_H
 #define HIP_EMULATOR_TEST_H
 
@@ -14,7 +14,7 @@ extern "C" {
 #include <cmocka.h>
 }
 
-/* Everything that was printed to stderr since. */
+/* Captures the output to stderr. */
 struct capture {
     FILE *file;
     int kept;
@@ -59,7 +59,7 @@ template <typename T> struct device_array {
     }
 };
 
-/* Launches one block, expects it to fail with a line that holds both parts, and expects the next
+/* Launches one block, expects it to fail with a line that contains both parts, and expects the next
  * launch to run. */
 template <typename... Parameters, typename... Arguments>
 static void assert_launch_fails(const char *name, void (*kernel)(Parameters...), int block,

@@ -1,4 +1,4 @@
-/* The emulator: what it computes, and that each of its checks fires. */
+/* The emulator: its results, and that each of its checks reports errors. */
 #include <hip/hip_fp16.h>
 #include <hip/hip_runtime.h>
 
@@ -62,7 +62,7 @@ static void test_every_thread_runs_once(void **) {
 }
 
 /* Threads that finish between the barriers of others would be an error; here all take part, and
- * half of them write only after two. */
+ * half of them write only after two barriers. */
 static __global__ void rotate_kernel(int *out) {
     HIP_DYNAMIC_SHARED(int, tile)
     tile[threadIdx.x] = (int)threadIdx.x;
@@ -178,7 +178,7 @@ static void test_atomics(void **) {
     assert_true(*total.data == (float)BLOCK);
 }
 
-/* Against a search for the nearest half, ties to the even one: no bit of the code under test. */
+/* Compares with a search for the nearest half, ties to even, independent of the code under test. */
 static double half_value(unsigned bits) {
     const int exponent = (int)(bits >> 10 & 31), mantissa = (int)(bits & 1023);
     const double magnitude =
@@ -230,7 +230,7 @@ static const char *rotate_lanes(void *const *lanes) {
 
 static const hip_emulator_instruction rotate = {"rotate", ~0u, rotate_lanes};
 
-/* Twice on one line, since loops are unrolled; some threads may be late, or absent. */
+/* Twice on one line, since loops are unrolled; some threads may be late or absent. */
 static __global__ void rotation_kernel(int *out, int negative, int absent) {
     rotation lane = {negative == (int)threadIdx.x ? -1 : (int)threadIdx.x, 0};
     if ((int)threadIdx.x == absent)
@@ -354,7 +354,7 @@ static void test_shuffle_width(void **) {
     assert_launch_fails("bad_width_kernel", bad_width_kernel, BLOCK, "power of two", out.data);
 }
 
-/* Nothing runs after a failure until somebody has asked for it. */
+/* Nothing runs after a failure until the error has been queried. */
 static void test_failure_is_sticky(void **) {
     device_array<int> out(1);
     *out.data = -1;
@@ -370,7 +370,7 @@ static void test_failure_is_sticky(void **) {
     assert_int_equal(hipGetLastError(), hipErrorAssert);
 }
 
-/* The last steps of a tree without barriers, as if a wave ran in lockstep. */
+/* The last steps of a tree without barriers, as if waves ran in lockstep. */
 static __global__ void lockstep_kernel(int *out) {
     HIP_DYNAMIC_SHARED(int, tile)
     tile[threadIdx.x] = 1;
@@ -383,7 +383,7 @@ static __global__ void lockstep_kernel(int *out) {
         *out = tile[0];
 }
 
-/* A neighbour's value, read without waiting for the neighbour to write it. */
+/* Reads a neighbour's value without waiting until the neighbour has written it. */
 static __global__ void no_barrier_kernel(int *out, int step) {
     HIP_DYNAMIC_SHARED(int, tile)
     tile[threadIdx.x] = (int)threadIdx.x;
@@ -510,7 +510,7 @@ static void test_graphs_are_refused(void **) {
 
 /* ---- lanes in lockstep ---- */
 
-/* A lock that every lane takes: right where lanes run one after another, a hang in lockstep. */
+/* A lock that every lane takes: correct if lanes run one after another, a hang in lockstep. */
 static __global__ void locked_kernel(unsigned *lock, int *count) {
     bool done = false;
     while (!done) {
@@ -536,7 +536,7 @@ static void test_lock_among_lanes(void **) {
     assert_int_equal(*count.data, 3);
 }
 
-/* One lane of each wave takes the lock: waves do not wait for each other's lanes forever. */
+/* One lane of each wave takes the lock: no lane waits for another lane of its own wave. */
 static __global__ void wave_lock_kernel(unsigned *lock, int *count) {
     if (threadIdx.x % (unsigned)warpSize == 0)
         locked_kernel(lock, count);
@@ -553,7 +553,7 @@ static void test_lock_among_waves(void **) {
     assert_int_equal(*count.data, BLOCK / warpSize);
 }
 
-/* Every lane swaps once, and the wave shuffles after that. */
+/* Every lane exchanges once, and the wave shuffles after that. */
 static __global__ void swap_kernel(int *last, int *out) {
     const int before = atomicExch(last, (int)threadIdx.x);
     out[threadIdx.x] = __shfl_xor(before, 1) + atomicCAS(&last[1], 0, 1);

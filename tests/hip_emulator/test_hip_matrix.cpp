@@ -1,5 +1,5 @@
-/* The emulator's matrix instructions: each against a plain product, or refused where the emulated
- * architecture (ROPEWALK_EMULATED_ARCH) lacks it. */
+/* The emulator's matrix instructions: compared with a plain product, or refused where the emulated
+ * architecture (ROPEWALK_EMULATED_ARCH) lacks them. */
 #include <hip/hip_fp16.h>
 
 #include "emulator_test.h"
@@ -13,7 +13,8 @@ struct lane_elements {
     float c[SIDE];
 };
 
-/* Where the element of a matrix lies: in this lane, and for gfx11's a and b 16 lanes further. */
+/* The place of an element of a matrix: in this lane and, for gfx11's a and b, also 16 lanes
+ * further. */
 struct seat {
     int lane;
     int element;
@@ -21,7 +22,7 @@ struct seat {
 
 template <typename T, int N> struct vector { T x[N]; };
 
-/* ---- instructions: where their elements lie, and the call ---- */
+/* ---- instructions: the places of their elements, and the call ---- */
 
 struct mfma {
     static constexpr unsigned archs = HIP_EMULATOR_GFX90A | HIP_EMULATOR_GFX942;
@@ -167,7 +168,7 @@ static __global__ void product_kernel(lane_elements *lanes, int absent) {
     memcpy(lane.c, &c, sizeof c);
 }
 
-/* Eighths, few enough that every sum of products is exact. */
+/* Multiples of 1/8, few enough that every sum of products is exact. */
 static float random_eighths(void) {
     static uint32_t state = 12345;
     state = state * 1664525u + 1013904223u;
@@ -239,7 +240,7 @@ template <typename Instruction> static void test_product(void **) {
                         lanes.data, -1);
 }
 
-/* ---- what else is refused ---- */
+/* ---- other errors ---- */
 
 static void test_copies_that_differ(void **) {
     if (emulated_arch != HIP_EMULATOR_GFX1100)
@@ -249,7 +250,7 @@ static void test_copies_that_differ(void **) {
     scatter<wmma_f16>(m, lanes);
     lanes.data[19].b[7] = 1;
     assert_launch_fails("copies", product_kernel<wmma_f16>, warpSize,
-                        "lanes 16 to 31 must bring the a and b of lanes 0 to 15", lanes.data, -1);
+                        "lanes 16 to 31 must have the a and b of lanes 0 to 15", lanes.data, -1);
 }
 
 static __global__ void modifiers_kernel(void) {
@@ -271,7 +272,7 @@ struct loaded {
     uint32_t transposed[4];
 };
 
-/* Row r of four matrices of 8 x 8 holds 100 * r + column; rows lie in another order, and apart. */
+/* Row r of four matrices of 8 x 8 holds 100 * r + column; rows are in another order, with gaps. */
 static __global__ void ldmatrix_kernel(loaded *out, int offset) {
     HIP_DYNAMIC_SHARED(uint16_t, tile)
     const int at = (int)(threadIdx.x * 7 % 32) * 24;
@@ -316,7 +317,7 @@ static void test_ldmatrix_alignment(void **) {
                        out.data, 4);
     const output output = release_stderr(capture);
     assert_int_equal(hipDeviceSynchronize(), hipErrorAssert);
-    assert_contains(output.text, "a row does not lie on 16 bytes");
+    assert_contains(output.text, "a row is not aligned to 16 bytes");
 }
 
 /* ---- architectures ---- */

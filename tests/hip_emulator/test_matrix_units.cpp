@@ -1,5 +1,5 @@
-/* The matrix units of kernels/mma_*.h, on the emulated architecture that has them, against plain
- * products in double. */
+/* The matrix units of kernels/gpu/mma_*.h, on the emulated architecture that has them, compared
+ * with plain products in double. */
 #include "emulator_test.h"
 
 #include "gpu/mma_amd.h"
@@ -10,16 +10,16 @@
 #define TILES 3 /* of 16 keys */
 #define NUM_KEYS (16 * TILES)
 
-/* Of one wave, by rows. */
+/* A job of one wave, by rows. */
 template <int ROWS, int WIDTH> struct unit_job {
     uint16_t q[ROWS][WIDTH], k[NUM_KEYS][WIDTH], v[NUM_KEYS][WIDTH];
     float scores[ROWS][NUM_KEYS];
     float out[ROWS][WIDTH];
     float largest[ROWS], sum[ROWS];
-    int writers[ROWS]; /* lanes that hold the row and agree */
+    int writers[ROWS]; /* number of lanes that hold the row, with the same values */
 };
 
-/* Before and after: the products are added to what is there. */
+/* The initial contents: products are added to them. */
 #define SCORE_BEFORE 2.0f
 #define OUT_BEFORE -3.0f
 #define WEIGHT 0.0625f /* of a score */
@@ -89,7 +89,7 @@ static __global__ void unit_kernel(unit_job<16 * M, WIDTH> *jobs) {
 
 /* ---- references ---- */
 
-/* Eighths of few bits: scores are exact, whatever the order of their sums. */
+/* Multiples of 1/8 with few bits: scores are exact in any order of summation. */
 static double random_eighths(void) {
     static uint32_t state = 4711;
     state = state * 1664525u + 1013904223u;
@@ -107,7 +107,7 @@ static uint16_t bits_of(rw_dtype dtype, double value) {
     return (uint16_t)((bits >> 16 & 0x8000u) | ((bits & 0x7FFFFFFFu) - 0x38000000u) >> 13);
 }
 
-/* To the nearest number with that many bits, ties to the even one. */
+/* Rounds to the nearest number with that many bits, ties to even. */
 static double round_weight(rw_dtype dtype, double x) {
     int exponent;
     const double mantissa = frexp(x, &exponent);

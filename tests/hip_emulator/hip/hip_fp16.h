@@ -37,7 +37,7 @@ __host__ __device__ inline __half __float2half_rn(float value) {
     } else if (rest >= 0x477FF000u) { /* 65520 and more round to infinity */
         half = 0x7C00u;
     } else if (rest < 0x38800000u) {
-        /* An ulp of 0.5 is the step of half's subnormals: the sum rounds as half does. */
+        /* One ulp of 0.5 equals the spacing of f16's subnormals: the sum rounds to them. */
         half = __float_as_uint(__uint_as_float(rest) + 0.5f) - 0x3F000000u;
     } else {
         half = (rest + 0xFFFu + ((rest >> 13) & 1u) - 0x38000000u) >> 13;

@@ -1,20 +1,21 @@
-/* Matrix instructions of AMD and NVIDIA, with the lane layouts that their manuals give them.
+/* Matrix instructions of AMD and NVIDIA, with the lane layouts of their manuals.
  *
  * AMD's have the names of clang's builtins. Their vectors may be of any type of the right size: f16
  * and bf16 are bits. Layouts: AMD's matrix instruction calculator
  * (github.com/ROCm/amd_matrix_instruction_calculator) and NVIDIA's PTX ISA, "Matrix Fragments".
- * Products are exact, sums are f32. */
+ * Products are exact, sums are f32.
+ */
 #ifndef HIP_EMULATOR_MATRIX_H
 #define HIP_EMULATOR_MATRIX_H
 
 #include "hip_runtime.h"
 
-/* What a lane brings to d = a * b + c, as much as the instruction has; c becomes d. */
+/* The operands of a lane for d = a * b + c, as many as the instruction has; c becomes d. */
 struct hip_emulator_product {
     uint16_t a[16];
     uint16_t b[16];
     float c[8];
-    int modifiers; /* MFMA's three numbers, or-ed, which move lanes: not emulated */
+    int modifiers; /* MFMA's cbsz, abid and blgp, or-ed, which move lanes: not emulated */
 };
 
 struct hip_emulator_rows {
@@ -72,7 +73,7 @@ __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(const Factor &a, const Factor &b, cons
     return hip_emulator_multiply<4, 4>(hip_emulator_mfma_bf16, a, b, c, site, cbsz | abid | blgp);
 }
 
-/* ---- gfx11: waves of 32; lanes 16 to 31 must bring the a and b of lanes 0 to 15 ---- */
+/* ---- gfx11: waves of 32; lanes 16 to 31 must have the a and b of lanes 0 to 15 ---- */
 
 template <typename Factor, typename Sum>
 inline Sum
@@ -131,7 +132,8 @@ inline void hip_emulator_mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4]
     hip_emulator_mma_m16n8k16(hip_emulator_mma_bf16, d, a, {b0, b1}, site);
 }
 
-/* ldmatrix.sync.aligned.m8n8.x4.shared.b16: `row` is a row of 8 elements, on 16 bytes. */
+/* ldmatrix.sync.aligned.m8n8.x4.shared.b16: `row` is a row of 8 elements, on a multiple of 16
+ * bytes. */
 inline void hip_emulator_ldmatrix_x4(uint32_t (&r)[4], const void *row,
                                      hip_emulator_site site = hip_emulator_site::here()) {
     hip_emulator_rows lane = {row, {}};

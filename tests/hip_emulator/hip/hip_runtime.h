@@ -1,27 +1,31 @@
 /* HIP on the CPU, for hosts without a GPU: .hip files compile as plain C++17 against this folder.
  *
  * Blocks run one after another, the threads of a block as fibers. Barriers, shuffles, votes, shared
- * memory and atomics mean what they mean on a GPU, and what a GPU leaves undefined is an error: one
- * line on stderr, and the next synchronizing call returns hipErrorAssert (once):
+ * memory and atomics have the semantics of a GPU, and behaviour that is undefined on a GPU is an
+ * error: one line on stderr, and the next synchronizing call returns hipErrorAssert (once):
  *   - a barrier that some threads of the block do not reach: exited, or waiting elsewhere;
- *   - a shuffle or vote that some lanes of the wave do not reach (exited lanes apart);
- *   - a shuffle that reads a lane that has exited or lies outside the block;
- *   - lanes that wait for another lane of their wave: lanes may run in lockstep, where the one that
- *     took a lock is masked off until the others leave their loop. So a lane is held back behind its
- *     atomicCAS() or atomicExch() until no other lane of its wave can go on without it;
+ *   - a shuffle or vote that some lanes of the wave do not reach (exited lanes are ignored);
+ *   - a shuffle that reads a lane that has exited or is outside the block;
+ *   - lanes that wait for another lane of their wave: lanes may run in lockstep, where the lane
+ *     that took a lock is masked off until the others leave their loop. A lane is therefore held
+ *     back after its atomicCAS() or atomicExch() until no other lane of its wave can continue
+ *     without it;
  *   - an instruction of the whole wave (hip_matrix.h) that a lane does not reach, or that the
  *     architecture lacks.
  *
- *   ROPEWALK_EMULATED_ARCH   gfx90a, gfx942 (waves of 64), gfx1030, gfx1100, gfx1201, sm_90 (of
- * 32): whose matrix instructions there are [gfx1100, for waves of 64 gfx942] ROPEWALK_EMULATED_WAVE
- * 32 or 64: lanes of a wave [those of the architecture] ROPEWALK_EMULATED_ORDER  forward, reverse
- * or shuffle: the order in which the threads of a block run between barriers; a missing barrier
- * shows in one of them [forward]
+ * Environment variables, with defaults in brackets:
+ *   ROPEWALK_EMULATED_ARCH   gfx90a, gfx942 (waves of 64), gfx1030, gfx1100, gfx1201, sm_90 (waves
+ *                            of 32): the architecture, which determines the matrix instructions
+ *                            [gfx1100; for waves of 64 gfx942]
+ *   ROPEWALK_EMULATED_WAVE   32 or 64: lanes of a wave [those of the architecture]
+ *   ROPEWALK_EMULATED_ORDER  forward, reverse or shuffle: the order in which the threads of a block
+ *                            run between barriers; a missing barrier changes the results in one of
+ *                            them [forward]
  *
- * Device memory is the host's heap, so that AddressSanitizer guards every tensor; memory that was
- * not written reads as NaN (all bits set), shared memory at the start of each block too. Static
- * shared arrays are an exception: with AddressSanitizer they have its redzones instead, and g++
- * cannot give those of templates the NaN (clang can). HIP_DYNAMIC_SHARED has both, always.
+ * Device memory is the host's heap, so that AddressSanitizer guards every tensor. Unwritten memory
+ * reads as NaN (all bits set), and so does shared memory at the start of each block. Static shared
+ * arrays are an exception: with AddressSanitizer they have its redzones instead, and g++ cannot
+ * fill those of templates with NaN (clang can). HIP_DYNAMIC_SHARED always has both.
  */
 #ifndef HIP_EMULATOR_RUNTIME_H
 #define HIP_EMULATOR_RUNTIME_H
@@ -40,7 +44,7 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 
-/* A section of its own lets the start of a block poison it. */
+/* In a separate section, so that the start of a block can poison it. */
 #if defined(__SANITIZE_ADDRESS__)
 #define __shared__ static
 #elif defined(__has_feature)
@@ -100,7 +104,7 @@ struct dim3 {
     constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
-/* ---- the thread that runs ---- */
+/* ---- the running thread ---- */
 
 extern uint3 threadIdx;
 extern uint3 blockIdx;
@@ -108,8 +112,8 @@ extern dim3 blockDim;
 extern dim3 gridDim;
 extern int warpSize;
 
-/* Where a kernel calls: default arguments are evaluated at the caller. Calls of one kind on one
- * line are taken for the same. */
+/* The place of a call: default arguments are evaluated at the caller. Calls of one kind on one line
+ * are considered the same. */
 struct hip_emulator_site {
     const char *file;
     const char *function;
@@ -121,7 +125,7 @@ struct hip_emulator_site {
     }
 };
 
-/* What ROPEWALK_EMULATED_ARCH chooses from. */
+/* The values of ROPEWALK_EMULATED_ARCH. */
 enum hip_emulator_arch {
     HIP_EMULATOR_GFX90A = 1,
     HIP_EMULATOR_GFX942 = 2,
@@ -131,17 +135,17 @@ enum hip_emulator_arch {
     HIP_EMULATOR_SM_90 = 32
 };
 
-/* What a whole wave does at once; every lane brings a struct of its own. */
+/* An operation of a whole wave; every lane passes its own struct. */
 struct hip_emulator_instruction {
     const char *name;
-    unsigned archs; /* those that have it */
-    /* Runs once, over what the lanes brought, in their order; what is wrong with it, or NULL. */
+    unsigned archs; /* architectures that have it */
+    /* Runs once, over the operands of the lanes, in their order; returns an error text, or NULL. */
     const char *(*run)(void *const *lanes);
 };
 
 /* Shuffles before votes. */
 enum hip_emulator_op {
-    HIP_EMULATOR_HELD, /* behind an atomic operation that locks are made of */
+    HIP_EMULATOR_HELD, /* after an atomic operation that can implement a lock */
     HIP_EMULATOR_BARRIER,
     HIP_EMULATOR_SHFL,
     HIP_EMULATOR_SHFL_UP,
@@ -154,7 +158,7 @@ enum hip_emulator_op {
     HIP_EMULATOR_ACTIVEMASK
 };
 
-/* What a thread brings to a collective operation, which gives back one value. */
+/* The arguments of a thread for a collective operation, which returns one value. */
 struct hip_emulator_call {
     hip_emulator_op op;
     hip_emulator_site site;
@@ -165,7 +169,7 @@ struct hip_emulator_call {
     void *brought = nullptr; /* for the instruction */
 };
 
-/* Gives way until the threads that the operation joins have all come. */
+/* Suspends the thread until all threads of the operation have reached it. */
 uint64_t hip_emulator_join(const hip_emulator_call &call);
 unsigned hip_emulator_lane(void);
 void *hip_emulator_dynamic_shared(void);
@@ -222,12 +226,12 @@ inline int __any(int predicate, hip_emulator_site site = hip_emulator_site::here
 inline int __all(int predicate, hip_emulator_site site = hip_emulator_site::here()) {
     return hip_emulator_join({HIP_EMULATOR_ALL, site, predicate == 0, 0, 0}) == 0;
 }
-/* The lanes that stand here when no other thread of the wave can move. */
+/* The lanes that wait here when no other thread of the wave can continue. */
 inline unsigned long long __activemask(hip_emulator_site site = hip_emulator_site::here()) {
     return hip_emulator_join({HIP_EMULATOR_ACTIVEMASK, site, 1, 0, 0});
 }
 
-/* Every lane of the wave must come here, as many as a wave has. */
+/* Every lane of the wave must call this, and the wave must be full. */
 inline void hip_emulator_execute(const hip_emulator_instruction &instruction, void *brought,
                                  const hip_emulator_site &site) {
     hip_emulator_join({HIP_EMULATOR_INSTRUCTION, site, 0, 0, 0, &instruction, brought});
@@ -241,7 +245,7 @@ template <typename T> inline T hip_emulator_exchange(T *address, T value) {
     return old;
 }
 
-/* Deduces nothing, so that a literal converts as it does for HIP's overloads. */
+/* Prevents deduction, so that a literal converts as for HIP's overloads. */
 template <typename T> struct hip_emulator_type { using same = T; };
 
 template <typename T>
@@ -310,7 +314,7 @@ inline float rsqrtf(float value) {
 inline float __fdividef(float a, float b) {
     return a / b;
 }
-/* Macros, since the C library declares functions of these names. */
+/* Macros, since the C library declares functions with these names. */
 #define __expf(x) expf(x)
 #define __logf(x) logf(x)
 #define __powf(x, y) powf(x, y)
@@ -417,7 +421,7 @@ hipError_t hipGraphLaunch(hipGraphExec_t exec, hipStream_t stream);
 hipError_t hipGraphExecDestroy(hipGraphExec_t exec);
 hipError_t hipGraphDestroy(hipGraph_t graph);
 
-/* Shared memory is as large as a launch wants it. */
+/* Shared memory is as large as a launch requires. */
 enum hipFuncAttribute {
     hipFuncAttributeMaxDynamicSharedMemorySize = 8
 };
@@ -427,7 +431,7 @@ inline hipError_t hipFuncSetAttribute(const void *, hipFuncAttribute, int) {
 }
 
 struct hip_emulator_launch {
-    const char *kernel; /* as it is spelled at the launch */
+    const char *kernel; /* as written at the launch */
     dim3 grid;
     dim3 block;
     size_t shared_bytes;
@@ -435,7 +439,7 @@ struct hip_emulator_launch {
     const void *body;
 };
 
-/* Runs the grid; what goes wrong comes back from hipGetLastError() and the synchronizing calls. */
+/* Runs the grid; errors are returned by hipGetLastError() and the synchronizing calls. */
 void hip_emulator_run(const hip_emulator_launch &launch);
 
 template <typename... Parameters, typename... Arguments>

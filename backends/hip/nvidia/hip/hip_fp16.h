@@ -1,4 +1,4 @@
-/* HIP's half conversions on HIP's NVIDIA platform: CUDA has them under the same names. */
+/* HIP's half conversions on HIP's NVIDIA platform: CUDA defines them under the same names. */
 #ifndef RWI_NVIDIA_HIP_FP16_H
 #define RWI_NVIDIA_HIP_FP16_H
 

@@ -1,5 +1,5 @@
-/* HIP's NVIDIA platform, as far as this project uses HIP: names for the CUDA runtime's functions.
- * HIP's own headers for it do not compile against CUDA 13. */
+/* HIP's NVIDIA platform, limited to the functions that this project uses, as names for the CUDA
+ * runtime's functions. HIP's own headers for it do not compile against CUDA 13. */
 #ifndef RWI_NVIDIA_HIP_RUNTIME_H
 #define RWI_NVIDIA_HIP_RUNTIME_H
 
@@ -14,7 +14,7 @@
 
 #define HIP_DYNAMIC_SHARED(type, name) extern __shared__ type name[];
 
-/* ---- waves: HIP's have no mask, every lane that has not exited takes part ---- */
+/* ---- waves: HIP's functions have no mask, every lane that has not exited takes part ---- */
 
 #define RWI_EVERY_LANE 0xFFFFFFFFu
 
@@ -36,7 +36,7 @@ template <typename T> __device__ inline T __shfl_xor(T value, int mask, int widt
     return __shfl_xor_sync(RWI_EVERY_LANE, value, mask, width);
 }
 
-/* Macros, since CUDA still declares functions of these names. */
+/* Macros, since CUDA still declares functions with these names. */
 #define __ballot(predicate) ((unsigned long long)__ballot_sync(RWI_EVERY_LANE, predicate))
 #define __any(predicate) __any_sync(RWI_EVERY_LANE, predicate)
 #define __all(predicate) __all_sync(RWI_EVERY_LANE, predicate)
