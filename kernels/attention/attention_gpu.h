@@ -271,7 +271,7 @@ __device__ static inline float end_row(const attention_block<Shape> &t, int r, f
     }
     const rwi_attention_end end =
         rwi_attention_finish(&p, row.h, base * rwi_attention_kept_scale(&p), sum);
-    if (row.sane && p.lse.data)
+    if (row.valid && p.lse.data)
         ((float *)rwi_global(p.lse.data))[rwi_attention_lse_at(&p, t.item.b, &row)] = end.lse;
     return end.share;
 }
