@@ -48,30 +48,51 @@ static void test_driver(void **state) {
     }
 }
 
-static void read_tier(const char *name, rwt_tier *tier) {
-    static const char *const tiers[] = {"quick", "full", "large"};
-    const char *value = getenv(name);
-    for (int i = 0; value && i < 3; i++) {
-        if (!strcmp(value, tiers[i]))
-            *tier = (rwt_tier)i;
-    }
+static bool refuse(const char *name, const char *value, const char *expected) {
+    fprintf(stderr, "%s is \"%s\", expected %s\n", name, value, expected);
+    return false;
 }
 
-static void read_environment(void) {
-    read_tier("ROPEWALK_TEST_TIER", &case_options.tier);
-    read_tier("ROPEWALK_TEST_FROM", &case_options.from);
-    const char *random = getenv("ROPEWALK_TEST_RANDOM");
-    if (random)
-        case_options.num_random = atoll(random);
-    const char *seed = getenv("ROPEWALK_TEST_SEED");
-    if (seed)
-        case_options.seed = strtoull(seed, NULL, 10);
+static bool read_tier(const char *name, rwt_tier *tier) {
+    static const char *const tiers[] = {"quick", "full", "large"};
+    const char *value = getenv(name);
+    if (!value)
+        return true;
+    for (int i = 0; i < 3; i++) {
+        if (!strcmp(value, tiers[i])) {
+            *tier = (rwt_tier)i;
+            return true;
+        }
+    }
+    return refuse(name, value, "quick, full or large");
+}
+
+/* Leaves `number` where the variable is not set. */
+static bool read_number(const char *name, uint64_t *number) {
+    const char *value = getenv(name);
+    if (!value)
+        return true;
+    char *end;
+    *number = strtoull(value, &end, 10);
+    return (*value >= '0' && *value <= '9' && *end == 0) || refuse(name, value, "a number");
+}
+
+static bool read_environment(void) {
+    uint64_t num_random = (uint64_t)case_options.num_random;
+    if (!read_tier("ROPEWALK_TEST_TIER", &case_options.tier) ||
+        !read_tier("ROPEWALK_TEST_FROM", &case_options.from) ||
+        !read_number("ROPEWALK_TEST_RANDOM", &num_random) ||
+        !read_number("ROPEWALK_TEST_SEED", &case_options.seed))
+        return false;
+    case_options.num_random = (int64_t)num_random;
+    return true;
 }
 
 int main(void) {
     rw_message message;
     rwt_test_keep_crash_handlers();
-    read_environment();
+    if (!read_environment())
+        return 1;
     const char *across = getenv("ROPEWALK_TEST_ACROSS");
     if (!across && !rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;

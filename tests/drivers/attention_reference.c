@@ -96,14 +96,14 @@ static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair
                         rwt_pattern_sees(job, rwt_attention_pattern_of(c), &plan->pattern, pair)};
     if (!result.sees)
         return result;
+    const double scale = scale_of(c);
+    const int64_t q = rwt_view_at(&plan->q, pair->b, pair->i, h, 0);
+    const int64_t k = rwt_attention_key_at(job, &plan->k, pair->b, h / c->group, pair->j, 0);
     for (int64_t d = 0; d < c->head_dim; d++) {
-        double x =
-            rwt_buffer_get(job, plan->q.buffer, rwt_view_at(&plan->q, pair->b, pair->i, h, d));
-        double y =
-            rwt_buffer_get(job, plan->k.buffer,
-                           rwt_attention_key_at(job, &plan->k, pair->b, h / c->group, pair->j, d));
-        result.s += x * y * scale_of(c);
-        result.carried += fabs(x * y * scale_of(c));
+        double x = rwt_buffer_get(job, plan->q.buffer, q + d * plan->q.stride[3]);
+        double y = rwt_buffer_get(job, plan->k.buffer, k + d * plan->k.stride[3]);
+        result.s += x * y * scale;
+        result.carried += fabs(x * y * scale);
     }
     if (c->softcap > 0) {
         result.s = (double)c->softcap * tanh(result.s / (double)c->softcap);
@@ -169,21 +169,26 @@ static void expect_row(rwt_job *job, int64_t b, int64_t h, int64_t i) {
         row[j] = score_of(job, h, &pair);
     }
     row_sums sums = sum_row(job, h, row);
-    for (int64_t d = 0; d < c->v_dim; d++) {
-        double out = 0.0, size = 0.0;
-        for (int64_t j = 0; j < c->seq_k; j++) {
-            double share =
-                row[j].sees && sums.sum != 0.0 ? exp(row[j].s - sums.base) / sums.sum : 0.0;
-            if (share == 0.0)
-                continue;
-            double x = rwt_buffer_get(job, plan->v.buffer,
-                                      rwt_attention_key_at(job, &plan->v, b, h / c->group, j, d));
-            out += share * x;
-            double exponent = row[j].carried + fabs(row[j].s - sums.base);
-            size += share * fabs(x) * (3.0 + sums.carried + exponent + weight_steps(c));
+    double *out = rwt_allocate((size_t)c->v_dim * sizeof *out);
+    double *size = rwt_allocate((size_t)c->v_dim * sizeof *size);
+    for (int64_t j = 0; j < c->seq_k; j++) {
+        double share = row[j].sees && sums.sum != 0.0 ? exp(row[j].s - sums.base) / sums.sum : 0.0;
+        if (share == 0.0)
+            continue;
+        double exponent = row[j].carried + fabs(row[j].s - sums.base);
+        double steps = 3.0 + sums.carried + exponent + weight_steps(c);
+        int64_t v = rwt_attention_key_at(job, &plan->v, b, h / c->group, j, 0);
+        for (int64_t d = 0; d < c->v_dim; d++) {
+            double x = rwt_buffer_get(job, plan->v.buffer, v + d * plan->v.stride[3]);
+            out[d] += share * x;
+            size[d] += share * fabs(x) * steps;
         }
-        rwt_expect_near(job, plan->out.buffer, rwt_view_at(&plan->out, b, i, h, d), out, size);
     }
+    for (int64_t d = 0; d < c->v_dim; d++)
+        rwt_expect_near(job, plan->out.buffer, rwt_view_at(&plan->out, b, i, h, d), out[d],
+                        size[d]);
+    free(out);
+    free(size);
     if (plan->lse.buffer >= 0)
         rwt_expect_near(job, plan->lse.buffer, rwt_view_at(&plan->lse, b, h, i, 0),
                         sums.sum == 0.0 ? -INFINITY : sums.base + log(sums.sum),

@@ -34,26 +34,28 @@ void *rwt_allocate(size_t bytes) {
     return memory;
 }
 
-/* significant bits, the hidden one included, and the smallest normal exponent */
+/* Significant bits, the hidden one included, the smallest normal exponent, the largest number, and the
+ * distance from 1 to the next number. */
 typedef struct format {
     int precision;
     int min_exponent;
     double max;
+    double epsilon;
 } format;
 
 static format format_of(rw_dtype dtype) {
     switch (dtype) {
     case RW_F16:
-        return (format){11, -14, 65504.0};
+        return (format){11, -14, 65504.0, 0x1p-10};
     case RW_BF16:
-        return (format){8, -126, 0x1.FEp127};
+        return (format){8, -126, 0x1.FEp127, 0x1p-7};
     case RW_F32:
     case RW_I32:
     case RW_I64:
     case RW_U8:
         break;
     }
-    return (format){24, -126, FLT_MAX};
+    return (format){24, -126, FLT_MAX, 0x1p-23};
 }
 
 bool rwt_dtype_is_float(rw_dtype dtype) {
@@ -61,7 +63,7 @@ bool rwt_dtype_is_float(rw_dtype dtype) {
 }
 
 double rwt_dtype_epsilon(rw_dtype dtype) {
-    return ldexp(1.0, 1 - format_of(dtype).precision);
+    return format_of(dtype).epsilon;
 }
 
 double rwt_dtype_max(rw_dtype dtype) {
@@ -79,8 +81,8 @@ static double decode_f16(uint16_t bits) {
     if (exponent == 31)
         return fraction ? NAN : sign * INFINITY;
     if (exponent == 0)
-        return sign * ldexp(fraction, -24);
-    return sign * ldexp(1024 + fraction, exponent - 25);
+        return sign * (double)fraction * 0x1p-24;
+    return sign * (double)((int64_t)(1024 + fraction) << exponent) * 0x1p-25;
 }
 
 static uint16_t encode_f16(double value) {
@@ -122,6 +124,7 @@ static void store_bits(rw_dtype dtype, void *data, int64_t i, uint64_t bits) {
 }
 
 double rwt_load(rw_dtype dtype, const void *data, int64_t i) {
+    uint16_t half;
     uint32_t wide;
     float single;
     switch (dtype) {
@@ -129,9 +132,11 @@ double rwt_load(rw_dtype dtype, const void *data, int64_t i) {
         memcpy(&single, (const float *)data + i, sizeof single);
         return single;
     case RW_F16:
-        return decode_f16((uint16_t)rwt_load_bits(dtype, data, i));
+        memcpy(&half, (const uint16_t *)data + i, sizeof half);
+        return decode_f16(half);
     case RW_BF16:
-        wide = (uint32_t)rwt_load_bits(dtype, data, i) << 16;
+        memcpy(&half, (const uint16_t *)data + i, sizeof half);
+        wide = (uint32_t)half << 16;
         memcpy(&single, &wide, sizeof single);
         return single;
     case RW_I32:
