@@ -1,6 +1,7 @@
 /* Google Benchmark over the drivers' benchmarks, on the CPU and on a real GPU.
  *
- * ROPEWALK_BACKEND=cpu or hip takes one of them, an emulated device too. Google Benchmark's own
+ * ROPEWALK_BACKEND=cpu or hip takes one of them, an emulated device too. ROPEWALK_BENCHMARK_BRIEF=1
+ * runs every row a few times on one set of buffers: whether it works, not how fast. Google Benchmark's own
  * options choose rows and output, e.g. --benchmark_filter=rope --benchmark_format=json.
  * Counters: bytes_per_second of the least bytes, and the share of a copy of as many bytes
  * (share_of_copy) or of scaling them in place on the CPU (share_of_scale), taken in turn. */
@@ -25,7 +26,9 @@ struct Row {
 /* The harness takes the time, of many runs on rotating buffers: an iteration here is all of them.
  */
 void run_row(benchmark::State &state, const Row &row) {
-    rwt_timing timing;
+    rwt_timing timing = {};
+    const char *brief = std::getenv("ROPEWALK_BENCHMARK_BRIEF");
+    timing.brief = brief && !std::strcmp(brief, "1");
     rw_message message;
     for (auto iteration : state) {
         (void)iteration;

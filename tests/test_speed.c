@@ -18,7 +18,7 @@ static rw_context *gpu;
 static void compare(const char *operation, const char *text) {
     const rwt_driver *driver = rwt_driver_find(operation);
     const rwt_benchmark benchmark = {.name = operation, .text = text};
-    rwt_timing on_cpu, on_gpu;
+    rwt_timing on_cpu = {.brief = false}, on_gpu = {.brief = false};
     rw_message message = {""};
     bool timed = rwt_benchmark_time(driver, &benchmark, cpu, &on_cpu, &message) &&
                  rwt_benchmark_time(driver, &benchmark, gpu, &on_gpu, &message);

@@ -65,7 +65,7 @@ static int bench_operation(const cli_options *options, const rwt_driver *driver,
     rw_context_info info = rw_context_get_info(context);
     bool gpu = strcmp(info.backend, "hip") == 0;
     for (const rwt_benchmark *benchmark = driver->benchmarks; benchmark->name; benchmark++) {
-        rwt_timing timing;
+        rwt_timing timing = {.brief = false};
         rw_message message;
         if (gpu ? !benchmark->gpu : !benchmark->cpu)
             continue;

@@ -375,6 +375,7 @@ bool rwt_suite_run(rwt_suite *suite);
 /* ---- time ---- */
 
 typedef struct rwt_timing {
+    bool brief;     /* set by the caller: few runs, on one set of buffers: that it works */
     double seconds; /* of a run, median */
     double bytes;
     double flops;
@@ -384,7 +385,7 @@ typedef struct rwt_timing {
     uint64_t moved_bytes; /* between host and device during the timed runs */
 } rwt_timing;
 
-/* Times a benchmark on a context. False, with a sentence, if it cannot run. */
+/* Times a benchmark on a context; reads timing->brief. False, with a sentence, if it cannot run. */
 bool rwt_benchmark_time(const rwt_driver *driver, const rwt_benchmark *benchmark,
                         rw_context *context, rwt_timing *timing, rw_message *message);
 

@@ -35,6 +35,7 @@ typedef struct subject {
     bool (*wait)(void *state);
     void *state;
     int num_sets;
+    bool brief;
     int next; /* set */
     int64_t runs;
     double samples[NUM_MEASUREMENTS];
@@ -56,10 +57,10 @@ static bool measure(subject *s, double *seconds) {
 /* Warms up and determines the number of runs of a measurement. */
 static bool calibrate(subject *s) {
     double seconds;
-    s->runs = s->num_sets > 4 ? s->num_sets : 4;
+    s->runs = s->brief ? 1 : s->num_sets > 4 ? s->num_sets : 4;
     if (!measure(s, &seconds) || !measure(s, &seconds))
         return false;
-    s->runs = (int64_t)(MEASUREMENT_SECONDS / seconds) + 1;
+    s->runs = s->brief ? 1 : (int64_t)(MEASUREMENT_SECONDS / seconds) + 1;
     return true;
 }
 
@@ -229,11 +230,24 @@ static double copy_without(double seconds, double overhead) {
 
 static bool time_bound(rwt_binding *binding, copier *c, rwt_timing *timing) {
     bool host = c->num_threads > 0;
-    subject operation = {run_operation, wait_operation, binding, binding->num_sets, 0, 0, {0}};
-    subject copy = {
-        host ? run_host_copy : run_device_copy, wait_nothing, c, c->num_sets, 0, 0, {0}};
-    subject other = {
-        host ? run_host_scale : run_device_copy_overhead, wait_nothing, c, c->num_sets, 0, 0, {0}};
+    subject operation = {
+        run_operation, wait_operation, binding, binding->num_sets, timing->brief, 0, 0, {0}};
+    subject copy = {host ? run_host_copy : run_device_copy,
+                    wait_nothing,
+                    c,
+                    c->num_sets,
+                    timing->brief,
+                    0,
+                    0,
+                    {0}};
+    subject other = {host ? run_host_scale : run_device_copy_overhead,
+                     wait_nothing,
+                     c,
+                     c->num_sets,
+                     timing->brief,
+                     0,
+                     0,
+                     {0}};
     subject *const subjects[] = {&operation, &copy, &other};
     uint64_t moved = moved_bytes(binding->context);
     if (!measure_all(subjects, 3))
@@ -255,9 +269,10 @@ bool rwt_benchmark_time(const rwt_driver *driver, const rwt_benchmark *benchmark
     if (!rwt_case_parse(driver, benchmark->text, &c, message))
         return false;
     rwt_job *job = rwt_job_make(driver, &c, false);
-    *timing = (rwt_timing){.bytes = driver->bytes(job),
+    *timing = (rwt_timing){.brief = timing->brief,
+                           .bytes = driver->bytes(job),
                            .flops = driver->flops ? driver->flops(job) : 0.0};
-    timing->num_sets = sets_of(rwt_job_storage_bytes(job), benchmark->hot);
+    timing->num_sets = timing->brief ? 1 : sets_of(rwt_job_storage_bytes(job), benchmark->hot);
     rwt_binding binding;
     copier copies = {.memory = NULL};
     bool good = rwt_binding_open(&binding, job, context, timing->num_sets, message);
