@@ -8,8 +8,7 @@
 extern "C" {
 #endif
 
-/* Where a gated linear unit finds gate and up in a packed row of 2 * hidden. For hidden = 4 (g:
- * gate, u: up):
+/* The order of gate and up in a packed row of 2 * hidden elements. For hidden = 4 (g: gate, u: up):
  *   RW_GLU_GATE_FIRST              [gggguuuu]   Phi-3, vLLM
  *   RW_GLU_UP_FIRST                [uuuugggg]
  *   RW_GLU_INTERLEAVED             [gugugugu]   gpt-oss
@@ -27,9 +26,9 @@ typedef enum rw_glu_packing {
  *
  * gate, up   [..., hidden] each
  * packed     [..., 2 * hidden], in the order of `packing`, which must be 0 if packed is absent
- * out        [..., hidden]; absent: in place in gate (not with packed). It may be the view of gate
- *            or of up, also within a row that is packed in halves, but must not overlap them
- *            otherwise
+ * out        [..., hidden]; absent: in place in gate (invalid with packed). It may be identical to
+ *            the view of gate or of up, including those within a row of packed halves; it must not
+ *            overlap the inputs otherwise
  * limit      if not 0: gate is clamped to at most limit and up to [-limit, limit], before anything
  *            else; positive
  * alpha      factor of the gate in the sigmoid [1], positive
@@ -53,8 +52,8 @@ typedef struct rw_swiglu_args {
  *
  *   out = gate / (1 + exp(-alpha * gate)) * (up + up_offset)
  *
- * in f32, with one rounding at the end and without intermediate overflow: for a large negative gate
- * the result is its tiny value or -0. A gate of -Inf is -Inf * 0, NaN; the clamp keeps NaN.
+ * in f32, with one rounding at the end and without intermediate overflow: a large negative gate
+ * gives its tiny result or -0. A gate of -Inf gives -Inf * 0 = NaN; the clamp propagates NaN.
  *
  * Stream-ordered: allocates nothing, moves nothing between host and device. Returns RW_OK,
  * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.

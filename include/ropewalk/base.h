@@ -1,4 +1,4 @@
-/* Version, status, dtype and tensor: the words that every other header uses. */
+/* Version, status, dtype and tensor: the types that every other header uses. */
 #ifndef ROPEWALK_BASE_H
 #define ROPEWALK_BASE_H
 
@@ -28,29 +28,30 @@ RW_API const char *rw_version(void);
 /* The same as a number, major * 10000 + minor * 100 + patch, e.g. 100 for 0.1.0. */
 RW_API int32_t rw_version_number(void);
 
-/* The binary interface of these headers: raised when a struct, an enumeration or a function changes
- * so that a program built before no longer fits. */
+/* The version of the binary interface of these headers. It is incremented when a struct, an
+ * enumeration or a function changes incompatibly, so that programs must be rebuilt. */
 #define RW_ABI_VERSION 1
 
-/* RW_ABI_VERSION of the library that is running: a binding compares it with the one that it was
- * written for before it calls anything else. */
+/* RW_ABI_VERSION of the library that is running. A binding must compare it with the version that it
+ * was written for before it calls any other function. */
 RW_API int32_t rw_abi_version(void);
 
-/* What every fallible function returns. RW_OK is 0; anything else comes with a sentence. */
+/* The result of every function that can fail. RW_OK is 0; every other status comes with an error
+ * message. */
 typedef enum rw_status {
     RW_OK = 0,
-    RW_INVALID_ARGUMENT,    /* an argument breaks the contract; nothing was written */
-    RW_OUT_OF_RANGE,        /* a position id lies outside the table; its token was left untouched */
-    RW_UNSUPPORTED,         /* the backend lacks this operation or this dtype */
-    RW_OUT_OF_MEMORY,       /* host or device memory ran out */
-    RW_BACKEND_UNAVAILABLE, /* the backend that was asked for cannot be had on this host */
+    RW_INVALID_ARGUMENT,    /* an argument is invalid; nothing was written */
+    RW_OUT_OF_RANGE,        /* a position id is outside the table; its token was not written */
+    RW_UNSUPPORTED,         /* the backend does not support this operation or this dtype */
+    RW_OUT_OF_MEMORY,       /* host or device memory is exhausted */
+    RW_BACKEND_UNAVAILABLE, /* the requested backend is not usable on this host */
     RW_DEVICE_ERROR         /* the device's runtime reported an error */
 } rw_status;
 
-/* The status's name, e.g. "RW_OUT_OF_RANGE"; "unknown status" for any other number. */
+/* The name of a status, e.g. "RW_OUT_OF_RANGE"; "unknown status" for an invalid value. */
 RW_API const char *rw_status_name(rw_status status);
 
-/* One sentence for a person: which operation, which argument, its value, what was expected. */
+/* An error message of one sentence: the operation, the argument, its value and the valid values. */
 typedef struct rw_message {
     char text[256];
 } rw_message;
@@ -65,18 +66,18 @@ typedef enum rw_dtype {
     RW_U8
 } rw_dtype;
 
-/* Bindings pass every enumeration as 32 bits: compile without -fshort-enums, which would make them
- * as short as their values. */
+/* Bindings pass every enumeration as 32 bits: do not compile with -fshort-enums, which may make
+ * enumerations narrower. */
 #ifdef __cplusplus
 static_assert(sizeof(rw_dtype) == 4, "enumerations are 32 bits wide, without -fshort-enums");
 #else
 _Static_assert(sizeof(rw_dtype) == 4, "enumerations are 32 bits wide, without -fshort-enums");
 #endif
 
-/* "f32", "f16", ...; "unknown dtype" for any other number. */
+/* "f32", "f16", ...; "unknown dtype" for an invalid value. */
 RW_API const char *rw_dtype_name(rw_dtype dtype);
 
-/* Bytes an element; 0 for an unknown dtype. */
+/* Bytes per element; 0 for an unknown dtype. */
 RW_API size_t rw_dtype_size(rw_dtype dtype);
 
 #define RW_MAX_RANK 4
@@ -84,23 +85,24 @@ RW_API size_t rw_dtype_size(rw_dtype dtype);
 /* A view of memory that the caller owns.
  *
  * data    the first element, aligned to its dtype, in memory of the context's device; may be NULL
- *         where an axis is 0 long
+ *         if an axis has length 0
  * rank    number of axes; 0 means "no tensor": a zeroed struct is an absent argument
- * shape   elements along each axis, in the logical order that the operation fixes
- * stride  elements (not bytes) between neighbours along each axis: any, also negative, but the last
- *         axis of f32, f16, bf16 and u8 tensors has stride 1 where it is longer than 1
+ * shape   elements along each axis, in the logical order that the operation defines
+ * stride  elements (not bytes) between neighbours along each axis; may be negative. The last axis
+ *         of f32, f16, bf16 and u8 tensors must have stride 1 if it is longer than 1
  *
- * One logical order serves every operation:
+ * All operations use the same logical order of axes:
  *
- *   q, k, v and attention's output  [batch, seq, heads, head_dim]
+ *   q, k, v and attention output    [batch, seq, heads, head_dim]
  *   the same, packed                [tokens, heads, head_dim], a batch of 1
  *   KV cache                        [batch, max_seq, kv_heads, head_dim]
  *   paged KV cache                  [pages, page_size, kv_heads, head_dim]
  *   scores, masks, weights, biases  [batch, heads, seq_q, seq_k]
  *   LSE                             [batch, heads, seq_q]
  *
- * BSHD, BHSD, SBHD and packed THD in memory are strides of it: lay out with rw_tensor_contiguous()
- * in memory order, then rw_tensor_transpose() to logical order.
+ * The memory layouts BSHD, BHSD, SBHD and packed THD differ only in strides: create a view in
+ * memory order with rw_tensor_contiguous(), then permute its axes to the logical order with
+ * rw_tensor_transpose().
  */
 typedef struct rw_tensor {
     void *data;
@@ -114,7 +116,7 @@ typedef struct rw_tensor {
 RW_API rw_tensor rw_tensor_contiguous(void *data, rw_dtype dtype, int32_t rank,
                                       const int64_t *shape);
 
-/* The same memory with two axes exchanged, e.g. (1, 2) turns BHSD storage into a BSHD view. */
+/* The same memory with two axes exchanged, e.g. (1, 2) gives a BSHD view of BHSD storage. */
 RW_API rw_tensor rw_tensor_transpose(rw_tensor tensor, int32_t axis_a, int32_t axis_b);
 
 #ifdef __cplusplus

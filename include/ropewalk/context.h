@@ -31,7 +31,7 @@ typedef enum rw_cpu_isa {
     RW_CPU_ISA_V4        /* x86-64-v4: AVX-512 F, BW, CD, DQ, VL */
 } rw_cpu_isa;
 
-/* Zero is the default of every field. Values set here override the environment. */
+/* 0 selects the default of every field. Values set here override the environment. */
 typedef struct rw_context_options {
     rw_backend_kind backend;
     int32_t device;      /* index of the GPU; 0 unless `backend` is RW_BACKEND_HIP */
@@ -46,19 +46,19 @@ typedef struct rw_context_options {
  *
  * options  may be NULL
  * context  receives the context, or NULL on failure
- * message  receives the sentence on failure; may be NULL
+ * message  receives the error message on failure; may be NULL
  * Returns RW_OK, RW_INVALID_ARGUMENT (an unknown value, in `options` or in the environment),
  * RW_BACKEND_UNAVAILABLE, RW_OUT_OF_MEMORY or RW_DEVICE_ERROR.
  */
 RW_API rw_status rw_context_create(const rw_context_options *options, rw_context **context,
                                    rw_message *message);
 
-/* Waits for the device and closes it. Memory of rw_alloc() and objects created from this context
- * (rw_rope, rw_sinusoid, rw_t5) must be released before. NULL is ignored. */
+/* Waits for the device and closes the context. Memory of rw_alloc() and objects created from this
+ * context (rw_rope, rw_sinusoid, rw_t5) must be released first. NULL is ignored. */
 RW_API void rw_context_destroy(rw_context *context);
 
-/* The sentence of the last failed call on this context; "" if there was none. The text is valid
- * until the next failure. */
+/* The error message of the last failed call on this context; "" if no call has failed. The text is
+ * valid until the next failure. */
 RW_API const char *rw_last_error(const rw_context *context);
 
 /* The device of a context. The strings are valid as long as the context. */
@@ -66,7 +66,7 @@ typedef struct rw_context_info {
     const char *backend;  /* "cpu" or "hip" */
     const char *platform; /* cpu: the ISA in use, "baseline", "v3" or "v4";
                              hip: "amd", "nvidia" or "emulated" */
-    const char *device;   /* the device's own name */
+    const char *device;   /* the name that the device reports */
     int32_t device_index;
     int32_t num_threads; /* CPU backend; 0 on a GPU */
 } rw_context_info;
@@ -79,30 +79,30 @@ typedef struct rw_backend_probe_result {
     bool usable;    /* at least one device answers */
     bool automatic; /* auto may choose it: usable, and a real device rather than an emulated one */
     int32_t device_count;
-    char platform[16]; /* as in rw_context_info; for the CPU the best ISA that it has */
+    char platform[16]; /* as in rw_context_info; for the CPU the best ISA that it supports */
     rw_message why;    /* why it is not found or not usable; else "" */
 } rw_backend_probe_result;
 
-/* kind: RW_BACKEND_CPU or RW_BACKEND_HIP; any other is not found. */
+/* kind: RW_BACKEND_CPU or RW_BACKEND_HIP; for any other value `found` is false. */
 RW_API rw_backend_probe_result rw_backend_probe(rw_backend_kind kind);
 
-/* Whether this context has an operation for data of a dtype, so that an engine can ask before it
- * plans.
+/* Whether this context supports an operation for data of a dtype, for engines that plan ahead.
  *
  * operation  one of rw_operation_name(), e.g. "rope" or "attention"
  * dtype      of what the operation computes on: q, x, scores, the values of a microscaling format,
  *            the ids that positions_* and pattern_positions write, the bytes of pattern_fill_bits.
- *            Other tensors of a call (ids, weights, LSE) have the dtypes that its header gives
- * Returns RW_OK, RW_UNSUPPORTED (rw_last_error() says why) or RW_INVALID_ARGUMENT (an unknown
- * operation or dtype). Of shapes it knows nothing: a call may still be refused for its head_dim.
+ *            Other tensors of a call (ids, weights, LSE) have the dtypes documented in its header
+ * Returns RW_OK, RW_UNSUPPORTED (rw_last_error() gives the reason) or RW_INVALID_ARGUMENT (an
+ * unknown operation or dtype). Shapes are not considered: a call may still fail, for example
+ * because of its head_dim.
  */
 RW_API rw_status rw_supports(rw_context *context, const char *operation, rw_dtype dtype);
 
-/* The name of each operation, from index 0 on; NULL past the end and for a negative index. */
+/* The name of the operation with this index, from 0; NULL if the index is out of range. */
 RW_API const char *rw_operation_name(int32_t index);
 
-/* Device memory, aligned to 256 bytes; 0 bytes gives a valid pointer. On the CPU backend this is
- * host memory, and any other host memory serves as well. */
+/* Allocates and frees device memory, aligned to 256 bytes; 0 bytes gives a valid pointer. On the
+ * CPU backend this is host memory; operations accept any other host memory too. */
 RW_API rw_status rw_alloc(rw_context *context, size_t bytes, void **pointer);
 RW_API rw_status rw_free(rw_context *context, void *pointer);
 
@@ -124,10 +124,10 @@ RW_API rw_status rw_copy(rw_context *context, const rw_copy_args *args);
 
 /* Waits until every operation on this context's stream is complete.
  *
- * Returns RW_OUT_OF_RANGE if an operation since the last call read a number from device memory that
- * is out of range (a position id, a page number, ...) and skipped its token. rw_last_error() and
- * rw_last_fault() then give the operation, the token and the number: of the first such operation and
- * its lowest token. The error is reported once. Returns RW_DEVICE_ERROR if the device failed.
+ * Returns RW_OUT_OF_RANGE if an operation since the last call read an out-of-range value (a
+ * position id, a page number, ...) from device memory and skipped its token. rw_last_error() and
+ * rw_last_fault() then give the operation, the token and the value, for the lowest token of the
+ * first such operation. The error is reported once. Returns RW_DEVICE_ERROR if the device failed.
  */
 RW_API rw_status rw_synchronize(rw_context *context);
 
@@ -137,29 +137,29 @@ typedef enum rw_fault_kind {
     RW_FAULT_POSITION,       /* a position id outside its table */
     RW_FAULT_CACHE_POSITION, /* a position outside the KV cache */
     RW_FAULT_PAGE,           /* a page number outside the pages of the KV cache */
-    RW_FAULT_LENGTH,  /* a length or a bound: of cu_seqlens, padding, a prefix, key_end, ... */
-    RW_FAULT_SEGMENT, /* the number of an M-RoPE segment whose step is invalid */
-    RW_FAULT_OVERFLOW /* a result that the dtype of an integer output does not hold */
+    RW_FAULT_LENGTH,         /* a length or bound of cu_seqlens, padding, a prefix, key_end, ... */
+    RW_FAULT_SEGMENT,        /* the number of an M-RoPE segment whose step is invalid */
+    RW_FAULT_OVERFLOW        /* a result that the dtype of an integer output cannot represent */
 } rw_fault_kind;
 
 typedef struct rw_fault {
     rw_fault_kind kind;
     const char *operation; /* "rope_append"; a static string; NULL without a fault */
-    int64_t token;         /* b * seq + s, or what the operation's comment says */
-    int64_t id;            /* the number */
+    int64_t token;         /* b * seq + s, or as documented for the operation */
+    int64_t id;            /* the out-of-range value */
 } rw_fault;
 
-/* The fault that the last rw_synchronize() of this context reported; RW_FAULT_NONE if it reported
+/* The fault that the last rw_synchronize() on this context reported; RW_FAULT_NONE if it reported
  * none, or if `context` is NULL. */
 RW_API rw_fault rw_last_fault(const rw_context *context);
 
-/* Makes every later operation run on the caller's stream (hipStream_t; cudaStream_t on HIP's
- * NVIDIA platform); NULL gives back the device's default stream. Ignored by the CPU backend.
- * The caller keeps ownership and orders the change. */
+/* Runs every later operation on the caller's stream (hipStream_t; cudaStream_t on HIP's NVIDIA
+ * platform); NULL selects the device's default stream again. Ignored by the CPU backend. The caller
+ * keeps ownership of the stream and must synchronize work across the change. */
 RW_API rw_status rw_context_set_stream(rw_context *context, void *stream);
 
-/* Bytes that this context has moved between host and device since it was opened. Operations never
- * move any: only rw_copy() and the creation of tables (rw_rope_create, ...) do. */
+/* Bytes that this context has moved between host and device since it was created. Operations never
+ * move data; only rw_copy() and the creation of tables (rw_rope_create, ...) do. */
 typedef struct rw_transfers {
     uint64_t host_to_device_bytes;
     uint64_t device_to_host_bytes;

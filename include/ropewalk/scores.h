@@ -1,12 +1,12 @@
-/* Attention scores step by step: the two products around the softmax, and what scores look like.
- * For pipelines that want the scores themselves; rw_attention() never stores them.
+/* Attention scores step by step: the matrix products before and after the softmax, and statistics
+ * of scores. For pipelines that need the scores; rw_attention() never stores them.
  *
- * q, k, v and what becomes of them are logically [batch, seq, heads, head_dim]; scores and weights
- * [batch, heads, seq_q, seq_k]. The tensors of a product may all lack the batch axis, which is then
- * 1: packed [tokens, heads, head_dim], and scores [heads, seq_q, seq_k].
+ * q, k, v and the output have the logical axes [batch, seq, heads, head_dim]; scores and weights
+ * [batch, heads, seq_q, seq_k]. All tensors of a product may omit the batch axis, for a batch of 1:
+ * packed [tokens, heads, head_dim], and scores [heads, seq_q, seq_k].
  *
- * Stream-ordered: allocate nothing, move nothing between host and device. Return RW_OK,
- * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.
+ * All are stream-ordered: they allocate nothing, move nothing between host and device, and return
+ * RW_OK, RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.
  */
 #ifndef ROPEWALK_SCORES_H
 #define ROPEWALK_SCORES_H
@@ -21,11 +21,11 @@ extern "C" {
  *
  * q      f32, f16 or bf16 [batch, seq_q, heads, head_dim]
  * k      q's dtype [batch, seq_k, kv_heads, head_dim]; kv_heads divides heads
- * out    f32, f16 or bf16 [batch, heads, seq_q, seq_k]; overlaps neither
- * scale  0: 1; a number that f32 holds, as in softmax.h
+ * out    f32, f16 or bf16 [batch, heads, seq_q, seq_k]; must not overlap q or k
+ * scale  0 means 1; must be representable in f32, as in softmax.h
  *
- * Any strides (rw_tensor_transpose() turns BHSD storage of q and k into this order), any lengths.
- * Sums are f32.
+ * Any strides (rw_tensor_transpose() gives this view of BHSD storage of q and k), any lengths.
+ * Accumulation is f32.
  */
 typedef struct rw_qk_matmul_args {
     rw_tensor q;
@@ -40,9 +40,9 @@ RW_API rw_status rw_qk_matmul(rw_context *context, const rw_qk_matmul_args *args
  *
  * weights  f32, or v's dtype [batch, heads, seq_q, seq_k]
  * v        f32, f16 or bf16 [batch, seq_k, kv_heads, head_dim]; kv_heads divides heads
- * out      f32, f16 or bf16 [batch, seq_q, heads, head_dim]; overlaps neither
+ * out      f32, f16 or bf16 [batch, seq_q, heads, head_dim]; must not overlap weights or v
  *
- * Any strides, any lengths. Sums are f32.
+ * Any strides, any lengths. Accumulation is f32.
  */
 typedef struct rw_weighted_matmul_args {
     rw_tensor weights;
@@ -52,14 +52,15 @@ typedef struct rw_weighted_matmul_args {
 
 RW_API rw_status rw_weighted_matmul(rw_context *context, const rw_weighted_matmul_args *args);
 
-/* What the scores of every head look like, so that a wrong head shows.
+/* Statistics of the scores of every head, to find faulty heads.
  *
- * scores           f32, f16 or bf16 [batch, heads, seq_q, seq_k], any strides
- * min, max, mean   f32 [batch, heads], of the finite scores; NaN where there are none
- * num_nan, num_inf i32 or i64 [batch, heads]; a count that does not fit is not written, and the
- * next rw_synchronize() reports the token b * heads + h with the count
+ * scores            f32, f16 or bf16 [batch, heads, seq_q, seq_k], any strides
+ * min, max, mean    f32 [batch, heads], of the finite scores; NaN if there are none
+ * num_nan, num_inf  i32 or i64 [batch, heads]; a count that the dtype cannot represent is not
+ *                   written; the next rw_synchronize() reports the token b * heads + h with the
+ *                   count
  *
- * Each of the five may be absent. Deterministic.
+ * Each of the five outputs may be absent. Deterministic.
  */
 typedef struct rw_score_statistics_args {
     rw_tensor scores;
