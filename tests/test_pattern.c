@@ -467,8 +467,8 @@ static void test_questions(void **state) {
     rw_pattern prefix = {.causal = true, .prefix = rw_tensor_contiguous(lengths, RW_I64, 1, two)};
     question = (rw_pattern_question){{2, Q, K}, {1, 2, 3}};
     assert_int_equal(rw_pattern_visible(&prefix, &question, &answer, &message), RW_OUT_OF_RANGE);
-    assert_string_equal(message.text,
-                        "rw_pattern_visible: token 8 has length or bound -4, which is out of range");
+    assert_string_equal(
+        message.text, "rw_pattern_visible: token 8 has length or bound -4, which is out of range");
     uint8_t bits[2 * Q * 2];
     assert_int_equal(rw_pattern_bake(&prefix, &question.shape, bits, &message), RW_OUT_OF_RANGE);
 
