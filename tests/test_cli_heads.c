@@ -49,9 +49,9 @@ static void test_heads(void **state) {
         {{4, 4}, {1, 4}, "--layout=bhsd", NULL}, /* another */
         {{8, 4}, {8, 1}, "--layout=bshd", NULL}, /* 8 positions, as it is said */
         {{2, 2}, {2, 1}, "--layout=bshd", NULL}, /* another */
-        {{8, 5}, {2, 5}, NULL, "q has 5 heads as --layout bshd reads it"},
-        {{5, 8}, {2, 5}, NULL, "k has 5 heads as --layout bshd reads it"},
-        {{5, 8}, {5, 2}, "--layout=bhsd", "q has 5 heads as --layout bhsd reads it"},
+        {{8, 5}, {2, 5}, NULL, "q has 5 heads with --layout bshd"},
+        {{5, 8}, {2, 5}, NULL, "k has 5 heads with --layout bshd"},
+        {{5, 8}, {5, 2}, "--layout=bhsd", "q has 5 heads with --layout bhsd"},
         {{5, 16}, {5, 2}, NULL, "expected the config's 8 or a divisor of them"},
         {{8, 2}, {2, 2}, NULL, "q may have 2 heads of 8 positions or the config's 8 heads of 2"},
         {{8, 4}, {8, 1}, NULL, NULL}, /* k is not the model's in the other order */
