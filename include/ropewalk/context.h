@@ -155,7 +155,7 @@ RW_API rw_fault rw_last_fault(const rw_context *context);
 
 /* Runs every later operation on the caller's stream (hipStream_t; cudaStream_t on HIP's NVIDIA
  * platform); NULL selects the device's default stream again. Ignored by the CPU backend. The caller
- * keeps ownership of the stream and must synchronize work across the change. */
+ * keeps ownership of the stream and must order work across the change. */
 RW_API rw_status rw_context_set_stream(rw_context *context, void *stream);
 
 /* Bytes that this context has moved between host and device since it was created. Operations never
