@@ -36,8 +36,8 @@ static rw_status describe_rows(const rwi_call *call, const rw_embed_args *args, 
     RWI_TRY(rwi_check_apart(call, out, (rwi_argument){"positions", &args->positions}, false));
     RWI_TRY(rwi_check_apart(call, out, (rwi_argument){"offsets", &args->offsets}, false));
     bool packed = args->x.rank == 2;
-    rw_tensor x3 = packed ? rwi_with_leading_axis(*x.tensor) : *x.tensor;
-    rw_tensor out3 = packed ? rwi_with_leading_axis(*out.tensor) : *out.tensor;
+    rw_tensor x3 = rwi_with_rank(*x.tensor, 3);
+    rw_tensor out3 = rwi_with_rank(*out.tensor, 3);
     *rows = (rwi_embed_rows){
         .in = x3.data,
         .out = out3.data,

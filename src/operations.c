@@ -63,7 +63,7 @@ rw_status rw_supports(rw_context *context, const char *operation, rw_dtype dtype
                         "operation is \"%.64s\", expected one of rw_operation_name(), such as "
                         "\"%s\"",
                         operation, rw_operation_name(nearest));
-    if ((unsigned)dtype > RW_U8)
+    if (rw_dtype_size(dtype) == 0)
         return rwi_fail(&call, RW_INVALID_ARGUMENT, "dtype is %d, expected one of rw_dtype",
                         (int)dtype);
     if (!backend_has(context->backend, index))

@@ -10,7 +10,7 @@ static rw_status check_out(const rwi_call *call, const rw_tensor *out, unsigned 
     RWI_TRY(rwi_check_pointer(call, "out", out));
     RWI_TRY(rwi_check_tensor(call, argument, (rwi_tensor_rule){2, 3, dtypes}));
     RWI_TRY(rwi_check_output(call, argument));
-    *out3 = out->rank == 2 ? rwi_with_leading_axis(*out) : *out;
+    *out3 = rwi_with_rank(*out, 3);
     return RW_OK;
 }
 

@@ -99,10 +99,6 @@ typedef struct heads_view {
     rw_tensor out4;
 } heads_view;
 
-static rw_tensor with_rank_4(const rw_tensor *tensor) {
-    return tensor->rank == 3 ? rwi_with_leading_axis(*tensor) : *tensor;
-}
-
 static rw_status check_heads(const rwi_call *call, const rw_rope *rope, heads_view *view) {
     rwi_tensor_rule rule = {3, 4, RWI_FLOATS};
     RWI_TRY(rwi_check_tensor(call, view->in, rule));
@@ -119,8 +115,8 @@ static rw_status check_heads(const rwi_call *call, const rw_rope *rope, heads_vi
     RWI_TRY(rwi_check_same_dtype(call, view->out, view->in));
     RWI_TRY(rwi_check_output(call, view->out));
     RWI_TRY(rwi_check_apart(call, view->out, view->in, true));
-    view->in4 = with_rank_4(view->in.tensor);
-    view->out4 = with_rank_4(view->out.tensor);
+    view->in4 = rwi_with_rank(*view->in.tensor, 4);
+    view->out4 = rwi_with_rank(*view->out.tensor, 4);
     return RW_OK;
 }
 

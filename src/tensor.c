@@ -60,7 +60,7 @@ rw_status rwi_check_tensor(const rwi_call *call, rwi_argument argument, rwi_tens
         return rwi_fail(call, RW_INVALID_ARGUMENT, "%s has rank %d, expected %d to %d", name,
                         tensor->rank, rule.min_rank, rule.max_rank);
     }
-    if ((unsigned)tensor->dtype > RW_U8 || !(rule.dtypes & RWI_DTYPE_BIT(tensor->dtype)))
+    if (rw_dtype_size(tensor->dtype) == 0 || !(rule.dtypes & RWI_DTYPE_BIT(tensor->dtype)))
         return rwi_fail(call, RW_UNSUPPORTED, "%s has dtype %s (%d), expected %s", name,
                         rw_dtype_name(tensor->dtype), (int)tensor->dtype,
                         rwi_dtypes_text(rule.dtypes));
