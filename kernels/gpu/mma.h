@@ -72,7 +72,7 @@ static inline rw_status rwi_dispatch_mma(rwi_device *device, Body body) {
 #if defined(__HIP_PLATFORM_EMULATED__)
     const rwi_hip_device *hip = (const rwi_hip_device *)device;
     if constexpr (D != RW_F32) {
-        if (strcmp(hip->architecture, "sm_90") == 0)
+        if (strncmp(hip->architecture, "sm_90", 5) == 0)
             return body(rwi_mma_constant<RWI_MMA_SYNC>());
         if (strcmp(hip->architecture, "gfx1100") == 0)
             return body(rwi_mma_constant<RWI_MMA_WMMA>());

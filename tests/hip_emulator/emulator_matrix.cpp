@@ -1,6 +1,6 @@
 /* Matrix instructions: products, from the lane layouts of their elements. */
+#include "emulator_state.h"
 #include "hip/hip_fp16.h"
-#include "hip/hip_matrix.h"
 
 #define ROWS 16  /* of a and d, at most */
 #define DEPTH 16 /* columns of a, rows of b */
@@ -137,10 +137,10 @@ const hip_emulator_instruction hip_emulator_wmma12_bf16 = {
     "__builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12", HIP_EMULATOR_GFX1201,
     multiply<wmma12_layout, from_bf16>};
 const hip_emulator_instruction hip_emulator_mma_f16 = {
-    "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", HIP_EMULATOR_SM_90,
+    "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", HIP_EMULATOR_NVIDIA,
     multiply<mma_layout, from_f16>};
 const hip_emulator_instruction hip_emulator_mma_bf16 = {
-    "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", HIP_EMULATOR_SM_90,
+    "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", HIP_EMULATOR_NVIDIA,
     multiply<mma_layout, from_bf16>};
 
 /* ---- ldmatrix: four matrices of 8 x 8, whose row addresses lanes 0 to 31 provide ---- */
@@ -165,6 +165,6 @@ template <bool TRANSPOSED> static const char *load_matrices(void *const *lanes) 
 }
 
 const hip_emulator_instruction hip_emulator_ldmatrix = {"ldmatrix.sync.aligned.m8n8.x4.shared.b16",
-                                                        HIP_EMULATOR_SM_90, load_matrices<false>};
+                                                        HIP_EMULATOR_NVIDIA, load_matrices<false>};
 const hip_emulator_instruction hip_emulator_ldmatrix_trans = {
-    "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16", HIP_EMULATOR_SM_90, load_matrices<true>};
+    "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16", HIP_EMULATOR_NVIDIA, load_matrices<true>};

@@ -38,6 +38,7 @@ static const arch_entry archs[] = {
     {"gfx1100", HIP_EMULATOR_GFX1100, 32}, {"gfx942", HIP_EMULATOR_GFX942, 64},
     {"gfx90a", HIP_EMULATOR_GFX90A, 64},   {"gfx1030", HIP_EMULATOR_GFX1030, 32},
     {"gfx1201", HIP_EMULATOR_GFX1201, 32}, {"sm_90", HIP_EMULATOR_SM_90, 32},
+    {"sm_90a", HIP_EMULATOR_SM_90A, 32},
 };
 
 const char *hip_emulator_arch_name(hip_emulator_arch arch) {
@@ -63,7 +64,7 @@ static bool read_arch(hip_emulator_settings *settings) {
             chosen = &entry;
     if (!chosen)
         return refuse("ROPEWALK_EMULATED_ARCH", name,
-                      "gfx90a, gfx942, gfx1030, gfx1100, gfx1201 or sm_90");
+                      "gfx90a, gfx942, gfx1030, gfx1100, gfx1201, sm_90 or sm_90a");
     if (wave && atoi(wave) != chosen->wave)
         return refuse("ROPEWALK_EMULATED_WAVE", wave,
                       chosen->wave == 64 ? "64, the lanes of ROPEWALK_EMULATED_ARCH's waves"
@@ -71,7 +72,7 @@ static bool read_arch(hip_emulator_settings *settings) {
     settings->arch = chosen->arch;
     settings->wave = chosen->wave;
     settings->shared_bytes =
-        chosen->arch == HIP_EMULATOR_SM_90 ? NVIDIA_SHARED_BYTES : AMD_SHARED_BYTES;
+        chosen->arch & HIP_EMULATOR_NVIDIA ? NVIDIA_SHARED_BYTES : AMD_SHARED_BYTES;
     return true;
 }
 

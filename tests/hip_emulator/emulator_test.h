@@ -62,10 +62,11 @@ template <typename T> struct device_array {
 /* Launches one block, expects it to fail with a line that contains both parts, and expects the next
  * launch to run. */
 template <typename... Parameters, typename... Arguments>
-static void assert_launch_fails(const char *name, void (*kernel)(Parameters...), int block,
-                                const char *part, Arguments... arguments) {
+static void assert_launch_with_shared_fails(const char *name, void (*kernel)(Parameters...),
+                                            int block, size_t shared_bytes, const char *part,
+                                            Arguments... arguments) {
     const capture capture = capture_stderr();
-    hip_emulator_launch_kernel(name, kernel, dim3(1), dim3((unsigned)block), 0, nullptr,
+    hip_emulator_launch_kernel(name, kernel, dim3(1), dim3((unsigned)block), shared_bytes, nullptr,
                                arguments...);
     const hipError_t launched = hipGetLastError();
     const hipError_t synchronized = hipStreamSynchronize(nullptr);
@@ -77,6 +78,32 @@ static void assert_launch_fails(const char *name, void (*kernel)(Parameters...),
     assert_contains(output.text, part);
     assert_int_equal(hipStreamSynchronize(nullptr), hipSuccess);
     assert_int_equal(hipGetLastError(), hipErrorAssert);
+}
+
+template <typename... Parameters, typename... Arguments>
+static void assert_launch_fails(const char *name, void (*kernel)(Parameters...), int block,
+                                const char *part, Arguments... arguments) {
+    assert_launch_with_shared_fails(name, kernel, block, 0, part, arguments...);
+}
+
+static inline void set_order(const char *order) {
+    setenv("ROPEWALK_EMULATED_ORDER", order, 1);
+}
+
+/* Runs `check` in every order of threads. */
+static inline void in_all_orders(void (*check)(void)) {
+    const char *before = getenv("ROPEWALK_EMULATED_ORDER");
+    char *kept = before ? strdup(before) : nullptr;
+    const char *const orders[] = {"forward", "reverse", "shuffle", "shuffle", "shuffle"};
+    for (const char *order : orders) {
+        set_order(order);
+        check();
+    }
+    if (kept)
+        set_order(kept);
+    else
+        unsetenv("ROPEWALK_EMULATED_ORDER");
+    free(kept);
 }
 
 #endif

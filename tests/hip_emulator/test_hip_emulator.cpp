@@ -286,7 +286,7 @@ static __global__ void divergent_barrier_kernel(void) {
 
 static void test_divergent_barrier(void **) {
     assert_launch_fails("divergent_barrier_kernel", divergent_barrier_kernel, BLOCK,
-                        "thread 100 waits for __syncthreads");
+                        "threads 100 to 255 wait for __syncthreads");
 }
 
 static __global__ void exited_kernel(void) {
@@ -296,7 +296,7 @@ static __global__ void exited_kernel(void) {
 }
 
 static void test_exited_thread_at_barrier(void **) {
-    assert_launch_fails("exited_kernel", exited_kernel, BLOCK, "thread 77 has exited");
+    assert_launch_fails("exited_kernel", exited_kernel, BLOCK, "threads 77 to 255 have exited");
 }
 
 static __global__ void partial_wave_kernel(int *out) {

@@ -115,7 +115,7 @@ struct wmma12_bf16 : wmma12 {
 };
 
 struct mma {
-    static constexpr unsigned archs = HIP_EMULATOR_SM_90;
+    static constexpr unsigned archs = HIP_EMULATOR_SM_90 | HIP_EMULATOR_SM_90A;
     static constexpr int columns = 8, copies = 1;
     static seat a(int i, int k) {
         return {i % 8 * 4 + k % 8 / 2, k % 2 + i / 8 * 2 + k / 8 * 4};
@@ -286,7 +286,7 @@ static __global__ void ldmatrix_kernel(loaded *out, int offset) {
 static void test_ldmatrix(void **) {
     const size_t shared_bytes = MAX_LANES * 24 * sizeof(uint16_t);
     device_array<loaded> out(MAX_LANES);
-    if (emulated_arch != HIP_EMULATOR_SM_90) {
+    if (!(mma::archs & emulated_arch)) {
         const capture capture = capture_stderr();
         hipLaunchKernelGGL(ldmatrix_kernel, dim3(1), dim3((unsigned)warpSize), shared_bytes,
                            nullptr, out.data, 0);
@@ -309,7 +309,7 @@ static void test_ldmatrix(void **) {
 }
 
 static void test_ldmatrix_alignment(void **) {
-    if (emulated_arch != HIP_EMULATOR_SM_90)
+    if (!(mma::archs & emulated_arch))
         skip();
     device_array<loaded> out(MAX_LANES);
     const capture capture = capture_stderr();
@@ -333,6 +333,7 @@ static const known_arch known_archs[] = {
     {"gfx90a", HIP_EMULATOR_GFX90A, "64", "32"},   {"gfx942", HIP_EMULATOR_GFX942, "64", "32"},
     {"gfx1030", HIP_EMULATOR_GFX1030, "32", "64"}, {"gfx1100", HIP_EMULATOR_GFX1100, "32", "64"},
     {"gfx1201", HIP_EMULATOR_GFX1201, "32", "64"}, {"sm_90", HIP_EMULATOR_SM_90, "32", "64"},
+    {"sm_90a", HIP_EMULATOR_SM_90A, "32", "64"},
 };
 
 static void set(const char *name, const char *value) {

@@ -3,20 +3,21 @@
  * Blocks run one after another, the threads of a block as fibers. Barriers, shuffles, votes, shared
  * memory and atomics have the semantics of a GPU, and behaviour that is undefined on a GPU is an
  * error: one line on stderr, and the next synchronizing call returns hipErrorAssert (once):
- *   - a barrier that some threads of the block do not reach: exited, or waiting elsewhere;
+ *   - a barrier that some threads of the block do not reach: exited, or waiting elsewhere. On
+ *     NVIDIA's architectures, waves may wait at __syncthreads() in different places;
  *   - a shuffle or vote that some lanes of the wave do not reach (exited lanes are ignored);
  *   - a shuffle that reads a lane that has exited or is outside the block;
  *   - lanes that wait for another lane of their wave: lanes may run in lockstep, where the lane
  *     that took a lock is masked off until the others leave their loop. A lane is therefore held
  *     back after its atomicCAS() or atomicExch() until no other lane of its wave can continue
  *     without it;
- *   - an instruction of the whole wave (hip_matrix.h) that a lane does not reach, or that the
- *     architecture lacks.
+ *   - an instruction of the whole wave (hip_matrix.h) or warpgroup (hip_hopper.h) that a lane does
+ *     not reach, or that the architecture lacks.
  *
  * Environment variables, with defaults in brackets:
- *   ROPEWALK_EMULATED_ARCH   gfx90a, gfx942 (waves of 64), gfx1030, gfx1100, gfx1201, sm_90 (waves
- *                            of 32): the architecture, which determines the matrix instructions
- *                            [gfx1100; for waves of 64 gfx942]
+ *   ROPEWALK_EMULATED_ARCH   gfx90a, gfx942 (waves of 64), gfx1030, gfx1100, gfx1201, sm_90, sm_90a
+ *                            (waves of 32): the architecture, which determines the matrix
+ *                            instructions [gfx1100; for waves of 64 gfx942]
  *   ROPEWALK_EMULATED_WAVE   32 or 64: lanes of a wave [those of the architecture]
  *   ROPEWALK_EMULATED_ORDER  forward, reverse or shuffle: the order in which the threads of a block
  *                            run between barriers; a missing barrier changes the results in one of
@@ -132,21 +133,28 @@ enum hip_emulator_arch {
     HIP_EMULATOR_GFX1030 = 4,
     HIP_EMULATOR_GFX1100 = 8,
     HIP_EMULATOR_GFX1201 = 16,
-    HIP_EMULATOR_SM_90 = 32
+    HIP_EMULATOR_SM_90 = 32,
+    HIP_EMULATOR_SM_90A = 64
 };
 
-/* An operation of a whole wave; every lane passes its own struct. */
+#define HIP_EMULATOR_MAX_LANES 128 /* a warpgroup */
+
+/* An operation of a whole wave or warpgroup; every lane passes its own struct. */
 struct hip_emulator_instruction {
     const char *name;
     unsigned archs; /* architectures that have it */
     /* Runs once, over the operands of the lanes, in their order; returns an error text, or NULL. */
     const char *(*run)(void *const *lanes);
+    int lanes = 0; /* HIP_EMULATOR_MAX_LANES, or 0: those of a wave */
 };
 
 /* Shuffles before votes. */
 enum hip_emulator_op {
-    HIP_EMULATOR_HELD, /* after an atomic operation that can implement a lock */
+    HIP_EMULATOR_HELD,     /* after an atomic operation that can implement a lock */
+    HIP_EMULATOR_MBARRIER, /* until a phase of the mbarrier `brought` has completed */
+    HIP_EMULATOR_TESTED,   /* after a test in vain: lets the other threads run */
     HIP_EMULATOR_BARRIER,
+    HIP_EMULATOR_ARRIVE,
     HIP_EMULATOR_SHFL,
     HIP_EMULATOR_SHFL_UP,
     HIP_EMULATOR_SHFL_DOWN,
@@ -163,8 +171,8 @@ struct hip_emulator_call {
     hip_emulator_op op;
     hip_emulator_site site;
     uint64_t value;
-    int lane;  /* shuffles: source lane, distance or mask */
-    int width; /* shuffles: lanes of a group, a power of two */
+    int lane;  /* shuffles: source lane, distance or mask; barriers: id; mbarriers: parity */
+    int width; /* shuffles: lanes of a group, a power of two; barriers: threads, 0 for all */
     const hip_emulator_instruction *instruction = nullptr;
     void *brought = nullptr; /* for the instruction */
 };
@@ -462,5 +470,6 @@ inline hipError_t hipHostMalloc(T **pointer, size_t bytes, unsigned flags = hipH
 }
 
 #include "hip_matrix.h"
+#include "hip_hopper.h"
 
 #endif
