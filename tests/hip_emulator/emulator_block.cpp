@@ -60,9 +60,8 @@ static void order_threads(void) {
 }
 
 static void select_thread(int index) {
-    const unsigned i = (unsigned)index;
     block.current = index;
-    threadIdx = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
+    threadIdx = block.threads[index].index;
 }
 
 /* The main function of a fiber; leaves where no thread is left to start. */
@@ -201,8 +200,12 @@ static void drop_threads(void) {
 
 static hipError_t run_block(void) {
     poison_shared();
-    for (int i = 0; i < block.num_threads; i++)
+    for (int i = 0; i < block.num_threads; i++) {
+        const unsigned n = (unsigned)i;
         block.threads[i] = {};
+        block.threads[i].index = {n % blockDim.x, n / blockDim.x % blockDim.y,
+                                  n / blockDim.x / blockDim.y};
+    }
     block.failed = false;
     hip_emulator_reset_barriers();
     if (!start_threads()) {

@@ -32,6 +32,11 @@
 #define STACK_BYTES ((size_t)256 * 1024)
 #define GUARD_BYTES ((size_t)64 * 1024)
 
+/* The tops of the stacks, which are in use, differ by this many bytes modulo the page: at equal
+ * distances they would share a few sets of the caches. */
+#define STAGGER_BYTES ((size_t)17 * 64)
+#define STAGGERS 60
+
 struct hip_emulator_fiber {
 #ifdef HIP_EMULATOR_UCONTEXT
     ucontext_t context;
@@ -163,10 +168,11 @@ hip_emulator_fiber *hip_emulator_fiber_new(void (*main)(void)) {
         return nullptr;
     }
     mprotect(mapping, GUARD_BYTES, PROT_NONE);
+    static size_t created; /* under the launch lock */
     fiber->main = main;
     fiber->mapping = mapping;
     fiber->stack = (char *)mapping + GUARD_BYTES;
-    fiber->stack_bytes = STACK_BYTES;
+    fiber->stack_bytes = STACK_BYTES - created++ % STAGGERS * STAGGER_BYTES;
     prepare(fiber, entry);
     return fiber;
 }

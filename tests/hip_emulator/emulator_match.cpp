@@ -147,7 +147,7 @@ static bool report_deadlock(void) {
 
 bool hip_emulator_same_call(const hip_emulator_call *a, const hip_emulator_call *b) {
     return a->op == b->op && a->instruction == b->instruction && a->site.line == b->site.line &&
-           strcmp(a->site.file, b->site.file) == 0;
+           (a->site.file == b->site.file || strcmp(a->site.file, b->site.file) == 0);
 }
 
 /* The source lane of a shuffle, as HIP defines it. */

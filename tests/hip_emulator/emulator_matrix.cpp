@@ -1,6 +1,6 @@
 /* Matrix instructions: products, from the lane layouts of their elements. */
+#include "emulator_product.h"
 #include "emulator_state.h"
-#include "hip/hip_fp16.h"
 
 #define ROWS 16  /* of a and d, at most */
 #define DEPTH 16 /* columns of a, rows of b */
@@ -14,7 +14,7 @@ struct place {
 /* ---- layouts: the position of element i of a lane; b is given as its transpose ---- */
 
 struct mfma_layout {
-    static constexpr int LANES = 64, A = 4, B = 4, C = 4;
+    static constexpr int LANES = 64, A = 4, B = 4, C = 4, COLUMNS = 16;
     static place a(int lane, int i) {
         return {lane % 16, lane / 16 * 4 + i};
     }
@@ -27,7 +27,7 @@ struct mfma_layout {
 };
 
 struct wmma_layout {
-    static constexpr int LANES = 32, A = 16, B = 16, C = 8;
+    static constexpr int LANES = 32, A = 16, B = 16, C = 8, COLUMNS = 16;
     static place a(int lane, int i) {
         return {lane % 16, i};
     }
@@ -40,7 +40,7 @@ struct wmma_layout {
 };
 
 struct wmma12_layout {
-    static constexpr int LANES = 32, A = 8, B = 8, C = 8;
+    static constexpr int LANES = 32, A = 8, B = 8, C = 8, COLUMNS = 16;
     static place a(int lane, int i) {
         return {lane % 16, i / 4 * 8 + lane / 16 * 4 + i % 4};
     }
@@ -53,7 +53,7 @@ struct wmma12_layout {
 };
 
 struct mma_layout {
-    static constexpr int LANES = 32, A = 8, B = 4, C = 4;
+    static constexpr int LANES = 32, A = 8, B = 4, C = 4, COLUMNS = 8;
     static place a(int lane, int i) {
         return {lane / 4 + i / 2 % 2 * 8, lane % 4 * 2 + i % 2 + i / 4 * 8};
     }
@@ -66,18 +66,6 @@ struct mma_layout {
 };
 
 /* ---- products ---- */
-
-struct from_f16 {
-    static float convert(uint16_t bits) {
-        return __half2float(__ushort_as_half(bits));
-    }
-};
-
-struct from_bf16 {
-    static float convert(uint16_t bits) {
-        return __uint_as_float((uint32_t)bits << 16);
-    }
-};
 
 /* Where lanes share an element of a or b, they must have the same value. */
 struct factor_matrix {
@@ -92,8 +80,10 @@ struct factor_matrix {
     }
 };
 
-template <typename Layout, typename Type> static const char *multiply(void *const *lanes) {
+template <typename Layout, bool BF16> static const char *multiply(void *const *lanes) {
+    constexpr int COLUMNS = Layout::COLUMNS;
     factor_matrix a = {}, b = {};
+    float c[ROWS][COLUMNS];
     for (int lane = 0; lane < Layout::LANES; lane++) {
         const hip_emulator_product *product = (const hip_emulator_product *)lanes[lane];
         bool sound = true;
@@ -105,43 +95,50 @@ template <typename Layout, typename Type> static const char *multiply(void *cons
             sound = b.put(Layout::b(lane, i), product->b[i]) && sound;
         if (!sound)
             return "lanes 16 to 31 must have the a and b of lanes 0 to 15";
-    }
-    for (int lane = 0; lane < Layout::LANES; lane++) {
-        hip_emulator_product *product = (hip_emulator_product *)lanes[lane];
         for (int i = 0; i < Layout::C; i++) {
             const place at = Layout::c(lane, i);
-            for (int k = 0; k < DEPTH; k++)
-                product->c[i] +=
-                    Type::convert(a.bits[at.row][k]) * Type::convert(b.bits[at.column][k]);
+            c[at.row][at.column] = product->c[i];
         }
     }
+    float left[ROWS][DEPTH], transposed[COLUMNS][DEPTH], right[DEPTH][COLUMNS];
+    hip_emulator_to_floats(&a.bits[0][0], &left[0][0], ROWS * DEPTH, BF16);
+    hip_emulator_to_floats(&b.bits[0][0], &transposed[0][0], COLUMNS * DEPTH, BF16);
+    for (int k = 0; k < DEPTH; k++)
+        for (int column = 0; column < COLUMNS; column++)
+            right[k][column] = transposed[column][k];
+    hip_emulator_multiply_add<COLUMNS>(ROWS, &left[0][0], &right[0][0], COLUMNS, &c[0][0], COLUMNS);
+    for (int lane = 0; lane < Layout::LANES; lane++)
+        for (int i = 0; i < Layout::C; i++) {
+            const place at = Layout::c(lane, i);
+            ((hip_emulator_product *)lanes[lane])->c[i] = c[at.row][at.column];
+        }
     return nullptr;
 }
 
 #define MFMA_ARCHS (HIP_EMULATOR_GFX90A | HIP_EMULATOR_GFX942)
 
-const hip_emulator_instruction hip_emulator_mfma_f16 = {
-    "__builtin_amdgcn_mfma_f32_16x16x16f16", MFMA_ARCHS, multiply<mfma_layout, from_f16>};
+const hip_emulator_instruction hip_emulator_mfma_f16 = {"__builtin_amdgcn_mfma_f32_16x16x16f16",
+                                                        MFMA_ARCHS, multiply<mfma_layout, false>};
 const hip_emulator_instruction hip_emulator_mfma_bf16 = {
-    "__builtin_amdgcn_mfma_f32_16x16x16bf16_1k", MFMA_ARCHS, multiply<mfma_layout, from_bf16>};
+    "__builtin_amdgcn_mfma_f32_16x16x16bf16_1k", MFMA_ARCHS, multiply<mfma_layout, true>};
 const hip_emulator_instruction hip_emulator_wmma_f16 = {
     "__builtin_amdgcn_wmma_f32_16x16x16_f16_w32", HIP_EMULATOR_GFX1100,
-    multiply<wmma_layout, from_f16>};
+    multiply<wmma_layout, false>};
 const hip_emulator_instruction hip_emulator_wmma_bf16 = {
     "__builtin_amdgcn_wmma_f32_16x16x16_bf16_w32", HIP_EMULATOR_GFX1100,
-    multiply<wmma_layout, from_bf16>};
+    multiply<wmma_layout, true>};
 const hip_emulator_instruction hip_emulator_wmma12_f16 = {
     "__builtin_amdgcn_wmma_f32_16x16x16_f16_w32_gfx12", HIP_EMULATOR_GFX1201,
-    multiply<wmma12_layout, from_f16>};
+    multiply<wmma12_layout, false>};
 const hip_emulator_instruction hip_emulator_wmma12_bf16 = {
     "__builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12", HIP_EMULATOR_GFX1201,
-    multiply<wmma12_layout, from_bf16>};
+    multiply<wmma12_layout, true>};
 const hip_emulator_instruction hip_emulator_mma_f16 = {
     "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", HIP_EMULATOR_NVIDIA,
-    multiply<mma_layout, from_f16>};
+    multiply<mma_layout, false>};
 const hip_emulator_instruction hip_emulator_mma_bf16 = {
     "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", HIP_EMULATOR_NVIDIA,
-    multiply<mma_layout, from_bf16>};
+    multiply<mma_layout, true>};
 
 /* ---- ldmatrix: four matrices of 8 x 8, whose row addresses lanes 0 to 31 provide ---- */
 

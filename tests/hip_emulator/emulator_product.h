@@ -13,15 +13,16 @@ inline void hip_emulator_to_floats(const uint16_t *from, float *to, int count, b
             to[i] = __half2float(__ushort_as_half(from[i]));
 }
 
-/* c += a b, rows x 16 += rows x 16 * 16 x 16, with rows of 16, b_pitch and c_pitch elements. Every
- * sum is in the order of its terms. */
+/* c += a b, rows x COLUMNS += rows x 16 * 16 x COLUMNS, with rows of 16, b_pitch and c_pitch
+ * elements. Every sum is in the order of its terms. */
+template <int COLUMNS>
 inline void hip_emulator_multiply_add(int rows, const float *a, const float *b, int b_pitch,
                                       float *c, int c_pitch) {
     for (int row = 0; row < rows; row++) {
-        float sums[16];
+        float sums[COLUMNS];
         memcpy(sums, c + row * c_pitch, sizeof sums);
         for (int k = 0; k < 16; k++)
-            for (int column = 0; column < 16; column++)
+            for (int column = 0; column < COLUMNS; column++)
                 sums[column] += a[row * 16 + k] * b[k * b_pitch + column];
         memcpy(c + row * c_pitch, sums, sizeof sums);
     }

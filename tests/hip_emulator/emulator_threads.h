@@ -15,6 +15,7 @@ enum hip_emulator_thread_state {
 struct hip_emulator_thread {
     hip_emulator_thread_state state;
     hip_emulator_fiber *fiber; /* NULL: not started */
+    uint3 index;               /* threadIdx */
     hip_emulator_call call;    /* the operation that it waits for */
     uint64_t result;
     uint64_t held_since; /* order of the lanes that are held back */

@@ -168,7 +168,7 @@ static void multiply(product *product) {
     if (!product->call.add)
         memset(sums, 0, sizeof *sums * (size_t)(ROWS * n));
     for (int column = 0; column < n; column += 16)
-        hip_emulator_multiply_add(ROWS, a, b + column, n, sums + column, n);
+        hip_emulator_multiply_add<16>(ROWS, a, b + column, n, sums + column, n);
 }
 
 /* ---- what the warpgroup carries out together ---- */
