@@ -68,21 +68,24 @@ struct mma_layout {
 /* ---- products ---- */
 
 /* Where lanes share an element of a or b, they must have the same value. */
-struct factor_matrix {
+template <bool SHARED> struct factor_matrix {
     uint16_t bits[ROWS][DEPTH];
-    bool filled[ROWS][DEPTH];
+    bool filled[SHARED ? ROWS : 1][DEPTH];
 
     bool put(const place &at, uint16_t value) {
-        const bool sound = !filled[at.row][at.column] || bits[at.row][at.column] == value;
+        bool sound = true;
+        if constexpr (SHARED) {
+            sound = !filled[at.row][at.column] || bits[at.row][at.column] == value;
+            filled[at.row][at.column] = true;
+        }
         bits[at.row][at.column] = value;
-        filled[at.row][at.column] = true;
         return sound;
     }
 };
 
 template <typename Layout, bool BF16> static const char *multiply(void *const *lanes) {
     constexpr int COLUMNS = Layout::COLUMNS;
-    factor_matrix a = {}, b = {};
+    factor_matrix<(Layout::LANES * Layout::A > ROWS * DEPTH)> a = {}, b = {};
     float c[ROWS][COLUMNS];
     for (int lane = 0; lane < Layout::LANES; lane++) {
         const hip_emulator_product *product = (const hip_emulator_product *)lanes[lane];
