@@ -22,6 +22,8 @@ __device__ static inline void rwi_async_copy_16(void *to, const void *from, bool
     if (inside)
         x = *(global_words)(uintptr_t)from;
     *(words *)to = x;
+#elif defined(__HIP_PLATFORM_EMULATED__)
+    hip_emulator_cp_async_16(to, from, inside);
 #else
     *(uint4 *)to = inside ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
 #endif
@@ -31,6 +33,8 @@ __device__ static inline void rwi_async_copy_16(void *to, const void *from, bool
 __device__ static inline void rwi_async_wait() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_all;" ::: "memory");
+#elif defined(__HIP_PLATFORM_EMULATED__)
+    hip_emulator_cp_async_wait_all();
 #endif
 }
 

@@ -208,6 +208,7 @@ static hipError_t run_block(void) {
     }
     block.failed = false;
     hip_emulator_reset_barriers();
+    hip_emulator_reset_copies();
     if (!start_threads()) {
         drop_threads();
         return hipErrorOutOfMemory;

@@ -85,6 +85,11 @@ bool hip_emulator_mbarrier_completed(const hip_emulator_call *call);
  */
 void hip_emulator_describe_barrier(const hip_emulator_call *call, char *buffer, size_t bytes);
 
+/* ---- emulator_copy.cpp ---- */
+
+/* Forgets the copies of all threads. */
+void hip_emulator_reset_copies(void);
+
 /* ---- emulator_wgmma.cpp ---- */
 
 /* The place of a product of the running thread that no wgmma.wait_group has covered; NULL: none. */

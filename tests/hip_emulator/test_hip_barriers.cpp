@@ -1,4 +1,4 @@
-/* Shared addresses, named barriers and mbarriers of hip_hopper.h: what PTX defines, in every order of
+/* Shared addresses, cp.async, named barriers and mbarriers of hip_hopper.h: what PTX defines, in every order of
  * threads, and each of their errors is reported; refused on AMD's architectures. */
 #include "emulator_test.h"
 
@@ -33,6 +33,42 @@ static void test_shared_bytes(void **) {
     hipDeviceProp_t properties;
     assert_int_equal(hipGetDeviceProperties(&properties, 0), hipSuccess);
     assert_int_equal(properties.sharedMemPerBlock, has_barriers ? 232448 : 65536);
+}
+
+/* ---- cp.async ---- */
+
+/* Three groups: what is there after none, after waits that leave two and one, and after all. */
+static __global__ void copy_kernel(const float *from, float *out) {
+    HIP_DYNAMIC_SHARED(float, tile)
+    for (int i = 0; i < 3; i++) {
+        hip_emulator_cp_async_16(tile + 4 * i, from + 4 * i, i < 2);
+        if (i < 2)
+            hip_emulator_cp_async_commit();
+    }
+    for (int step = 0; step < 4; step++) {
+        if (step == 3)
+            hip_emulator_cp_async_wait_all();
+        else if (step > 0)
+            hip_emulator_cp_async_wait(2 - step);
+        for (int i = 0; i < 3; i++)
+            *out++ = tile[4 * i + 3];
+    }
+}
+
+static void test_copies(void **) {
+    device_array<float> from(12), out(12);
+    for (int i = 0; i < 12; i++)
+        from.data[i] = (float)(1 + i);
+    hipLaunchKernelGGL(copy_kernel, dim3(1), dim3(1), 48, nullptr, from.data, out.data);
+    assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+    const float copied[] = {4.0f, 8.0f, 0.0f};
+    for (int step = 0; step < 4; step++)
+        for (int i = 0; i < 3; i++) {
+            const float got = out.data[3 * step + i];
+            assert_true(step > i || !has_barriers ? got == copied[i] : isnan(got));
+        }
+    assert_launch_with_shared_fails("copy_kernel", copy_kernel, 1, 48, "not aligned to 16 bytes",
+                                    from.data + 1, out.data);
 }
 
 /* ---- named barriers ---- */
@@ -345,6 +381,7 @@ int main(void) {
     const CMUnitTest tests[] = {
         cmocka_unit_test(test_shared_addresses),
         cmocka_unit_test(test_shared_bytes),
+        cmocka_unit_test(test_copies),
         cmocka_unit_test(test_syncthreads_in_two_places),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_number_0),

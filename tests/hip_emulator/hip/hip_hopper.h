@@ -1,5 +1,5 @@
-/* What warp-specialized kernels for NVIDIA's GPUs use: shared addresses, named barriers, mbarriers
- * (sm_90, sm_90a), and wgmma (sm_90a). Source of what they do: PTX ISA 8.7.
+/* What warp-specialized kernels for NVIDIA's GPUs use: shared addresses and cp.async, named barriers
+ * and mbarriers (sm_90, sm_90a), and wgmma (sm_90a). Source of what they do: PTX ISA 8.7.
  *
  * Errors, besides those of hip_runtime.h: one line on stderr, and hipErrorAssert:
  *   - a named barrier used with another number of threads while threads are at it;
@@ -17,6 +17,19 @@
  * multiple of 1024 bytes. Elsewhere: an error; the end of that memory is valid. */
 uint32_t hip_emulator_shared_address(const void *pointer,
                                      hip_emulator_site site = hip_emulator_site::here());
+
+/* ---- cp.async: 16 bytes to shared memory, both addresses on a multiple of 16 ---- */
+
+/* Zeros where `inside` is false; `from` is not read then. On NVIDIA's architectures `to` reads as
+ * NaN until the thread waits; on others this is an ordinary copy. A thread may exit without that. */
+void hip_emulator_cp_async_16(void *to, const void *from, bool inside,
+                              hip_emulator_site site = hip_emulator_site::here());
+
+/* cp.async.commit_group, cp.async.wait_group for all groups but the last `left`, and
+ * cp.async.wait_all, which includes what was not committed. */
+void hip_emulator_cp_async_commit(void);
+void hip_emulator_cp_async_wait(int left);
+void hip_emulator_cp_async_wait_all(void);
 
 /* ---- named barriers: every lane of the wave must call these, with the same arguments ---- */
 
@@ -51,14 +64,15 @@ void hip_emulator_mbarrier_wait(const uint64_t *barrier, int parity,
  * d[8 * p + 4 * i + e] is of row lane / 4 + 8 * i of the wave and of column 16 * p + e / 2 * 8 +
  * lane % 4 * 2 + e % 2; a in registers is as mma.sync's. Sums are f32.
  *
- * Products are begun at the commit, with what shared memory holds then, and d is written by the
- * wait that covers its last product; until then it reads as NaN. `d` and `a` must therefore be the
- * kernel's variables, not copies. Errors:
- *   - shared memory or registers of a that changed before the wait (some change, for shared memory);
- *   - no fence between a wait and the next product to other registers than those on the way;
- *   - threads of the warpgroup that do not multiply the same; a thread that exits without a wait;
- *   - a descriptor other than of the 128-byte swizzle, or that reaches beyond the dynamic shared
- *     memory.
+ * A product is computed when the warpgroup commits it, from what shared memory holds then. d is
+ * written by the wait that covers the last product to it, and reads as NaN until then: `d` and `a`
+ * must be the kernel's own variables, which live until that wait, not copies. Errors:
+ *   - shared memory or registers of a that a product reads and that have changed by its wait;
+ *   - no fence between a wait and the next product, unless one to the same d is still on the way;
+ *   - threads of the warpgroup that do not multiply the same, or exit without that wait;
+ *   - a descriptor of another swizzle than that of 128 bytes, or one that reaches beyond the dynamic
+ *     shared memory.
+ * Not modelled: the proxy fence between stores to shared memory and their use by a product.
  */
 
 /* wgmma.mma_async.sync.aligned.m64nNk16.f32.f16.f16 and .bf16.bf16 */

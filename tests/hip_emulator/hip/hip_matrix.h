@@ -105,7 +105,7 @@ inline Sum __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(
     return hip_emulator_multiply<8, 8>(hip_emulator_wmma12_bf16, a, b, c, site);
 }
 
-/* ---- sm_90: waves of 32 ---- */
+/* ---- sm_90, sm_90a: waves of 32 ---- */
 
 inline void hip_emulator_mma_m16n8k16(const hip_emulator_instruction &instruction, float (&d)[4],
                                       const uint32_t (&a)[4], const uint32_t (&b)[2],
