@@ -1,5 +1,6 @@
-/* Shared addresses, cp.async, named barriers and mbarriers of hip_hopper.h: what PTX defines, in every order of
- * threads, and each of their errors is reported; refused on AMD's architectures. */
+/* Shared addresses, cp.async, named barriers and mbarriers of hip_hopper.h: what PTX defines, in
+ * every order of threads, and each of their errors is reported; barriers are refused on AMD's
+ * architectures. */
 #include "emulator_test.h"
 
 static bool has_barriers; /* whether the architecture does */

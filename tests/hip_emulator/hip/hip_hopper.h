@@ -1,5 +1,5 @@
-/* What warp-specialized kernels for NVIDIA's GPUs use: shared addresses and cp.async, named barriers
- * and mbarriers (sm_90, sm_90a), and wgmma (sm_90a). Source of what they do: PTX ISA 8.7.
+/* What warp-specialized kernels for NVIDIA's GPUs use: shared addresses, cp.async, named barriers
+ * and mbarriers (sm_90, sm_90a), and wgmma (sm_90a). Source: NVIDIA's PTX ISA.
  *
  * Errors, besides those of hip_runtime.h: one line on stderr, and hipErrorAssert:
  *   - a named barrier used with another number of threads while threads are at it;
@@ -21,7 +21,8 @@ uint32_t hip_emulator_shared_address(const void *pointer,
 /* ---- cp.async: 16 bytes to shared memory, both addresses on a multiple of 16 ---- */
 
 /* Zeros where `inside` is false; `from` is not read then. On NVIDIA's architectures `to` reads as
- * NaN until the thread waits; on others this is an ordinary copy. A thread may exit without that. */
+ * NaN until the thread waits; on others this is an ordinary copy. A thread may exit without a wait.
+ */
 void hip_emulator_cp_async_16(void *to, const void *from, bool inside,
                               hip_emulator_site site = hip_emulator_site::here());
 
@@ -70,7 +71,7 @@ void hip_emulator_mbarrier_wait(const uint64_t *barrier, int parity,
  *   - shared memory or registers of a that a product reads and that have changed by its wait;
  *   - no fence between a wait and the next product, unless one to the same d is still on the way;
  *   - threads of the warpgroup that do not multiply the same, or exit without that wait;
- *   - a descriptor of another swizzle than that of 128 bytes, or one that reaches beyond the dynamic
+ *   - a descriptor of another swizzle than that of 128 bytes, or that reaches beyond the dynamic
  *     shared memory.
  * Not modelled: the proxy fence between stores to shared memory and their use by a product.
  */
