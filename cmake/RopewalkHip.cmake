@@ -34,8 +34,9 @@ function(ropewalk_link_hip_emulator target)
     find_package(Threads REQUIRED)
     add_library(ropewalk-hip-emulator STATIC ${folder}/emulator_block.cpp
                 ${folder}/emulator_fiber.cpp ${folder}/emulator_matrix.cpp
-                ${folder}/emulator_barriers.cpp ${folder}/emulator_copy.cpp ${folder}/emulator_match.cpp
-                ${folder}/emulator_runtime.cpp ${folder}/emulator_wgmma.cpp)
+                ${folder}/emulator_barriers.cpp ${folder}/emulator_copy.cpp
+                ${folder}/emulator_match.cpp ${folder}/emulator_runtime.cpp
+                ${folder}/emulator_wgmma.cpp)
     target_compile_options(ropewalk-hip-emulator PRIVATE -fno-exceptions -fno-rtti)
     target_include_directories(ropewalk-hip-emulator PUBLIC ${folder})
     target_link_libraries(ropewalk-hip-emulator PRIVATE ropewalk-flags PUBLIC Threads::Threads)

@@ -41,6 +41,8 @@ static void test_shared_bytes(void **) {
 /* Three groups: what is there after none, after waits that leave two and one, and after all. */
 static __global__ void copy_kernel(const float *from, float *out) {
     HIP_DYNAMIC_SHARED(float, tile)
+    for (int i = 0; i < 12; i++)
+        tile[i] = 0.0f; /* not NaN */
     for (int i = 0; i < 3; i++) {
         hip_emulator_cp_async_16(tile + 4 * i, from + 4 * i, i < 2);
         if (i < 2)
