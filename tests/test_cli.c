@@ -101,7 +101,7 @@ static void test_layout(void **state) {
     held expected = read_tensor(in("o.safetensors"), "k");
     WRITE("i.safetensors", &swapped, &narrow);
     assert_ran(RUN("rotate", "--config", "c.json", "--input", "i.safetensors", "--output",
-                   "o.safetensors")); /* bshd, where nothing is said */
+                   "o.safetensors")); /* bshd is the default */
     held got = read_tensor(in("o.safetensors"), "k");
     for (int64_t row = 0; row < 30; row++) {
         int64_t b = row / 15, h = row / 5 % 3, s = row % 5;
@@ -197,8 +197,9 @@ static void test_difference(void **state) {
     b[0] = 1 + 4 * 0x1p-23f * 4; /* 4 eps of the largest value in its row */
     assert_true(cli_array_compare(&x, &y, &rounding).agrees);
     b[0] = 1 + 5 * 0x1p-23f * 4;
-    cli_difference apart = cli_array_compare(&x, &y, &rounding);
-    assert_true(apart.absolute == 20 * 0x1p-23 && apart.relative == 5 * 0x1p-23 && !apart.agrees);
+    cli_difference difference = cli_array_compare(&x, &y, &rounding);
+    assert_true(difference.absolute == 20 * 0x1p-23 && difference.relative == 5 * 0x1p-23 &&
+                !difference.agrees);
     b[0] = NAN;
     assert_false(cli_array_compare(&x, &y, &rounding).agrees);
     a[0] = NAN;

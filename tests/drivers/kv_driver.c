@@ -5,10 +5,10 @@
 #include <math.h>
 #include <stdlib.h>
 
-static const char *const words_layout[] = {"bshd", "bhsd", "sbhd", "shd", NULL};
+static const char *const words_layout[] = {"bshd", "bhsd", "sbhd", "thd", NULL};
 static const char *const words_cache_layout[] = {"bhsd", "bshd", "hbsd", NULL};
 static const char *const words_paged[] = {"none", "i32", "i64", NULL};
-static const char *const words_cache_fault[] = {"none",     "before",    "behind",
+static const char *const words_cache_fault[] = {"none",     "before",    "past_end",
                                                 "page_low", "page_high", NULL};
 static const char *const words_pairing[] = {"half", "interleaved", NULL};
 static const char *const words_axes[] = {"one", "mrope", NULL};
@@ -17,14 +17,14 @@ static const char *const words_norm[] = {"none", "q", "k", "both", NULL};
 static const char *const words_direction[] = {"forward", "inverse", "backward", NULL};
 
 enum {
-    LAYOUT_SHD = 3,
+    LAYOUT_THD = 3, /* packed: no batch axis */
     MAX_FREQUENCIES = 512
 };
 
 typedef enum cache_fault {
     CACHE_FAULT_NONE = 0,
-    CACHE_FAULT_BEFORE, /* the last sequence starts at -1 */
-    CACHE_FAULT_BEHIND, /* its last token is one past the end */
+    CACHE_FAULT_BEFORE,   /* the last sequence starts at -1 */
+    CACHE_FAULT_PAST_END, /* its last token is one past the end */
     CACHE_FAULT_PAGE_LOW,
     CACHE_FAULT_PAGE_HIGH
 } cache_fault;
@@ -127,7 +127,7 @@ static rwt_layout token_layout(const kv_case *c, int64_t heads, int64_t width) {
     static const int orders[][RW_MAX_RANK] = {
         {0, 1, 2, 3}, {0, 2, 1, 3}, {1, 0, 2, 3}, {0, 1, 2, 0}};
     rwt_stride_style style = (rwt_stride_style)c->stride;
-    if (c->layout == LAYOUT_SHD)
+    if (c->layout == LAYOUT_THD)
         return (rwt_layout){3, {c->seq, heads, width}, orders[c->layout], style};
     return (rwt_layout){4, {c->batch, c->seq, heads, width}, orders[c->layout], style};
 }
@@ -198,7 +198,7 @@ static void add_offsets(rwt_job *job, const kv_case *c, kv_plan *plan) {
         int64_t offset = b == 0 ? most : rwt_random_below(&job->random, most + 1);
         if (b == c->batch - 1 && c->cache_fault == CACHE_FAULT_BEFORE)
             offset = -1 - c->cache_offset;
-        if (b == c->batch - 1 && c->cache_fault == CACHE_FAULT_BEHIND)
+        if (b == c->batch - 1 && c->cache_fault == CACHE_FAULT_PAST_END)
             offset = most + 1;
         rwt_buffer_set_id(job, plan->offsets.buffer, rwt_view_at(&plan->offsets, b, 0, 0, 0),
                           offset);
@@ -282,7 +282,7 @@ static void rope_append_fill(rwt_job *job) {
         plan->spec.sections[0] = n - 2 * (n / 3);
     }
     rwt_rope_frequencies(&plan->spec, 0, plan->inv_freq, &plan->attention_factor);
-    rwt_id_shape shape = {c->batch, c->seq, c->axes ? 3 : 1, c->layout == LAYOUT_SHD,
+    rwt_id_shape shape = {c->batch, c->seq, c->axes ? 3 : 1, c->layout == LAYOUT_THD,
                           c->max_positions};
     plan->ids = rwt_ids_add(job, id_fields(c), &shape);
 }
@@ -558,8 +558,8 @@ static const char *kv_invalid(const rwt_case *row) {
         return "page_size must be a power of two from 16 on";
     if (c->cache_offset < 0 || c->seq + c->cache_offset > c->max_seq)
         return "the tokens must fit into max_seq";
-    if (c->layout == LAYOUT_SHD && c->batch != 1)
-        return "layout=shd has no batch";
+    if (c->layout == LAYOUT_THD && c->batch != 1)
+        return "layout=thd has no batch";
     if (c->fused && c->head_dim != c->v_dim)
         return "fused k and v are equally wide";
     if (c->cache_fault && (!c->cache_offsets || c->batch == 0 || c->seq == 0))
@@ -579,7 +579,7 @@ static const char *rope_append_invalid(const rwt_case *row) {
         return "q_heads is negative, or max_positions is 0";
     if (d < 2 || d % 2 || d / 2 > MAX_FREQUENCIES || c->start < 0 || c->start + d > c->head_dim)
         return "the rotary window must be even and inside the head";
-    rwt_id_shape shape = {c->batch, c->seq, c->axes ? 3 : 1, c->layout == LAYOUT_SHD,
+    rwt_id_shape shape = {c->batch, c->seq, c->axes ? 3 : 1, c->layout == LAYOUT_THD,
                           c->max_positions};
     return rwt_ids_invalid(id_fields(c), &shape);
 }
@@ -589,7 +589,7 @@ static const char *rope_append_invalid(const rwt_case *row) {
         {RWT_QUICK, "cache_layout=bhsd|bshd|hbsd,cache_stride=contiguous|gaps|negative,"           \
                     "paged=none|i32,batch=2,seq=19"},                                              \
         {RWT_QUICK, "layout=bshd|bhsd|sbhd,batch=3,dtype=f32|bf16,fused=0|1"},                     \
-        {RWT_QUICK, "layout=shd,seq=11,paged=none|i64"},                                           \
+        {RWT_QUICK, "layout=thd,seq=11,paged=none|i64"},                                           \
         {RWT_QUICK, "v_dim=2|8|31|96,head_dim=2|16|80,dtype=f32|f16|bf16"},                        \
         {RWT_QUICK, "misalign=1|3,cache_misalign=0|2,dtype=f32|bf16"},                             \
         {RWT_QUICK, "misalign=0,cache_misalign=1,dtype=f16|bf16"},                                 \
@@ -597,7 +597,7 @@ static const char *rope_append_invalid(const rwt_case *row) {
         {RWT_QUICK, "heads=0,v_dim=0,seq=3"},                                                      \
         {RWT_QUICK, "page_size=16|32|64,max_seq=17|64|100,seq=17,paged=i32|i64,batch=2"},          \
         {RWT_QUICK, "cache_offsets=none|i32|i64,cache_offset=0|7,batch=3,paged=none|i64"},         \
-        {RWT_QUICK, "cache_fault=before|behind,batch=3,paged=none|i32,seq=1|5,"                    \
+        {RWT_QUICK, "cache_fault=before|past_end,batch=3,paged=none|i32,seq=1|5,"                  \
                     "cache_offsets=i32|i64"},                                                      \
         {RWT_QUICK, "cache_fault=page_low|page_high,batch=3,paged=i32|i64,seq=1|19"},              \
         {RWT_QUICK, "values=special,dtype=f32|f16|bf16,paged=none|i32,seq=9"}, {                   \
@@ -633,18 +633,18 @@ static const rwt_case_row rope_append_rows[] = {
     {RWT_QUICK, "yarn=1,direction=forward|inverse|backward,positions=seq|batch_seq,batch=2"},
     {RWT_QUICK, "axes=mrope,positions=axes|batch_seq|none,batch=2,norm=none|both"},
     {RWT_QUICK, "positions=none|seq|batch_seq,offsets=none|i32|i64,offset=0|3,batch=3"},
-    {RWT_QUICK, "positions=batch_seq,fault=negative|max,cache_fault=none|behind,batch=3,"
+    {RWT_QUICK, "positions=batch_seq,fault=negative|max,cache_fault=none|past_end,batch=3,"
                 "placement=out|in,norm=none|both"},
     {RWT_FULL, "batch=3,seq=100,max_seq=128,q_heads=32,heads=8,head_dim=128,v_dim=128,"
                "dtype=f32|f16|bf16,norm=none|both,paged=i32,page_size=32,positions=batch_seq"},
     {RWT_QUICK, NULL}};
 
 #define SHARED_RANDOM                                                                              \
-    "dtype=f32|f16|bf16,batch=1|2|3,seq=0..40,heads=0..6,layout=bshd|bhsd|sbhd|shd,"               \
+    "dtype=f32|f16|bf16,batch=1|2|3,seq=0..40,heads=0..6,layout=bshd|bhsd|sbhd|thd,"               \
     "stride=contiguous|gaps|negative,fused=0|0|1,misalign=0|0|1..8,cache_layout=bhsd|bshd|hbsd,"   \
     "cache_stride=contiguous|gaps|negative,cache_misalign=0|0|1..8,paged=none|i32|i64,"            \
     "page_size=16|32|64,max_seq=48..200,cache_offsets=none|i32|i64,cache_offset=0|0|1..8,"         \
-    "cache_fault=none|none|none|before|behind|page_low|page_high,"                                 \
+    "cache_fault=none|none|none|before|past_end|page_low|page_high,"                               \
     "values=ordinary|ordinary|special,"
 
 static const char kv_random[] = SHARED_RANDOM "head_dim=0..160,v_dim=0..160";

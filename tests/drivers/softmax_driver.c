@@ -33,7 +33,7 @@ enum {
  * rank     of x: 4 [batch, heads, seq_q, seq_k] or less
  * percent  of the scale
  * poison   NaN where the pattern hides
- * sick     one NaN in the first row that sees a key, at a key that it sees
+ * one_nan  NaN in the first row that sees a key, at a key that it sees
  */
 #define SCORES_FIELDS(FIELD)                                                                       \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
@@ -50,7 +50,7 @@ enum {
     FIELD(mask, MASK_NONE, words_mask)                                                             \
     FIELD(mask_dtype, RW_F32, rwt_words_dtype)                                                     \
     FIELD(poison, 0, NULL)                                                                         \
-    FIELD(sick, 0, NULL)                                                                           \
+    FIELD(one_nan, 0, NULL)                                                                        \
     FIELD(alibi, 0, words_alibi)                                                                   \
     FIELD(sinks, 0, NULL)                                                                          \
     FIELD(softcap, 0, NULL)                                                                        \
@@ -103,7 +103,7 @@ static const char *scores_invalid(const rwt_case *row) {
 
 static const char *softmax_invalid(const rwt_case *row) {
     const scores_case *c = case_of(row);
-    if (c->softcap < 0 || (c->placement != RWT_OUT_OF_PLACE && c->sick && c->poison))
+    if (c->softcap < 0 || (c->placement != RWT_OUT_OF_PLACE && c->one_nan && c->poison))
         return "softcap is negative";
     return scores_invalid(row);
 }
@@ -144,20 +144,20 @@ static int64_t x_at(const scores_plan *plan, int64_t h, const rw_pattern_pair *p
 }
 
 /* NaN at hidden keys; or one NaN at a visible key. */
-static void spoil(rwt_job *job) {
+static void set_nans(rwt_job *job) {
     const scores_case *c = case_of(&job->c);
     scores_plan *plan = job->plan;
     rwt_buffer *x = &job->buffers[plan->x.buffer];
-    bool sick = c->sick != 0;
+    bool one_nan = c->one_nan != 0;
     for (int64_t b = 0; b < c->batch; b++)
         for (int64_t h = 0; h < c->heads; h++)
             for (int64_t i = 0; i < c->seq_q; i++)
                 for (int64_t j = c->seq_k - 1; j >= 0; j--) {
                     rw_pattern_pair pair = {b, i, j};
                     bool sees = rwt_pattern_sees(job, pattern_of(c), &plan->pattern, &pair);
-                    if ((c->poison && !sees) || (sick && sees)) {
+                    if ((c->poison && !sees) || (one_nan && sees)) {
                         rwt_store(x->dtype, x->initial, x_at(plan, h, &pair), NAN);
-                        sick = sick && !sees;
+                        one_nan = one_nan && !sees;
                     }
                 }
 }
@@ -187,8 +187,8 @@ static void masked_fill(rwt_job *job) {
     if (c->mask)
         add_mask(job);
     rwt_pattern_add(job, pattern_of(c), &shape, &plan->pattern);
-    if (c->poison || c->sick)
-        spoil(job);
+    if (c->poison || c->one_nan)
+        set_nans(job);
 }
 
 static void softmax_fill(rwt_job *job) {
@@ -250,7 +250,7 @@ static void for_each_row(rwt_job *job,
                 int64_t bad;
                 if (c->seq_k == 0)
                     continue;
-                if (rwt_pattern_makes_sense(job, pattern_of(c), &plan->pattern, b, i, &bad))
+                if (rwt_pattern_is_valid(job, pattern_of(c), &plan->pattern, b, i, &bad))
                     expect_row(job, b, h, i);
                 else
                     rwt_expect_fault(job, b * c->seq_q + i, RW_FAULT_LENGTH, bad);
@@ -530,7 +530,7 @@ static const rwt_case_row softmax_rows[] = {
     {RWT_QUICK, "causal=0|1,left=0|3|99,right=-1|0|2,seq_k=70,poison=1,placement=out|in"},
     {RWT_QUICK,
      "causal=1,prefix=0|5|30|99,left=4,seq_q=40,seq_k=40,poison=1,placement=out|in,dtype=f32|bf16"},
-    {RWT_QUICK, "causal=1,sick=1,poison=0|1,batch=2,seq_q=12,dtype=f32|f16|bf16"},
+    {RWT_QUICK, "causal=1,one_nan=1,poison=0|1,batch=2,seq_q=12,dtype=f32|f16|bf16"},
     {RWT_QUICK, "mask=full|queries|keys|vector,mask_dtype=f32|f16|bf16,dtype=f32|f16|bf16,batch=2,"
                 "placement=out|in"},
     {RWT_QUICK, "mask=none|full,alibi=none|absolute|signed,sinks=0|1,softcap=0|5|50,causal=0|1,"
@@ -544,7 +544,7 @@ static const rwt_case_row softmax_rows[] = {
      "seq_k=300|5000|20000,seq_q=2,heads=1,scores=large|lowest,mask=none|vector,sinks=0|1"},
     {RWT_QUICK, "mask=none|full,batch=3,prefixes=i64,padding=both,documents=4,own=1,globals=3,"
                 "left=2,right=1,bits=batch,hide=keys,causal=0|1,poison=0|1"},
-    {RWT_QUICK, "globals=2,left=3,right=3,seq_q=40,seq_k=40,poison=1,sick=0|1"},
+    {RWT_QUICK, "globals=2,left=3,right=3,seq_q=40,seq_k=40,poison=1,one_nan=0|1"},
     {RWT_QUICK, "batch=0|1,heads=0|1,seq_q=0|1,seq_k=0|1"},
     {RWT_QUICK, "batch=3,causal=1,prefixes=i32,pattern_at_fault=prefix"},
     {RWT_QUICK, "batch=2,heads=3,padding=right,pattern_at_fault=padding,placement=out|in,"

@@ -44,8 +44,8 @@ void rwt_store(rw_dtype dtype, void *data, int64_t i, double value);
 /* `value` rounded to the dtype. */
 double rwt_round(rw_dtype dtype, double value);
 
-/* What `value` may round to where f32 arithmetic is 4 eps off: the middle, and how far the possible
- * results lie from it. */
+/* The results that `value` may round to if f32 arithmetic is off by 4 eps: the middle, and the
+ * largest distance of a result from it. */
 typedef struct rwt_rounded {
     double middle;
     double reach;
