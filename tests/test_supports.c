@@ -9,8 +9,6 @@
 #include "call.h"
 #include "harness/test_support.h"
 
-#define NUM_DTYPES (RW_U8 + 1)
-
 static int open_context(void **state) {
     *state = rwt_test_context();
     return 0;
@@ -48,7 +46,7 @@ static void test_invalid(void **state) {
     assert_invalid(*state, "soft_max", RW_F32, "such as \"softmax\"");
     assert_invalid(*state, "attention_", RW_F32, "such as \"attention_merge\"");
     assert_invalid(*state, "rop", RW_F32, "such as \"rope\"");
-    assert_invalid(*state, "rope", (rw_dtype)NUM_DTYPES, "dtype is 6");
+    assert_invalid(*state, "rope", (rw_dtype)RWT_NUM_DTYPES, "dtype is 6");
     assert_invalid(*state, "rope", (rw_dtype)-1, "dtype is -1");
 }
 
@@ -79,7 +77,7 @@ static bool driver_takes(const rwt_driver *driver, rw_dtype dtype) {
 
 static void test_drivers(void **state) {
     for (const rwt_driver *const *driver = rwt_drivers; *driver; driver++)
-        for (int dtype = RW_F32; dtype < NUM_DTYPES; dtype++) {
+        for (int dtype = RW_F32; dtype < RWT_NUM_DTYPES; dtype++) {
             bool takes = driver_takes(*driver, (rw_dtype)dtype);
             rw_status status = rw_supports(*state, (*driver)->name, (rw_dtype)dtype);
             if (status != (takes ? RW_OK : RW_UNSUPPORTED))
@@ -222,7 +220,7 @@ static const struct {
 
 static void test_operations(void **state) {
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
-        for (int dtype = RW_F32; dtype < NUM_DTYPES; dtype++) {
+        for (int dtype = RW_F32; dtype < RWT_NUM_DTYPES; dtype++) {
             rw_status status = calls[i].call(*state, (rw_dtype)dtype);
             if (status != rw_supports(*state, calls[i].operation, (rw_dtype)dtype))
                 fail_msg("%s, %s: %s by the operation", calls[i].operation,

@@ -31,6 +31,11 @@ double rwt_random_uniform(rwt_random *random, double low, double high);
 /* Zeroed memory; exits on failure. */
 void *rwt_allocate(size_t bytes);
 
+/* The number of dtypes: the last one of rw_dtype, plus 1. */
+enum {
+    RWT_NUM_DTYPES = RW_U8 + 1
+};
+
 bool rwt_dtype_is_float(rw_dtype dtype);
 
 /* The distance from 1 to the next number: 2^-23, 2^-10, 2^-7. */
