@@ -22,8 +22,8 @@ set(ROPEWALK_HIP_INCLUDES ${PROJECT_SOURCE_DIR}/include ${ROPEWALK_INTERNAL_INCL
 # Flags for every platform's compiler, in gcc's syntax. No strict aliasing: kernels move 16 bytes at
 # a time through pointers to other types. No thread-safe statics: nvcc defines static variables
 # where kernels are launched, and their guards would require the C++ library.
-set(ROPEWALK_HIP_HOST_FLAGS -Wall -Wextra -Werror=switch -fPIC -fno-exceptions -fno-rtti -fvisibility=hidden
-    -fno-strict-aliasing -fno-threadsafe-statics)
+set(ROPEWALK_HIP_HOST_FLAGS -Wall -Wextra -Werror=switch -fPIC -fno-exceptions -fno-rtti
+    -fvisibility=hidden -fno-strict-aliasing -fno-threadsafe-statics)
 
 # ---- emulated ----
 

@@ -86,6 +86,7 @@ RWI_INLINE void read_and_activate(const rw_swiglu_params *p, rw_dtype dtype, int
                                   const rwi_row_index *index, int64_t first, bool stream) {
     float gate_buffer[2 * RWI_SWIGLU_PIECE], up_buffer[RWI_SWIGLU_PIECE];
     float out_buffer[RWI_SWIGLU_PIECE];
+    bool converted = dtype != RW_F32 && dtype != RW_BF16; /* activate() computes in these */
     int64_t count = rwi_min(RWI_SWIGLU_PIECE, p->hidden - first);
     int64_t gate_at = rwi_row_offset(index, p->gate_stride) + step * first;
     int64_t up_at = rwi_row_offset(index, p->up_stride) + first;
@@ -93,20 +94,20 @@ RWI_INLINE void read_and_activate(const rw_swiglu_params *p, rw_dtype dtype, int
     char *out = rwi_element(dtype, p->out, rwi_row_offset(index, p->out_stride) + first);
     if (step == 1)
         piece.up = rwi_element(dtype, p->up, up_at);
-    if (dtype == RW_F16) {
+    if (converted) {
         piece.gate = rwi_cpu_read(dtype, piece.gate, step * count, gate_buffer);
         if (step == 1)
             piece.up = rwi_cpu_read(dtype, piece.up, count, up_buffer);
     }
-    rw_dtype as = dtype == RW_F16 ? RW_F32 : dtype; /* dtype of the buffers */
+    rw_dtype as = converted ? RW_F32 : dtype; /* dtype of the buffers */
     if (step == 2) {
         const void *second = rwi_element(as, piece.gate, 1);
         piece.up = p->up_first ? piece.gate : second;
         piece.gate = p->up_first ? second : piece.gate;
     }
-    piece.out = stream || dtype == RW_F16 ? (void *)out_buffer : out;
+    piece.out = stream || converted ? (void *)out_buffer : out;
     activate_piece(p, as, step, &piece);
-    if (dtype == RW_F16)
+    if (converted)
         rwi_cpu_write(dtype, out, count, stream, out_buffer);
     else if (stream)
         rwi_cpu_stream(out, out_buffer, (size_t)count * rwi_dtype_size(dtype));

@@ -1,5 +1,5 @@
-/* Merging attention over two sets of keys, on a GPU; the twin of merge_cpu.c. Threads along x share
- * one query of one head, threads along y take different queries. */
+/* Merging attention over two sets of keys, on a GPU, as merge_cpu.c does on a CPU. Threads along x
+ * share one query of one head, threads along y have different queries. */
 #include "gpu/dispatch.h"
 #include "gpu/launch.h"
 #include "gpu/vectors.h"

@@ -154,13 +154,14 @@ RWI_INLINE void dequantize_run(const rwi_mx_params *p, rw_mx_format format, rw_m
     uint16_t unpacked[RWI_CPU_BLOCK];
     int64_t code_bytes = rwi_mx_element_of(format).bits * RW_MX_BLOCK / 8;
     bool dense = p->value_stride[2] == RW_MX_BLOCK, words = p->dtype == RW_BF16;
+    bool converted = !words && p->dtype != RW_F32; /* decode_block() writes f32 and bf16 */
     int64_t batch = dense ? BATCH : 1, block_bytes = RW_MX_BLOCK * (words ? 2 : 4);
     for (int64_t first = 0; first < r.count; first += batch) {
         int64_t count = rwi_min(batch, r.count - first);
         const uint8_t *codes = r.codes + first * p->code_stride[2];
         const uint8_t *scales = r.scales + first * p->scale_stride[2];
         char *out = rwi_element(p->dtype, r.values, first * p->value_stride[2]);
-        char *target = stream || p->dtype == RW_F16 ? (char *)buffer : out;
+        char *target = stream || converted ? (char *)buffer : out;
         for (int64_t b = 0; b < count && code_bytes != p->code_stride[2]; b++)
             memcpy(gathered + b * code_bytes, codes + b * p->code_stride[2], (size_t)code_bytes);
         unpack_blocks(format, nibbles, code_bytes == p->code_stride[2] ? codes : gathered, count,
@@ -173,8 +174,8 @@ RWI_INLINE void dequantize_run(const rwi_mx_params *p, rw_mx_format format, rw_m
             else
                 decode_block(format, RW_F32, block, scale, target + b * block_bytes);
         }
-        if (p->dtype == RW_F16)
-            rwi_cpu_write(RW_F16, out, count * RW_MX_BLOCK, stream, buffer);
+        if (converted)
+            rwi_cpu_write(p->dtype, out, count * RW_MX_BLOCK, stream, buffer);
         else if (stream)
             rwi_cpu_stream(out, buffer, (size_t)(count * block_bytes));
     }

@@ -1,6 +1,8 @@
 /* Attention patterns on the CPU; the twin of pattern.hip. An item is a query, or a token. */
 #include "pattern_params.h"
 
+RWI_ASSERT_16_BIT_FLOATS;
+
 RWI_INLINE void fill_row(const rwi_pattern *pattern, const rwi_pattern_row *row, rw_dtype dtype,
                          bool cells, void *out) {
     uint32_t hidden = rwi_hidden_bits(dtype);

@@ -8,7 +8,7 @@
 #include "shared/document.h"
 #include "shared/ids.h"
 
-/* Memory traffic of a token's id, including the lookups that lead to it. */
+/* Memory traffic of one token's id, including lookups. */
 #define RWI_BYTES_PER_ID 64
 
 typedef struct rw_positions_sequential_params {
@@ -121,8 +121,8 @@ typedef struct rwi_mrope_segment {
     float step;
 } rwi_mrope_segment;
 
-/* Reads segment n of row b; `at` holds the tokens and ids before it. False where it has a negative
- * length, which *bad receives, or more tokens than any row can have. */
+/* Reads segment n of row b; `at` holds the tokens and ids before it. False, with *bad set, if it
+ * has a negative length, an invalid step, or more tokens than any row can have. */
 RWI_INLINE bool positions_mrope_read(const rw_positions_mrope_params *p, int64_t b, int64_t n,
                                      rwi_mrope_segment *at, rwi_bad_id *bad) {
     const int64_t limit = (int64_t)1 << 31;
@@ -150,7 +150,7 @@ RWI_INLINE bool positions_mrope_read(const rw_positions_mrope_params *p, int64_t
     return at->tokens <= limit;
 }
 
-/* The id along t of frame number n. */
+/* The id along t of a frame, less that of the first. */
 RWI_INLINE int64_t positions_mrope_frame(const rwi_mrope_segment *at, int64_t frame) {
     return (int64_t)((float)frame * at->step);
 }
@@ -159,7 +159,7 @@ RWI_INLINE int64_t positions_mrope_frame(const rwi_mrope_segment *at, int64_t fr
 RWI_INLINE void positions_mrope_advance(const rw_positions_mrope_params *p, rwi_mrope_segment *at) {
     if (at->tokens == 0)
         return;
-    int64_t extent = at->t; /* ids that it uses: its largest minus its first, plus 1 */
+    int64_t extent = at->t; /* largest id - first id + 1 */
     int64_t step = at->t;
     if (at->h != 0 || at->w != 0) {
         step = rwi_max(at->h, at->w);
@@ -170,7 +170,7 @@ RWI_INLINE void positions_mrope_advance(const rw_positions_mrope_params *p, rwi_
     at->id += p->past_largest ? extent : step;
 }
 
-/* Advances to the segment that holds token s of row b, or past the last one: `at` is then text. */
+/* Advances to the segment that contains token s of row b; past the last one, `at` is text. */
 RWI_INLINE bool positions_mrope_find(const rw_positions_mrope_params *p, int64_t b, int64_t s,
                                      rwi_mrope_segment *at, rwi_bad_id *bad) {
     at->token = 0;
@@ -211,7 +211,7 @@ RWI_INLINE bool positions_mrope_token(const rw_positions_mrope_params *p, int64_
         ids[1] = row % (uint32_t)at.h;
         ids[2] = (uint32_t)n % (uint32_t)at.w;
     }
-    for (int axis = 0; axis < 3; axis++) { /* all three fit, or none is written */
+    for (int axis = 0; axis < 3; axis++) { /* if one does not fit, none is written */
         *bad = rwi_bad(RW_FAULT_OVERFLOW, at.id + ids[axis]);
         if (!rwi_ids_fit(&p->out, bad->id))
             return false;

@@ -27,7 +27,7 @@ typedef struct rw_rope_params {
     rwi_token_ids ids;
     const uint8_t *axis; /* [num_frequencies]: the id that each frequency uses; NULL: id 0 */
     int32_t num_axes;
-    int32_t max_positions; /* ids must be below */
+    int32_t max_positions; /* ids must be below this */
     rwi_angles to;         /* the angles of the result's rotation */
     rwi_angles from;       /* re-rotation: angles to remove first; rows NULL: none */
     float cos_scale;       /* attention factor */
@@ -38,7 +38,7 @@ RWI_INLINE int64_t rope_num_heads(const rw_rope_params *p) {
     return (int64_t)p->heads[0].heads + p->heads[1].heads;
 }
 
-/* An item is a token. */
+/* A work item is a token. */
 RWI_INLINE rwi_work rope_work(const rw_rope_params *p) {
     int64_t columns = rope_num_heads(p) * p->head_dim;
     rwi_work work = {p->batch * p->seq, 2 * columns * (int64_t)rwi_dtype_size(p->dtype)};
@@ -54,8 +54,8 @@ RWI_INLINE void rope_find_ids(const rw_rope_params *p, int64_t b, int64_t s, int
         ids[axis] = axis < p->num_axes ? rwi_token_id(&p->ids, axis, b, s) : 0;
 }
 
-/* True where all ids of a token, ids[axis], lie in the tables; else *bad receives the first that
- * does not. */
+/* Whether all ids of a token, ids[axis], are inside the tables; *bad receives the first that is
+ * not. */
 RWI_INLINE bool rope_ids_valid(const rw_rope_params *p, const int64_t *ids, rwi_bad_id *bad) {
     for (int32_t axis = 0; axis < RWI_ROPE_MAX_AXES; axis++) {
         *bad = rwi_bad(RW_FAULT_POSITION, ids[axis]);
@@ -71,7 +71,7 @@ RWI_INLINE int64_t rope_position(const rw_rope_params *p, const int64_t *ids, in
     return axis == 0 ? ids[0] : axis == 1 ? ids[1] : ids[2]; /* GPUs cannot index registers */
 }
 
-/* A rotation with its sign and scale. */
+/* The cos and sin of an angle, multiplied by the scales, which contain the sign. */
 RWI_INLINE rwi_cos_sin rope_scaled(const rw_rope_params *p, rwi_cos_sin angle) {
     rwi_cos_sin turn = {angle.cos * p->cos_scale, angle.sin * p->sin_scale};
     return turn;

@@ -7,7 +7,7 @@
 
 static const rwi_tensor_rule rule = {1, 4, RWI_FLOATS};
 
-/* Gate and up apart, out, and where gate and up are interleaved, the pairs in the stead of gate. */
+/* Views of gate, up and out; for an interleaved row, `gate` is the view of the pairs. */
 typedef struct swiglu_views {
     rw_tensor gate;
     rw_tensor up;
@@ -46,7 +46,8 @@ static rw_status check_packed(const rwi_call *call, const rw_swiglu_args *args,
         return rwi_fail(call, RW_INVALID_ARGUMENT,
                         "packed is given together with gate or up, expected one or the other");
     if (rwi_absent(&args->out))
-        return rwi_fail(call, RW_INVALID_ARGUMENT, "out is absent, expected it beside packed");
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "out is absent, expected it together with packed");
     RWI_TRY(rwi_check_tensor(call, packed, rule));
     int64_t columns = args->packed.shape[args->packed.rank - 1];
     if (columns % 2 != 0)

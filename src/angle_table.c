@@ -4,8 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* The smallest shift by which a fine table of 2^shift rows is as long as the coarse one or longer:
- * the sum of both is then least. */
+/* The smallest shift with which the fine table, of 2^shift rows, is at least as long as the coarse
+ * one: the two then have the fewest rows. */
 static int32_t balanced_shift(int64_t max_positions) {
     int32_t shift = 0;
     while (((int64_t)1 << (2 * shift)) < max_positions)
@@ -25,7 +25,7 @@ static void fill_rows(float *rows, int64_t count, int64_t step,
         }
 }
 
-/* Every angle that the table stands for is a number. */
+/* Every angle up to max_positions is finite. */
 static rw_status check_angles(const rwi_call *call, const rwi_angle_table_options *options) {
     for (int64_t i = 0; i < options->num_frequencies; i++)
         if (!isfinite((double)options->max_positions * options->inv_freq[i]))

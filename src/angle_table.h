@@ -4,21 +4,21 @@
 
 #include "call.h"
 
-/* More positions than this are refused. */
+/* The largest valid max_positions. */
 #define RWI_MAX_POSITIONS INT32_MAX
 
 typedef struct rwi_angle_table {
-    rw_context *context; /* made it and owns the memory; not asked once the table is in use */
+    rw_context *context; /* owns the memory; used to free it, not to apply the table */
     const rwi_backend *backend;
     int device_index;
     rwi_angles angles; /* rows at the start of `memory` */
     int32_t max_positions;
     void *memory; /* device memory, freed with rw_free */
-    void *extra;  /* the `extra_bytes` behind the tables */
+    void *extra;  /* `extra_bytes` at the end of `memory` */
 } rwi_angle_table;
 
 /* inv_freq     [num_frequencies], radians a position
- * extra        bytes that go into the same device memory (the axis of each frequency); or none */
+ * extra        copied behind the tables, `extra_bytes` long: the axis of each frequency */
 typedef struct rwi_angle_table_options {
     const double *inv_freq;
     int64_t num_frequencies;
@@ -32,7 +32,7 @@ rw_status rwi_angle_table_create(const rwi_call *call, const rwi_angle_table_opt
 
 void rwi_angle_table_free(rwi_angle_table *table);
 
-/* A table that was built on one device is used on that device; `name` is its owner's. */
+/* Fails unless the context runs on the device of the table, a part of the argument `name`. */
 rw_status rwi_angle_table_check(const rwi_call *call, const char *name,
                                 const rwi_angle_table *table);
 

@@ -5,8 +5,8 @@
 #include "pattern_describe.h"
 #include "softmax_describe.h"
 
-/* A call: its arguments by name, as the caller gave them, and as kernels take it. Where q is
- * packed, so are out, lse and, unless they are pages, k and v. */
+/* A call: the named arguments and the params of kernels. If q is packed, out, lse and (unless
+ * paged) k and v are packed too. */
 typedef struct attention {
     rwi_call call;
     const rw_attention_args *args;
@@ -31,8 +31,7 @@ static attention name_arguments(const rwi_call *call, const rw_attention_args *a
 
 /* ---- inputs ---- */
 
-/* A width that kernels have. Without columns there is nothing to do; but v must have some where
- * `out` has. */
+/* A head_dim that kernels support or, if `may_be_empty`, 0: v may have it only if `out` has. */
 static rw_status check_width(const rwi_call *call, rwi_argument argument, bool may_be_empty) {
     const int64_t width = rwi_length(argument.tensor, RWI_WIDTH);
     if ((width == 0 && may_be_empty) ||
@@ -73,7 +72,7 @@ static rwi_attention_tensor kernel_tensor(const rw_tensor *tensor, int rank) {
     return described;
 }
 
-/* All but what is written. */
+/* q, k, v and the block table. */
 static rw_status describe_inputs(attention *a) {
     RWI_TRY(check_inputs(a));
     const rw_tensor q = rwi_with_rank(*a->q.tensor, 4), k = rwi_with_rank(*a->k.tensor, 4);
@@ -146,7 +145,7 @@ static rw_status describe_outputs(attention *a) {
 
 /* ---- the split of the keys ---- */
 
-/* Splits the keys where the tiles of rows alone would leave the device idle. */
+/* Splits the keys if the tiles of rows alone are too few for the device. */
 static rwi_attention_parts split_keys(const attention *a) {
     const rw_attention_params *params = &a->params;
     const int64_t seq_k = params->rules.scores.seq_k;
@@ -168,7 +167,7 @@ static int64_t bytes_of_parts(const rw_attention_params *params, int64_t count) 
            (int64_t)sizeof(float);
 }
 
-/* The split of the keys, as far as there is a workspace for it. */
+/* The split of the keys; one part if there is no workspace. */
 static rw_status describe_parts(attention *a) {
     const rw_tensor *workspace = a->workspace.tensor;
     rw_attention_params *params = &a->params;
@@ -185,7 +184,7 @@ static rw_status describe_parts(attention *a) {
         return rwi_fail(&a->call, RW_INVALID_ARGUMENT,
                         "workspace.data is %p, expected %d-byte alignment", workspace->data,
                         RW_WORKSPACE_ALIGNMENT);
-    if (bytes == 0) /* none may be there, and no kernel looks for it */
+    if (bytes == 0) /* the workspace may be empty; no kernel uses it */
         return RW_OK;
     const int64_t rows = params->parts.count * attention_combine_work(params).items;
     params->parts.out = workspace->data;
@@ -196,7 +195,7 @@ static rw_status describe_parts(attention *a) {
 
 /* ---- the rules ---- */
 
-/* Scale, mask, pattern and the like, checked against what is written. */
+/* Scale, mask, pattern and the like, checked for overlap with the outputs. */
 static rw_status describe_rules(attention *a) {
     const rw_attention_args *args = a->args;
     const rwi_scores *lengths = &a->params.rules.scores;
@@ -217,7 +216,7 @@ static rw_status describe_rules(attention *a) {
     return rwi_describe_softmax(&a->call, &rules, &tensors, &a->params.rules);
 }
 
-/* ---- the calls ---- */
+/* ---- entry points ---- */
 
 rw_status rw_attention_workspace(rw_context *context, const rw_attention_args *args,
                                  int64_t *bytes) {

@@ -8,7 +8,7 @@ typedef struct part_view {
     rwi_argument lse;
 } part_view;
 
-/* A part of the shape of `like`. */
+/* A part has the shape of `like`. */
 static rw_status check_part(const rwi_call *call, const part_view *part, const part_view *like) {
     RWI_TRY(rwi_check_tensor(call, part->out, (rwi_tensor_rule){3, 4, RWI_FLOATS}));
     const int rank = part->out.tensor->rank - 1;
@@ -18,7 +18,7 @@ static rw_status check_part(const rwi_call *call, const part_view *part, const p
     return rwi_check_lse_shape(call, part->lse, part->out);
 }
 
-/* Writing the merged part is in place or apart from what is read. */
+/* The merged part is an input in place, or overlaps none. */
 static rw_status check_merged(const rwi_call *call, const part_view *merged,
                               const part_view *part) {
     RWI_TRY(rwi_check_apart(call, merged->out, part->out, true));
@@ -28,7 +28,7 @@ static rw_status check_merged(const rwi_call *call, const part_view *merged,
 }
 
 static rwi_attention_part kernel_part(const part_view *view) {
-    /* of width 0 there is the LSE alone */
+    /* with a head_dim of 0, only the LSE is merged */
     const rw_tensor out = rwi_with_rank(rwi_steppable(view->out.tensor), 4);
     const rw_tensor lse = rwi_with_rank(*view->lse.tensor, 3);
     rwi_attention_part part = {.out = out.data, .lse = lse.data};

@@ -60,7 +60,8 @@ rw_backend_probe_result rw_backend_probe(rw_backend_kind kind) {
     else if (kind == RW_BACKEND_HIP)
         backend = load_hip(&result.why);
     else
-        rwi_message_set(&result.why, RW_INVALID_ARGUMENT, "%d names no backend", (int)kind);
+        rwi_message_set(&result.why, RW_INVALID_ARGUMENT,
+                        "backend is %d, expected one of rw_backend_kind", (int)kind);
     if (!backend)
         return result;
     result.found = true;
@@ -87,8 +88,8 @@ static rw_status open_hip(const rwi_open_options *options, rwi_device **device,
     rw_status status =
         backend ? backend->device_count(&count, platform, &why) : RW_BACKEND_UNAVAILABLE;
     if (status != RW_OK)
-        return rwi_message_set(message, RW_BACKEND_UNAVAILABLE, "the backend hip cannot be had: %s",
-                               why.text);
+        return rwi_message_set(message, RW_BACKEND_UNAVAILABLE,
+                               "the backend hip is unavailable: %s", why.text);
     if (options->index < 0 || options->index >= count)
         return rwi_message_set(message, RW_BACKEND_UNAVAILABLE,
                                "the backend hip has no device %d: %d found", options->index, count);

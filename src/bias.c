@@ -48,15 +48,15 @@ rw_status rwi_describe_alibi(const rwi_call *call, const rw_alibi *alibi, int64_
     return RW_OK;
 }
 
-/* A dense bias has no pattern beside it. */
+/* A dense bias has no pattern, so no key_end. */
 static rw_status refuse_key_end(const rwi_call *call, rw_alignment alignment) {
     if (alignment != RW_ALIGN_KEY_END)
         return RW_OK;
     return rwi_fail(call, RW_INVALID_ARGUMENT,
-                    "alignment is RW_ALIGN_KEY_END, expected another where there is no pattern");
+                    "alignment is RW_ALIGN_KEY_END, expected another without a pattern");
 }
 
-/* [heads, seq_q, seq_k], to be written. */
+/* Checks an output [heads, seq_q, seq_k]. */
 static rw_status describe_rows(const rwi_call *call, const rw_tensor *out, rw_pattern_shape *shape,
                                rwi_bias_rows *rows) {
     RWI_TRY(rwi_check_pointer(call, "out", out));
@@ -188,7 +188,7 @@ void rw_t5_destroy(rw_t5 *t5) {
 }
 
 int64_t rw_t5_bucket(const rw_t5 *t5, int64_t relative_position) {
-    /* the distance of the least number does not fit */
+    /* -INT64_MIN would overflow */
     return t5 ? rwi_t5_bucket_of(&t5->host, rwi_max(relative_position, -INT64_MAX)) : -1;
 }
 

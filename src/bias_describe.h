@@ -1,4 +1,4 @@
-/* ALiBi, checked and as kernels read it. */
+/* ALiBi: its checks and its description for kernels. */
 #ifndef RWI_BIAS_DESCRIBE_H
 #define RWI_BIAS_DESCRIBE_H
 
@@ -6,7 +6,7 @@
 
 #include "call.h"
 
-/* The caller checks for the key_end that RW_ALIGN_KEY_END needs. */
+/* The caller checks that RW_ALIGN_KEY_END has a key_end: rwi_check_key_end(). */
 rw_status rwi_describe_alibi(const rwi_call *call, const rw_alibi *alibi, int64_t heads,
                              const rw_pattern_shape *shape, rwi_alibi *described);
 

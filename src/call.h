@@ -1,4 +1,4 @@
-/* What every entry point does first and last: name itself, check its tensors, say what is wrong. */
+/* What every entry point needs: its name in messages, first checks, and how to return a failure. */
 #ifndef RWI_CALL_H
 #define RWI_CALL_H
 
@@ -28,16 +28,16 @@ rw_status rwi_fail(const rwi_call *call, rw_status status, const char *format, .
 rw_status rwi_message_set(rw_message *message, rw_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Hands on what a backend function returned, with its sentence. */
+/* Returns the status of a backend function; on failure puts its sentence into the context. */
 rw_status rwi_finish(const rwi_call *call, rw_status status);
 
-/* Fails where the context is NULL: then there is no place for a sentence. */
+/* Fails if the context is NULL; no sentence is written then. */
 rw_status rwi_check_context(const rwi_call *call);
 
-/* Fails where `pointer`, the argument `name`, is NULL. */
+/* Fails if `pointer`, the argument `name`, is NULL. */
 rw_status rwi_check_pointer(const rwi_call *call, const char *name, const void *pointer);
 
-/* What every operation checks first: the context and `args`. */
+/* Every operation's first check: neither the context nor `args` is NULL. */
 rw_status rwi_begin(const rwi_call *call, const void *args);
 
 /* Returns the status of `expression` from the function around it unless that is RW_OK. */
@@ -48,11 +48,11 @@ rw_status rwi_begin(const rwi_call *call, const void *args);
             return rwi_tried;                                                                      \
     } while (0)
 
-/* An object that was created on one device is used on that device. */
+/* Fails unless the context runs on the device on which the object `name` was created. */
 rw_status rwi_check_owner(const rwi_call *call, const char *name, const rwi_backend *backend,
                           int device_index);
 
-/* Fails with RW_OUT_OF_RANGE: `subject`, "" or "operation: ", met `bad` at a token. */
+/* Fails with RW_OUT_OF_RANGE: `bad` was found at a token. `subject` is "" or "operation: ". */
 rw_status rwi_fail_fault(const rwi_call *call, const char *subject, int64_t token, rwi_bad_id bad);
 
 /* Copies to the device and counts the bytes. */

@@ -76,9 +76,10 @@ static rw_status check_options(const rw_context_options *options, rw_message *me
                                "options.cpu_isa is %d, expected default, baseline, v3 or v4",
                                (int)options->cpu_isa);
     if (options->device != 0 && options->backend != RW_BACKEND_HIP)
-        return rwi_message_set(message, RW_INVALID_ARGUMENT,
-                               "options.device is %d, expected it beside RW_BACKEND_HIP alone",
-                               options->device);
+        return rwi_message_set(
+            message, RW_INVALID_ARGUMENT,
+            "options.device is %d, expected 0 unless options.backend is RW_BACKEND_HIP",
+            options->device);
     if (options->num_threads < 0 || options->num_threads > RWI_MAX_THREADS)
         return rwi_message_set(message, RW_INVALID_ARGUMENT,
                                "options.num_threads is %d, expected 0 to %d", options->num_threads,
@@ -92,8 +93,9 @@ rw_status rw_context_create(const rw_context_options *options, rw_context **cont
     if (!options)
         options = &defaults;
     if (!context)
-        return rwi_message_set(message, RW_INVALID_ARGUMENT,
-                               "rw_context_create: context is NULL, expected a place for it");
+        return rwi_message_set(
+            message, RW_INVALID_ARGUMENT,
+            "rw_context_create: context is NULL, expected a pointer to receive it");
     *context = NULL;
     rwi_environment environment;
     rw_message note = {""}, why = {""};

@@ -4,7 +4,7 @@
 
 #include <ropewalk/context.h>
 
-/* The largest team of threads that may be asked for. */
+/* The largest valid number of threads. */
 #define RWI_MAX_THREADS 1024
 
 typedef struct rwi_environment {

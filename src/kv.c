@@ -5,7 +5,7 @@
 #include "numbers.h"
 #include "rope_call.h"
 
-/* Turns and weights of a token stay in a GPU's shared memory. */
+/* A token's rotations and norm weights are kept in a GPU's shared memory. */
 #define MAX_HEAD_DIM 4096
 
 #define MIN_PAGE_SIZE 16
@@ -46,7 +46,7 @@ rw_status rwi_check_kv_cache(const rwi_call *call, const rw_kv_cache *cache, int
     return rwi_check_length(call, k, 0, batch);
 }
 
-/* Writing the cache touches nothing else. */
+/* A cache tensor overlaps none of the inputs. */
 static rw_status check_cache_apart(const rwi_call *call, const rw_kv_append_args *args,
                                    rwi_argument cache) {
     const rwi_argument others[] = {{"append.k", &args->k},
@@ -69,7 +69,7 @@ static rwi_kv_side kernel_side(const rw_tensor *in, const rw_tensor *cache) {
     return side;
 }
 
-/* k or v and its side of the cache agree. */
+/* k or v has the dtype, heads and head_dim of its cache tensor. */
 static rw_status check_side(const rwi_call *call, rwi_argument in, rwi_argument cache) {
     RWI_TRY(rwi_check_tensor(call, in, (rwi_tensor_rule){3, 4, RWI_FLOATS}));
     RWI_TRY(rwi_check_same_dtype(call, in, cache));
@@ -77,7 +77,7 @@ static rw_status check_side(const rwi_call *call, rwi_argument in, rwi_argument 
     return rwi_check_length(call, in, RWI_WIDTH, rwi_length(cache.tensor, RWI_WIDTH));
 }
 
-/* `in` is of the tokens of `like`. */
+/* `in` has the batch and seq of `like`, or its tokens if packed. */
 static rw_status check_same_tokens(const rwi_call *call, rwi_argument in, rwi_argument like) {
     const rw_tensor *tensor = like.tensor;
     if (in.tensor->rank != tensor->rank)
@@ -162,7 +162,7 @@ static rw_status describe_norm(const rwi_call *call, const rw_head_norm *norm,
     return RW_OK;
 }
 
-/* q and its ids go with k, and no output with an input of the other half. */
+/* q fits k, and no output of one half overlaps an input of the other. */
 static rw_status check_together(const rwi_call *call, const rw_rope_append_args *args) {
     const rw_rope_args *rope = &args->rope;
     const rw_kv_append_args *append = &args->append;

@@ -6,7 +6,7 @@
 
 #include "tensor.h"
 
-/* Checks the shapes of a cache that serves `batch` sequences and describes its pages. */
+/* Checks the shapes of a cache of `batch` sequences and describes its pages. */
 rw_status rwi_check_kv_cache(const rwi_call *call, const rw_kv_cache *cache, int64_t batch,
                              rwi_kv_pages *pages);
 

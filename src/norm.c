@@ -5,7 +5,7 @@
 #include "row_views.h"
 #include "tensor.h"
 
-/* The tensors of a call, with what is absent resolved. */
+/* The tensors of a call, with their defaults for absent ones. */
 typedef struct norm_tensors {
     rwi_argument x;
     rwi_argument weight;
@@ -21,7 +21,7 @@ static rw_status check_like_x(const rwi_call *call, rwi_argument argument, rwi_a
     return rwi_check_same_dtype(call, argument, x);
 }
 
-/* Writing `output` leaves the weight alone, and x and the residual too unless it is one of them. */
+/* `output` does not overlap the weight; it is x or the residual in place, or overlaps neither. */
 static rw_status check_written(const rwi_call *call, rwi_argument output,
                                const norm_tensors *tensors) {
     RWI_TRY(rwi_check_output(call, output));

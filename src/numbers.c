@@ -1,4 +1,4 @@
-/* Checks on numbers of the caller's, shared by every entry point. */
+/* Checks on the caller's numbers, shared by every entry point. */
 #include "numbers.h"
 
 #include <float.h>

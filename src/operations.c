@@ -1,4 +1,4 @@
-/* Operations by name: their list, and what a context has of it. */
+/* Operations by name: their list, and which of them a context supports. */
 #include <ropewalk/context.h>
 
 #include <string.h>
@@ -33,7 +33,7 @@ static bool backend_has(const rwi_backend *backend, int32_t index) {
     return false;
 }
 
-/* The index of a name, or -1; `nearest` receives that of the name that begins most alike. */
+/* The index of a name, or -1; `nearest` is that of the name with the longest common prefix. */
 static int32_t find_operation(const char *name, int32_t *nearest) {
     size_t most = 0;
     *nearest = 0;

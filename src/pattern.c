@@ -3,7 +3,7 @@
 
 #include "pattern_describe.h"
 
-/* [rows, columns] or [batch, rows, columns], to be written; `out3` receives it with all three. */
+/* Checks an output [rows, columns] or [batch, rows, columns]; `out3` is its view with rank 3. */
 static rw_status check_out(const rwi_call *call, const rw_tensor *out, unsigned dtypes,
                            rw_tensor *out3) {
     rwi_argument argument = {"out", out};

@@ -1,4 +1,4 @@
-/* Patterns: the checks, and the view that kernels get. */
+/* Patterns: their checks and their description for kernels. */
 #include "pattern_describe.h"
 
 static const int64_t too_long = (int64_t)1 << 31;
@@ -95,7 +95,7 @@ rw_status rwi_describe_documents(const rwi_call *call, const rw_tensor *cu_seqle
     return RW_OK;
 }
 
-/* [seq_q, columns] or [batch, seq_q, columns], where an axis of 1 but the last serves all. */
+/* [seq_q, columns] or [batch, seq_q, columns]; every axis but the last may be 1 (broadcast). */
 static rw_status check_cells(const rwi_call *call, rwi_argument cells, unsigned dtypes,
                              const int64_t *lengths, int64_t stride[2]) {
     RWI_TRY(rwi_check_tensor(call, cells, (rwi_tensor_rule){2, 3, dtypes}));
@@ -114,11 +114,11 @@ rw_status rwi_check_function(const rwi_call *call, bool given, const char *advic
     const rwi_backend *backend = call->context->backend;
     if (!given || !backend || backend == &rwi_cpu_backend)
         return RW_OK;
-    return rwi_fail(call, RW_UNSUPPORTED, "a function cannot be called from the backend %s: %s",
+    return rwi_fail(call, RW_UNSUPPORTED, "the backend %s cannot call a function of the caller: %s",
                     backend->name, advice);
 }
 
-/* The parts that differ from key to key. */
+/* The parts that are read for each key. */
 static rw_status describe_cells(const rwi_call *call, const rw_pattern *pattern,
                                 const rw_pattern_shape *shape, rwi_pattern *described) {
     int64_t bytes = rwi_ceil_div(shape->seq_k, 8);
@@ -145,7 +145,7 @@ static rw_status describe_cells(const rwi_call *call, const rw_pattern *pattern,
     described->function = pattern->function;
     described->function_user = pattern->function_user;
     return rwi_check_function(call, pattern->function != NULL,
-                              "bake the pattern into bits by rw_pattern_bake()");
+                              "convert the pattern to bits with rw_pattern_bake()");
 }
 
 rw_status rwi_describe_pattern(const rwi_call *call, const rw_pattern *pattern,

@@ -1,4 +1,4 @@
-/* Attention patterns asked on the host, without a context. */
+/* Attention patterns evaluated on the host, without a context. */
 #include <ropewalk/pattern.h>
 
 #include <stdio.h>
@@ -6,7 +6,7 @@
 
 #include "pattern_describe.h"
 
-/* A question's place for its sentence: checks write into a context. */
+/* The checks write their sentence into a context; this one exists for one call. */
 typedef struct question {
     rw_context context; /* holds no device */
     rwi_call call;
@@ -17,7 +17,7 @@ static void ask(question *q, const char *name) {
     q->call = (rwi_call){&q->context, name};
 }
 
-/* Hands the sentence of a failure to the caller. */
+/* Copies the sentence of a failure to `message`. */
 static rw_status answer(const question *q, rw_status status, rw_message *message) {
     return status == RW_OK ? RW_OK : rwi_message_set(message, status, "%s", q->context.error.text);
 }
@@ -34,7 +34,7 @@ static rw_status check_range(const rwi_call *call, const char *name, const int64
                              int64_t length) {
     if (range[0] >= 0 && range[0] <= range[1] && range[1] <= length)
         return RW_OK;
-    return rwi_fail(call, RW_INVALID_ARGUMENT, "%s [%lld, %lld) lies not within [0, %lld)", name,
+    return rwi_fail(call, RW_INVALID_ARGUMENT, "%s [%lld, %lld) is not within [0, %lld)", name,
                     (long long)range[0], (long long)range[1], (long long)length);
 }
 

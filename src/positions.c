@@ -3,7 +3,7 @@
 
 #include "tensor.h"
 
-/* An output of ids: its rank, and that its elements lie apart from each other and from an input. */
+/* An output of ids: its rank and dtype, and no two elements share memory. */
 static rw_status check_out(const rwi_call *call, const rw_tensor *out, int rank) {
     rwi_argument argument = {"out", out};
     RWI_TRY(rwi_check_tensor(call, argument, (rwi_tensor_rule){rank, rank, RWI_IDS}));
@@ -17,7 +17,7 @@ static rw_status check_input(const rwi_call *call, rwi_argument input, int rank,
     return rwi_check_apart(call, (rwi_argument){"out", out}, input, false);
 }
 
-/* [batch] ids, one a row of out. */
+/* [batch] ids, one for each row of out. */
 static rw_status check_batch_input(const rwi_call *call, rwi_argument input, const rw_tensor *out,
                                    int64_t batch) {
     RWI_TRY(check_input(call, input, 1, out));

@@ -10,16 +10,16 @@
 #include "rope_frequencies.h"
 #include "tensor.h"
 
-/* What a kernel counts in 32 bits. */
+/* Kernels count heads in 32 bits. */
 #define MAX_HEADS (1 << 30)
 
 struct rw_rope {
-    rw_rope_spec spec; /* resolved; its arrays are gone */
+    rw_rope_spec spec; /* resolved; its array pointers are not kept */
     double attention_factor;
-    rwi_angle_table table; /* extra: uint8_t axis[num_frequencies], where there are several */
+    rwi_angle_table table; /* extra: uint8_t axis[num_frequencies], if there are several axes */
 };
 
-/* Kernels take it, and for the inverse its reciprocal, as f32. */
+/* Kernels read it (for the inverse: its reciprocal) as f32. */
 static rw_status check_attention_factor(const rwi_call *call, double factor) {
     RWI_TRY(rwi_check_number(call, "the attention factor", factor, FLT_MIN));
     return rwi_check_number(call, "the attention factor's inverse", 1 / factor, FLT_MIN);
@@ -120,7 +120,7 @@ static rw_status check_heads(const rwi_call *call, const rw_rope *rope, heads_vi
     return RW_OK;
 }
 
-/* What q and k must have in common, and that writing one leaves the other and the ids alone. */
+/* q and k agree in dtype, rank and tokens, and neither output overlaps the other tensors. */
 static rw_status check_together(const rwi_call *call, const rw_rope_args *args,
                                 const heads_view views[2]) {
     for (int i = 0; i < 2; i++) {
@@ -240,7 +240,7 @@ rw_status rw_rope_apply(rw_context *context, const rw_rope *rope, const rw_rope_
     return launch(&call, &params);
 }
 
-/* Both rotate the same columns in the same pairs by the same ids. */
+/* Both rotate the same pairs of columns, by the same ids. */
 static rw_status check_change(const rwi_call *call, const rw_rope_change *change) {
     const rw_rope_spec *from = &change->from->spec, *to = &change->to->spec;
     bool same = from->head_dim == to->head_dim && from->rotary_start == to->rotary_start &&

@@ -54,7 +54,7 @@ static rw_status check_numbers(const rw_rope_spec *spec, rw_message *message) {
     return RW_OK;
 }
 
-/* What cos and sin are multiplied by, or derived from. */
+/* Fields that give the attention factor, by which cos and sin are multiplied. */
 static rw_status check_scales(const rw_rope_spec *spec, rw_message *message) {
     const struct {
         const char *field;
@@ -128,7 +128,7 @@ static rw_status check_axes(const rw_rope_spec *spec, rw_message *message) {
                            (long long)sum, (long long)spec->rotary_dim / 2);
 }
 
-/* What each type needs, and its defaults. */
+/* The required fields of each type, and their defaults. */
 static rw_status resolve_type(rw_rope_spec *spec, rw_message *message) {
     double length = (double)spec->max_position_embeddings;
     double original = (double)spec->original_max_position_embeddings;
@@ -240,7 +240,7 @@ static double base_frequency(double theta, int64_t i, int64_t d) {
     return pow(theta, -2.0 * (double)i / (double)d);
 }
 
-/* yarn: how far frequency i is on its way from kept (0) to divided by the factor (1). */
+/* yarn: the interpolation weight of frequency i: 0 keeps it, 1 divides it by the factor. */
 static double yarn_ramp(const rw_rope_spec *spec, int64_t i, int64_t d) {
     double original = (double)spec->original_max_position_embeddings;
     double per_log = (double)d / (2 * log(spec->theta));
@@ -329,13 +329,13 @@ static double attention_factor(const rw_rope_spec *spec, int64_t seq_len) {
     return sqrt(1 + log(spec->factor) / log((double)spec->original_max_position_embeddings));
 }
 
-/* Row and column ids have the frequencies of half the width each. */
+/* Vision 2-D: row and column ids each rotate half of the width. */
 static int64_t frequency_width(const rw_rope_spec *spec) {
     return spec->axes == RW_ROPE_AXES_VISION_2D ? spec->rotary_dim / 2 : spec->rotary_dim;
 }
 
-/* Frequency i of the whole list, divided by its frequency factor; NAN where that makes no sense, or
- * f32 would have it as infinite or, where it is not 0, as 0. */
+/* Frequency i of the whole list, divided by its frequency factor; NAN if that is negative or not
+ * finite, or if f32 rounds it to infinity or, unless it is 0, to 0. */
 static double listed_frequency(const rw_rope_spec *spec, int64_t seq_len, int64_t i) {
     int64_t d = frequency_width(spec);
     double f = frequency(spec, seq_len, i % (d / 2), d);

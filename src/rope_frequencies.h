@@ -4,13 +4,13 @@
 
 #include <ropewalk/rope.h>
 
-/* The spec with its defaults filled in, checked. */
+/* Checks the spec and fills in its defaults. */
 rw_status rwi_rope_resolve(const rw_rope_spec *spec, rw_rope_spec *resolved, rw_message *message);
 
 /* The number of position ids a token has. */
 int rwi_rope_num_axes(const rw_rope_spec *spec);
 
-/* Which id frequency i reads, for a resolved spec. */
+/* The axis of the position ids that frequency i reads, for a resolved spec. */
 int rwi_rope_axis(const rw_rope_spec *resolved, int64_t i);
 
 #endif

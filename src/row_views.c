@@ -1,7 +1,7 @@
 /* Tensors as rows: merging their outer axes. */
 #include "row_views.h"
 
-/* Whether the axis goes on where one step of `before` ends, in every view. */
+/* Whether the stride of `before` is that of `axis` times its length, in every view. */
 static bool continues(const rwi_row_view *views, int num_views, int axis, int before) {
     for (int i = 0; i < num_views; i++) {
         const rw_tensor *tensor = views[i].tensor;
@@ -19,7 +19,7 @@ rwi_row_axes rwi_rows_describe(const rwi_row_view *views, int num_views, int num
         for (int place = 0; place < 3; place++)
             views[i].stride[place] = 0;
     int place = 3;
-    int last = -1; /* the axis that was described last */
+    int last = -1; /* the last described axis */
     for (int axis = num_axes - 1; axis >= 0; axis--) {
         int64_t length = views[0].tensor->shape[axis];
         if (length == 1)

@@ -8,7 +8,7 @@ static float scale_or_one(double scale) {
     return scale != 0.0 ? (float)scale : 1.0f;
 }
 
-/* Two tensors of one product, both with a batch axis or neither. */
+/* The factors of a product have the same rank and batch. */
 static rw_status check_factors(const rwi_call *call, rwi_argument a, rwi_argument b) {
     RWI_TRY(rwi_check_tensor(call, a, (rwi_tensor_rule){3, 4, RWI_FLOATS}));
     const int rank = a.tensor->rank;
@@ -16,7 +16,7 @@ static rw_status check_factors(const rwi_call *call, rwi_argument a, rwi_argumen
     return rank == 4 ? rwi_check_length(call, b, 0, a.tensor->shape[0]) : RW_OK;
 }
 
-/* Checks out, which has the last axes of [batch, ...shape] and is written apart from a and b. */
+/* Checks out, [batch, ...shape] or without the batch, which overlaps neither a nor b. */
 static rw_status check_product(const rwi_call *call, rwi_argument out, rwi_argument a,
                                rwi_argument b, const int64_t shape[3]) {
     const int rank = a.tensor->rank;
@@ -30,7 +30,7 @@ static rw_status check_product(const rwi_call *call, rwi_argument out, rwi_argum
     return rwi_check_apart(call, out, b, false);
 }
 
-/* A matrix a head, [batch, heads, rows, columns]. */
+/* One matrix for each head: [batch, heads, rows, columns]. */
 static rw_tensor matrices_of_scores(const rw_tensor *scores) {
     return rwi_with_rank(rwi_steppable(scores), 4);
 }
@@ -39,7 +39,7 @@ static rw_tensor matrices_of_tokens(const rw_tensor *tokens) {
     return rw_tensor_transpose(rwi_with_rank(rwi_steppable(tokens), 4), 1, 2);
 }
 
-/* c = a * b, but for what makes a column of c. */
+/* Params of c = a * b with a scale of 1. */
 static rwi_matmul describe_product(const rw_tensor *a, const rw_tensor *b, const rw_tensor *c) {
     rwi_matmul params = {.a = a->data,
                          .b = b->data,

@@ -6,7 +6,7 @@
 #include "pattern_describe.h"
 #include "softmax_describe.h"
 
-/* x and what is written, which is x where out is absent. */
+/* x and the output, which is x if out is absent. */
 typedef struct in_out {
     rwi_argument x;
     rwi_argument out;
@@ -48,7 +48,7 @@ static rwi_softmax_tensors of_scores(const in_out *tensors) {
     return (rwi_softmax_tensors){tensors->x, &tensors->out, 1};
 }
 
-/* Writing the outputs does not touch `input`. */
+/* No output overlaps `input`. */
 static rw_status check_outputs_apart(const rwi_call *call, const rwi_softmax_tensors *tensors,
                                      rwi_argument input) {
     for (int n = 0; n < tensors->num_outputs; n++)
@@ -56,7 +56,7 @@ static rw_status check_outputs_apart(const rwi_call *call, const rwi_softmax_ten
     return RW_OK;
 }
 
-/* What is added: the trailing axes of x, 1 along any but the last serving all. */
+/* The additive mask: the trailing axes of x; every axis but the last may be 1 (broadcast). */
 static rw_status describe_mask(const rwi_call *call, const rw_tensor *mask,
                                const rwi_softmax_tensors *tensors, rwi_score_mask *described) {
     const rwi_argument argument = {"mask", mask};
@@ -123,7 +123,7 @@ rw_status rw_mask_apply(rw_context *context, const rw_mask_apply_args *args) {
     return rwi_finish(&call, context->backend->mask_apply(context->device, &params));
 }
 
-/* A query has one position, whether the pattern or ALiBi asks for it. */
+/* The pattern and ALiBi give a query the same position. */
 static rw_status check_alibi_alignment(const rwi_call *call, rw_alignment alignment,
                                        const rw_pattern *pattern) {
     RWI_TRY(rwi_check_key_end(call, alignment, pattern));

@@ -6,15 +6,15 @@
 
 #include "tensor.h"
 
-/* Scores, whose data is not looked at, and what is written, which overlaps nothing that is read. */
+/* Scores, of which only the shape is read, and the outputs, which must not overlap any input. */
 typedef struct rwi_softmax_tensors {
     rwi_argument x;
-    const rwi_argument *outputs; /* checked; absent ones are passed over */
+    const rwi_argument *outputs; /* checked; absent ones are skipped */
     int num_outputs;
 } rwi_softmax_tensors;
 
-/* Checks all of the arguments but x and out, for scores of the lengths params->scores; describes
- * them. */
+/* Checks and describes all arguments except x and out, for scores with the lengths of
+ * params->scores. */
 rw_status rwi_describe_softmax(const rwi_call *call, const rw_softmax_args *args,
                                const rwi_softmax_tensors *tensors, rw_softmax_params *params);
 

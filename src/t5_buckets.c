@@ -1,11 +1,11 @@
-/* T5's buckets of every distance, in exact arithmetic.
+/* The T5 bucket of every distance, in exact arithmetic.
  *
- * With e buckets of one distance each and w = buckets - e logarithmic ones, the distance n lies in
- * the logarithmic bucket k or a later one where
+ * With e buckets of one distance each and w = buckets - e logarithmic ones, the distance n is in
+ * the logarithmic bucket k or a later one if
  *
  *   ln(n/e) / ln(d/e) * w >= k   <=>   n^w * e^k >= d^k * e^w        (d: max_distance)
  *
- * which compares whole numbers.
+ * where both sides are integers.
  */
 #include "t5_buckets.h"
 

@@ -35,7 +35,7 @@ bool rwi_empty(const rw_tensor *tensor) {
 }
 
 /* The lowest and highest byte offset from `data` that the view reaches, the end exclusive; false
- * where they overflow. */
+ * if they overflow. */
 static bool byte_range(const rw_tensor *tensor, int64_t *low, int64_t *high) {
     int64_t first = 0, last = 0;
     for (int axis = 0; axis < tensor->rank; axis++) {
@@ -117,15 +117,15 @@ rw_status rwi_check_length(const rwi_call *call, rwi_argument argument, int axis
                     argument.name, format_shape(argument.tensor).text, (long long)length, axis);
 }
 
-/* One axis of two views of the same memory; a single view stands for both. */
+/* One axis of two views of the same memory, which may be one view given twice. */
 typedef struct step {
     int64_t count_a;
     int64_t count_b;
-    int64_t stride; /* made positive */
+    int64_t stride; /* absolute value */
 } step;
 
-/* The axes along which either view is longer than 1, by falling stride, in `steps`. Returns their
- * number, or -1 where the views step differently. */
+/* The axes along which either view is longer than 1, by descending stride, in `steps`. Returns
+ * their number, or -1 if the ranks or strides of the views differ. */
 static int sorted_steps(const rw_tensor *a, const rw_tensor *b, step *steps) {
     int count = 0;
     if (a->rank != b->rank)
@@ -145,7 +145,7 @@ static int sorted_steps(const rw_tensor *a, const rw_tensor *b, step *steps) {
     return count;
 }
 
-/* True where every step is longer than all that lies within it: then no two elements coincide. */
+/* True if every stride exceeds the extent of all smaller steps: then no two elements coincide. */
 static bool nested(const step *steps, int count) {
     int64_t within = 0;
     for (int i = count - 1; i >= 0; i--) {
@@ -162,12 +162,12 @@ rw_status rwi_check_output(const rwi_call *call, rwi_argument output) {
         nested(steps, sorted_steps(output.tensor, output.tensor, steps)))
         return RW_OK;
     return rwi_fail(call, RW_INVALID_ARGUMENT,
-                    "%s has strides by which elements share memory; it cannot be written",
+                    "%s has strides with which elements share memory, expected separate elements",
                     output.name);
 }
 
-/* Whether views a and b, the first elements of which are `distance` elements apart, share one: the
- * distance is then a sum of steps, from element i_b to i_a, along each axis. */
+/* Whether views a and b, whose first elements are `distance` elements apart, share an element: the
+ * distance is then the sum over the axes of (i_a - i_b) * stride for some indices. */
 static bool meet(const step *steps, int count, int64_t distance) {
     if (count == 0)
         return distance == 0;
@@ -187,8 +187,8 @@ static bool same_view(const rw_tensor *a, const rw_tensor *b) {
     return same;
 }
 
-/* Exact for views whose steps agree, as slices of one buffer have (q, k and v of a packed
- * projection); for others true as soon as their ranges of bytes meet. */
+/* Exact for views with the same strides, such as slices of one buffer (q, k and v of a packed
+ * projection); for others true if their ranges of bytes overlap. */
 static bool overlap(const rw_tensor *a, const rw_tensor *b) {
     int64_t a_low, a_high, b_low, b_high;
     if (rwi_empty(a) || rwi_empty(b) || !byte_range(a, &a_low, &a_high) ||
@@ -207,7 +207,7 @@ static bool overlap(const rw_tensor *a, const rw_tensor *b) {
     return meet(steps, count, distance / size);
 }
 
-/* Not so where it is absent, nor where rwi_check_tensor() is still to refuse its rank. */
+/* False if it is absent or has a rank that rwi_check_tensor() has yet to reject. */
 static bool has_axes(const rw_tensor *tensor) {
     return tensor->rank > 0 && tensor->rank <= RW_MAX_RANK;
 }
@@ -219,7 +219,7 @@ rw_status rwi_check_apart(const rwi_call *call, rwi_argument output, rwi_argumen
         !overlap(output.tensor, other.tensor))
         return RW_OK;
     return rwi_fail(call, RW_INVALID_ARGUMENT, "%s overlaps %s, expected %s", output.name,
-                    other.name, in_place ? "the same view or memory apart" : "memory apart");
+                    other.name, in_place ? "the same view or separate memory" : "separate memory");
 }
 
 rw_status rwi_check_heads(const rwi_call *call, rwi_argument q, int axis, rwi_argument k) {

@@ -11,10 +11,10 @@
 #define RWI_IDS (RWI_DTYPE_BIT(RW_I32) | RWI_DTYPE_BIT(RW_I64))
 #define RWI_BYTES RWI_DTYPE_BIT(RW_U8)
 
-/* "f32, f16 or bf16": what a message says of one of these sets. */
+/* "f32, f16 or bf16": the text of one of these sets in a message. */
 const char *rwi_dtypes_text(unsigned dtypes);
 
-/* A tensor of a call, under the name that messages give it. */
+/* A tensor of a call and its name in messages. */
 typedef struct rwi_argument {
     const char *name;
     const rw_tensor *tensor;
@@ -26,8 +26,9 @@ static inline bool rwi_absent(const rw_tensor *tensor) {
 
 bool rwi_empty(const rw_tensor *tensor);
 
-/* Rank in [min_rank, max_rank], a dtype of the set, no negative length, no overflow, a pointer that
- * is there and aligned, unit stride on the last axis of anything but ids. */
+/* Rank in [min_rank, max_rank], a dtype of the set, no negative length, no overflow, an aligned
+ * pointer that is NULL only without elements, and, unless it holds ids, unit stride along the last
+ * axis. */
 typedef struct rwi_tensor_rule {
     int min_rank;
     int max_rank;
@@ -59,24 +60,22 @@ rw_status rwi_check_length(const rwi_call *call, rwi_argument argument, int axis
 /* No two elements of an output share memory. */
 rw_status rwi_check_output(const rwi_call *call, rwi_argument output);
 
-/* Writing `output` does not touch `other`: they share no element. Where `in_place` is allowed the
- * very same view is fine too. */
+/* `output` and `other` share no element or, if `in_place` is true, are the same view. */
 rw_status rwi_check_apart(const rwi_call *call, rwi_argument output, rwi_argument other,
                           bool in_place);
 
-/* The heads of q, its axis `axis`, are shared by those of k, its last axis but one, in whole
- * groups; 0 of them always are. */
+/* GQA: the heads of q, axis `axis`, are a multiple of those of k, its last axis but one, or 0. */
 rw_status rwi_check_heads(const rwi_call *call, rwi_argument q, int axis, rwi_argument k);
 
 /* The lengths of an LSE, [batch, heads, seq], of attention whose q or out is `like`, [batch, seq,
  * heads, head_dim]; both have a batch axis or neither. */
 rw_status rwi_check_lse_shape(const rwi_call *call, rwi_argument lse, rwi_argument like);
 
-/* How many heads share one; 1 where there are none. */
+/* The number of query heads for each kv head; 1 without heads. */
 int64_t rwi_group(int64_t heads, int64_t kv_heads);
 
-/* The tensor as kernels may step through it while they read none of it: one without elements, which
- * may have no address, gets one, and strides of 0. */
+/* The tensor with valid address arithmetic: one without elements, whose data may be NULL, gets a
+ * non-NULL address and strides of 0. */
 rw_tensor rwi_steppable(const rw_tensor *tensor);
 
 /* Inserts an axis of length 1 at the front. */
@@ -89,12 +88,12 @@ rw_tensor rwi_with_rank(rw_tensor tensor, int rank);
  * 0 along axes that it lacks or that are 1 long. */
 rwi_ids rwi_ids_view(const rw_tensor *tensor);
 
-/* The same of a tensor with one axis, as axis i. */
+/* The same for a tensor with one axis, as axis i. */
 rwi_ids rwi_ids_vector_view(const rw_tensor *tensor);
 
 /* The ids of tokens, checked: `positions` [seq], [batch, seq] or [num_axes, batch, seq] (with
- * `packed`: [num_axes, seq] too), `offsets` [batch], each may be absent. A batch axis of 1 serves
- * every row. */
+ * `packed`: [num_axes, seq] too), `offsets` [batch]; each may be absent. A batch axis of 1 is
+ * broadcast. */
 typedef struct rwi_id_arguments {
     const rw_tensor *positions;
     const rw_tensor *offsets;

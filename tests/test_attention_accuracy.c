@@ -264,8 +264,8 @@ static double bound_of(rw_dtype dtype) {
     return dtype == RW_F32 ? 2e-5 : dtype == RW_F16 ? 2e-3 : 1.6e-2;
 }
 
-/* The absolute difference; infinite where only one is NaN or they are different infinities. */
-static double apart(double got, double expected) {
+/* The absolute difference; infinite if only one is NaN or they are different infinities. */
+static double difference(double got, double expected) {
     if (got == expected)
         return 0.0;
     double distance = fabs(got - expected);
@@ -279,9 +279,9 @@ static void compare(const problem *p, const void *out, const float *lse) {
         int64_t b = n / (s->heads * s->seq_q), h = n / s->seq_q % s->heads;
         const int64_t i = n % s->seq_q, at = ((b * s->seq_q + i) * s->heads + h) * s->dim;
         double expected = expect_row(p, b, h, i, row);
-        largest_lse = fmax(largest_lse, apart((double)lse[n], expected));
+        largest_lse = fmax(largest_lse, difference((double)lse[n], expected));
         for (int64_t d = 0; d < s->dim; d++)
-            largest = fmax(largest, apart(rwt_load(p->dtype, out, at + d), row[d]));
+            largest = fmax(largest, difference(rwt_load(p->dtype, out, at + d), row[d]));
     }
     free(row);
     worst[p->dtype] = fmax(worst[p->dtype], largest);
@@ -293,9 +293,9 @@ static void compare(const problem *p, const void *out, const float *lse) {
                  (long long)s->dim, largest, largest_lse);
 }
 
-static void check(setting asked, shape lengths, bool split) {
+static void check(setting chosen, shape lengths, bool split) {
     for (int dtype = RW_F32; dtype <= RW_BF16; dtype++) {
-        problem p = {.setting = asked,
+        problem p = {.setting = chosen,
                      .shape = lengths,
                      .dtype = (rw_dtype)dtype,
                      .split = split,

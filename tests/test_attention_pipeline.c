@@ -1,6 +1,6 @@
 /* Attention as an inference engine runs it, on the device from end to end: prompts in chunks into a
  * paged cache, then token by token; and over shards of the keys. Every query must get the result of
- * one attention over its whole sequence, and nothing may move between host and device. */
+ * one attention over its whole sequence, and no data may move between host and device. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -96,11 +96,11 @@ enum {
 typedef struct pipeline {
     rw_dtype dtype;
     rw_rope *rope;
-    char *q, *turned, *out, *expected; /* [BATCH, MAX_TOKENS, HEADS, DIM] */
-    char *k, *v;                       /* [BATCH, MAX_TOKENS, KV_HEADS, DIM] */
-    char *cache_k, *cache_v;           /* [PAGES, PAGE, KV_HEADS, DIM] */
-    int32_t *table;                    /* [BATCH, MAX_PAGES] */
-    int32_t *lengths;                  /* [STEPS + 1, BATCH], those before a step */
+    char *q, *rotated, *out, *expected; /* [BATCH, MAX_TOKENS, HEADS, DIM] */
+    char *k, *v;                        /* [BATCH, MAX_TOKENS, KV_HEADS, DIM] */
+    char *cache_k, *cache_v;            /* [PAGES, PAGE, KV_HEADS, DIM] */
+    int32_t *table;                     /* [BATCH, MAX_PAGES] */
+    int32_t *lengths;                   /* [STEPS + 1, BATCH], those before a step */
     char *workspace;
     int64_t workspace_bytes;
     int32_t on_host[STEPS + 1][BATCH]; /* lengths */
@@ -138,7 +138,7 @@ static void open_pipeline(pipeline *p, rw_dtype dtype) {
     p->q = upload_floats(dtype, tokens * HEADS * DIM, 1);
     p->k = upload_floats(dtype, tokens * KV_HEADS * DIM, 2);
     p->v = upload_floats(dtype, tokens * KV_HEADS * DIM, 3);
-    p->turned = upload_floats(dtype, tokens * HEADS * DIM, 0);
+    p->rotated = upload_floats(dtype, tokens * HEADS * DIM, 0);
     p->out = upload_floats(dtype, tokens * HEADS * DIM, 0);
     p->expected = upload_floats(dtype, tokens * HEADS * DIM, 0);
     p->cache_k = upload_floats(dtype, cache * KV_HEADS * DIM, 0);
@@ -148,7 +148,7 @@ static void open_pipeline(pipeline *p, rw_dtype dtype) {
 }
 
 static void close_pipeline(pipeline *p) {
-    void *memory[] = {p->q,       p->k,       p->v,     p->turned,  p->out,      p->expected,
+    void *memory[] = {p->q,       p->k,       p->v,     p->rotated, p->out,      p->expected,
                       p->cache_k, p->cache_v, p->table, p->lengths, p->workspace};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         must(rw_free(context, memory[i]));
@@ -186,7 +186,7 @@ static rw_tensor table_of(const pipeline *p, const step *s) {
 static void append(const pipeline *p, int n) {
     const step *s = &steps[n];
     rw_rope_append_args args = {.rope = {.q = tokens_of(p, p->q, HEADS, n),
-                                         .q_out = tokens_of(p, p->turned, HEADS, n),
+                                         .q_out = tokens_of(p, p->rotated, HEADS, n),
                                          .offsets = lengths_of(p, n, s)},
                                 .append = {.k = tokens_of(p, p->k, KV_HEADS, n),
                                            .v = tokens_of(p, p->v, KV_HEADS, n),
@@ -202,7 +202,7 @@ static rw_attention_args attention_of(const pipeline *p, int n, rw_pattern *patt
     const step *s = &steps[n];
     *pattern = (rw_pattern){
         .causal = true, .alignment = RW_ALIGN_KEY_END, .key_end = lengths_of(p, n + 1, s)};
-    return (rw_attention_args){.q = tokens_of(p, p->turned, HEADS, n),
+    return (rw_attention_args){.q = tokens_of(p, p->rotated, HEADS, n),
                                .k = cache_of(p, p->cache_k),
                                .v = cache_of(p, p->cache_v),
                                .block_table = table_of(p, s),

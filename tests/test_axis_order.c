@@ -18,7 +18,7 @@ enum {
     DIM = 16,
     PAGE = 16,
     MEMORY_FLOATS = 16384,
-    OUTPUT = 8192 /* outputs lie from this float on */
+    OUTPUT = 8192 /* the first float of the outputs */
 };
 
 typedef struct fixture {
@@ -66,7 +66,7 @@ static rw_tensor scores(const fixture *f, int64_t at) {
     return tensor(f, at, 4, shape);
 }
 
-/* What the calls of a test left in memory, which is then as it was before. */
+/* Copies the memory after the calls of a test, and restores its initial contents. */
 static void take(const fixture *f, float *after) {
     const size_t bytes = sizeof f->before;
     const rw_copy_args restore = {f->memory, f->before, bytes, RW_COPY_HOST_TO_DEVICE};
@@ -75,7 +75,7 @@ static void take(const fixture *f, float *after) {
     assert_int_equal(rw_copy(f->context, &restore), RW_OK);
 }
 
-/* Two calls, one of packed tensors, left the same outputs, and did leave some. */
+/* Two calls, one of packed tensors, wrote the same outputs, and wrote some. */
 static void assert_same(const fixture *f, rw_status first, rw_status second, const float *whole,
                         const float *packed) {
     if (first != RW_OK || second != RW_OK)
@@ -132,7 +132,7 @@ static void test_packed_attention(void **state) {
     }
 }
 
-/* The pages of k and v have no batch to leave out. */
+/* Paged k and v have no batch axis, also with a packed q. */
 static void test_packed_pages(void **state) {
     const fixture *f = *state;
     const int32_t numbers[] = {1, 0};
@@ -211,7 +211,7 @@ static void test_packed_append(void **state) {
     assert_same(f, first, second, whole, packed);
 }
 
-/* Packed tensors go together. */
+/* Either all tensors of a call are packed or none. */
 static void test_mixed_ranks(void **state) {
     const fixture *f = *state;
     const rw_attention_args good = attention_of(f);

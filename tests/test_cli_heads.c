@@ -45,9 +45,9 @@ static void test_heads(void **state) {
         {{5, 8}, {5, 2}, NULL, NULL},            /* the model */
         {{5, 4}, {5, 1}, NULL, NULL},            /* shards of it */
         {{3, 2}, {3, 1}, "--layout=bshd", NULL}, /* another */
-        {{8, 5}, {2, 5}, "--layout=bhsd", NULL}, /* the other order, as it is said */
+        {{8, 5}, {2, 5}, "--layout=bhsd", NULL}, /* the other order, given explicitly */
         {{4, 4}, {1, 4}, "--layout=bhsd", NULL}, /* another */
-        {{8, 4}, {8, 1}, "--layout=bshd", NULL}, /* 8 positions, as it is said */
+        {{8, 4}, {8, 1}, "--layout=bshd", NULL}, /* 8 positions, given explicitly */
         {{2, 2}, {2, 1}, "--layout=bshd", NULL}, /* another */
         {{8, 5}, {2, 5}, NULL, "q has 5 heads with --layout bshd"},
         {{5, 8}, {2, 5}, NULL, "k has 5 heads with --layout bshd"},

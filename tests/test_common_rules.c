@@ -1,4 +1,4 @@
-/* Rules of every operation: with a zero-sized axis it does nothing, whatever the other sizes are; a
+/* Rules of every operation: with a zero-sized axis it does nothing, for any other sizes; a
  * number that f32 cannot represent is refused; arguments that are given twice must not differ. */
 #include <float.h>
 #include <math.h>
@@ -12,7 +12,7 @@
 
 #include "harness/test_support.h"
 
-/* Without elements it has no address. */
+/* A tensor; without elements, its data is NULL. */
 static rw_tensor tensor(float *data, int rank, const int64_t *shape) {
     for (int axis = 0; axis < rank; axis++)
         if (shape[axis] == 0)

@@ -365,8 +365,10 @@ static void test_names(void **state) {
     assert_string_equal(rw_dtype_name(RW_BF16), "bf16");
     assert_string_equal(rw_dtype_name((rw_dtype)55), "unknown dtype");
     const size_t sizes[] = {4, 2, 2, 4, 8, 1};
-    for (int dtype = RW_F32; dtype <= RW_U8; dtype++)
+    assert_int_equal(sizeof sizes / sizeof *sizes, RWT_NUM_DTYPES);
+    for (int dtype = 0; dtype < RWT_NUM_DTYPES; dtype++)
         assert_int_equal(rw_dtype_size((rw_dtype)dtype), sizes[dtype]);
+    assert_int_equal(rw_dtype_size((rw_dtype)RWT_NUM_DTYPES), 0);
     assert_int_equal(rw_dtype_size((rw_dtype)55), 0);
     char version[32];
     snprintf(version, sizeof version, "%d.%d.%d", RW_VERSION_MAJOR, RW_VERSION_MINOR,

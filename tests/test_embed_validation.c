@@ -54,7 +54,7 @@ static int close_fixture(void **state) {
     return status;
 }
 
-/* A call returned `status`, as it should, said so, and wrote nothing. */
+/* A call returned the expected status and sentence, and wrote nothing. */
 static void assert_refused_as(const fixture *f, rw_status status, rwt_refusal expected) {
     const rwt_guarded guarded = {f->context, (void *)f->memory, (const void *)f->before,
                                  sizeof f->before};

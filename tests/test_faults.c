@@ -1,5 +1,5 @@
-/* The record of invalid ids, on the backend that ROPEWALK_BACKEND names: which token is reported
- * when many are wrong, of which operation, and until when. */
+/* The record of invalid ids, on the backend that ROPEWALK_BACKEND names: which token of which
+ * operation is reported when many are wrong, and when the record is cleared. */
 #include <ropewalk/ropewalk.h>
 
 #include <setjmp.h>

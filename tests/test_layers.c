@@ -201,8 +201,8 @@ static trip make_trip(const rwt_guarded *f, rw_mx_layout layout) {
     return t;
 }
 
-/* Numbers come back no further off than the largest of them where it saturates: 2^(emax + 1) less
- * the largest number, over 2^emax. What came back goes through unchanged. */
+/* The error of a round trip is at most that of the largest value, which saturates: (2^(emax + 1) -
+ * largest number) / 2^emax. A second round trip changes nothing. */
 static void check_trip(const rwt_guarded *f, rw_mx_layout layout) {
     static const double limits[] = {0.5, 0.125, 0.25, 0.25, 0.25};
     trip t = make_trip(f, layout);
@@ -217,8 +217,9 @@ static void check_trip(const rwt_guarded *f, rw_mx_layout layout) {
             largest = fmax(largest, fabs((double)values[b * RW_MX_BLOCK + i]));
         double unit = ldexp(1.0, ilogb(largest));
         for (int i = 0; i < RW_MX_BLOCK; i++) {
-            double apart = fabs((double)values[b * RW_MX_BLOCK + i] - back[b * RW_MX_BLOCK + i]);
-            assert_true(apart <= limits[layout.format] * unit);
+            double difference =
+                fabs((double)values[b * RW_MX_BLOCK + i] - back[b * RW_MX_BLOCK + i]);
+            assert_true(difference <= limits[layout.format] * unit);
         }
     }
     size_t value_bytes = NUM_BLOCKS * RW_MX_BLOCK * sizeof(float);

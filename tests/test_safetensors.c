@@ -180,10 +180,10 @@ static void test_truncated(void **state) {
         assert_int_equal(rwi_safetensors_open(cut, &file, &message), RW_INVALID_ARGUMENT);
         rwt_assert_sentence(message.text);
     }
-    static const uint64_t lies[] = {0,         1,          15,         1000,       100000000,
-                                    100000001, 1ull << 32, 1ull << 63, UINT64_MAX, UINT64_MAX - 7};
-    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
-        memcpy(whole, &lies[i], 8);
+    static const uint64_t lengths[] = {
+        0, 1, 15, 1000, 100000000, 100000001, 1ull << 32, 1ull << 63, UINT64_MAX, UINT64_MAX - 7};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        memcpy(whole, &lengths[i], 8);
         rwt_write_file(cut, whole, bytes);
         assert_int_equal(rwi_safetensors_open(cut, &file, &message), RW_INVALID_ARGUMENT);
         rwt_assert_sentence(message.text);
@@ -287,7 +287,7 @@ static void test_write_stops(void **state) {
     rwi_safetensors_close(&file);
 }
 
-/* Whatever bytes of a file are damaged, it opens or there is a sentence. */
+/* A file with damaged bytes either opens or gives a sentence. */
 static void test_damage(void **state) {
     (void)state;
     const char *path = rwt_path(folder.path, "file");

@@ -1,4 +1,4 @@
-/* rw_supports() says what the drivers try and what the operations themselves return. */
+/* rw_supports() must agree with the dtypes of the drivers and with what the operations return. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,8 +8,6 @@
 
 #include "call.h"
 #include "harness/test_support.h"
-
-#define NUM_DTYPES (RW_U8 + 1)
 
 static int open_context(void **state) {
     *state = rwt_test_context();
@@ -48,7 +46,7 @@ static void test_invalid(void **state) {
     assert_invalid(*state, "soft_max", RW_F32, "such as \"softmax\"");
     assert_invalid(*state, "attention_", RW_F32, "such as \"attention_merge\"");
     assert_invalid(*state, "rop", RW_F32, "such as \"rope\"");
-    assert_invalid(*state, "rope", (rw_dtype)NUM_DTYPES, "dtype is 6");
+    assert_invalid(*state, "rope", (rw_dtype)RWT_NUM_DTYPES, "dtype is 6");
     assert_invalid(*state, "rope", (rw_dtype)-1, "dtype is -1");
 }
 
@@ -79,7 +77,7 @@ static bool driver_takes(const rwt_driver *driver, rw_dtype dtype) {
 
 static void test_drivers(void **state) {
     for (const rwt_driver *const *driver = rwt_drivers; *driver; driver++)
-        for (int dtype = RW_F32; dtype < NUM_DTYPES; dtype++) {
+        for (int dtype = RW_F32; dtype < RWT_NUM_DTYPES; dtype++) {
             bool takes = driver_takes(*driver, (rw_dtype)dtype);
             rw_status status = rw_supports(*state, (*driver)->name, (rw_dtype)dtype);
             if (status != (takes ? RW_OK : RW_UNSUPPORTED))
@@ -97,84 +95,84 @@ static rw_tensor none(rw_dtype dtype, int32_t rank) {
     return rw_tensor_contiguous(NULL, dtype, rank, shape);
 }
 
-static rw_status ask_embed_learned(rw_context *context, rw_dtype dtype) {
+static rw_status call_embed_learned(rw_context *context, rw_dtype dtype) {
     const rw_tensor table = none(RW_F32, 2);
     const rw_embed_args args = {.x = none(dtype, 2)};
     return rw_embed_learned(context, &table, &args);
 }
 
-static rw_status ask_positions_sequential(rw_context *context, rw_dtype dtype) {
+static rw_status call_positions_sequential(rw_context *context, rw_dtype dtype) {
     const rw_positions_sequential_args args = {.out = none(dtype, 2)};
     return rw_positions_sequential(context, &args);
 }
 
-static rw_status ask_pattern_fill(rw_context *context, rw_dtype dtype) {
+static rw_status call_pattern_fill(rw_context *context, rw_dtype dtype) {
     const rw_pattern pattern = {.causal = true};
     const rw_tensor out = none(dtype, 2);
     return rw_pattern_fill(context, &pattern, &out);
 }
 
-static rw_status ask_pattern_fill_bits(rw_context *context, rw_dtype dtype) {
+static rw_status call_pattern_fill_bits(rw_context *context, rw_dtype dtype) {
     const rw_pattern pattern = {.causal = true};
     const rw_tensor out = none(dtype, 2);
     return rw_pattern_fill_bits(context, &pattern, 0, &out);
 }
 
-static rw_status ask_pattern_positions(rw_context *context, rw_dtype dtype) {
+static rw_status call_pattern_positions(rw_context *context, rw_dtype dtype) {
     const rw_pattern_positions_args args = {.out = none(dtype, 1)};
     return rw_pattern_positions(context, &args);
 }
 
-static rw_status ask_alibi_slopes(rw_context *context, rw_dtype dtype) {
+static rw_status call_alibi_slopes(rw_context *context, rw_dtype dtype) {
     const rw_alibi_slopes_args args = {.out = none(dtype, 1), .total_heads = 1};
     return rw_alibi_slopes(context, &args);
 }
 
-static rw_status ask_alibi_bias(rw_context *context, rw_dtype dtype) {
+static rw_status call_alibi_bias(rw_context *context, rw_dtype dtype) {
     const rw_alibi alibi = {.slopes = none(RW_F32, 1)};
     const rw_tensor out = none(dtype, 3);
     return rw_alibi_bias(context, &alibi, &out);
 }
 
-static rw_status ask_scale(rw_context *context, rw_dtype dtype) {
+static rw_status call_scale(rw_context *context, rw_dtype dtype) {
     const rw_scale_args args = {.x = none(dtype, 4)};
     return rw_scale(context, &args);
 }
 
-static rw_status ask_softmax(rw_context *context, rw_dtype dtype) {
+static rw_status call_softmax(rw_context *context, rw_dtype dtype) {
     const rw_softmax_args args = {.x = none(dtype, 4)};
     return rw_softmax(context, &args);
 }
 
-static rw_status ask_qk_matmul(rw_context *context, rw_dtype dtype) {
+static rw_status call_qk_matmul(rw_context *context, rw_dtype dtype) {
     const rw_qk_matmul_args args = {
         .q = none(dtype, 4), .k = none(dtype, 4), .out = none(RW_F32, 4)};
     return rw_qk_matmul(context, &args);
 }
 
-static rw_status ask_weighted_matmul(rw_context *context, rw_dtype dtype) {
+static rw_status call_weighted_matmul(rw_context *context, rw_dtype dtype) {
     const rw_weighted_matmul_args args = {
         .weights = none(dtype, 4), .v = none(dtype, 4), .out = none(RW_F32, 4)};
     return rw_weighted_matmul(context, &args);
 }
 
-static rw_status ask_score_statistics(rw_context *context, rw_dtype dtype) {
+static rw_status call_score_statistics(rw_context *context, rw_dtype dtype) {
     const rw_score_statistics_args args = {.scores = none(dtype, 4)};
     return rw_score_statistics(context, &args);
 }
 
-static rw_status ask_attention(rw_context *context, rw_dtype dtype) {
+static rw_status call_attention(rw_context *context, rw_dtype dtype) {
     const rw_attention_args args = {
         .q = none(dtype, 4), .k = none(dtype, 4), .v = none(dtype, 4), .out = none(RW_F32, 4)};
     return rw_attention(context, &args);
 }
 
-static rw_status ask_rms_norm(rw_context *context, rw_dtype dtype) {
+static rw_status call_rms_norm(rw_context *context, rw_dtype dtype) {
     const rw_rms_norm_args args = {.x = none(dtype, 1), .eps = 1e-6f};
     return rw_rms_norm(context, &args);
 }
 
-static rw_status ask_swiglu(rw_context *context, rw_dtype dtype) {
+static rw_status call_swiglu(rw_context *context, rw_dtype dtype) {
     const rw_swiglu_args args = {.gate = none(dtype, 1), .up = none(dtype, 1)};
     return rw_swiglu(context, &args);
 }
@@ -187,45 +185,45 @@ static rw_mx_args mx_args(rw_dtype dtype) {
                         .values = rw_tensor_contiguous(NULL, dtype, 2, values)};
 }
 
-static rw_status ask_mx_dequantize(rw_context *context, rw_dtype dtype) {
+static rw_status call_mx_dequantize(rw_context *context, rw_dtype dtype) {
     const rw_mx_args args = mx_args(dtype);
     return rw_mx_dequantize(context, &args);
 }
 
-static rw_status ask_mx_quantize(rw_context *context, rw_dtype dtype) {
+static rw_status call_mx_quantize(rw_context *context, rw_dtype dtype) {
     const rw_mx_args args = mx_args(dtype);
     return rw_mx_quantize(context, &args);
 }
 
 static const struct {
     const char *operation;
-    rw_status (*ask)(rw_context *context, rw_dtype dtype);
-} asked[] = {
-    {"embed_learned", ask_embed_learned},
-    {"positions_sequential", ask_positions_sequential},
-    {"pattern_fill", ask_pattern_fill},
-    {"pattern_fill_bits", ask_pattern_fill_bits},
-    {"pattern_positions", ask_pattern_positions},
-    {"alibi_slopes", ask_alibi_slopes},
-    {"alibi_bias", ask_alibi_bias},
-    {"scale", ask_scale},
-    {"softmax", ask_softmax},
-    {"qk_matmul", ask_qk_matmul},
-    {"weighted_matmul", ask_weighted_matmul},
-    {"score_statistics", ask_score_statistics},
-    {"attention", ask_attention},
-    {"rms_norm", ask_rms_norm},
-    {"swiglu", ask_swiglu},
-    {"mx_dequantize", ask_mx_dequantize},
-    {"mx_quantize", ask_mx_quantize},
+    rw_status (*call)(rw_context *context, rw_dtype dtype);
+} calls[] = {
+    {"embed_learned", call_embed_learned},
+    {"positions_sequential", call_positions_sequential},
+    {"pattern_fill", call_pattern_fill},
+    {"pattern_fill_bits", call_pattern_fill_bits},
+    {"pattern_positions", call_pattern_positions},
+    {"alibi_slopes", call_alibi_slopes},
+    {"alibi_bias", call_alibi_bias},
+    {"scale", call_scale},
+    {"softmax", call_softmax},
+    {"qk_matmul", call_qk_matmul},
+    {"weighted_matmul", call_weighted_matmul},
+    {"score_statistics", call_score_statistics},
+    {"attention", call_attention},
+    {"rms_norm", call_rms_norm},
+    {"swiglu", call_swiglu},
+    {"mx_dequantize", call_mx_dequantize},
+    {"mx_quantize", call_mx_quantize},
 };
 
 static void test_operations(void **state) {
-    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++)
-        for (int dtype = RW_F32; dtype < NUM_DTYPES; dtype++) {
-            rw_status status = asked[i].ask(*state, (rw_dtype)dtype);
-            if (status != rw_supports(*state, asked[i].operation, (rw_dtype)dtype))
-                fail_msg("%s, %s: %s by the operation", asked[i].operation,
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+        for (int dtype = RW_F32; dtype < RWT_NUM_DTYPES; dtype++) {
+            rw_status status = calls[i].call(*state, (rw_dtype)dtype);
+            if (status != rw_supports(*state, calls[i].operation, (rw_dtype)dtype))
+                fail_msg("%s, %s: %s by the operation", calls[i].operation,
                          rw_dtype_name((rw_dtype)dtype), rw_status_name(status));
         }
 }

@@ -98,11 +98,12 @@ RWI_INLINE const float *rwi_cpu_read(rw_dtype dtype, const void *data, int64_t c
     return buffer;
 }
 
-/* Where the results of a block are computed: in place for f32 that is not streamed, else `buffer`.
- */
+/* Where a block is computed: in place if it is f32 and not streamed, else in `buffer`. */
 RWI_INLINE float *rwi_cpu_target(rw_dtype dtype, void *data, bool stream, float *buffer) {
     return dtype == RW_F32 && !stream ? data : buffer;
 }
+
+RWI_ASSERT_16_BIT_FLOATS;
 
 /* Rounds and writes what was computed in rwi_cpu_target(), at most RWI_CPU_BLOCK elements. */
 RWI_INLINE void rwi_cpu_write(rw_dtype dtype, void *data, int64_t count, bool stream,

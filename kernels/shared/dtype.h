@@ -1,5 +1,5 @@
-/* The dtypes: to add one, add a case to each switch here. There is no default:, so that the
- * compiler lists the switches that lack one.
+/* The dtypes: to add one, add it to RWI_FLOAT_DTYPES if it is a float, and a case to each switch
+ * here. There is no default:, so that the compiler lists the switches that lack one.
  *
  * The dtype is a constant where these are called (a template argument in HIP, a literal in C), so
  * every switch is resolved at compile time.
@@ -7,7 +7,18 @@
 #ifndef RWI_DTYPE_H
 #define RWI_DTYPE_H
 
+#include <assert.h>
+
 #include "shared/kernel.h"
+
+/* The float dtypes and their sizes in bytes. */
+#define RWI_FLOAT_DTYPES(DTYPE) DTYPE(RW_F32, 4) DTYPE(RW_F16, 2) DTYPE(RW_BF16, 2)
+
+/* Fails to compile unless every float dtype except f32 has 16 bits; for code that assumes it. */
+#define RWI_ASSERT_16_BIT_FLOATS                                                                   \
+    static_assert(1 RWI_FLOAT_DTYPES(RWI_AND_F32_OR_16_BITS),                                      \
+                  "this code assumes that every float dtype except f32 has 16 bits")
+#define RWI_AND_F32_OR_16_BITS(dtype, bytes) &&((dtype) == RW_F32 || (bytes) == 2)
 
 RWI_INLINE uint32_t rwi_f32_bits(float value) {
     uint32_t bits;
@@ -81,12 +92,13 @@ RWI_INLINE uint16_t rwi_f32_to_f16(float value) {
 
 RWI_INLINE size_t rwi_dtype_size(rw_dtype dtype) {
     switch (dtype) {
-    case RW_F32:
+#define RWI_CASE(dtype, bytes)                                                                     \
+    case dtype:                                                                                    \
+        return bytes;
+        RWI_FLOAT_DTYPES(RWI_CASE)
+#undef RWI_CASE
     case RW_I32:
         return 4;
-    case RW_F16:
-    case RW_BF16:
-        return 2;
     case RW_I64:
         return 8;
     case RW_U8:
@@ -97,10 +109,11 @@ RWI_INLINE size_t rwi_dtype_size(rw_dtype dtype) {
 
 RWI_INLINE bool rwi_dtype_is_float(rw_dtype dtype) {
     switch (dtype) {
-    case RW_F32:
-    case RW_F16:
-    case RW_BF16:
+#define RWI_CASE(dtype, bytes)                                                                     \
+    case dtype:                                                                                    \
         return true;
+        RWI_FLOAT_DTYPES(RWI_CASE)
+#undef RWI_CASE
     case RW_I32:
     case RW_I64:
     case RW_U8:

@@ -16,16 +16,16 @@ cli_difference cli_array_compare(const cli_array *a, const cli_array *b,
     int64_t width = a->shape[a->rank - 1];
     int64_t count = (int64_t)(a->bytes / rw_dtype_size(a->dtype));
     for (int64_t row = 0; row < count; row += width) {
-        double apart = 0, scale = tolerance->least;
+        double difference = 0, scale = tolerance->least;
         for (int64_t i = row; i < row + width; i++) {
             double x = rwt_load(a->dtype, a->data, i), y = rwt_load(b->dtype, b->data, i);
-            apart = fmax(apart, distance(x, y));
+            difference = fmax(difference, distance(x, y));
             if (isfinite(x))
                 scale = fmax(scale, fabs(x));
         }
-        worst.absolute = fmax(worst.absolute, apart);
-        if (apart > 0)
-            worst.relative = fmax(worst.relative, scale > 0 ? apart / scale : INFINITY);
+        worst.absolute = fmax(worst.absolute, difference);
+        if (difference > 0)
+            worst.relative = fmax(worst.relative, scale > 0 ? difference / scale : INFINITY);
     }
     worst.agrees =
         worst.relative <= tolerance->units * rwt_dtype_epsilon(a->dtype) + tolerance->share;

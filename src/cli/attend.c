@@ -73,7 +73,7 @@ static rw_status check_lengths(const attention *a, rw_message *message) {
     return RW_OK;
 }
 
-/* Heads of q share those of k in whole groups. */
+/* GQA: the heads of k are a divisor of those of q. */
 static rw_status check_group(const attention *a, rw_message *message) {
     int64_t heads = a->rotation.q.shape[heads_axis(a)];
     int64_t kv_heads = a->rotation.k.shape[heads_axis(a)];
@@ -84,7 +84,7 @@ static rw_status check_group(const attention *a, rw_message *message) {
                        a->options->input, (long long)kv_heads, (long long)heads);
 }
 
-/* --config turns the queries as the last of the keys. */
+/* --config gives the queries the positions of the last keys. */
 static rw_status check_rotation(attention *a, rw_message *message) {
     int64_t seq_q = a->rotation.q.shape[seq_axis(a)], seq_k = a->rotation.k.shape[seq_axis(a)];
     rw_status status = cli_rotation_prepare(&a->rotation, message);

@@ -39,14 +39,17 @@ static void compare(state *s, const cli_outcome *other) {
         const cli_array *mine = &s->first.arrays[n];
         if (!mine->data)
             continue;
-        cli_difference apart = cli_array_compare(mine, &other->arrays[n], &s->work->tolerances[n]);
+        cli_difference difference =
+            cli_array_compare(mine, &other->arrays[n], &s->work->tolerances[n]);
         /* JSON has no infinity */
-        json_t *absolute = isfinite(apart.absolute) ? json_real(apart.absolute) : json_null();
-        json_t *relative = isfinite(apart.relative) ? json_real(apart.relative) : json_null();
+        json_t *absolute =
+            isfinite(difference.absolute) ? json_real(difference.absolute) : json_null();
+        json_t *relative =
+            isfinite(difference.relative) ? json_real(difference.relative) : json_null();
         json_array_append_new(s->checks,
                               json_pack("{s:s, s:s, s:o, s:o, s:b}", "on", other->label.text,
                                         "tensor", mine->name, "max_abs_diff", absolute,
-                                        "max_rel_diff", relative, "agrees", apart.agrees));
+                                        "max_rel_diff", relative, "agrees", difference.agrees));
     }
 }
 

@@ -70,6 +70,11 @@ void rwi_model_find_scaling(rwi_model_reader *reader);
  * separate, else 0. */
 int64_t rwi_model_read_heads(rwi_model_reader *reader);
 
+/* ---- model_axes.c ---- */
+
+/* Reads the axes and their sections; rotary_dim must be known. */
+void rwi_model_read_axes(rwi_model_reader *reader);
+
 /* ---- model_spec.c ---- */
 
 /* Reads the spec; the type of the layers and the scaling must be known. */

@@ -3,12 +3,12 @@
 
 #include <math.h>
 
-static const char *const words_form[] = {"apart",       "gate_first",           "up_first",
+static const char *const words_form[] = {"separate",    "gate_first",           "up_first",
                                          "interleaved", "interleaved_up_first", NULL};
 static const char *const words_target[] = {"out", "in", "gate", "up", NULL};
 
 typedef enum form {
-    FORM_APART = 0, /* else 1 + rw_glu_packing */
+    FORM_SEPARATE = 0, /* else 1 + rw_glu_packing */
     FORM_GATE_FIRST,
     FORM_UP_FIRST,
     FORM_INTERLEAVED,
@@ -26,7 +26,7 @@ typedef enum target {
  * spread: gates are within 2 * spread. alpha: in thousandths. */
 #define SWIGLU_FIELDS(FIELD)                                                                       \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
-    FIELD(form, FORM_APART, words_form)                                                            \
+    FIELD(form, FORM_SEPARATE, words_form)                                                         \
     FIELD(rank, 2, NULL)                                                                           \
     FIELD(batch, 1, NULL)                                                                          \
     FIELD(seq, 1, NULL)                                                                            \
@@ -74,7 +74,7 @@ static const char *swiglu_invalid(const rwt_case *row) {
         return "axes that rank leaves out are 1 long";
     if (c->rows_first && c->rank < 3)
         return "rows_first needs an axis before rows";
-    if (c->form != FORM_APART && c->target == TARGET_IN)
+    if (c->form != FORM_SEPARATE && c->target == TARGET_IN)
         return "a packed tensor needs out";
     if (c->form >= FORM_INTERLEAVED && c->target != TARGET_OUT)
         return "interleaved columns are not written";
@@ -129,7 +129,7 @@ static void swiglu_fill(rwt_job *job) {
     swiglu_plan *plan = job->plan;
     plan->step = 1;
     plan->packed = rwt_view_absent;
-    if (c->form == FORM_APART) {
+    if (c->form == FORM_SEPARATE) {
         plan->gate = add_view(job, "gate", c->hidden, c->misalign);
         plan->up = add_view(job, "up", c->hidden, c->up_misalign);
         fill(job, plan->gate.buffer);
@@ -184,7 +184,7 @@ static void swiglu_bind(const rwt_job *job, rwt_set *set) {
     const swiglu_case *c = swiglu_case_of(&job->c);
     const swiglu_plan *plan = job->plan;
     rw_swiglu_args *args = set->args;
-    if (c->form == FORM_APART) {
+    if (c->form == FORM_SEPARATE) {
         args->gate = rwt_tensor(job, set, &plan->gate);
         args->up = rwt_tensor(job, set, &plan->up);
     } else {
@@ -216,7 +216,7 @@ static double swiglu_flops(const rwt_job *job) {
     return 5.0 * swiglu_elements(job);
 }
 
-#define FORMS "form=apart|gate_first|up_first|interleaved|interleaved_up_first"
+#define FORMS "form=separate|gate_first|up_first|interleaved|interleaved_up_first"
 
 static const rwt_case_row swiglu_rows[] = {
     {RWT_QUICK, "dtype=f32|f16|bf16," FORMS ",stride=contiguous|gaps|negative,hidden=40"},
@@ -224,22 +224,22 @@ static const rwt_case_row swiglu_rows[] = {
     {RWT_QUICK, "dtype=f32|bf16,form=gate_first|up_first,target=gate|up,hidden=32|7"},
     {RWT_QUICK, "rank=1,rows=1,dtype=f32|f16," FORMS ",hidden=24"},
     {RWT_QUICK, "rank=3,seq=3,rows=4,rows_first=0|1," FORMS ",hidden=16,stride=contiguous|gaps"},
-    {RWT_QUICK, "rank=4,batch=2,seq=3,rows=2,rows_first=0|1,form=apart|gate_first|interleaved,"
+    {RWT_QUICK, "rank=4,batch=2,seq=3,rows=2,rows_first=0|1,form=separate|gate_first|interleaved,"
                 "hidden=24,dtype=f32|bf16,stride=contiguous|gaps"},
     {RWT_QUICK, "hidden=1|2|3|4|5|7|8|9|15|16|17|31|33|63|65|127|255|257|511|512|513|1025,"
-                "dtype=f32|f16|bf16,form=apart|interleaved"},
+                "dtype=f32|f16|bf16,form=separate|interleaved"},
     {RWT_QUICK, "limit=0|1|7,alpha=0|1702,up_offset=0|1|-1,dtype=f32|f16|bf16,spread=1|10,"
-                "form=apart|interleaved"},
+                "form=separate|interleaved"},
     {RWT_QUICK, "spread=40|50|100|1000|30000,dtype=f32|f16|bf16,alpha=0|1702|3000,hidden=333"},
     {RWT_QUICK, "spread=1000000000|1000000000000000000,dtype=f32|bf16,hidden=64,limit=0|7"},
     {RWT_QUICK, "misalign=1|2|3|7,up_misalign=0|1,dtype=f32|f16|bf16,hidden=64"},
     {RWT_QUICK, "misalign=1|2,dtype=f32|bf16," FORMS ",hidden=64"},
     {RWT_QUICK, "rank=4,batch=0|2,seq=0|2,rows=0|2,hidden=0|8," FORMS},
     {RWT_QUICK, "values=special,dtype=f32|f16|bf16," FORMS ",limit=0|7,alpha=0|1702,rows=9"},
-    {RWT_FULL, "rows=500,hidden=129|512,dtype=f32|f16|bf16,form=apart|gate_first|interleaved"},
-    {RWT_FULL, "rows=2,hidden=100003,dtype=f32|bf16,form=apart|interleaved"},
+    {RWT_FULL, "rows=500,hidden=129|512,dtype=f32|f16|bf16,form=separate|gate_first|interleaved"},
+    {RWT_FULL, "rows=2,hidden=100003,dtype=f32|bf16,form=separate|interleaved"},
     {RWT_FULL, "rows=65541,hidden=129,dtype=bf16"}, /* more than 2^16 lines of blocks on a GPU */
-    {RWT_LARGE, "rows=512,hidden=11008,dtype=f32|f16|bf16,form=apart|up_first|interleaved"},
+    {RWT_LARGE, "rows=512,hidden=11008,dtype=f32|f16|bf16,form=separate|up_first|interleaved"},
     {RWT_QUICK, NULL}};
 
 static const char swiglu_random[] =

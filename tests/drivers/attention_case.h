@@ -9,8 +9,8 @@
  * scale       in 1/64; 0: absent
  * mask        [batch, heads, seq_q, seq_k] or [batch, 1, 1, seq_k]
  * poison      k and v are NaN where no query sees the key
- * sick        NaN in column 0 of v or k, at the last key that the first query sees; or of the first
- *             query
+ * one_nan     NaN in column 0 of v or k, at the last key that the first query sees; or in
+ *             column 0 of the first query
  * paged       k and v in pages, in random order, with unused pages between them
  * page_fault  the last sequence's page of the last key that its last query sees is -1, or past the
  *             last
@@ -40,7 +40,7 @@
     FIELD(alibi, 0, rwt_attention_words_alibi)                                                     \
     FIELD(sinks, 0, NULL)                                                                          \
     FIELD(poison, 0, NULL)                                                                         \
-    FIELD(sick, 0, rwt_attention_words_sick)                                                       \
+    FIELD(one_nan, 0, rwt_attention_words_one_nan)                                                 \
     FIELD(paged, 0, rwt_attention_words_paged)                                                     \
     FIELD(page_size, 16, NULL)                                                                     \
     FIELD(page_fault, 0, rwt_attention_words_page_fault)                                           \
@@ -49,15 +49,15 @@
     RWT_PATTERN_FIELDS(FIELD)                                                                      \
     FIELD(seed, 0, NULL)
 
-/* A batch of 1 that tensors have no axis for. */
+/* Packed tensors: they have no batch axis, which is a batch of 1. */
 enum {
-    LAYOUT_SHD = 3
+    LAYOUT_THD = 3
 };
 
 enum {
-    SICK_V = 1,
-    SICK_K,
-    SICK_Q
+    NAN_IN_V = 1,
+    NAN_IN_K,
+    NAN_IN_Q
 };
 
 enum {
@@ -77,7 +77,7 @@ typedef struct rwt_attention_case {
 extern const char *const rwt_attention_words_layout[];
 extern const char *const rwt_attention_words_mask[];
 extern const char *const rwt_attention_words_alibi[];
-extern const char *const rwt_attention_words_sick[];
+extern const char *const rwt_attention_words_one_nan[];
 extern const char *const rwt_attention_words_paged[];
 extern const char *const rwt_attention_words_page_fault[];
 extern const char *const rwt_attention_words_extreme[];

@@ -14,8 +14,8 @@ const char *rwt_attention_invalid(const rwt_case *row) {
         return "group must divide heads";
     if (!width_fits(c->head_dim) || !width_fits(c->v_dim))
         return "head_dim and v_dim are multiples of 8 from 8 to 256";
-    if (c->layout == LAYOUT_SHD && c->batch != 1)
-        return "layout=shd has no batch";
+    if (c->layout == LAYOUT_THD && c->batch != 1)
+        return "layout=thd has no batch";
     if (c->page_size < 16 || (c->page_size & (c->page_size - 1)) != 0)
         return "page_size must be a power of two, at least 16";
     if (c->paged && c->seq_k % c->page_size != 0)
@@ -23,9 +23,9 @@ const char *rwt_attention_invalid(const rwt_case *row) {
     if (c->page_fault && (!c->paged || rwt_attention_has_cells(c) || c->pattern_at_fault ||
                           c->seq_q == 0 || c->seq_k == 0 || c->batch == 0 || c->heads == 0))
         return "page_fault requires pages and a query that reads them";
-    if (c->sick && (c->mask || c->alibi))
+    if (c->one_nan && (c->mask || c->alibi))
         return "a NaN whose key has a weight of 0 may show or not";
-    if (c->extreme && (c->scale || c->softcap || c->alibi || c->sinks || c->sick))
+    if (c->extreme && (c->scale || c->softcap || c->alibi || c->sinks || c->one_nan))
         return "what is extreme is exact";
     if (c->extreme && (c->extreme <= EXTREME_MASK_LOWEST) != (c->mask != 0))
         return "a mask is what is extreme, or is not there";
@@ -36,9 +36,9 @@ const rwt_case_row rwt_attention_rows[] = {
     {RWT_QUICK, "dtype=f32|f16|bf16,stride=contiguous|gaps|negative,causal=0|1,batch=2"},
     {RWT_QUICK, "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,seq_k=70,causal=1"},
     {RWT_QUICK, "layout=bhsd|bshd|hbsd,group=1|2|4,batch=2,seq_k=13"},
-    {RWT_QUICK, "layout=shd,dtype=f32|bf16,stride=contiguous|gaps|negative,seq_q=5|40,seq_k=48,"
+    {RWT_QUICK, "layout=thd,dtype=f32|bf16,stride=contiguous|gaps|negative,seq_q=5|40,seq_k=48,"
                 "paged=none|i32,mask=none|full|keys,v_dim=40"},
-    {RWT_QUICK, "layout=shd,documents=3,causal=0|1,seq_q=20,seq_k=20,lse=0|1"},
+    {RWT_QUICK, "layout=thd,documents=3,causal=0|1,seq_q=20,seq_k=20,lse=0|1"},
     {RWT_QUICK, "heads=6|12,group=3|6,seq_q=1|5|40,seq_k=66,causal=1"},
     {RWT_QUICK, "heads=71,group=71,seq_q=3,seq_k=5,head_dim=8,v_dim=8"},
     {RWT_QUICK, "head_dim=8|40|64|128,v_dim=8|64|72|136,seq_k=20,dtype=f32|bf16"},
@@ -70,7 +70,7 @@ const rwt_case_row rwt_attention_rows[] = {
                 "globals=0|2,pattern_at_fault=none|padding,alibi=none|absolute"},
     {RWT_QUICK, "sinks=1,causal=0|1,seq_q=9|12,seq_k=9,softcap=0|5,alibi=none|absolute"},
     {RWT_QUICK, "sinks=1,seq_k=0"},
-    {RWT_QUICK, "sick=v|k|q,causal=0|1,seq_q=20,seq_k=90,poison=0|1,dtype=f32|bf16"},
+    {RWT_QUICK, "one_nan=v|k|q,causal=0|1,seq_q=20,seq_k=90,poison=0|1,dtype=f32|bf16"},
     {RWT_QUICK, "misalign=1|3,dtype=f32|f16|bf16,lse=0"},
     {RWT_QUICK, "paged=i32|i64,seq_k=48,layout=bhsd|bshd|hbsd,stride=contiguous|gaps|negative,"
                 "batch=2,causal=0|1"},
@@ -95,9 +95,9 @@ const rwt_case_row rwt_attention_rows[] = {
 const char rwt_attention_random[] =
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2|3,heads=1..8,group=1|1|2|3|4,"
     "seq_q=0..20|0..90,seq_k=0..20|0..150,head_dim=8|16|24|40|64|80|128,v_dim=8|16|32|64|72|128,"
-    "layout=bhsd|bshd|hbsd|shd,stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1,"
+    "layout=bhsd|bshd|hbsd|thd,stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1,"
     "scale=0|0|1..40,softcap=0|0|1..30,mask=none|none|full|keys,alibi=none|none|absolute|signed,"
-    "sinks=0|0|1,poison=0|1,sick=none|none|none|v|k|q,causal=0|1,"
+    "sinks=0|0|1,poison=0|1,one_nan=none|none|none|v|k|q,causal=0|1,"
     "align=bottom|top|key_end,left=-1|-1|0..40,right=-1|-1|0..40,prefix=-1|-1|0..60,"
     "globals=0|0|1..5,documents=0|0|1..5,own=0|1,"
     "padding=none|none|left|right|both,bits=none|none|none|queries|batch|keys,"
@@ -109,13 +109,13 @@ const rwt_case_row rwt_combine_rows[] = {
     {RWT_QUICK, "dtype=f32|f16|bf16,out_dtype=f32|bf16,seq_q=1|3,seq_k=520,head_dim=64,v_dim=40"},
     {RWT_QUICK, "seq_q=1,seq_k=255|256|257|513,heads=8,group=8|1,lse=0|1"},
     {RWT_QUICK, "seq_q=5,seq_k=600,causal=1,left=-1|300,batch=2,stride=gaps"},
-    {RWT_QUICK, "layout=shd,seq_q=2,seq_k=640,paged=none|i32,dtype=f32|bf16"},
+    {RWT_QUICK, "layout=thd,seq_q=2,seq_k=640,paged=none|i32,dtype=f32|bf16"},
     {RWT_QUICK, "seq_q=2,seq_k=600,padding=right|both,batch=3,poison=1,causal=0|1"},
     {RWT_QUICK, "seq_q=1,seq_k=600,sinks=1,alibi=none|absolute,softcap=0|5"},
     {RWT_QUICK, "seq_q=2,seq_k=640,paged=i32|i64,page_size=16|128,batch=2,padding=none|right"},
     {RWT_QUICK, "seq_q=3,seq_k=640,paged=i32,page_fault=low|high,batch=2,causal=0|1,left=-1|40"},
     {RWT_QUICK, "seq_q=3,seq_k=600,batch=2,pattern_at_fault=padding,padding=both"},
-    {RWT_QUICK, "seq_q=3,seq_k=600,sick=v|k|q,poison=1,causal=1"},
+    {RWT_QUICK, "seq_q=3,seq_k=600,one_nan=v|k|q,poison=1,causal=1"},
     {RWT_QUICK, "seq_q=9,seq_k=3,causal=1,align=top"},
     {RWT_FULL, "seq_q=1,seq_k=4100,heads=8,group=4,head_dim=128,v_dim=128,dtype=f32|bf16,"
                "batch=1|3"},
@@ -128,7 +128,7 @@ const rwt_case_row rwt_combine_rows[] = {
 
 const char rwt_combine_random[] =
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2|3,heads=1..8,group=1|1|2|3|4,"
-    "seq_q=1|1|2..6,seq_k=200..1400,head_dim=8|16|64|80,v_dim=8|32|64|72,layout=bhsd|bshd|hbsd|shd,"
+    "seq_q=1|1|2..6,seq_k=200..1400,head_dim=8|16|64|80,v_dim=8|32|64|72,layout=bhsd|bshd|hbsd|thd,"
     "stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1,softcap=0|0|1..30,"
     "mask=none|none|full|keys,alibi=none|none|absolute|signed,sinks=0|0|1,poison=0|1,causal=0|1,"
     "left=-1|-1|0..400,prefix=-1|-1|0..60,documents=0|0|1..5,padding=none|none|left|right|both,"

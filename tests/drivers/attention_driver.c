@@ -4,10 +4,10 @@
 
 #include "drivers/attention_case.h"
 
-const char *const rwt_attention_words_layout[] = {"bhsd", "bshd", "hbsd", "shd", NULL};
+const char *const rwt_attention_words_layout[] = {"bhsd", "bshd", "hbsd", "thd", NULL};
 const char *const rwt_attention_words_mask[] = {"none", "full", "keys", NULL};
 const char *const rwt_attention_words_alibi[] = {"none", "absolute", "signed", NULL};
-const char *const rwt_attention_words_sick[] = {"none", "v", "k", "q", NULL};
+const char *const rwt_attention_words_one_nan[] = {"none", "v", "k", "q", NULL};
 const char *const rwt_attention_words_paged[] = {"none", "i32", "i64", NULL};
 const char *const rwt_attention_words_page_fault[] = {"none", "low", "high", NULL};
 
@@ -184,16 +184,16 @@ static bool seen_by_any(const rwt_job *job, int64_t b, int64_t j) {
     return false;
 }
 
-static void spoil(rwt_job *job, const rwt_attention_case *c, const rwt_attention_plan *plan) {
+static void set_nans(rwt_job *job, const rwt_attention_case *c, const rwt_attention_plan *plan) {
     for (int64_t b = 0; c->poison && b < c->batch; b++)
         for (int64_t j = 0; j < c->seq_k; j++)
             for (int64_t h = 0; h < c->heads / c->group && !seen_by_any(job, b, j); h++) {
                 set_nan(job, &plan->k, b, h, j, c->head_dim);
                 set_nan(job, &plan->v, b, h, j, c->v_dim);
             }
-    if (!c->sick || c->batch == 0 || c->heads == 0 || c->seq_q == 0)
+    if (!c->one_nan || c->batch == 0 || c->heads == 0 || c->seq_q == 0)
         return;
-    if (c->sick == SICK_Q) {
+    if (c->one_nan == NAN_IN_Q) {
         rwt_buffer_set(job, plan->q.buffer, rwt_view_at(&plan->q, 0, 0, 0, 0), NAN);
         return;
     }
@@ -201,14 +201,15 @@ static void spoil(rwt_job *job, const rwt_attention_case *c, const rwt_attention
         rw_pattern_pair pair = {0, 0, j};
         if (!rwt_pattern_sees(job, rwt_attention_pattern_of(c), &plan->pattern, &pair))
             continue;
-        set_nan(job, c->sick == SICK_V ? &plan->v : &plan->k, 0, 0, j, 1);
+        set_nan(job, c->one_nan == NAN_IN_V ? &plan->v : &plan->k, 0, 0, j, 1);
         return;
     }
 }
 
 /* Sets page numbers that no query needs to invalid values, and one that is needed if the case
  * requests a fault. */
-static void spoil_pages(rwt_job *job, const rwt_attention_case *c, const rwt_attention_plan *plan) {
+static void invalidate_pages(rwt_job *job, const rwt_attention_case *c,
+                             const rwt_attention_plan *plan) {
     if (!c->paged || rwt_attention_has_cells(c) || c->pattern_at_fault)
         return;
     for (int64_t b = 0; b < c->batch; b++) {
@@ -260,8 +261,8 @@ static void attention_fill(rwt_job *job) {
     plan->slopes = add_head_values(job, "slopes", c->alibi != 0);
     plan->sinks = add_head_values(job, "sinks", c->sinks != 0);
     rwt_pattern_add(job, rwt_attention_pattern_of(c), &shape, &plan->pattern);
-    spoil(job, c, plan);
-    spoil_pages(job, c, plan);
+    set_nans(job, c, plan);
+    invalidate_pages(job, c, plan);
 }
 
 /* ---- the operation ---- */
@@ -292,7 +293,7 @@ static void attention_bind(const rwt_job *job, rwt_set *set) {
         .pattern = &call->pattern,
         .sinks = rwt_tensor(job, set, &plan->sinks),
     };
-    if (c->layout == LAYOUT_SHD)
+    if (c->layout == LAYOUT_THD)
         pack(c, &call->args);
     if (plan->slopes.buffer >= 0) {
         call->alibi =

@@ -197,7 +197,7 @@ static void expect_row(rwt_job *job, int64_t b, int64_t h, int64_t i) {
 }
 
 /* False where a page that query i needs is invalid; *bad receives the first such number. */
-static bool pages_make_sense(const rwt_job *job, int64_t b, int64_t i, int64_t *bad) {
+static bool pages_are_valid(const rwt_job *job, int64_t b, int64_t i, int64_t *bad) {
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
     if (!c->paged || rwt_attention_has_cells(c))
         return true;
@@ -217,10 +217,10 @@ void rwt_attention_reference(rwt_job *job) {
         for (int64_t h = 0; h < c->heads; h++)
             for (int64_t i = 0; i < c->seq_q; i++) {
                 int64_t bad;
-                if (!rwt_pattern_makes_sense(job, rwt_attention_pattern_of(c), &plan->pattern, b, i,
-                                             &bad))
+                if (!rwt_pattern_is_valid(job, rwt_attention_pattern_of(c), &plan->pattern, b, i,
+                                          &bad))
                     rwt_expect_fault(job, b * c->seq_q + i, RW_FAULT_LENGTH, bad);
-                else if (!pages_make_sense(job, b, i, &bad))
+                else if (!pages_are_valid(job, b, i, &bad))
                     rwt_expect_fault(job, b * c->seq_q + i, RW_FAULT_PAGE, bad);
                 else
                     expect_row(job, b, h, i);

@@ -1,85 +1,20 @@
-/* rw_kv_append and rw_rope_append: cases, buffers and the naive references. */
-#include "drivers/driver_fields.h"
+/* rw_kv_append and rw_rope_append: buffers and the naive references. */
+#include "drivers/kv_case.h"
 #include "drivers/rope_reference.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-static const char *const words_layout[] = {"bshd", "bhsd", "sbhd", "shd", NULL};
+static const char *const words_layout[] = {"bshd", "bhsd", "sbhd", "thd", NULL};
 static const char *const words_cache_layout[] = {"bhsd", "bshd", "hbsd", NULL};
 static const char *const words_paged[] = {"none", "i32", "i64", NULL};
-static const char *const words_cache_fault[] = {"none",     "before",    "behind",
+static const char *const words_cache_fault[] = {"none",     "before",    "past_end",
                                                 "page_low", "page_high", NULL};
 static const char *const words_pairing[] = {"half", "interleaved", NULL};
 static const char *const words_axes[] = {"one", "mrope", NULL};
 static const char *const words_cast[] = {"before", "after", NULL};
 static const char *const words_norm[] = {"none", "q", "k", "both", NULL};
 static const char *const words_direction[] = {"forward", "inverse", "backward", NULL};
-
-enum {
-    LAYOUT_SHD = 3,
-    MAX_FREQUENCIES = 512
-};
-
-typedef enum cache_fault {
-    CACHE_FAULT_NONE = 0,
-    CACHE_FAULT_BEFORE, /* the last sequence starts at -1 */
-    CACHE_FAULT_BEHIND, /* its last token is one past the end */
-    CACHE_FAULT_PAGE_LOW,
-    CACHE_FAULT_PAGE_HIGH
-} cache_fault;
-
-/* max_seq: positions of a sequence; if paged, in whole pages. fused: k and v are slices of one
- * tensor. */
-#define KV_FIELDS(FIELD)                                                                           \
-    FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
-    FIELD(batch, 1, NULL)                                                                          \
-    FIELD(seq, 5, NULL)                                                                            \
-    FIELD(heads, 2, NULL)                                                                          \
-    FIELD(head_dim, 64, NULL)                                                                      \
-    FIELD(v_dim, 64, NULL)                                                                         \
-    FIELD(layout, 0, words_layout)                                                                 \
-    FIELD(stride, RWT_CONTIGUOUS, rwt_words_stride)                                                \
-    FIELD(fused, 0, NULL)                                                                          \
-    FIELD(misalign, 0, NULL)                                                                       \
-    FIELD(cache_layout, 0, words_cache_layout)                                                     \
-    FIELD(cache_stride, RWT_CONTIGUOUS, rwt_words_stride)                                          \
-    FIELD(cache_misalign, 0, NULL)                                                                 \
-    FIELD(paged, 0, words_paged)                                                                   \
-    FIELD(page_size, 16, NULL)                                                                     \
-    FIELD(max_seq, 48, NULL)                                                                       \
-    FIELD(cache_offsets, 1, rwt_words_offsets)                                                     \
-    FIELD(cache_offset, 0, NULL)                                                                   \
-    FIELD(cache_fault, CACHE_FAULT_NONE, words_cache_fault)                                        \
-    FIELD(values, RWT_ORDINARY, rwt_words_values)                                                  \
-    FIELD(seed, 0, NULL)
-
-/* Additional fields of an operation with rotation. */
-#define ROPE_APPEND_FIELDS(FIELD)                                                                  \
-    KV_FIELDS(FIELD)                                                                               \
-    FIELD(q_heads, 4, NULL)                                                                        \
-    FIELD(placement, RWT_OUT_OF_PLACE, rwt_words_placement)                                        \
-    FIELD(pairing, RW_ROPE_HALF, words_pairing)                                                    \
-    FIELD(yarn, 0, NULL)                                                                           \
-    FIELD(axes, 0, words_axes)                                                                     \
-    FIELD(start, 0, NULL)                                                                          \
-    FIELD(rotary_dim, 0, NULL)                                                                     \
-    FIELD(direction, RW_ROPE_FORWARD, words_direction)                                             \
-    FIELD(norm, 0, words_norm)                                                                     \
-    FIELD(norm_dtype, RW_F32, rwt_words_dtype)                                                     \
-    FIELD(norm_offset, 0, NULL)                                                                    \
-    FIELD(norm_cast, RW_NORM_CAST_BEFORE_WEIGHT, words_cast)                                       \
-    FIELD(max_positions, 4096, NULL)                                                               \
-    RWT_ID_FIELDS(FIELD)
-
-typedef struct kv_case {
-    KV_FIELDS(RWT_MEMBER)
-} kv_case;
-
-/* The first member is a kv_case. */
-typedef struct rope_append_case {
-    ROPE_APPEND_FIELDS(RWT_MEMBER)
-} rope_append_case;
 
 static const rwt_field kv_fields[] = {KV_FIELDS(RWT_FIELD)};
 static const rwt_field rope_append_fields[] = {ROPE_APPEND_FIELDS(RWT_FIELD)};
@@ -101,25 +36,9 @@ typedef struct rope_append_plan {
     rwt_view weight[2]; /* of q and k */
     rwt_ids ids;
     rw_rope_spec spec;
-    double inv_freq[MAX_FREQUENCIES];
+    double inv_freq[KV_MAX_FREQUENCIES];
     double attention_factor;
 } rope_append_plan;
-
-static const kv_case *kv_case_of(const rwt_case *c) {
-    return (const kv_case *)c->values;
-}
-
-static const rope_append_case *rope_append_case_of(const rwt_case *c) {
-    return (const rope_append_case *)c->values;
-}
-
-static const rwt_id_fields *id_fields(const rope_append_case *c) {
-    return (const rwt_id_fields *)&c->positions;
-}
-
-static int64_t rotary_width(const rope_append_case *c) {
-    return c->rotary_dim ? c->rotary_dim : c->head_dim;
-}
 
 /* ---- buffers ---- */
 
@@ -127,7 +46,7 @@ static rwt_layout token_layout(const kv_case *c, int64_t heads, int64_t width) {
     static const int orders[][RW_MAX_RANK] = {
         {0, 1, 2, 3}, {0, 2, 1, 3}, {1, 0, 2, 3}, {0, 1, 2, 0}};
     rwt_stride_style style = (rwt_stride_style)c->stride;
-    if (c->layout == LAYOUT_SHD)
+    if (c->layout == KV_LAYOUT_THD)
         return (rwt_layout){3, {c->seq, heads, width}, orders[c->layout], style};
     return (rwt_layout){4, {c->batch, c->seq, heads, width}, orders[c->layout], style};
 }
@@ -196,9 +115,9 @@ static void add_offsets(rwt_job *job, const kv_case *c, kv_plan *plan) {
     int64_t most = plan->length - c->seq - c->cache_offset;
     for (int64_t b = 0; b < c->batch; b++) {
         int64_t offset = b == 0 ? most : rwt_random_below(&job->random, most + 1);
-        if (b == c->batch - 1 && c->cache_fault == CACHE_FAULT_BEFORE)
+        if (b == c->batch - 1 && c->cache_fault == KV_FAULT_BEFORE)
             offset = -1 - c->cache_offset;
-        if (b == c->batch - 1 && c->cache_fault == CACHE_FAULT_BEHIND)
+        if (b == c->batch - 1 && c->cache_fault == KV_FAULT_PAST_END)
             offset = most + 1;
         rwt_buffer_set_id(job, plan->offsets.buffer, rwt_view_at(&plan->offsets, b, 0, 0, 0),
                           offset);
@@ -222,9 +141,9 @@ static void fill_table(rwt_job *job, const kv_case *c, const kv_plan *plan) {
                 continue;
             int64_t page = pages[used++];
             bool last = b == c->batch - 1 && from + c->page_size >= begin + c->seq;
-            if (last && c->cache_fault == CACHE_FAULT_PAGE_LOW)
+            if (last && c->cache_fault == KV_FAULT_PAGE_LOW)
                 page = -1;
-            if (last && c->cache_fault == CACHE_FAULT_PAGE_HIGH)
+            if (last && c->cache_fault == KV_FAULT_PAGE_HIGH)
                 page = plan->num_pages;
             rwt_buffer_set_id(job, plan->table.buffer, rwt_view_at(&plan->table, b, n, 0, 0), page);
         }
@@ -258,7 +177,7 @@ static void add_weights(rwt_job *job, const rope_append_case *c, rope_append_pla
 static void rope_append_fill(rwt_job *job) {
     const rope_append_case *c = rope_append_case_of(&job->c);
     rope_append_plan *plan = job->plan;
-    int64_t n = rotary_width(c) / 2;
+    int64_t n = rope_append_rotary_width(c) / 2;
     kv_fill(job);
     plan->q = add_tokens(job, "q", c->q_heads, c->head_dim);
     rwt_buffer_fill(job, plan->q.buffer, (rwt_values)c->values);
@@ -282,9 +201,9 @@ static void rope_append_fill(rwt_job *job) {
         plan->spec.sections[0] = n - 2 * (n / 3);
     }
     rwt_rope_frequencies(&plan->spec, 0, plan->inv_freq, &plan->attention_factor);
-    rwt_id_shape shape = {c->batch, c->seq, c->axes ? 3 : 1, c->layout == LAYOUT_SHD,
+    rwt_id_shape shape = {c->batch, c->seq, c->axes ? 3 : 1, c->layout == KV_LAYOUT_THD,
                           c->max_positions};
-    plan->ids = rwt_ids_add(job, id_fields(c), &shape);
+    plan->ids = rwt_ids_add(job, rope_append_id_fields(c), &shape);
 }
 
 /* ---- references ---- */
@@ -377,7 +296,7 @@ static double head_factor(const rwt_job *job, const rope_append_case *c, const h
 static void expect_rest(rwt_job *job, const rope_append_case *c, const head_path *path,
                         double factor) {
     for (int64_t column = 0; column < c->head_dim; column++) {
-        if (column >= c->start && column < c->start + rotary_width(c))
+        if (column >= c->start && column < c->start + rope_append_rotary_width(c))
             continue;
         rwt_rounded x = normalised(job, c, path, factor, column);
         if (path->weight->buffer >= 0)
@@ -394,7 +313,7 @@ static void expect_head(rwt_job *job, int64_t b, int64_t s, const head_path *pat
     const rope_append_plan *plan = job->plan;
     double factor = head_factor(job, c, path);
     double af = plan->attention_factor;
-    int64_t n = rotary_width(c) / 2;
+    int64_t n = rope_append_rotary_width(c) / 2;
     double magnitude = c->direction == RW_ROPE_INVERSE ? 1.0 / af : af;
     double sign = c->direction == RW_ROPE_FORWARD ? 1.0 : -1.0;
     expect_rest(job, c, path, factor);
@@ -545,144 +464,6 @@ static double rope_append_bytes(const rwt_job *job) {
 static double rope_append_flops(const rwt_job *job) {
     return 3.0 * (q_elements(job) + kv_elements(job) / 2.0);
 }
-
-/* ---- cases ---- */
-
-static const char *kv_invalid(const rwt_case *row) {
-    const kv_case *c = kv_case_of(row);
-    bool power = c->page_size >= 16 && (c->page_size & (c->page_size - 1)) == 0;
-    if (c->batch < 0 || c->seq < 0 || c->heads < 0 || c->head_dim < 0 || c->v_dim < 0 ||
-        c->misalign < 0 || c->cache_misalign < 0)
-        return "a length is negative";
-    if (!power)
-        return "page_size must be a power of two from 16 on";
-    if (c->cache_offset < 0 || c->seq + c->cache_offset > c->max_seq)
-        return "the tokens must fit into max_seq";
-    if (c->layout == LAYOUT_SHD && c->batch != 1)
-        return "layout=shd has no batch";
-    if (c->fused && c->head_dim != c->v_dim)
-        return "fused k and v are equally wide";
-    if (c->cache_fault && (!c->cache_offsets || c->batch == 0 || c->seq == 0))
-        return "a fault needs cache_offsets and a token";
-    if (c->cache_fault >= CACHE_FAULT_PAGE_LOW && !c->paged)
-        return "a fault of pages needs pages";
-    return NULL;
-}
-
-static const char *rope_append_invalid(const rwt_case *row) {
-    const rope_append_case *c = rope_append_case_of(row);
-    int64_t d = rotary_width(c);
-    const char *why = kv_invalid(row);
-    if (why)
-        return why;
-    if (c->q_heads < 0 || c->max_positions < 1)
-        return "q_heads is negative, or max_positions is 0";
-    if (d < 2 || d % 2 || d / 2 > MAX_FREQUENCIES || c->start < 0 || c->start + d > c->head_dim)
-        return "the rotary window must be even and inside the head";
-    rwt_id_shape shape = {c->batch, c->seq, c->axes ? 3 : 1, c->layout == LAYOUT_SHD,
-                          c->max_positions};
-    return rwt_ids_invalid(id_fields(c), &shape);
-}
-
-#define SHARED_ROWS                                                                                \
-    {RWT_QUICK, "dtype=f32|f16|bf16,paged=none|i32|i64,stride=contiguous|gaps|negative,batch=3"},  \
-        {RWT_QUICK, "cache_layout=bhsd|bshd|hbsd,cache_stride=contiguous|gaps|negative,"           \
-                    "paged=none|i32,batch=2,seq=19"},                                              \
-        {RWT_QUICK, "layout=bshd|bhsd|sbhd,batch=3,dtype=f32|bf16,fused=0|1"},                     \
-        {RWT_QUICK, "layout=shd,seq=11,paged=none|i64"},                                           \
-        {RWT_QUICK, "v_dim=2|8|31|96,head_dim=2|16|80,dtype=f32|f16|bf16"},                        \
-        {RWT_QUICK, "misalign=1|3,cache_misalign=0|2,dtype=f32|bf16"},                             \
-        {RWT_QUICK, "misalign=0,cache_misalign=1,dtype=f16|bf16"},                                 \
-        {RWT_QUICK, "seq=0|1|2|33,batch=0|1|4,heads=1|8,paged=none|i32"},                          \
-        {RWT_QUICK, "heads=0,v_dim=0,seq=3"},                                                      \
-        {RWT_QUICK, "page_size=16|32|64,max_seq=17|64|100,seq=17,paged=i32|i64,batch=2"},          \
-        {RWT_QUICK, "cache_offsets=none|i32|i64,cache_offset=0|7,batch=3,paged=none|i64"},         \
-        {RWT_QUICK, "cache_fault=before|behind,batch=3,paged=none|i32,seq=1|5,"                    \
-                    "cache_offsets=i32|i64"},                                                      \
-        {RWT_QUICK, "cache_fault=page_low|page_high,batch=3,paged=i32|i64,seq=1|19"},              \
-        {RWT_QUICK, "values=special,dtype=f32|f16|bf16,paged=none|i32,seq=9"}, {                   \
-        RWT_FULL, "batch=5,seq=300,max_seq=1024,heads=8,head_dim=128,v_dim=128,"                   \
-                  "dtype=f32|f16|bf16,paged=none|i32,page_size=64"                                 \
-    }
-
-static const rwt_case_row kv_rows[] = {
-    SHARED_ROWS,
-    {RWT_QUICK, "head_dim=0|1|3|7|257,v_dim=0|5,dtype=f32|bf16"},
-    {RWT_LARGE, "batch=2,seq=8192,max_seq=8192,heads=8,head_dim=128,v_dim=128,dtype=bf16,"
-                "paged=i32,page_size=256"},
-    {RWT_QUICK, NULL}};
-
-static const rwt_case_row rope_append_rows[] = {
-    SHARED_ROWS,
-    {RWT_QUICK, "dtype=f32|f16|bf16,placement=out|in|same,pairing=half|interleaved,"
-                "norm=none|both,batch=2"},
-    {RWT_QUICK, "norm=q|k|both,norm_dtype=f32|f16|bf16,norm_offset=0|1,dtype=f32|bf16,"
-                "pairing=half|interleaved"},
-    {RWT_QUICK, "norm=both,norm_cast=before|after,dtype=f32|f16|bf16,head_dim=40|128,start=4,"
-                "rotary_dim=32"},
-    {RWT_QUICK, "q_heads=0|1|7|32,heads=1|8,norm=none|both"},
-    {RWT_QUICK, "q_heads=4,heads=0,norm=both"},
-    {RWT_QUICK, "head_dim=2|6|10|48|80|96,pairing=half|interleaved,dtype=f32|f16|bf16,"
-                "norm=none|both,placement=in"},
-    {RWT_FULL, "head_dim=130|192|256|514|1024,pairing=half|interleaved,dtype=f32|f16|bf16,"
-               "norm=none|both,placement=out|in"},
-    {RWT_QUICK, "start=0|2|16,rotary_dim=6|16|32|48,norm=none|both,pairing=half|interleaved,"
-                "placement=out|in"},
-    {RWT_QUICK, "head_dim=65,start=1,rotary_dim=34,norm=none|both,dtype=f32|bf16"},
-    {RWT_QUICK, "misalign=1|2,norm=both,placement=out|in,pairing=half|interleaved,dtype=f32|f16"},
-    {RWT_QUICK, "yarn=1,direction=forward|inverse|backward,positions=seq|batch_seq,batch=2"},
-    {RWT_QUICK, "axes=mrope,positions=axes|batch_seq|none,batch=2,norm=none|both"},
-    {RWT_QUICK, "positions=none|seq|batch_seq,offsets=none|i32|i64,offset=0|3,batch=3"},
-    {RWT_QUICK, "positions=batch_seq,fault=negative|max,cache_fault=none|behind,batch=3,"
-                "placement=out|in,norm=none|both"},
-    {RWT_FULL, "batch=3,seq=100,max_seq=128,q_heads=32,heads=8,head_dim=128,v_dim=128,"
-               "dtype=f32|f16|bf16,norm=none|both,paged=i32,page_size=32,positions=batch_seq"},
-    {RWT_QUICK, NULL}};
-
-#define SHARED_RANDOM                                                                              \
-    "dtype=f32|f16|bf16,batch=1|2|3,seq=0..40,heads=0..6,layout=bshd|bhsd|sbhd|shd,"               \
-    "stride=contiguous|gaps|negative,fused=0|0|1,misalign=0|0|1..8,cache_layout=bhsd|bshd|hbsd,"   \
-    "cache_stride=contiguous|gaps|negative,cache_misalign=0|0|1..8,paged=none|i32|i64,"            \
-    "page_size=16|32|64,max_seq=48..200,cache_offsets=none|i32|i64,cache_offset=0|0|1..8,"         \
-    "cache_fault=none|none|none|before|behind|page_low|page_high,"                                 \
-    "values=ordinary|ordinary|special,"
-
-static const char kv_random[] = SHARED_RANDOM "head_dim=0..160,v_dim=0..160";
-
-static const char rope_append_random[] = SHARED_RANDOM
-    "head_dim=2..160,v_dim=0..160|64,q_heads=0..9,placement=out|in|same,"
-    "pairing=half|interleaved,yarn=0|1,axes=one|one|mrope,start=0|0|1..9,"
-    "rotary_dim=0|2..96,direction=forward|inverse|backward,norm=none|q|k|both,"
-    "norm_dtype=f32|f16|bf16,norm_offset=0|1,norm_cast=before|after,max_positions=41..5000,"
-    "positions=none|seq|batch_seq|axes,id_dtype=i32|i64,"
-    "id_stride=contiguous|gaps|negative,offsets=none|i32|i64,offset=0|0|-9..30,"
-    "fault=none|none|none|negative|max|lowest|highest";
-
-static const rwt_benchmark kv_benchmarks[] = {
-    {"bf16 8x1024x8x128 paged",
-     "dtype=bf16,batch=8,seq=1024,heads=8,head_dim=128,v_dim=128,max_seq=1024,paged=i32,"
-     "page_size=64,cache_offsets=none",
-     true, true, false},
-    {"bf16 256x1x8x128 paged",
-     "dtype=bf16,batch=256,seq=1,heads=8,head_dim=128,v_dim=128,max_seq=1024,paged=i32,"
-     "page_size=64",
-     false, true, false},
-    {NULL, NULL, false, false, false}};
-
-static const rwt_benchmark rope_append_benchmarks[] = {
-    {"bf16 8x1024x32/8x128",
-     "dtype=bf16,batch=8,seq=1024,q_heads=32,heads=8,head_dim=128,v_dim=128,max_seq=1024,"
-     "paged=i32,page_size=64,cache_offsets=none,placement=in",
-     true, true, false},
-    {"bf16 8x1024x32/8x128 norm",
-     "dtype=bf16,batch=8,seq=1024,q_heads=32,heads=8,head_dim=128,v_dim=128,max_seq=1024,"
-     "paged=i32,page_size=64,cache_offsets=none,placement=in,norm=both,norm_dtype=bf16",
-     true, true, false},
-    {"bf16 64x1x32/8x128 norm",
-     "dtype=bf16,batch=64,seq=1,q_heads=32,heads=8,head_dim=128,v_dim=128,max_seq=1024,"
-     "paged=i32,page_size=64,placement=in,norm=both,norm_dtype=bf16",
-     true, true, false},
-    {NULL, NULL, false, false, false}};
 
 const rwt_driver rwt_kv_append_driver = {
     .name = "kv_append",

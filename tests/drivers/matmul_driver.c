@@ -3,17 +3,17 @@
 
 #include <math.h>
 
-static const char *const words_layout[] = {"bhsd", "bshd", "hbsd", "shd", NULL};
+static const char *const words_layout[] = {"bhsd", "bshd", "hbsd", "thd", NULL};
 
-/* A batch of 1 that tensors have no axis for. */
-#define LAYOUT_SHD 3
+/* Packed tensors: they have no batch axis, which is a batch of 1. */
+#define LAYOUT_THD 3
 
-/* wide: the weights are f32 for any dtype of v. scale: in 1/64; 0: absent. */
 /* A weight of 1 with many small ones, and values of 1. */
 #define SMALL_PARTS (RWT_SPECIAL + 1)
 
 static const char *const words_values[] = {"ordinary", "special", "small_parts", NULL};
 
+/* wide: the weights are f32 for any dtype of v. scale: in 1/64; 0: absent. */
 #define MATMUL_FIELDS(FIELD)                                                                       \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(out_dtype, RW_F32, rwt_words_dtype)                                                      \
@@ -104,12 +104,12 @@ static void weighted_fill(rwt_job *job) {
         rwt_buffer_set(job, plan->b.buffer, n, 1.0);
 }
 
-/* One element of the product: factors q[row, k] and k[column, k], or weights[row, k] and v[k,
- * column]. An Inf beside anything but numbers of one sign may be Inf or NaN by the order of the
- * sums; the sum is then only not finite. Sums of f32 that pass its range on the way are left out of
- * the special values' cases. */
-static void expect_element(rwt_job *job, bool transposed, int64_t b, int64_t h, int64_t row,
-                           int64_t column) {
+/* Expects one element of the product: the sum over k of q[row, k] * k[column, k], or of
+ * weights[row, k] * v[k, column]. With Inf or NaN among the terms, the order of the additions
+ * decides between Inf and NaN: the result must only not be finite. The cases have no finite terms
+ * whose partial sums exceed the range of f32. */
+static void expect_dot_product(rwt_job *job, bool transposed, int64_t b, int64_t h, int64_t row,
+                               int64_t column) {
     const matmul_case *c = matmul_case_of(&job->c);
     const matmul_plan *plan = job->plan;
     double scale = transposed && c->scale ? (double)(float)((double)c->scale / 64.0) : 1.0;
@@ -141,7 +141,7 @@ static void reference(rwt_job *job, bool transposed) {
         for (int64_t h = 0; h < c->heads; h++)
             for (int64_t row = 0; row < c->seq_q; row++)
                 for (int64_t column = 0; column < plan->out.shape[3]; column++)
-                    expect_element(job, transposed, b, h, row, column);
+                    expect_dot_product(job, transposed, b, h, row, column);
 }
 
 static void qk_reference(rwt_job *job) {
@@ -154,7 +154,7 @@ static void weighted_reference(rwt_job *job) {
 
 static rw_tensor bind(const rwt_job *job, rwt_set *set, const rwt_view *view) {
     rw_tensor tensor = rwt_tensor(job, set, view);
-    return matmul_case_of(&job->c)->layout == LAYOUT_SHD ? rwt_without_batch(tensor) : tensor;
+    return matmul_case_of(&job->c)->layout == LAYOUT_THD ? rwt_without_batch(tensor) : tensor;
 }
 
 static void qk_bind(const rwt_job *job, rwt_set *set) {
@@ -199,8 +199,8 @@ static const char *invalid(const rwt_case *row) {
     if (c->batch < 0 || c->heads < 0 || c->seq_q < 0 || c->seq_k < 0 || c->head_dim < 0 ||
         c->misalign < 0)
         return "a length is negative";
-    if (c->layout == LAYOUT_SHD && c->batch != 1)
-        return "layout=shd has no batch";
+    if (c->layout == LAYOUT_THD && c->batch != 1)
+        return "layout=thd has no batch";
     if (c->group < 1 || c->heads % c->group != 0)
         return "group must divide heads";
     if (c->values == RWT_SPECIAL && (c->dtype != RW_F16 || c->out_dtype != RW_F32))
@@ -220,7 +220,7 @@ static const char *qk_invalid(const rwt_case *row) {
     {RWT_QUICK, "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,stride=contiguous|gaps|negative,"       \
                 "batch=2"},                                                                        \
         {RWT_QUICK, "layout=bhsd|bshd|hbsd,batch=2,group=1|2|4,dtype=f32|bf16"},                   \
-        {RWT_QUICK, "layout=shd,stride=contiguous|gaps|negative,group=1|2,dtype=f32|bf16"},        \
+        {RWT_QUICK, "layout=thd,stride=contiguous|gaps|negative,group=1|2,dtype=f32|bf16"},        \
         {RWT_QUICK, "seq_q=0|1|3|17,seq_k=0|1|5|33,head_dim=0|1|7|24,dtype=f32|f16"},              \
         {RWT_QUICK, "batch=0|1,heads=0|2,group=1"},                                                \
         {RWT_QUICK, "seq_q=63|64|65|130,seq_k=64|67,head_dim=64|72,heads=2,dtype=f32|bf16"},       \
@@ -242,7 +242,7 @@ static const rwt_case_row weighted_rows[] = {
 
 #define SHARED_RANDOM                                                                              \
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2,heads=0..8,group=1|2|3|4,seq_q=0..80,"    \
-    "seq_k=0..80,head_dim=0..140,layout=bhsd|bshd|hbsd|shd,stride=contiguous|gaps|negative,"       \
+    "seq_k=0..80,head_dim=0..140,layout=bhsd|bshd|hbsd|thd,stride=contiguous|gaps|negative,"       \
     "misalign=0|0|1..8,"
 
 static const char qk_random[] = SHARED_RANDOM "scale=0|0|1..100";

@@ -3,8 +3,8 @@
 
 #include <math.h>
 
-static const char *const words_layout[] = {"bhsd", "bshd", "shd", NULL};
-static const char *const words_target[] = {"apart", "a", "b", NULL};
+static const char *const words_layout[] = {"bhsd", "bshd", "thd", NULL};
+static const char *const words_target[] = {"separate", "a", "b", NULL};
 static const char *const words_empty[] = {"none", "some", "all", NULL};
 
 /* spread: LSEs are in [-spread, spread]. empty: queries whose parts have no keys; their out is
@@ -36,8 +36,8 @@ typedef struct merge_plan {
     rwt_view lse[3];
 } merge_plan;
 
-/* A batch of 1 that tensors have no axis for. */
-#define LAYOUT_SHD 2
+/* Packed tensors: they have no batch axis, which is a batch of 1. */
+#define LAYOUT_THD 2
 
 static const merge_case *merge_case_of(const rwt_case *c) {
     return (const merge_case *)c->values;
@@ -144,7 +144,7 @@ static void merge_bind(const rwt_job *job, rwt_set *set_of_buffers) {
     for (int part = 0; part < 3; part++) {
         parts[part]->out = rwt_tensor(job, set_of_buffers, &plan->out[part]);
         parts[part]->lse = rwt_tensor(job, set_of_buffers, &plan->lse[part]);
-        if (merge_case_of(&job->c)->layout == LAYOUT_SHD) {
+        if (merge_case_of(&job->c)->layout == LAYOUT_THD) {
             parts[part]->out = rwt_without_batch(parts[part]->out);
             parts[part]->lse = rwt_without_batch(parts[part]->lse);
         }
@@ -176,8 +176,8 @@ static const char *merge_invalid(const rwt_case *row) {
     if (c->batch < 0 || c->heads < 0 || c->seq < 0 || c->head_dim < 0 || c->misalign < 0 ||
         c->spread < 1 || c->spread > 500)
         return "a length is negative, or spread is not 1 to 500";
-    if (c->layout == LAYOUT_SHD && c->batch != 1)
-        return "layout=shd has no batch";
+    if (c->layout == LAYOUT_THD && c->batch != 1)
+        return "layout=thd has no batch";
     if (c->target && c->dtype != c->out_dtype)
         return "in place, the dtypes are one";
     return NULL;
@@ -186,7 +186,7 @@ static const char *merge_invalid(const rwt_case *row) {
 static const rwt_case_row merge_rows[] = {
     {RWT_QUICK, "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,stride=contiguous|gaps|negative,"
                 "layout=bhsd|bshd"},
-    {RWT_QUICK, "layout=shd,batch=1,dtype=f32|bf16,stride=contiguous|gaps|negative"},
+    {RWT_QUICK, "layout=thd,batch=1,dtype=f32|bf16,stride=contiguous|gaps|negative"},
     {RWT_QUICK, "target=a|b,stride=contiguous|gaps|negative,empty=none|some|all"},
     {RWT_QUICK, "target=a|b,dtype=bf16,out_dtype=bf16,head_dim=128"},
     {RWT_QUICK, "head_dim=0|1|3|8|100|128|129|300,dtype=f32|bf16,out_dtype=bf16"},
@@ -199,7 +199,7 @@ static const rwt_case_row merge_rows[] = {
 
 static const char merge_random[] =
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=0..3,heads=0..5,seq=0..40,head_dim=0..150,"
-    "layout=bhsd|bshd|shd,stride=contiguous|gaps|negative,target=apart|a|b,spread=1..80,"
+    "layout=bhsd|bshd|thd,stride=contiguous|gaps|negative,target=separate|a|b,spread=1..80,"
     "empty=none|some|all,nan=0|0|1,misalign=0|0|1..8";
 
 static const rwt_benchmark merge_benchmarks[] = {

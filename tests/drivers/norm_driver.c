@@ -149,7 +149,7 @@ static void norm_fill(rwt_job *job) {
     }
 }
 
-/* The element of a view at row (b, s, h) and a column, whatever its rank. */
+/* The element of a view of any rank at row (b, s, h) and a column. */
 static int64_t element_of(const rwt_view *view, int64_t b, int64_t s, int64_t h, int64_t column) {
     const int64_t index[RW_MAX_RANK] = {b, s, h, column};
     int64_t element = view->offset;

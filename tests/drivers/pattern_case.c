@@ -206,8 +206,8 @@ static int64_t bound_of(const rwt_job *job, const rwt_pattern_fields *fields,
     return get(job, &plan->cu_seqlens, fields->own ? b : n, fields->own ? n : 0);
 }
 
-bool rwt_pattern_makes_sense(const rwt_job *job, const rwt_pattern_fields *fields,
-                             const rwt_pattern_plan *plan, int64_t b, int64_t i, int64_t *bad) {
+bool rwt_pattern_is_valid(const rwt_job *job, const rwt_pattern_fields *fields,
+                          const rwt_pattern_plan *plan, int64_t b, int64_t i, int64_t *bad) {
     const rw_pattern_shape *shape = &plan->shape;
     if (at_fault(fields, shape, b, RWT_PATTERN_FAULT_PREFIX)) {
         *bad = get(job, &plan->prefix, b, 0);

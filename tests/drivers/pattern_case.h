@@ -87,8 +87,8 @@ rw_pattern rwt_pattern_bind(const rwt_job *job, const rwt_set *set,
                             const rwt_pattern_fields *fields, const rwt_pattern_plan *plan);
 
 /* False where a value of query i is invalid; *bad receives it. */
-bool rwt_pattern_makes_sense(const rwt_job *job, const rwt_pattern_fields *fields,
-                             const rwt_pattern_plan *plan, int64_t b, int64_t i, int64_t *bad);
+bool rwt_pattern_is_valid(const rwt_job *job, const rwt_pattern_fields *fields,
+                          const rwt_pattern_plan *plan, int64_t b, int64_t i, int64_t *bad);
 
 /* The offset from query i of sequence b to its position, for the alignment of a pattern or of
  * ALiBi. */

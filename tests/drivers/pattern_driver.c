@@ -94,7 +94,7 @@ static void for_each_query(rwt_job *job, void (*expect_row)(rwt_job *job, int64_
             int64_t bad;
             if (c->seq_k == 0)
                 continue;
-            if (rwt_pattern_makes_sense(job, pattern_of(c), &plan->pattern, b, i, &bad))
+            if (rwt_pattern_is_valid(job, pattern_of(c), &plan->pattern, b, i, &bad))
                 expect_row(job, b, i);
             else
                 rwt_expect_fault(job, b * c->seq_q + i, RW_FAULT_LENGTH, bad);

@@ -245,13 +245,13 @@ static void copy_rest(rwt_job *job, const rope_case *c, const token_heads *t, in
 }
 
 /* The rotation of one frequency: cos and sin with sign and magnitude. */
-typedef struct turn {
+typedef struct rotation {
     double c;
     double s;
     double magnitude;
-} turn;
+} rotation;
 
-static turn turn_of(const rope_case *c, const rope_plan *plan, int64_t id, int64_t i) {
+static rotation rotation_of(const rope_case *c, const rope_plan *plan, int64_t id, int64_t i) {
     double angle = (double)id * plan->to.inv_freq[i];
     double magnitude = plan->to.attention_factor;
     if (c->from) {
@@ -261,23 +261,23 @@ static turn turn_of(const rope_case *c, const rope_plan *plan, int64_t id, int64
     if (c->direction == RW_ROPE_INVERSE)
         magnitude = 1.0 / magnitude;
     double sign = c->direction == RW_ROPE_FORWARD ? 1.0 : -1.0;
-    return (turn){magnitude * cos(angle), sign * magnitude * sin(angle), magnitude};
+    return (rotation){magnitude * cos(angle), sign * magnitude * sin(angle), magnitude};
 }
 
-static void turn_heads(rwt_job *job, const rope_case *c, const token_heads *t, int64_t i,
-                       const turn *by) {
+static void rotate_heads(rwt_job *job, const rope_case *c, const token_heads *t, int64_t i,
+                         const rotation *by) {
     int64_t n = rope_rotary_width(c) / 2;
     bool interleaved = c->pairing == RW_ROPE_INTERLEAVED;
     int64_t column1 = c->start + (interleaved ? 2 * i : i);
     int64_t column2 = c->start + (interleaved ? 2 * i + 1 : i + n);
     int64_t heads = t->in->shape[t->in->rank - 2];
     /* The difference of two equal angles is 0 only up to rounding errors. */
-    bool vague = c->from && fmin(fabs(by->c), fabs(by->s)) < 1e-6;
+    bool inexact = c->from && fmin(fabs(by->c), fabs(by->s)) < 1e-6;
     for (int64_t head = 0; head < heads; head++) {
         double x1 = rwt_buffer_get(job, t->in->buffer, element_of(t->in, t, head, column1));
         double x2 = rwt_buffer_get(job, t->in->buffer, element_of(t->in, t, head, column2));
         double scale = (fabs(x1) + fabs(x2)) * by->magnitude;
-        if (vague && (isinf(x1) || isinf(x2))) {
+        if (inexact && (isinf(x1) || isinf(x2))) {
             rwt_expect_not_finite(job, t->out->buffer, element_of(t->out, t, head, column1));
             rwt_expect_not_finite(job, t->out->buffer, element_of(t->out, t, head, column2));
             continue;
@@ -324,8 +324,8 @@ static void rope_reference(rwt_job *job) {
             for (int64_t i = 0; i < n; i++) {
                 bool shared = c->positions != RWT_POSITIONS_AXES;
                 int64_t axis = shared ? 0 : rwt_rope_axis(&plan->to.spec, i, n);
-                turn by = turn_of(c, plan, rwt_ids_at(job, &plan->ids, axis, b, s), i);
-                turn_heads(job, c, &t, i, &by);
+                rotation by = rotation_of(c, plan, rwt_ids_at(job, &plan->ids, axis, b, s), i);
+                rotate_heads(job, c, &t, i, &by);
             }
         }
     }

@@ -1,65 +1,12 @@
-/* rw_scale, rw_mask_apply and rw_softmax: cases, buffers, references. */
+/* rw_scale, rw_mask_apply and rw_softmax: buffers and the naive references. */
 #include <math.h>
 #include <stdlib.h>
 
-#include "drivers/pattern_case.h"
-
-static double no_flops(const rwt_job *job) {
-    (void)job;
-    return 0.0;
-}
+#include "drivers/softmax_case.h"
 
 static const char *const words_mask[] = {"none", "full", "queries", "keys", "vector", NULL};
 static const char *const words_alibi[] = {"none", "absolute", "signed", NULL};
 static const char *const words_scores[] = {"ordinary", "special", "large", "lowest", NULL};
-
-/* The axes of a mask: all axes of x, [seq_q, seq_k], [batch, 1, 1, seq_k] or [seq_k]. */
-enum {
-    MASK_NONE = 0,
-    MASK_FULL,
-    MASK_QUERIES,
-    MASK_KEYS,
-    MASK_VECTOR
-};
-
-/* Scores: as rwt_values; or up to 60, so that most probabilities of a row are tiny; or all -inf. */
-enum {
-    SCORES_LARGE = 2,
-    SCORES_LOWEST
-};
-
-/* Fields:
- *
- * rank     of x: 4 [batch, heads, seq_q, seq_k] or less
- * percent  of the scale
- * poison   NaN where the pattern hides
- * sick     one NaN in the first row that sees a key, at a key that it sees
- */
-#define SCORES_FIELDS(FIELD)                                                                       \
-    FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
-    FIELD(batch, 1, NULL)                                                                          \
-    FIELD(heads, 2, NULL)                                                                          \
-    FIELD(seq_q, 9, NULL)                                                                          \
-    FIELD(seq_k, 9, NULL)                                                                          \
-    FIELD(rank, 4, NULL)                                                                           \
-    FIELD(stride, RWT_CONTIGUOUS, rwt_words_stride)                                                \
-    FIELD(placement, RWT_OUT_OF_PLACE, rwt_words_placement)                                        \
-    FIELD(misalign, 0, NULL)                                                                       \
-    FIELD(scores, RWT_ORDINARY, words_scores)                                                      \
-    FIELD(percent, 100, NULL)                                                                      \
-    FIELD(mask, MASK_NONE, words_mask)                                                             \
-    FIELD(mask_dtype, RW_F32, rwt_words_dtype)                                                     \
-    FIELD(poison, 0, NULL)                                                                         \
-    FIELD(sick, 0, NULL)                                                                           \
-    FIELD(alibi, 0, words_alibi)                                                                   \
-    FIELD(sinks, 0, NULL)                                                                          \
-    FIELD(softcap, 0, NULL)                                                                        \
-    RWT_PATTERN_FIELDS(FIELD)                                                                      \
-    FIELD(seed, 0, NULL)
-
-typedef struct scores_case {
-    SCORES_FIELDS(RWT_MEMBER)
-} scores_case;
 
 static const rwt_field scores_fields[] = {SCORES_FIELDS(RWT_FIELD)};
 
@@ -80,34 +27,6 @@ typedef struct scores_call {
     rw_alibi alibi;
 } scores_call;
 
-static const scores_case *case_of(const rwt_case *c) {
-    return (const scores_case *)c->values;
-}
-
-static const rwt_pattern_fields *pattern_of(const scores_case *c) {
-    return (const rwt_pattern_fields *)&c->causal;
-}
-
-static const char *scores_invalid(const rwt_case *row) {
-    const scores_case *c = case_of(row);
-    rw_pattern_shape shape = {c->batch, c->seq_q, c->seq_k};
-    if (c->heads < 0 || c->misalign < 0 || c->rank < 1 || c->rank > 4)
-        return "a length is negative, or rank is not 1 to 4";
-    if ((c->rank < 4 && c->batch != 1) || (c->rank < 3 && c->heads != 1) ||
-        (c->rank < 2 && c->seq_q != 1))
-        return "axes that x lacks are 1 long";
-    if ((c->mask == MASK_QUERIES && c->rank < 2) || (c->mask == MASK_KEYS && c->rank < 4))
-        return "a mask has no more axes than x";
-    return rwt_pattern_invalid(pattern_of(c), &shape);
-}
-
-static const char *softmax_invalid(const rwt_case *row) {
-    const scores_case *c = case_of(row);
-    if (c->softcap < 0 || (c->placement != RWT_OUT_OF_PLACE && c->sick && c->poison))
-        return "softcap is negative";
-    return scores_invalid(row);
-}
-
 /* ---- buffers ---- */
 
 static void fill_scores(rwt_job *job, int buffer, int64_t kind) {
@@ -121,7 +40,7 @@ static void fill_scores(rwt_job *job, int buffer, int64_t kind) {
 /* The mask with its axes, and a view of rank 4 over it; filled with typical values. */
 static void add_mask(rwt_job *job) {
     static const double values[] = {0.0, -INFINITY, -1e4, -65504.0, -3.25, 1.5};
-    const scores_case *c = case_of(&job->c);
+    const scores_case *c = scores_case_of(&job->c);
     scores_plan *plan = job->plan;
     bool rows = c->mask == MASK_FULL || c->mask == MASK_QUERIES;
     int64_t batch = c->mask == MASK_FULL || c->mask == MASK_KEYS ? c->batch : 1;
@@ -144,26 +63,26 @@ static int64_t x_at(const scores_plan *plan, int64_t h, const rw_pattern_pair *p
 }
 
 /* NaN at hidden keys; or one NaN at a visible key. */
-static void spoil(rwt_job *job) {
-    const scores_case *c = case_of(&job->c);
+static void set_nans(rwt_job *job) {
+    const scores_case *c = scores_case_of(&job->c);
     scores_plan *plan = job->plan;
     rwt_buffer *x = &job->buffers[plan->x.buffer];
-    bool sick = c->sick != 0;
+    bool one_nan = c->one_nan != 0;
     for (int64_t b = 0; b < c->batch; b++)
         for (int64_t h = 0; h < c->heads; h++)
             for (int64_t i = 0; i < c->seq_q; i++)
                 for (int64_t j = c->seq_k - 1; j >= 0; j--) {
                     rw_pattern_pair pair = {b, i, j};
-                    bool sees = rwt_pattern_sees(job, pattern_of(c), &plan->pattern, &pair);
-                    if ((c->poison && !sees) || (sick && sees)) {
+                    bool sees = rwt_pattern_sees(job, scores_pattern_of(c), &plan->pattern, &pair);
+                    if ((c->poison && !sees) || (one_nan && sees)) {
                         rwt_store(x->dtype, x->initial, x_at(plan, h, &pair), NAN);
-                        sick = sick && !sees;
+                        one_nan = one_nan && !sees;
                     }
                 }
 }
 
 static void add_scores(rwt_job *job) {
-    const scores_case *c = case_of(&job->c);
+    const scores_case *c = scores_case_of(&job->c);
     scores_plan *plan = job->plan;
     rwt_layout layout = {
         4, {c->batch, c->heads, c->seq_q, c->seq_k}, NULL, (rwt_stride_style)c->stride};
@@ -180,19 +99,19 @@ static void add_scores(rwt_job *job) {
 }
 
 static void masked_fill(rwt_job *job) {
-    const scores_case *c = case_of(&job->c);
+    const scores_case *c = scores_case_of(&job->c);
     scores_plan *plan = job->plan;
     rw_pattern_shape shape = {c->batch, c->seq_q, c->seq_k};
     add_scores(job);
     if (c->mask)
         add_mask(job);
-    rwt_pattern_add(job, pattern_of(c), &shape, &plan->pattern);
-    if (c->poison || c->sick)
-        spoil(job);
+    rwt_pattern_add(job, scores_pattern_of(c), &shape, &plan->pattern);
+    if (c->poison || c->one_nan)
+        set_nans(job);
 }
 
 static void softmax_fill(rwt_job *job) {
-    const scores_case *c = case_of(&job->c);
+    const scores_case *c = scores_case_of(&job->c);
     scores_plan *plan = job->plan;
     masked_fill(job);
     rwt_layout heads = {1, {c->heads}, NULL, RWT_CONTIGUOUS};
@@ -215,7 +134,7 @@ static double factor(const scores_case *c) {
 }
 
 static void scale_reference(rwt_job *job) {
-    const scores_case *c = case_of(&job->c);
+    const scores_case *c = scores_case_of(&job->c);
     const scores_plan *plan = job->plan;
     for (int64_t n = 0; n < c->batch * c->heads * c->seq_q * c->seq_k; n++) {
         rw_pattern_pair pair = {n / c->seq_k / c->seq_q / c->heads, n / c->seq_k % c->seq_q,
@@ -242,7 +161,7 @@ static double mask_value(const rwt_job *job, int64_t h, const rw_pattern_pair *p
 /* Calls expect_row for the rows whose pattern is valid. */
 static void for_each_row(rwt_job *job,
                          void (*expect_row)(rwt_job *job, int64_t b, int64_t h, int64_t i)) {
-    const scores_case *c = case_of(&job->c);
+    const scores_case *c = scores_case_of(&job->c);
     const scores_plan *plan = job->plan;
     for (int64_t b = 0; b < c->batch; b++)
         for (int64_t h = 0; h < c->heads; h++)
@@ -250,7 +169,7 @@ static void for_each_row(rwt_job *job,
                 int64_t bad;
                 if (c->seq_k == 0)
                     continue;
-                if (rwt_pattern_makes_sense(job, pattern_of(c), &plan->pattern, b, i, &bad))
+                if (rwt_pattern_is_valid(job, scores_pattern_of(c), &plan->pattern, b, i, &bad))
                     expect_row(job, b, h, i);
                 else
                     rwt_expect_fault(job, b * c->seq_q + i, RW_FAULT_LENGTH, bad);
@@ -258,11 +177,11 @@ static void for_each_row(rwt_job *job,
 }
 
 static void expect_masked_row(rwt_job *job, int64_t b, int64_t h, int64_t i) {
-    const scores_case *c = case_of(&job->c);
+    const scores_case *c = scores_case_of(&job->c);
     const scores_plan *plan = job->plan;
     for (int64_t j = 0; j < c->seq_k; j++) {
         rw_pattern_pair pair = {b, i, j};
-        bool sees = rwt_pattern_sees(job, pattern_of(c), &plan->pattern, &pair);
+        bool sees = rwt_pattern_sees(job, scores_pattern_of(c), &plan->pattern, &pair);
         double x = rwt_buffer_get(job, plan->x.buffer, x_at(plan, h, &pair));
         rwt_expect_near(job, plan->out.buffer, rwt_view_at(&plan->out, b, h, i, j),
                         sees ? x + mask_value(job, h, &pair) : -INFINITY, 0.0);
@@ -281,9 +200,9 @@ typedef struct score {
 } score;
 
 static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair) {
-    const scores_case *c = case_of(&job->c);
+    const scores_case *c = scores_case_of(&job->c);
     const scores_plan *plan = job->plan;
-    score result = {.sees = rwt_pattern_sees(job, pattern_of(c), &plan->pattern, pair)};
+    score result = {.sees = rwt_pattern_sees(job, scores_pattern_of(c), &plan->pattern, pair)};
     if (!result.sees)
         return result;
     double s = rwt_buffer_get(job, plan->x.buffer, x_at(plan, h, pair)) * factor(c);
@@ -291,7 +210,8 @@ static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair
         s = (double)c->softcap * tanh(s / (double)c->softcap);
     result.carried = fabs(s) * (c->softcap > 0 ? 4.0 : 1.0);
     if (c->alibi) {
-        int64_t shift = rwt_pattern_shift(job, pattern_of(c)->align, &plan->pattern, pair->b);
+        int64_t shift =
+            rwt_pattern_shift(job, scores_pattern_of(c)->align, &plan->pattern, pair->b);
         double distance = (double)(pair->j - pair->i - shift);
         double slope = rwt_buffer_get(job, plan->slopes.buffer, h);
         double bias = slope * (c->alibi == 2 ? distance : -fabs(distance));
@@ -307,7 +227,7 @@ static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair
 /* An error of a score is a relative error of its exponential; the relative error of the sum is
  * their weighted mean. */
 static void expect_softmax_row(rwt_job *job, int64_t b, int64_t h, int64_t i) {
-    const scores_case *c = case_of(&job->c);
+    const scores_case *c = scores_case_of(&job->c);
     const scores_plan *plan = job->plan;
     score *row = rwt_allocate((size_t)c->seq_k * sizeof *row);
     double sink = c->sinks ? rwt_buffer_get(job, plan->sinks.buffer, h) : -INFINITY;
@@ -356,7 +276,7 @@ static rw_tensor trailing(const rwt_job *job, const rwt_set *set, const rwt_view
 }
 
 static void scores_bind(const rwt_job *job, rwt_set *set) {
-    const scores_case *c = case_of(&job->c);
+    const scores_case *c = scores_case_of(&job->c);
     const scores_plan *plan = job->plan;
     scores_call *call = set->args;
     int rank = (int)c->rank;
@@ -365,7 +285,7 @@ static void scores_bind(const rwt_job *job, rwt_set *set) {
     if (c->placement != RWT_IN_PLACE)
         out = trailing(job, set, &plan->out, rank);
     call->scale = (rw_scale_args){.x = x, .out = out, .scale = factor(c)};
-    call->pattern = rwt_pattern_bind(job, set, pattern_of(c), &plan->pattern);
+    call->pattern = rwt_pattern_bind(job, set, scores_pattern_of(c), &plan->pattern);
     call->mask = (rw_mask_apply_args){.x = x, .out = out, .pattern = &call->pattern};
     if (plan->mask.buffer >= 0)
         call->mask.mask = trailing(job, set, &plan->mask, mask_rank);
@@ -402,7 +322,7 @@ static rw_status softmax_run(const rwt_binding *binding, const void *args) {
 }
 
 static double elements(const rwt_job *job) {
-    const scores_case *c = case_of(&job->c);
+    const scores_case *c = scores_case_of(&job->c);
     return (double)(c->batch * c->heads * c->seq_q * c->seq_k);
 }
 
@@ -416,7 +336,7 @@ static double mask_bytes(const rwt_job *job) {
 }
 
 static double scale_bytes(const rwt_job *job) {
-    return 2.0 * elements(job) * (double)rw_dtype_size((rw_dtype)case_of(&job->c)->dtype);
+    return 2.0 * elements(job) * (double)rw_dtype_size((rw_dtype)scores_case_of(&job->c)->dtype);
 }
 
 static double apply_bytes(const rwt_job *job) {
@@ -425,27 +345,16 @@ static double apply_bytes(const rwt_job *job) {
 
 /* Hidden keys are not read. */
 static double softmax_bytes(const rwt_job *job) {
-    const scores_case *c = case_of(&job->c);
+    const scores_case *c = scores_case_of(&job->c);
     const scores_plan *plan = job->plan;
-    double seen = rwt_pattern_count(job, pattern_of(c), &plan->pattern) * (double)c->heads;
+    double seen = rwt_pattern_count(job, scores_pattern_of(c), &plan->pattern) * (double)c->heads;
     return (elements(job) + seen) * (double)rw_dtype_size((rw_dtype)c->dtype) + mask_bytes(job);
 }
 
-/* ---- cases ---- */
-
-static const rwt_case_row scale_rows[] = {
-    {RWT_QUICK,
-     "dtype=f32|f16|bf16,stride=contiguous|gaps|negative,placement=out|in|same,percent=0|13|-250"},
-    {RWT_QUICK, "rank=1,heads=1,seq_q=1,seq_k=0|1|7|8|255|1024|5000,dtype=f32|f16|bf16,misalign=0|"
-                "1,percent=30"},
-    {RWT_QUICK, "rank=2,heads=1,seq_q=0|1|300,seq_k=1|3|64,percent=30"},
-    {RWT_QUICK, "scores=special,batch=2,heads=3,dtype=f32|f16|bf16,percent=100|50"},
-    {RWT_QUICK, NULL}};
-
-static const rwt_benchmark scale_benchmarks[] = {
-    {"f32 8x512x2048 in place", "heads=8,seq_q=512,seq_k=2048,percent=50,placement=in", true, true,
-     false},
-    {NULL, NULL, false, false, false}};
+static double no_flops(const rwt_job *job) {
+    (void)job;
+    return 0.0;
+}
 
 const rwt_driver rwt_scale_driver = {
     .name = "scale",
@@ -467,36 +376,6 @@ const rwt_driver rwt_scale_driver = {
     .flops = no_flops,
 };
 
-static const rwt_case_row mask_rows[] = {
-    {RWT_QUICK, "mask=full|queries|keys|vector,mask_dtype=f32|f16|bf16,dtype=f32|f16|bf16,batch=2,"
-                "placement=out|in|same"},
-    {RWT_QUICK,
-     "mask=none|full|queries,rank=3,causal=1,seq_q=1|7|9|11,stride=contiguous|gaps|negative"},
-    {RWT_QUICK, "mask=none|vector,rank=1,heads=1,seq_q=1,seq_k=1|8|9|513|1030,causal=1,left=500"},
-    {RWT_QUICK, "mask=none|full,batch=3,prefixes=i64,padding=both,documents=4,own=1,globals=3,"
-                "left=2,right=1,bits=batch,hide=keys,causal=0|1,poison=0|1"},
-    {RWT_QUICK, "mask=none|full,batch=3,align=key_end,padding=right|both,causal=1,seq_q=1|3|12"},
-    {RWT_QUICK, "mask=none|full,scores=special,causal=1,poison=0|1"},
-    {RWT_QUICK, "mask=full,batch=0|1,heads=0|1,seq_q=0|1,seq_k=0|1"},
-    {RWT_QUICK, "batch=3,causal=1,prefixes=i32,pattern_at_fault=prefix"},
-    {RWT_QUICK,
-     "batch=2,heads=3,documents=3,own=1,seq_q=5|9|12,pattern_at_fault=documents,misalign=1"},
-    {RWT_QUICK, NULL}};
-
-static const char masked_random[] =
-    "dtype=f32|f16|bf16,batch=1..3,heads=1..3,seq_q=1..20,seq_k=1..80,"
-    "stride=contiguous|gaps|negative,placement=out|in|same,mask=none|full|queries|keys|vector,"
-    "mask_dtype=f32|f16|bf16,causal=0|1,align=bottom|top|key_end,left=-1..50,right=-1..50,"
-    "prefixes=none|i32|i64,globals=0..5,documents=0|0|3,own=0|1,padding=none|left|right|both,"
-    "bits=none|none|queries|batch|keys,hide=none|none|queries|batch|keys,poison=0|1,percent=1..200,"
-    "alibi=none|absolute|signed,sinks=0|1,softcap=0|0|20,"
-    "scores=ordinary|large";
-
-static const rwt_benchmark mask_benchmarks[] = {
-    {"f32 8x512x2048 + mask", "heads=8,seq_q=512,seq_k=2048,mask=queries", true, true, false},
-    {"f32 8x512x2048 causal", "heads=8,seq_q=512,seq_k=2048,causal=1", true, true, false},
-    {NULL, NULL, false, false, false}};
-
 const rwt_driver rwt_mask_apply_driver = {
     .name = "mask_apply",
     .fields = scores_fields,
@@ -515,62 +394,6 @@ const rwt_driver rwt_mask_apply_driver = {
     .bytes = apply_bytes,
     .flops = no_flops,
 };
-
-static const rwt_case_row softmax_rows[] = {
-    {RWT_QUICK, "dtype=f32|f16|bf16,stride=contiguous|gaps|negative,placement=out|in|same,percent="
-                "13|100|-250"},
-    {RWT_QUICK,
-     "rank=1,heads=1,seq_q=1,seq_k=0|1|2|7|8|9|31|32|33|127|1025,dtype=f32|f16|bf16,misalign=0|1"},
-    {RWT_QUICK,
-     "rank=2,heads=1,seq_q=3,seq_k=64|255|256|257|2048|4096|4097|8196,dtype=f32|f16|bf16"},
-    {RWT_QUICK,
-     "rank=2,heads=1,seq_q=2,seq_k=16384|16388|40001,causal=0|1,alibi=none|signed,dtype=f32|bf16"},
-    {RWT_QUICK,
-     "causal=1,seq_q=1|5|9|12,seq_k=9|64,poison=0|1,align=bottom|top,dtype=f32|f16|bf16"},
-    {RWT_QUICK, "causal=0|1,left=0|3|99,right=-1|0|2,seq_k=70,poison=1,placement=out|in"},
-    {RWT_QUICK,
-     "causal=1,prefix=0|5|30|99,left=4,seq_q=40,seq_k=40,poison=1,placement=out|in,dtype=f32|bf16"},
-    {RWT_QUICK, "causal=1,sick=1,poison=0|1,batch=2,seq_q=12,dtype=f32|f16|bf16"},
-    {RWT_QUICK, "mask=full|queries|keys|vector,mask_dtype=f32|f16|bf16,dtype=f32|f16|bf16,batch=2,"
-                "placement=out|in"},
-    {RWT_QUICK, "mask=none|full,alibi=none|absolute|signed,sinks=0|1,softcap=0|5|50,causal=0|1,"
-                "scores=ordinary|large"},
-    {RWT_QUICK, "batch=2,alibi=absolute|signed,align=bottom|top|key_end,"
-                "padding=right|both,causal=0|1,seq_q=3|9|70,seq_k=70"},
-    {RWT_QUICK, "batch=3,align=key_end,padding=right|both,causal=1,seq_q=1|3|9,seq_k=64|5000,"
-                "poison=0|1,dtype=f32|f16|bf16"},
-    {RWT_QUICK, "scores=special|lowest,mask=none|full,causal=0|1,sinks=0|1,dtype=f32|f16|bf16"},
-    {RWT_QUICK,
-     "seq_k=300|5000|20000,seq_q=2,heads=1,scores=large|lowest,mask=none|vector,sinks=0|1"},
-    {RWT_QUICK, "mask=none|full,batch=3,prefixes=i64,padding=both,documents=4,own=1,globals=3,"
-                "left=2,right=1,bits=batch,hide=keys,causal=0|1,poison=0|1"},
-    {RWT_QUICK, "globals=2,left=3,right=3,seq_q=40,seq_k=40,poison=1,sick=0|1"},
-    {RWT_QUICK, "batch=0|1,heads=0|1,seq_q=0|1,seq_k=0|1"},
-    {RWT_QUICK, "batch=3,causal=1,prefixes=i32,pattern_at_fault=prefix"},
-    {RWT_QUICK, "batch=2,heads=3,padding=right,pattern_at_fault=padding,placement=out|in,"
-                "align=bottom|key_end,alibi=none|absolute"},
-    {RWT_QUICK, "batch=2,heads=3,documents=3,own=1,seq_q=5|9|12,pattern_at_fault=documents"},
-    {RWT_FULL, "rank=1,heads=1,seq_q=1,seq_k=999999|1000000,dtype=f32|f16,scores=ordinary|large"},
-    {RWT_FULL, "heads=2,seq_q=300,seq_k=300|1000,causal=1,dtype=f32|f16|bf16,prefix=-1|37"},
-    {RWT_QUICK, NULL}};
-
-static const rwt_benchmark softmax_benchmarks[] = {
-    {"causal f32 32x2048x2048", "heads=32,seq_q=2048,seq_k=2048,causal=1,percent=9", false, true,
-     false},
-    {"causal bf16 32x2048x2048", "heads=32,seq_q=2048,seq_k=2048,causal=1,percent=9,dtype=bf16",
-     false, true, false},
-    {"f32 8x512x2048", "heads=8,seq_q=512,seq_k=2048,percent=9", true, true, false},
-    {"f32 8x512x2048 in place", "heads=8,seq_q=512,seq_k=2048,percent=9,placement=in", true, true,
-     false},
-    {"f32 8x512x2048 + mask in place",
-     "heads=8,seq_q=512,seq_k=2048,percent=9,placement=in,mask=queries", true, true, false},
-    {"causal f32 8x512x2048 in place",
-     "heads=8,seq_q=512,seq_k=2048,percent=9,placement=in,causal=1", true, true, false},
-    {"bf16 8x512x2048 in place", "heads=8,seq_q=512,seq_k=2048,percent=9,placement=in,dtype=bf16",
-     true, true, false},
-    {"f16 8x512x2048 in place", "heads=8,seq_q=512,seq_k=2048,percent=9,placement=in,dtype=f16",
-     true, true, false},
-    {NULL, NULL, false, false, false}};
 
 const rwt_driver rwt_softmax_driver = {
     .name = "softmax",

@@ -31,6 +31,11 @@ double rwt_random_uniform(rwt_random *random, double low, double high);
 /* Zeroed memory; exits on failure. */
 void *rwt_allocate(size_t bytes);
 
+/* The number of dtypes: the last one of rw_dtype, plus 1. */
+enum {
+    RWT_NUM_DTYPES = RW_U8 + 1
+};
+
 bool rwt_dtype_is_float(rw_dtype dtype);
 
 /* The distance from 1 to the next number: 2^-23, 2^-10, 2^-7. */
@@ -44,8 +49,8 @@ void rwt_store(rw_dtype dtype, void *data, int64_t i, double value);
 /* `value` rounded to the dtype. */
 double rwt_round(rw_dtype dtype, double value);
 
-/* What `value` may round to where f32 arithmetic is 4 eps off: the middle, and how far the possible
- * results lie from it. */
+/* The results that `value` may round to if f32 arithmetic is off by 4 eps: the middle, and the
+ * largest distance of a result from it. */
 typedef struct rwt_rounded {
     double middle;
     double reach;

@@ -255,11 +255,11 @@ static bool time_bound(rwt_binding *binding, copier *c, rwt_timing *timing) {
     timing->moved_bytes = moved_bytes(binding->context) - moved;
     timing->seconds = median(&operation);
     timing->copy_seconds = median(&copy);
-    double beside = median(&other);
+    double other_seconds = median(&other);
     if (host)
-        timing->scale_seconds = beside;
+        timing->scale_seconds = other_seconds;
     else /* rw_copy() waits each time, consecutive operations do not */
-        timing->copy_seconds = copy_without(timing->copy_seconds, beside);
+        timing->copy_seconds = copy_without(timing->copy_seconds, other_seconds);
     return true;
 }
 

@@ -155,9 +155,10 @@ static inline void assert_close(const held *got, const held *expected, double li
     assert_int_equal(got->rank, expected->rank);
     assert_memory_equal(got->shape, expected->shape, got->rank * sizeof(int64_t));
     for (int64_t i = 0; i < count_of(got); i++) {
-        double apart = rwt_load(got->dtype, got->data, i) - rwt_load(got->dtype, expected->data, i);
-        if (!(fabs(apart) <= limit))
-            fail_msg("%s: element %lld differs by %g", got->name, (long long)i, apart);
+        double difference =
+            rwt_load(got->dtype, got->data, i) - rwt_load(got->dtype, expected->data, i);
+        if (!(fabs(difference) <= limit))
+            fail_msg("%s: element %lld differs by %g", got->name, (long long)i, difference);
     }
 }
 

@@ -1,0 +1,138 @@
+/* The cases of rw_kv_append and rw_rope_append. */
+#include "drivers/kv_case.h"
+
+const char *kv_invalid(const rwt_case *row) {
+    const kv_case *c = kv_case_of(row);
+    bool power = c->page_size >= 16 && (c->page_size & (c->page_size - 1)) == 0;
+    if (c->batch < 0 || c->seq < 0 || c->heads < 0 || c->head_dim < 0 || c->v_dim < 0 ||
+        c->misalign < 0 || c->cache_misalign < 0)
+        return "a length is negative";
+    if (!power)
+        return "page_size must be a power of two from 16 on";
+    if (c->cache_offset < 0 || c->seq + c->cache_offset > c->max_seq)
+        return "the tokens must fit into max_seq";
+    if (c->layout == KV_LAYOUT_THD && c->batch != 1)
+        return "layout=thd has no batch";
+    if (c->fused && c->head_dim != c->v_dim)
+        return "fused k and v are equally wide";
+    if (c->cache_fault && (!c->cache_offsets || c->batch == 0 || c->seq == 0))
+        return "a fault needs cache_offsets and a token";
+    if (c->cache_fault >= KV_FAULT_PAGE_LOW && !c->paged)
+        return "a fault of pages needs pages";
+    return NULL;
+}
+
+const char *rope_append_invalid(const rwt_case *row) {
+    const rope_append_case *c = rope_append_case_of(row);
+    int64_t d = rope_append_rotary_width(c);
+    const char *why = kv_invalid(row);
+    if (why)
+        return why;
+    if (c->q_heads < 0 || c->max_positions < 1)
+        return "q_heads is negative, or max_positions is 0";
+    if (d < 2 || d % 2 || d / 2 > KV_MAX_FREQUENCIES || c->start < 0 || c->start + d > c->head_dim)
+        return "the rotary window must be even and inside the head";
+    rwt_id_shape shape = {c->batch, c->seq, c->axes ? 3 : 1, c->layout == KV_LAYOUT_THD,
+                          c->max_positions};
+    return rwt_ids_invalid(rope_append_id_fields(c), &shape);
+}
+
+#define SHARED_ROWS                                                                                \
+    {RWT_QUICK, "dtype=f32|f16|bf16,paged=none|i32|i64,stride=contiguous|gaps|negative,batch=3"},  \
+        {RWT_QUICK, "cache_layout=bhsd|bshd|hbsd,cache_stride=contiguous|gaps|negative,"           \
+                    "paged=none|i32,batch=2,seq=19"},                                              \
+        {RWT_QUICK, "layout=bshd|bhsd|sbhd,batch=3,dtype=f32|bf16,fused=0|1"},                     \
+        {RWT_QUICK, "layout=thd,seq=11,paged=none|i64"},                                           \
+        {RWT_QUICK, "v_dim=2|8|31|96,head_dim=2|16|80,dtype=f32|f16|bf16"},                        \
+        {RWT_QUICK, "misalign=1|3,cache_misalign=0|2,dtype=f32|bf16"},                             \
+        {RWT_QUICK, "misalign=0,cache_misalign=1,dtype=f16|bf16"},                                 \
+        {RWT_QUICK, "seq=0|1|2|33,batch=0|1|4,heads=1|8,paged=none|i32"},                          \
+        {RWT_QUICK, "heads=0,v_dim=0,seq=3"},                                                      \
+        {RWT_QUICK, "page_size=16|32|64,max_seq=17|64|100,seq=17,paged=i32|i64,batch=2"},          \
+        {RWT_QUICK, "cache_offsets=none|i32|i64,cache_offset=0|7,batch=3,paged=none|i64"},         \
+        {RWT_QUICK, "cache_fault=before|past_end,batch=3,paged=none|i32,seq=1|5,"                  \
+                    "cache_offsets=i32|i64"},                                                      \
+        {RWT_QUICK, "cache_fault=page_low|page_high,batch=3,paged=i32|i64,seq=1|19"},              \
+        {RWT_QUICK, "values=special,dtype=f32|f16|bf16,paged=none|i32,seq=9"}, {                   \
+        RWT_FULL, "batch=5,seq=300,max_seq=1024,heads=8,head_dim=128,v_dim=128,"                   \
+                  "dtype=f32|f16|bf16,paged=none|i32,page_size=64"                                 \
+    }
+
+const rwt_case_row kv_rows[] = {
+    SHARED_ROWS,
+    {RWT_QUICK, "head_dim=0|1|3|7|257,v_dim=0|5,dtype=f32|bf16"},
+    {RWT_LARGE, "batch=2,seq=8192,max_seq=8192,heads=8,head_dim=128,v_dim=128,dtype=bf16,"
+                "paged=i32,page_size=256"},
+    {RWT_QUICK, NULL}};
+
+const rwt_case_row rope_append_rows[] = {
+    SHARED_ROWS,
+    {RWT_QUICK, "dtype=f32|f16|bf16,placement=out|in|same,pairing=half|interleaved,"
+                "norm=none|both,batch=2"},
+    {RWT_QUICK, "norm=q|k|both,norm_dtype=f32|f16|bf16,norm_offset=0|1,dtype=f32|bf16,"
+                "pairing=half|interleaved"},
+    {RWT_QUICK, "norm=both,norm_cast=before|after,dtype=f32|f16|bf16,head_dim=40|128,start=4,"
+                "rotary_dim=32"},
+    {RWT_QUICK, "q_heads=0|1|7|32,heads=1|8,norm=none|both"},
+    {RWT_QUICK, "q_heads=4,heads=0,norm=both"},
+    {RWT_QUICK, "head_dim=2|6|10|48|80|96,pairing=half|interleaved,dtype=f32|f16|bf16,"
+                "norm=none|both,placement=in"},
+    {RWT_FULL, "head_dim=130|192|256|514|1024,pairing=half|interleaved,dtype=f32|f16|bf16,"
+               "norm=none|both,placement=out|in"},
+    {RWT_QUICK, "start=0|2|16,rotary_dim=6|16|32|48,norm=none|both,pairing=half|interleaved,"
+                "placement=out|in"},
+    {RWT_QUICK, "head_dim=65,start=1,rotary_dim=34,norm=none|both,dtype=f32|bf16"},
+    {RWT_QUICK, "misalign=1|2,norm=both,placement=out|in,pairing=half|interleaved,dtype=f32|f16"},
+    {RWT_QUICK, "yarn=1,direction=forward|inverse|backward,positions=seq|batch_seq,batch=2"},
+    {RWT_QUICK, "axes=mrope,positions=axes|batch_seq|none,batch=2,norm=none|both"},
+    {RWT_QUICK, "positions=none|seq|batch_seq,offsets=none|i32|i64,offset=0|3,batch=3"},
+    {RWT_QUICK, "positions=batch_seq,fault=negative|max,cache_fault=none|past_end,batch=3,"
+                "placement=out|in,norm=none|both"},
+    {RWT_FULL, "batch=3,seq=100,max_seq=128,q_heads=32,heads=8,head_dim=128,v_dim=128,"
+               "dtype=f32|f16|bf16,norm=none|both,paged=i32,page_size=32,positions=batch_seq"},
+    {RWT_QUICK, NULL}};
+
+#define SHARED_RANDOM                                                                              \
+    "dtype=f32|f16|bf16,batch=1|2|3,seq=0..40,heads=0..6,layout=bshd|bhsd|sbhd|thd,"               \
+    "stride=contiguous|gaps|negative,fused=0|0|1,misalign=0|0|1..8,cache_layout=bhsd|bshd|hbsd,"   \
+    "cache_stride=contiguous|gaps|negative,cache_misalign=0|0|1..8,paged=none|i32|i64,"            \
+    "page_size=16|32|64,max_seq=48..200,cache_offsets=none|i32|i64,cache_offset=0|0|1..8,"         \
+    "cache_fault=none|none|none|before|past_end|page_low|page_high,"                               \
+    "values=ordinary|ordinary|special,"
+
+const char kv_random[] = SHARED_RANDOM "head_dim=0..160,v_dim=0..160";
+
+const char rope_append_random[] = SHARED_RANDOM
+    "head_dim=2..160,v_dim=0..160|64,q_heads=0..9,placement=out|in|same,"
+    "pairing=half|interleaved,yarn=0|1,axes=one|one|mrope,start=0|0|1..9,"
+    "rotary_dim=0|2..96,direction=forward|inverse|backward,norm=none|q|k|both,"
+    "norm_dtype=f32|f16|bf16,norm_offset=0|1,norm_cast=before|after,max_positions=41..5000,"
+    "positions=none|seq|batch_seq|axes,id_dtype=i32|i64,"
+    "id_stride=contiguous|gaps|negative,offsets=none|i32|i64,offset=0|0|-9..30,"
+    "fault=none|none|none|negative|max|lowest|highest";
+
+const rwt_benchmark kv_benchmarks[] = {
+    {"bf16 8x1024x8x128 paged",
+     "dtype=bf16,batch=8,seq=1024,heads=8,head_dim=128,v_dim=128,max_seq=1024,paged=i32,"
+     "page_size=64,cache_offsets=none",
+     true, true, false},
+    {"bf16 256x1x8x128 paged",
+     "dtype=bf16,batch=256,seq=1,heads=8,head_dim=128,v_dim=128,max_seq=1024,paged=i32,"
+     "page_size=64",
+     false, true, false},
+    {NULL, NULL, false, false, false}};
+
+const rwt_benchmark rope_append_benchmarks[] = {
+    {"bf16 8x1024x32/8x128",
+     "dtype=bf16,batch=8,seq=1024,q_heads=32,heads=8,head_dim=128,v_dim=128,max_seq=1024,"
+     "paged=i32,page_size=64,cache_offsets=none,placement=in",
+     true, true, false},
+    {"bf16 8x1024x32/8x128 norm",
+     "dtype=bf16,batch=8,seq=1024,q_heads=32,heads=8,head_dim=128,v_dim=128,max_seq=1024,"
+     "paged=i32,page_size=64,cache_offsets=none,placement=in,norm=both,norm_dtype=bf16",
+     true, true, false},
+    {"bf16 64x1x32/8x128 norm",
+     "dtype=bf16,batch=64,seq=1,q_heads=32,heads=8,head_dim=128,v_dim=128,max_seq=1024,"
+     "paged=i32,page_size=64,placement=in,norm=both,norm_dtype=bf16",
+     true, true, false},
+    {NULL, NULL, false, false, false}};
