@@ -6,7 +6,8 @@
 #   ROPEWALK_HIP_COMPILER        amd: hipcc, or a clang++ with the AMDGPU target
 #   ROPEWALK_HIP_ARCHITECTURES   amd: architectures; those that the toolchain lacks are left out
 #   ROPEWALK_HIP_FLAGS           more flags for the .hip files, amd and nvidia
-#   CMAKE_CUDA_ARCHITECTURES     nvidia [90]
+#   CMAKE_CUDA_ARCHITECTURES     nvidia [90a;90-virtual]: code of Hopper, with its own matrix
+#                                instructions, and PTX for later GPUs
 #
 # The sources are the same for all platforms; an include path selects the platform. Sets
 # ROPEWALK_HIP_PLATFORM: amd, nvidia or emulated if the target ropewalk-hip exists, else empty.
@@ -195,7 +196,7 @@ function(ropewalk_add_hip_nvidia)
   endif()
   set(architectures ${CMAKE_CUDA_ARCHITECTURES})
   if(NOT architectures)
-    set(architectures 90)
+    set(architectures 90a 90-virtual)
   endif()
   ropewalk_hip_compile_flags(flags)
   string(REPLACE ";" "," host_flags "${ROPEWALK_HIP_HOST_FLAGS}")
@@ -203,7 +204,16 @@ function(ropewalk_add_hip_nvidia)
       -I${PROJECT_SOURCE_DIR}/backends/hip/nvidia)
   foreach(architecture IN LISTS architectures)
     string(REGEX MATCH "^[0-9]+[a-z]?" number ${architecture})
-    list(APPEND command -gencode=arch=compute_${number},code=[sm_${number},compute_${number}])
+    set(code sm_${number},compute_${number})
+    if(architecture MATCHES "-real$|a$")
+      set(code sm_${number})
+    elseif(architecture MATCHES "-virtual$")
+      set(code compute_${number})
+    endif()
+    list(APPEND command -gencode=arch=compute_${number},code=[${code}])
+    if(number STREQUAL "90a")
+      list(APPEND command -DRWI_HAS_WGMMA)
+    endif()
   endforeach()
   message(STATUS "HIP: nvidia, by ${ROPEWALK_NVCC}, for ${architectures}")
   find_package(Threads REQUIRED)

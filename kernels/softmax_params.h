@@ -98,6 +98,19 @@ RWI_INLINE rwi_work softmax_work(const rw_softmax_params *p) {
     return work;
 }
 
+#define RWI_TANH_SMALL 0.625f
+
+/* tanh within about 2 ulp, for |x| < RWI_TANH_SMALL: an odd polynomial. */
+RWI_INLINE float rwi_tanh_small(float x) {
+    float z = x * x;
+    float p = -0x1.75d1d6p-8f;
+    p = p * z + 0x1.52217p-6f;
+    p = p * z - 0x1.b83b2cp-5f;
+    p = p * z + 0x1.110718p-3f;
+    p = p * z - 0x1.555532p-2f;
+    return x + x * z * p;
+}
+
 /* tanh within about 2 ulp, in a form that compilers vectorize. */
 RWI_INLINE float rwi_tanh(float x) {
 #ifdef __cplusplus
@@ -105,14 +118,7 @@ RWI_INLINE float rwi_tanh(float x) {
 #else
     float size = fabsf(x);
     float large = 1.0f - 2.0f / (rwi_exp(2.0f * size) + 1.0f);
-    float z = x * x; /* an odd polynomial within 0.625 */
-    float p = -0x1.75d1d6p-8f;
-    p = p * z + 0x1.52217p-6f;
-    p = p * z - 0x1.b83b2cp-5f;
-    p = p * z + 0x1.110718p-3f;
-    p = p * z - 0x1.555532p-2f;
-    float small = x + x * z * p;
-    return size < 0.625f ? small : copysignf(large, x);
+    return size < RWI_TANH_SMALL ? rwi_tanh_small(x) : copysignf(large, x);
 #endif
 }
 

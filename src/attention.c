@@ -92,6 +92,7 @@ static rw_status describe_inputs(attention *a) {
     params->k = kernel_tensor(a->k.tensor, 4);
     params->v = kernel_tensor(a->v.tensor, 4);
     params->dtype = q.dtype;
+    params->kv_heads = (int32_t)k.shape[2];
     params->group = (int32_t)rwi_group(heads, k.shape[2]);
     params->head_dim = (int32_t)q.shape[3];
     params->v_dim = (int32_t)rwi_length(a->v.tensor, RWI_WIDTH);

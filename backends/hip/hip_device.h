@@ -38,7 +38,7 @@ typedef struct rwi_hip_device {
     hipStream_t stream; /* the caller's; NULL: the device's default stream */
     uint64_t launches;
     int wave;              /* lanes */
-    char architecture[16]; /* AMD's or the emulator's name, "gfx90a" */
+    char architecture[16]; /* "gfx90a", "sm_90" */
     rwi_fault_record *record;
     volatile uint32_t *raised;           /* pinned host memory: whether the record holds a fault */
     volatile uint32_t *raised_on_device; /* device address of the same memory */

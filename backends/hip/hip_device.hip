@@ -86,7 +86,10 @@ static rw_status describe_device(rwi_hip_device *hip) {
     if (error == hipSuccess) {
         hip->base.parts = BLOCKS_A_MULTIPROCESSOR * properties.multiProcessorCount;
         hip->wave = properties.warpSize;
-#if !defined(__HIP_PLATFORM_NVIDIA__)
+#if defined(__HIP_PLATFORM_NVIDIA__)
+        snprintf(hip->architecture, sizeof hip->architecture, "sm_%d%d", properties.major,
+                 properties.minor);
+#else
         snprintf(hip->architecture, sizeof hip->architecture, "%.15s", properties.gcnArchName);
 #endif
     }

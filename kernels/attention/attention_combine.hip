@@ -26,7 +26,7 @@ __device__ static inline void find_row(const rw_attention_params &p, int64_t num
     rwi_bad_id bad = {0, RW_FAULT_NONE};
     rwi_split_index(number, rwi_attention_group_rows(&p), &group, &r);
     if (thread == 0) {
-        rwi_split_index(group, p.rules.scores.heads / p.group, &t.b, &t.kv_head);
+        rwi_split_index(group, p.kv_heads, &t.b, &t.kv_head);
         rwi_attention_find_row(&p, t.b, t.kv_head, r, &t.row, &bad);
         t.missing_page = 0;
         if (!t.row.valid)

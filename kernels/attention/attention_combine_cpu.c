@@ -10,7 +10,7 @@ static void combine_row(const rw_attention_params *p, int64_t number) {
     rwi_bad_id bad;
     rwi_attention_row row;
     rwi_split_index(number, rwi_attention_group_rows(p), &group, &r);
-    rwi_split_index(group, p->rules.scores.heads / p->group, &b, &kv_head);
+    rwi_split_index(group, p->kv_heads, &b, &kv_head);
     rwi_attention_find_whole_row(p, b, kv_head, r, &row, &bad);
     if (!row.valid)
         return;

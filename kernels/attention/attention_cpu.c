@@ -83,6 +83,7 @@ static bool are_finite(const rw_attention_params *p, const state *t) {
             for (int64_t d = 0; d < p->v_dim; d++)
                 most = (wide[d] & 0x7FFFFFFFu) > most ? wide[d] & 0x7FFFFFFFu : most;
         } else {
+            RWI_ASSERT_16_BIT_FLOATS;
             uint16_t top = 0;
 #pragma omp simd reduction(max : top)
             for (int64_t d = 0; d < p->v_dim; d++)

@@ -52,6 +52,7 @@ typedef struct rw_attention_params {
     rwi_attention_parts parts;
     rw_dtype dtype; /* of q, k and v */
     rw_dtype out_dtype;
+    int32_t kv_heads;
     int32_t group; /* heads that share one head of k and v */
     int32_t head_dim;
     int32_t v_dim;
@@ -66,7 +67,7 @@ RWI_INLINE int64_t rwi_attention_group_rows(const rw_attention_params *p) {
 
 /* Groups of all sequences. */
 RWI_INLINE int64_t rwi_attention_groups(const rw_attention_params *p) {
-    return p->rules.scores.batch * (p->rules.scores.heads / p->group);
+    return p->rules.scores.batch * p->kv_heads;
 }
 
 /* Rows of a tile: RWI_ATTENTION_FEW_ROWS or `most`. Two tiles of few rows read the keys twice, but
@@ -100,7 +101,7 @@ RWI_INLINE rwi_attention_item rwi_attention_item_at(const rw_attention_params *p
                                                     int64_t tile, int64_t part, int32_t tile_rows) {
     const rwi_scores *scores = &p->rules.scores;
     rwi_attention_item found;
-    rwi_split_index(group, scores->heads / p->group, &found.b, &found.kv_head);
+    rwi_split_index(group, p->kv_heads, &found.b, &found.kv_head);
     found.first = tile * tile_rows;
     found.rows = (int32_t)rwi_min(tile_rows, rwi_attention_group_rows(p) - found.first);
     found.part = part;
@@ -161,6 +162,13 @@ RWI_INLINE void rwi_attention_find_row(const rw_attention_params *p, int64_t b, 
         p->rules.alibi.slopes ? ((const float *)rwi_global(p->rules.alibi.slopes))[row->h] : 0.0f;
     row->mask = b * p->rules.mask.stride[0] + row->h * p->rules.mask.stride[1] +
                 i * p->rules.mask.stride[2];
+}
+
+/* Leaves of a row's keys those of its part. */
+RWI_INLINE void rwi_attention_meet_keys(rwi_attention_row *row, rwi_span keys) {
+    row->pattern.prefix = rwi_span_meet(row->pattern.prefix, keys.begin, keys.end);
+    row->pattern.window = rwi_span_meet(row->pattern.window, keys.begin, keys.end);
+    row->pattern.global = rwi_span_meet(row->pattern.global, keys.begin, keys.end);
 }
 
 /* Finds the page and row of key j; false where its page is invalid. */
@@ -233,7 +241,7 @@ RWI_INLINE rw_tile rwi_attention_ask_tile(const rw_attention_params *p,
 /* The number of row `r` of a group, counted over all groups. */
 RWI_INLINE int64_t rwi_attention_row_number(const rw_attention_params *p, int64_t b,
                                             int64_t kv_head, int64_t r) {
-    int64_t group = b * (p->rules.scores.heads / p->group) + kv_head;
+    int64_t group = b * p->kv_heads + kv_head;
     return group * rwi_attention_group_rows(p) + r;
 }
 

@@ -4,6 +4,8 @@
 
 #include "gpu/vectors.h"
 
+RWI_ASSERT_16_BIT_FLOATS;
+
 /* The address and dtype of a row's output. */
 struct attention_target {
     void *data;

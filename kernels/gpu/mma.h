@@ -8,17 +8,17 @@
  *                           product of M * 16 queries by 16 keys (or 16 columns of v)
  *   product                 float x[QUERIES][KEYS]
  *   query(lane, q)          the query of x[q][.], in [0, 16 M)
- *   key(lane, e)            the key of x[.][e], in [0, 16)
+ *   key(lane, e)            the key of x[.][e], in [0, 16); key(lane, 0) + key(0, e)
  *   column<N>(lane, n, e)   the column of v of out[n].x[.][e], for N products; four of them are 64
  *                           adjacent columns
  *   scores<WIDTH>(s, q, k, pitch)
  *                           s[n] += q k^T, for keys 16 n to 16 n + 15. Rows of q and k have WIDTH
  *                           elements and start `pitch` elements apart, on multiples of 16 bytes
+ *   SCRATCH                 floats of shared memory per key and wave that values() needs
  *   values(out, w, v, pitch, scratch)
  *                           out[n] += w v, for columns 16 n to 16 n + 15. w, rounded to D, has 16
- *                           keys per product; v has one row per key. `scratch`: rwi_mma_scratch()
- *                           floats of shared memory for this wave alone. Every thread of the block
- *                           must call it
+ *                           keys per product; v has one row per key. `scratch` is for this wave
+ *                           alone. Every thread of the block must call it
  *   reduce_max(x), reduce_sum(x)
  *                           over the lanes that hold the same queries; all get the same bits. The
  *                           maximum ignores NaN
@@ -31,7 +31,10 @@
 #include "gpu/mma_amd.h"
 #include "gpu/mma_arch.h"
 #include "gpu/mma_fma.h"
+#include "gpu/mma_hopper.h"
 #include "gpu/mma_nvidia.h"
+
+RWI_ASSERT_16_BIT_FLOATS;
 
 template <rw_dtype D, int M, int UNIT> struct rwi_mma_of;
 
@@ -53,18 +56,24 @@ template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_WMMA12> {
 template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_SYNC> {
     typedef rwi_mma_sync<D, M> type;
 };
+template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_WGMMA> {
+    typedef rwi_mma_wgmma<D> type;
+};
 template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_NATIVE> {
     static constexpr int UNIT = D == RW_F32 ? RWI_MMA_NATIVE_FMA : RWI_MMA_NATIVE_HALF;
     typedef typename rwi_mma_of<D, M, UNIT>::type type;
 };
 
-/* Floats of scratch that a wave needs to exchange the weights, or scores, of `keys` keys between
- * its lanes. */
-constexpr int rwi_mma_scratch(int m, int keys) {
-    return keys * (16 * m + 4);
-}
-
 template <int UNIT> struct rwi_mma_constant { static constexpr int value = UNIT; };
+
+/* Whether a device has wgmma, which only kernels whose waves have roles use. */
+static inline bool rwi_device_has_wgmma(rwi_device *device) {
+#if defined(__HIP_PLATFORM_EMULATED__)
+    return strcmp(((const rwi_hip_device *)device)->architecture, "sm_90a") == 0;
+#else
+    return strcmp(((const rwi_hip_device *)device)->architecture, "sm_90") == 0;
+#endif
+}
 
 /* Returns body(rwi_mma_constant<unit>()) for the unit of a device and dtype. */
 template <rw_dtype D, typename Body>

@@ -87,7 +87,7 @@ template <rw_dtype D> struct rwi_mfma_unit {
     __device__ static inline float joining(float x) {
         return x;
     }
-    __device__ static inline int key(int lane, int e) {
+    __device__ static constexpr int key(int lane, int e) {
         return lane / 16 * 4 + e;
     }
     __device__ static inline int order(int i) {
@@ -133,7 +133,7 @@ template <rw_dtype D> struct rwi_wmma_unit {
     __device__ static inline float joining(float x) {
         return rwi_computed_here(x);
     }
-    __device__ static inline int key(int lane, int e) {
+    __device__ static constexpr int key(int lane, int e) {
         return 2 * e + lane / 16;
     }
     /* Even keys before odd ones, so that weights move in pairs. */
@@ -180,7 +180,7 @@ template <rw_dtype D> struct rwi_wmma12_unit {
     __device__ static inline float joining(float x) {
         return rwi_computed_here(x);
     }
-    __device__ static inline int key(int lane, int e) {
+    __device__ static constexpr int key(int lane, int e) {
         return lane / 16 * 8 + e;
     }
     __device__ static inline int order(int i) {
@@ -213,7 +213,7 @@ template <typename Unit, int M> struct rwi_mma_amd {
     static constexpr int LANES = Unit::LANES;
     static constexpr int QUERIES = M; /* queries of a lane, of 16 M */
     static constexpr int KEYS = (int)(sizeof(typename Unit::sum) / sizeof(float)); /* of 16 */
-    static constexpr int SCRATCH = 0; /* floats of shared memory for each wave */
+    static constexpr int SCRATCH = 0;
 
     struct product {
         float x[QUERIES][KEYS];
@@ -225,7 +225,7 @@ template <typename Unit, int M> struct rwi_mma_amd {
     }
 
     /* The key, 0 .. 15, of x[.][e]. */
-    __device__ static inline int key(int lane, int e) {
+    __device__ static constexpr int key(int lane, int e) {
         return Unit::key(lane, e);
     }
 

@@ -13,15 +13,19 @@ enum rwi_mma_unit {
     RWI_MMA_MFMA,
     RWI_MMA_WMMA,
     RWI_MMA_WMMA12,
-    RWI_MMA_SYNC
+    RWI_MMA_SYNC,
+    RWI_MMA_WGMMA
 };
 
-/* RWI_HAS_...: available instructions. RWI_MMA_NATIVE_HALF: the unit for f16 and bf16. */
+/* RWI_HAS_...: available instructions (RWI_HAS_WGMMA on NVIDIA: the module holds code of sm_90a,
+ * which has them, beside code of others; the build defines it). RWI_MMA_NATIVE_HALF: the unit for
+ * f16 and bf16. */
 #if defined(__HIP_PLATFORM_EMULATED__)
 #define RWI_HAS_MFMA
 #define RWI_HAS_WMMA
 #define RWI_HAS_WMMA12
 #define RWI_HAS_MMA_SYNC
+#define RWI_HAS_WGMMA
 #define RWI_MMA_NATIVE_HALF RWI_MMA_FMA_32
 #elif defined(__HIP_PLATFORM_NVIDIA__)
 #define RWI_MMA_NATIVE_HALF RWI_MMA_SYNC

@@ -22,6 +22,7 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
     static constexpr int KEYS = 16 / ACROSS;
     static constexpr int STEP = 4; /* columns of q and k at a time */
     static constexpr int PITCH = 16 * M + 4;
+    static constexpr int SCRATCH = PITCH;
 
     struct product {
         float x[QUERIES][KEYS];
@@ -31,7 +32,7 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
         return 4 * q + lane / ACROSS;
     }
 
-    __device__ static inline int key(int lane, int e) {
+    __device__ static constexpr int key(int lane, int e) {
         return e * ACROSS + lane % ACROSS;
     }
 

@@ -70,6 +70,7 @@ template <rw_dtype D, int M> struct rwi_mma_sync {
     static constexpr int LANES = 32;
     static constexpr int QUERIES = 2 * M;
     static constexpr int KEYS = 4;
+    static constexpr int SCRATCH = 0;
 
     struct product {
         float x[QUERIES][KEYS];
@@ -79,7 +80,7 @@ template <rw_dtype D, int M> struct rwi_mma_sync {
         return q / 2 * 16 + lane / 4 + q % 2 * 8;
     }
 
-    __device__ static inline int key(int lane, int e) {
+    __device__ static constexpr int key(int lane, int e) {
         return e / 2 * 8 + lane % 4 * 2 + e % 2;
     }
 

@@ -24,4 +24,13 @@ __device__ inline int rwi_computed_here(int x) {
     return x;
 }
 
+/* A value that all lanes of a wave share; the compiler may then keep it once for the wave. */
+__device__ inline int rwi_uniform(int x) {
+#if defined(__CUDA_ARCH__)
+    return __shfl_sync(0xffffffffu, x, 0);
+#else
+    return x;
+#endif
+}
+
 #endif

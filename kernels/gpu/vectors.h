@@ -4,6 +4,8 @@
 
 #include "shared/dtype.h"
 
+RWI_ASSERT_16_BIT_FLOATS;
+
 /* Elements in 16 bytes. */
 template <rw_dtype D> inline constexpr int rwi_vector_length = D == RW_F32 ? 4 : 8;
 
@@ -82,6 +84,14 @@ template <rw_dtype D> __device__ inline uint32_t rwi_pack_halves(float low, floa
 #endif
 }
 
+/* Element n, 0 or 1, of a word. bf16 as rwi_load() does, but in one step. */
+template <rw_dtype D> __device__ inline float rwi_unpack_half(uint32_t word, int n) {
+    if constexpr (D == RW_BF16)
+        return rwi_f32_from_bits(n == 0 ? word << 16 : word & 0xFFFF0000u);
+    else
+        return rwi_f16_to_f32((uint16_t)(n == 0 ? word : word >> 16));
+}
+
 /* The elements as f32. */
 template <rw_dtype D, int VEC>
 __device__ inline void rwi_unpack(const rwi_packed<D, VEC> &packed, float (&x)[VEC]) {
@@ -94,13 +104,8 @@ __device__ inline void rwi_unpack(const rwi_packed<D, VEC> &packed, float (&x)[V
             x[n] = rwi_f32_from_bits(packed.words[n]);
     } else {
 #pragma unroll
-        for (int n = 0; n < VEC; n++) {
-            const uint32_t word = packed.words[n / 2];
-            if constexpr (D == RW_BF16) /* as rwi_load() does, but in one step */
-                x[n] = rwi_f32_from_bits(n % 2 == 0 ? word << 16 : word & 0xFFFF0000u);
-            else
-                x[n] = rwi_f16_to_f32((uint16_t)(n % 2 == 0 ? word : word >> 16));
-        }
+        for (int n = 0; n < VEC; n++)
+            x[n] = rwi_unpack_half<D>(packed.words[n / 2], n % 2);
     }
 }
 

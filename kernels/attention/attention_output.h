@@ -1,0 +1,186 @@
+/* Parts of attention_gpu.h: from registers to the output. */
+#ifndef RWI_ATTENTION_OUTPUT_H
+#define RWI_ATTENTION_OUTPUT_H
+
+#include "attention/attention_store.h"
+#include "attention/attention_tile.h"
+#include "gpu/block_barriers.h"
+
+/* A barrier of the threads that multiply. */
+template <typename Shape> __device__ static __forceinline__ void attention_sync() {
+    if constexpr (Shape::ROLES)
+        rwi_barrier_sync(ATTENTION_CONSUMERS, Shape::THREADS);
+    else
+        __syncthreads();
+}
+
+template <typename Shape>
+__device__ static inline attention_target find_target(const attention_launch &launch,
+                                                      const attention_block<Shape> &t, int r) {
+    const rw_attention_params &p = launch.op;
+    if (p.parts.count == 1)
+        return {p.out.data, rwi_attention_at(&p.out, t.item.b, &t.rows[r]), p.out_dtype};
+    const int64_t number = rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r);
+    return {p.parts.out, (t.item.part * attention_combine_work(&p).items + number) * p.v_dim,
+            RW_F32};
+}
+
+/* Ends row `r`, whose sum relative to `base` is `sum`; returns the factor of its output. */
+template <typename Shape>
+__device__ static inline float end_row(const attention_launch &launch,
+                                       const attention_block<Shape> &t, int r, float base,
+                                       float sum) {
+    const rw_attention_params &p = launch.op;
+    const rwi_attention_row &row = t.rows[r];
+    if (p.parts.count > 1) {
+        const int64_t number =
+            rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r);
+        const int64_t at = t.item.part * attention_combine_work(&p).items + number;
+        if (row.valid) {
+            ((float *)rwi_global(p.parts.largest))[at] = base;
+            ((float *)rwi_global(p.parts.sum))[at] = sum;
+        }
+        return 1.0f;
+    }
+    const rwi_attention_end end =
+        rwi_attention_finish(&p, row.h, base * rwi_attention_kept_scale(&p), sum);
+    if (row.valid && p.lse.data)
+        ((float *)rwi_global(p.lse.data))[rwi_attention_lse_at(&p, t.item.b, &row)] = end.lse;
+    return end.share;
+}
+
+/* Whether partial sums of values can be kept in the output. */
+__device__ static inline bool keeps_sums(const rw_attention_params &p) {
+    return p.parts.count > 1 || p.out_dtype == RW_F32;
+}
+
+/* Reduces each lane's sums to sums of rows and writes each wave's output factor to `share`: the
+ * final one if `last`, else relative to the largest score so far. */
+template <typename Shape>
+__device__ static inline void sum_waves(const attention_launch &launch, attention_block<Shape> &t,
+                                        const attention_thread<Shape> &mine, bool last) {
+    typedef typename Shape::unit unit;
+    const int thread = rwi_computed_here((int)threadIdx.x);
+    const int lane = thread % unit::LANES, wave = thread / unit::LANES;
+    const bool kept = keeps_sums(launch.op);
+#pragma unroll
+    for (int q = 0; q < unit::QUERIES; q++) {
+        const float sum = unit::reduce_sum(mine.sum[q]);
+        const int at = wave * Shape::WAVE_ROWS + unit::query(lane, q);
+        t.base[at] = mine.largest[q]; /* all lanes write the same value */
+        t.sum[at] = sum;
+    }
+    attention_sync<Shape>();
+    const int waves = Shape::FEW ? Shape::WAVES : 1;
+#pragma unroll 1
+    for (int r = thread; r < t.item.rows; r += Shape::THREADS) {
+        float largest = t.earlier_base[r];
+        for (int w = 0; w < waves; w++)
+            largest = fmaxf(largest, t.base[w * Shape::ROWS + r]);
+        const float base = rwi_softmax_base(largest);
+        const float earlier = rwi_exp2_fast((t.earlier_base[r] - base) * mine.factor);
+        float sum = t.earlier_sum[r] * earlier;
+        for (int w = 0; w < waves; w++) {
+            const int at = w * Shape::ROWS + r;
+            t.share[at] =
+                rwi_exp2_fast(fmaf(t.base[at] - base, mine.factor, -(float)Shape::WEIGHT_BITS));
+            sum += t.sum[at] * t.share[at];
+        }
+        const float share = last ? end_row(launch, t, r, base, sum) : 1.0f;
+        for (int w = 0; w < waves; w++)
+            t.share[w * Shape::ROWS + r] *= share;
+        t.earlier_share[r] = kept ? earlier * share : 0.0f;
+        t.earlier_sum[r] = sum;
+        t.earlier_base[r] = largest;
+    }
+}
+
+/* Columns of every row from `column` on, from shared memory, where each wave has its own. */
+template <typename Shape>
+__device__ static inline void store_columns(const attention_launch &launch,
+                                            const attention_block<Shape> &t, const float *out,
+                                            int column) {
+    constexpr int VECTORS = Shape::OUT_COLUMNS / 4;
+    const bool vectors = launch.out_vectors || launch.op.parts.count > 1;
+#pragma unroll 1
+    for (int n = rwi_computed_here((int)threadIdx.x); n < t.item.rows * VECTORS;
+         n += Shape::THREADS) {
+        const int r = n / VECTORS, c = n % VECTORS * 4;
+        if (!t.rows[r].valid || column + c >= launch.op.v_dim)
+            continue;
+        const attention_target to = find_target(launch, t, r);
+        float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (t.earlier_share[r] != 0.0f)
+            attention_add_four(attention_load_four(to, column + c, vectors), t.earlier_share[r],
+                               &sum);
+#pragma unroll
+        for (int w = 0; w < (Shape::FEW ? Shape::WAVES : 1); w++) {
+            const int row = w * Shape::ROWS + r;
+            if (t.share[row] != 0.0f)
+                attention_add_four(*(const float4 *)(out + row * Shape::OUT_PITCH + c),
+                                   t.share[row], &sum);
+        }
+        attention_store_four(to, column + c, sum, vectors);
+    }
+}
+
+template <typename Shape>
+__device__ static inline void store_rows(const attention_launch &launch,
+                                         const attention_block<Shape> &t,
+                                         const attention_thread<Shape> &mine, float *out) {
+    typedef typename Shape::unit unit;
+    constexpr int STEP = Shape::OUT_COLUMNS / 16;
+    const int thread = rwi_computed_here((int)threadIdx.x);
+    const int lane = thread % unit::LANES, wave = thread / unit::LANES;
+    float *rows = out + wave * Shape::WAVE_ROWS * Shape::OUT_PITCH;
+#pragma unroll
+    for (int first = 0; first < Shape::N_COLUMNS; first += STEP) {
+        attention_sync<Shape>();
+#pragma unroll
+        for (int n = 0; n < STEP; n++)
+#pragma unroll
+            for (int q = 0; q < unit::QUERIES; q++)
+#pragma unroll
+                for (int e = 0; e < unit::KEYS; e++)
+                    rows[unit::query(lane, q) * Shape::OUT_PITCH +
+                         unit::template column<STEP>(lane, n, e)] = mine.out[first + n].x[q][e];
+        attention_sync<Shape>();
+        store_columns(launch, t, out, first * 16);
+    }
+}
+
+/* Adds the nonfinite values of v to the rows that see them. Rare and slow. */
+template <typename Shape>
+__device__ static inline void repair(const attention_launch &launch,
+                                     const attention_block<Shape> &t) {
+    const rw_attention_params &p = launch.op;
+    const bool cells = rwi_pattern_has_cells(&p.rules.pattern);
+#pragma unroll 1
+    for (int n = (int)threadIdx.x; n < t.item.rows * p.v_dim; n += Shape::THREADS) {
+        const int r = n / p.v_dim, column = n % p.v_dim;
+        const rwi_attention_row &row = t.rows[r];
+        if (!row.valid || t.earlier_sum[r] == 0.0f) /* no key has a weight */
+            continue;
+        float nonfinite = 0.0f;
+        const rwi_span keys = rwi_span_meet(t.seen, t.nonfinite.begin, t.nonfinite.end);
+#pragma unroll 1
+        for (int32_t j = keys.begin; j < keys.end; j++) {
+            rwi_kv_place place;
+            if (!rwi_pattern_visible(&p.rules.pattern, &row.pattern, cells, j) ||
+                !rwi_attention_find_key(&p, t.item.b, j, &place))
+                continue;
+            const float x = rwi_load(Shape::DTYPE, rwi_global(p.v.data),
+                                     rwi_attention_key_at(&p.v, t.item.kv_head, &place) + column);
+            if (x * 0.0f != 0.0f)
+                nonfinite += x;
+        }
+        if (nonfinite == 0.0f)
+            continue;
+        const attention_target to = find_target(launch, t, r);
+        void *data = rwi_global(to.data);
+        rwi_store(to.dtype, data, to.at + column,
+                  rwi_load(to.dtype, data, to.at + column) + nonfinite);
+    }
+}
+
+#endif
