@@ -7,7 +7,7 @@
 /* Fields:
  *
  * scale       in 1/64; 0: absent
- * mask        [batch, heads, seq_q, seq_k] or [batch, 1, 1, seq_k]
+ * mask        [batch, heads, seq_q, seq_k] or [batch, 1, 1, seq_k], of mask_dtype
  * poison      k and v are NaN where no query sees the key
  * one_nan     NaN in column 0 of v or k, at the last key that the first query sees; or in
  *             column 0 of the first query
@@ -37,6 +37,7 @@
     FIELD(scale, 0, NULL)                                                                          \
     FIELD(softcap, 0, NULL)                                                                        \
     FIELD(mask, 0, rwt_attention_words_mask)                                                       \
+    FIELD(mask_dtype, RW_F32, rwt_words_dtype)                                                     \
     FIELD(alibi, 0, rwt_attention_words_alibi)                                                     \
     FIELD(sinks, 0, NULL)                                                                          \
     FIELD(poison, 0, NULL)                                                                         \

@@ -29,6 +29,8 @@ const char *rwt_attention_invalid(const rwt_case *row) {
         return "what is extreme is exact";
     if (c->extreme && (c->extreme <= EXTREME_MASK_LOWEST) != (c->mask != 0))
         return "a mask is what is extreme, or is not there";
+    if (c->extreme && c->mask_dtype != RW_F32)
+        return "an extreme mask has its own dtype";
     return rwt_pattern_invalid(rwt_attention_pattern_of(c), &shape);
 }
 
@@ -63,6 +65,8 @@ const rwt_case_row rwt_attention_rows[] = {
     {RWT_QUICK, "pattern_at_fault=documents,documents=3,own=1,batch=3,seq_q=5|13,causal=0|1"},
     {RWT_QUICK, "scale=1|64,softcap=0|2|30,dtype=f32|bf16"},
     {RWT_QUICK, "mask=full|keys,batch=2,causal=0|1,seq_k=70"},
+    {RWT_QUICK, "mask=full|keys,mask_dtype=f16|bf16,dtype=f16|bf16,seq_q=70,seq_k=140,heads=2"},
+    {RWT_QUICK, "mask=full,mask_dtype=f32|f16|bf16,stride=gaps,seq_q=70,seq_k=139,heads=2"},
     {RWT_QUICK, "alibi=absolute|signed,align=bottom|top,seq_k=70,causal=0|1,seq_q=9|70"},
     {RWT_QUICK, "align=key_end,padding=right|both,batch=3,causal=0|1,seq_q=1|3|9,seq_k=70,"
                 "alibi=none|absolute|signed,poison=0|1"},
@@ -86,6 +90,7 @@ const rwt_case_row rwt_attention_rows[] = {
                 "seq_k=70,heads=2"},
     {RWT_QUICK, "extreme=scale|products|large,dtype=f32|f16|bf16,seq_q=3|40,seq_k=70,heads=2,"
                 "causal=0|1"},
+    {RWT_QUICK, "extreme=scale|products|large,dtype=f16|bf16,seq_q=70,seq_k=140,heads=2"},
     {RWT_QUICK, "extreme=small,dtype=f32|f16|bf16,heads=1,group=1,seq_q=1,seq_k=8200,head_dim=8,"
                 "v_dim=8"},
     {RWT_FULL, "extreme=small,dtype=f32|f16|bf16,out_dtype=f32|f16,heads=1,group=1,seq_q=1|33,"
@@ -96,7 +101,8 @@ const char rwt_attention_random[] =
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2|3,heads=1..8,group=1|1|2|3|4,"
     "seq_q=0..20|0..90,seq_k=0..20|0..150,head_dim=8|16|24|40|64|80|128,v_dim=8|16|32|64|72|128,"
     "layout=bhsd|bshd|hbsd|thd,stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1,"
-    "scale=0|0|1..40,softcap=0|0|1..30,mask=none|none|full|keys,alibi=none|none|absolute|signed,"
+    "scale=0|0|1..40,softcap=0|0|1..30,mask=none|none|full|keys,mask_dtype=f32|f16|bf16,alibi=none|"
+    "none|absolute|signed,"
     "sinks=0|0|1,poison=0|1,one_nan=none|none|none|v|k|q,causal=0|1,"
     "align=bottom|top|key_end,left=-1|-1|0..40,right=-1|-1|0..40,prefix=-1|-1|0..60,"
     "globals=0|0|1..5,documents=0|0|1..5,own=0|1,"
@@ -130,8 +136,9 @@ const char rwt_combine_random[] =
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2|3,heads=1..8,group=1|1|2|3|4,"
     "seq_q=1|1|2..6,seq_k=200..1400,head_dim=8|16|64|80,v_dim=8|32|64|72,layout=bhsd|bshd|hbsd|thd,"
     "stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1,softcap=0|0|1..30,"
-    "mask=none|none|full|keys,alibi=none|none|absolute|signed,sinks=0|0|1,poison=0|1,causal=0|1,"
-    "left=-1|-1|0..400,prefix=-1|-1|0..60,documents=0|0|1..5,padding=none|none|left|right|both,"
+    "mask=none|none|full|keys,mask_dtype=f32|f16|bf16,alibi=none|none|absolute|signed,"
+    "sinks=0|0|1,poison=0|1,causal=0|1,left=-1|-1|0..400,prefix=-1|-1|0..60,documents=0|0|1..5,"
+    "padding=none|none|left|right|both,"
     "paged=none|i32|i64,page_size=16|32|64,page_fault=none|none|low|high";
 
 const rwt_benchmark rwt_attention_benchmarks[] = {
