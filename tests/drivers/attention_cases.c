@@ -75,6 +75,7 @@ const rwt_case_row rwt_attention_rows[] = {
     {RWT_QUICK, "sinks=1,causal=0|1,seq_q=9|12,seq_k=9,softcap=0|5,alibi=none|absolute"},
     {RWT_QUICK, "sinks=1,seq_k=0"},
     {RWT_QUICK, "one_nan=v|k|q,causal=0|1,seq_q=20,seq_k=90,poison=0|1,dtype=f32|bf16"},
+    {RWT_QUICK, "one_nan=v|q,causal=1,left=5,seq_q=70,seq_k=140,heads=2,dtype=f16|bf16"},
     {RWT_QUICK, "misalign=1|3,dtype=f32|f16|bf16,lse=0"},
     {RWT_QUICK, "paged=i32|i64,seq_k=48,layout=bhsd|bshd|hbsd,stride=contiguous|gaps|negative,"
                 "batch=2,causal=0|1"},
