@@ -90,10 +90,12 @@ static double extreme_mask(const rwt_attention_case *c) {
 static void add_mask(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
     static const double values[] = {0.0, 0.0, -INFINITY, -1e4, -3.25, 1.5};
     bool full = c->mask == 1;
+    /* Contiguous rows of 16-bit elements can be read two elements at a time. */
+    bool contiguous = c->mask_dtype != RW_F32 && c->stride == RWT_CONTIGUOUS;
     rwt_layout layout = {4,
                          {c->batch, full ? c->heads : 1, full ? c->seq_q : 1, c->seq_k},
                          NULL,
-                         c->stride == RWT_CONTIGUOUS ? RWT_CONTIGUOUS : RWT_GAPS};
+                         contiguous ? RWT_CONTIGUOUS : RWT_GAPS};
     bool lowest = c->extreme == EXTREME_MASK_LOWEST;
     rwt_buffer_spec spec = {.name = "mask", .dtype = (rw_dtype)(lowest ? c->dtype : c->mask_dtype)};
     plan->mask = rwt_view_absent;
