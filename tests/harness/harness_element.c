@@ -111,15 +111,43 @@ static double round_to(double value, format f) {
     return fabs(rounded) > f.max ? copysign(INFINITY, value) : rounded;
 }
 
+/* Bytes; lengths that the compiler knows make copies of a few bytes fast. */
+static size_t size_of(rw_dtype dtype) {
+    switch (dtype) {
+    case RW_F16:
+    case RW_BF16:
+        return 2;
+    case RW_F32:
+    case RW_I32:
+        return 4;
+    case RW_I64:
+        return 8;
+    case RW_U8:
+        break;
+    }
+    return 1;
+}
+
 uint64_t rwt_load_bits(rw_dtype dtype, const void *data, int64_t i) {
-    uint64_t bits = 0;
-    size_t size = rw_dtype_size(dtype);
-    memcpy(&bits, (const char *)data + i * (int64_t)size, size); /* little endian */
+    uint64_t bits = 0; /* little endian */
+    switch (size_of(dtype)) {
+    case 2:
+        memcpy(&bits, (const uint16_t *)data + i, 2);
+        break;
+    case 4:
+        memcpy(&bits, (const uint32_t *)data + i, 4);
+        break;
+    case 8:
+        memcpy(&bits, (const uint64_t *)data + i, 8);
+        break;
+    default:
+        memcpy(&bits, (const uint8_t *)data + i, 1);
+    }
     return bits;
 }
 
 static void store_bits(rw_dtype dtype, void *data, int64_t i, uint64_t bits) {
-    size_t size = rw_dtype_size(dtype);
+    size_t size = size_of(dtype);
     memcpy((char *)data + i * (int64_t)size, &bits, size);
 }
 
