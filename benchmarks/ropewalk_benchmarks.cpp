@@ -1,8 +1,9 @@
 /* Google Benchmark over the drivers' benchmarks, on the CPU and on a real GPU.
  *
- * ROPEWALK_BACKEND=cpu or hip takes one of them, an emulated device too. ROPEWALK_BENCHMARK_BRIEF=1
- * runs every row a few times on one set of buffers: whether it works, not how fast. Google Benchmark's own
- * options choose rows and output, e.g. --benchmark_filter=rope --benchmark_format=json.
+ * ROPEWALK_BACKEND=cpu or hip selects one of them, an emulated device too.
+ * ROPEWALK_BENCHMARK_BRIEF=1 runs every row a few times on one set of buffers, to check that it
+ * works, not its speed. Google Benchmark's own options choose rows and output, e.g.
+ * --benchmark_filter=rope --benchmark_format=json.
  * Counters: bytes_per_second of the least bytes, and the share of a copy of as many bytes
  * (share_of_copy) or of scaling them in place on the CPU (share_of_scale), taken in turn. */
 #include <benchmark/benchmark.h>

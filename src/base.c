@@ -62,7 +62,7 @@ size_t rw_dtype_size(rw_dtype dtype) {
 
 rw_tensor rw_tensor_contiguous(void *data, rw_dtype dtype, int32_t rank, const int64_t *shape) {
     rw_tensor tensor = {.data = data, .dtype = dtype, .rank = rank};
-    uint64_t stride = 1; /* unsigned: an absurd shape wraps here and is refused by the operation */
+    uint64_t stride = 1; /* unsigned: too large a shape wraps, and the operation refuses it */
     for (int axis = rank - 1; axis >= 0 && rank <= RW_MAX_RANK; axis--) {
         tensor.shape[axis] = shape[axis];
         tensor.stride[axis] = (int64_t)stride;

@@ -9,16 +9,17 @@ endfunction()
 ropewalk_add_io_test(test_safetensors)
 ropewalk_register(test_safetensors io cpu)
 
-foreach(name test_model_config test_model_layers test_model_types test_model_zoo)
+foreach(name test_model_config test_model_json test_model_layers test_model_types test_model_zoo)
   ropewalk_add_io_test(${name})
   ropewalk_register(${name} io cpu)
 endforeach()
-target_sources(test_model_layers PRIVATE harness/model_support.c)
-target_sources(test_model_types PRIVATE harness/model_support.c)
+foreach(name test_model_json test_model_layers test_model_types)
+  target_sources(${name} PRIVATE harness/model_support.c)
+endforeach()
 
 if(ROPEWALK_CLI)
-  foreach(name test_cli test_cli_attend test_cli_dequantize test_cli_heads test_cli_mask
-          test_cli_models test_cli_rotate)
+  foreach(name test_cli test_cli_attend test_cli_attend_errors test_cli_dequantize test_cli_heads
+          test_cli_mask test_cli_models test_cli_rotate)
     ropewalk_add_io_test(${name} RWT_PROGRAM="$<TARGET_FILE:ropewalk-program>")
     add_dependencies(${name} ropewalk-program)
     ropewalk_register_backends(${name})

@@ -173,7 +173,7 @@ __device__ static inline void ask_tiles(const attention_launch &launch, attentio
         if (first + thread < end)
             state = rwi_attention_ask_tile(&p, &t.item, j, keys);
         if (state == RW_TILE_NONE && Shape::ROLES && thread == 0)
-            state = RW_TILE_SOME; /* used without asking */
+            state = RW_TILE_SOME; /* the first one is always used */
         if (state == RW_TILE_ALL && keys < Shape::KEYS)
             state = RW_TILE_SOME; /* it extends past the last key */
         t.tiles[thread] = (uint8_t)state;

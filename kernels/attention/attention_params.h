@@ -164,7 +164,7 @@ RWI_INLINE void rwi_attention_find_row(const rw_attention_params *p, int64_t b, 
                 i * p->rules.mask.stride[2];
 }
 
-/* Leaves of a row's keys those of its part. */
+/* Restricts the keys of a row to those of its part. */
 RWI_INLINE void rwi_attention_meet_keys(rwi_attention_row *row, rwi_span keys) {
     row->pattern.prefix = rwi_span_meet(row->pattern.prefix, keys.begin, keys.end);
     row->pattern.window = rwi_span_meet(row->pattern.window, keys.begin, keys.end);
@@ -185,13 +185,13 @@ RWI_INLINE int64_t rwi_attention_key_at(const rwi_attention_tensor *tensor, int6
            kv_head * tensor->stride[2];
 }
 
-/* Where a row lies in q or out. */
+/* Offset of a row in q or out. */
 RWI_INLINE int64_t rwi_attention_at(const rwi_attention_tensor *tensor, int64_t b,
                                     const rwi_attention_row *row) {
     return b * tensor->stride[0] + row->pattern.i * tensor->stride[1] + row->h * tensor->stride[2];
 }
 
-/* Where its LSE lies. */
+/* Offset of its LSE. */
 RWI_INLINE int64_t rwi_attention_lse_at(const rw_attention_params *p, int64_t b,
                                         const rwi_attention_row *row) {
     const int64_t *stride = p->lse.stride;

@@ -238,7 +238,8 @@ __device__ static inline void attention_rescale(const float (&kept)[Shape::unit:
     }
 }
 
-/* Scores to weights; `kept` receives the factors of attention_rescale(). fmaxf() ignores NaN; the sum of weights propagates it. */
+/* Scores to weights; `kept` receives the factors of attention_rescale(). fmaxf() ignores NaN; the
+ * sum of weights propagates it. */
 template <typename Shape>
 __device__ static inline void attention_weigh(typename Shape::product (&s)[Shape::N_KEYS],
                                               attention_thread<Shape> &mine,

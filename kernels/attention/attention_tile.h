@@ -296,7 +296,8 @@ template <typename Shape, int W> struct attention_share {
                                                 const attention_block<Shape> &t,
                                                 const rwi_attention_tensor &tensor, int width,
                                                 int32_t j, element *tile) const {
-        /* Some pages are looked up before the keys are copied: a copy would delay the next lookup. */
+        /* Some pages are looked up before the keys are copied: a copy would delay the next lookup.
+         */
         constexpr int TOGETHER = COUNT < 4 ? COUNT : 4;
         const int shift = launch.op.pages.shift;
         const int64_t in_page = ((int64_t)1 << shift) - 1, first_page = t.first_page;

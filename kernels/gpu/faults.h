@@ -14,13 +14,13 @@
 #define RWI_RARE
 #endif
 
-/* Reports that token `token` (b * seq + s, below 2^48) has the invalid id `bad`. The record keeps the
- * first launch that reports and in it the lowest token, in whatever order the threads run; all
+/* Reports that token `token` (b * seq + s, below 2^48) has the invalid id `bad`. The record keeps
+ * the first launch that reports and in it the lowest token, in whatever order the threads run; all
  * threads that report one token must report the same id and kind.
  *
  * No thread waits for another: lanes of a wave may run in lockstep, where one that waits for its
- * neighbour would wait forever. Each part of the id is kept in one word below the token, so that the
- * lowest token decides every word by itself. The launches of a stream run one after another, so
+ * neighbour would wait forever. Each part of the id is kept in one word below the token, so that
+ * the lowest token decides every word by itself. The launches of a stream run one after another, so
  * that the first to report is the earliest. */
 RWI_RARE __device__ inline void rwi_fault_raise(rwi_fault_sink sink, int64_t token,
                                                 rwi_bad_id bad) {

@@ -34,8 +34,8 @@ void *rwt_allocate(size_t bytes) {
     return memory;
 }
 
-/* Significant bits, the hidden one included, the smallest normal exponent, the largest number, and the
- * distance from 1 to the next number. */
+/* Significant bits, the hidden one included, the smallest normal exponent, the largest number, and
+ * the distance from 1 to the next number. */
 typedef struct format {
     int precision;
     int min_exponent;
