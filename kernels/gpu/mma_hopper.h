@@ -96,7 +96,7 @@ template <rw_dtype D> struct rwi_mma_wgmma : rwi_mma_sync<D, 1> {
             }
     }
 
-    /* x is computed at this point: the compiler moves neither its computation nor its uses across. */
+    /* x is computed at this point: neither its computation nor its uses are moved across it. */
     template <int N> __device__ static __forceinline__ void hold(product (&x)[N]) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #pragma unroll
