@@ -122,9 +122,8 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     if (threadIdx.x == 0 && p.lse.data)
         ((float *)p.lse.data)[rwi_attention_lse_at(&p, t.b, &t.row)] = end.lse;
     if ((int)threadIdx.x * 4 < p.v_dim)
-        attention_store_four(
-            {p.out.data, rwi_attention_at(&p.out, t.b, &t.row), p.out_dtype}, (int)threadIdx.x * 4,
-            {out.x * end.share, out.y * end.share, out.z * end.share, out.w * end.share}, false);
+        attention_store_four({p.out.data, rwi_attention_at(&p.out, t.b, &t.row), p.out_dtype},
+                             (int)threadIdx.x * 4, attention_multiply_four(end.factor, out), false);
 }
 
 /* Faults are reported under the name of the operation that this step belongs to. */

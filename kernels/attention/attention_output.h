@@ -25,11 +25,22 @@ __device__ static inline attention_target find_target(const attention_launch &la
             RW_F32};
 }
 
-/* Ends row `r`, whose sum relative to `base` is `sum`; returns the factor of its output. */
+/* The factor from sums relative to the score `from` to sums relative to `base`. That of the final
+ * output is kept apart from it: their product may be subnormal. */
 template <typename Shape>
-__device__ static inline float end_row(const attention_launch &launch,
-                                       const attention_block<Shape> &t, int r, float base,
-                                       float sum) {
+__device__ static __forceinline__ float share_of_sums(const attention_thread<Shape> &mine,
+                                                      float from, float base) {
+    return rwi_exp2_fast(fmaf(from - base, mine.factor, -(float)Shape::WEIGHT_BITS));
+}
+
+/* Ends row `r`, whose sum relative to `base` is `sum`, if `last`; returns the factor of its output.
+ */
+template <typename Shape>
+__device__ static inline rwi_attention_factor end_row(const attention_launch &launch,
+                                                      const attention_block<Shape> &t, int r,
+                                                      float base, float sum, bool last) {
+    if (!last)
+        return {1.0f, 1.0f};
     const rw_attention_params &p = launch.op;
     const rwi_attention_row &row = t.rows[r];
     if (p.parts.count > 1) {
@@ -40,13 +51,13 @@ __device__ static inline float end_row(const attention_launch &launch,
             ((float *)rwi_global(p.parts.largest))[at] = base;
             ((float *)rwi_global(p.parts.sum))[at] = sum;
         }
-        return 1.0f;
+        return {1.0f, 1.0f};
     }
     const rwi_attention_end end =
         rwi_attention_finish(&p, row.h, base * rwi_attention_kept_scale(&p), sum);
     if (row.valid && p.lse.data)
         ((float *)rwi_global(p.lse.data))[rwi_attention_lse_at(&p, t.item.b, &row)] = end.lse;
-    return end.share;
+    return end.factor;
 }
 
 /* Whether partial sums of values can be kept in the output. */
@@ -54,8 +65,8 @@ __device__ static inline bool keeps_sums(const rw_attention_params &p) {
     return p.parts.count > 1 || p.out_dtype == RW_F32;
 }
 
-/* Reduces each lane's sums to sums of rows and writes each wave's output factor to `share`: the
- * final one if `last`, else relative to the largest score so far. */
+/* Reduces each lane's sums to sums of rows and writes each wave's output factor, relative to the
+ * largest score so far, to `share`, and the row's final factor, if `last`, to `end`. */
 template <typename Shape>
 __device__ static inline void sum_waves(const attention_launch &launch, attention_block<Shape> &t,
                                         const attention_thread<Shape> &mine, bool last) {
@@ -82,14 +93,11 @@ __device__ static inline void sum_waves(const attention_launch &launch, attentio
         float sum = t.earlier_sum[r] * earlier;
         for (int w = 0; w < waves; w++) {
             const int at = w * Shape::ROWS + r;
-            t.share[at] =
-                rwi_exp2_fast(fmaf(t.base[at] - base, mine.factor, -(float)Shape::WEIGHT_BITS));
+            t.share[at] = share_of_sums(mine, t.base[at], base);
             sum += t.sum[at] * t.share[at];
         }
-        const float share = last ? end_row(launch, t, r, base, sum) : 1.0f;
-        for (int w = 0; w < waves; w++)
-            t.share[w * Shape::ROWS + r] *= share;
-        t.earlier_share[r] = kept ? earlier * share : 0.0f;
+        t.end[r] = end_row(launch, t, r, base, sum, last);
+        t.earlier_share[r] = kept ? earlier : 0.0f;
         t.earlier_sum[r] = sum;
         t.earlier_base[r] = largest;
     }
@@ -120,7 +128,7 @@ __device__ static inline void store_columns(const attention_launch &launch,
                 attention_add_four(*(const float4 *)(out + row * Shape::OUT_PITCH + c),
                                    t.share[row], &sum);
         }
-        attention_store_four(to, column + c, sum, vectors);
+        attention_store_four(to, column + c, attention_multiply_four(t.end[r], sum), vectors);
     }
 }
 

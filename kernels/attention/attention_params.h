@@ -245,17 +245,33 @@ RWI_INLINE int64_t rwi_attention_row_number(const rw_attention_params *p, int64_
     return group * rwi_attention_group_rows(p) + r;
 }
 
+/* share * root^2. Where a sink is far above all scores, the product may be subnormal or 0 in f32
+ * although its product with a large value is not: it is never computed alone. */
+typedef struct rwi_attention_factor {
+    float share;
+    float root;
+} rwi_attention_factor;
+
+RWI_INLINE float rwi_attention_multiply(rwi_attention_factor by, float x) {
+    return x * by.share * by.root * by.root;
+}
+
 /* The final values of a row: the factor of its sum of weighted values, and its LSE. */
 typedef struct rwi_attention_end {
-    float share;
+    rwi_attention_factor factor;
     float lse;
 } rwi_attention_end;
 
 /* The exponents in `sum` are relative to `base`. */
 RWI_INLINE rwi_attention_end rwi_attention_end_at(float base, float sum) {
-    rwi_attention_end end = {rwi_softmax_share(sum), sum == 0.0f ? -INFINITY : base + logf(sum)};
+    rwi_attention_end end = {{rwi_softmax_share(sum), 1.0f},
+                             sum == 0.0f ? -INFINITY : base + logf(sum)};
     return end;
 }
+
+/* Exponents from which on exp() alone is the factor: far from subnormal, also times 1 / sum and the
+ * factors that kernels join to it. */
+#define RWI_ATTENTION_LEAST_EXPONENT (-50.0f)
 
 /* The same, including the sink of head h if there are sinks. */
 RWI_INLINE rwi_attention_end rwi_attention_finish(const rw_attention_params *p, int64_t h,
@@ -265,9 +281,12 @@ RWI_INLINE rwi_attention_end rwi_attention_finish(const rw_attention_params *p, 
     float sink = rwi_load(p->rules.sinks_dtype, rwi_global(p->rules.sinks), h);
     float most = sum == 0.0f || sink > base ? sink : base;
     float new_base = rwi_softmax_base(most);
-    float kept = sum == 0.0f ? 0.0f : expf(base - new_base);
+    float exponent = base - new_base, kept = sum == 0.0f ? 0.0f : expf(exponent);
     rwi_attention_end end = rwi_attention_end_at(new_base, sum * kept + expf(sink - new_base));
-    end.share *= kept;
+    if (sum != 0.0f && exponent < RWI_ATTENTION_LEAST_EXPONENT)
+        end.factor.root = expf(0.5f * exponent);
+    else
+        end.factor.share *= kept;
     return end;
 }
 

@@ -203,11 +203,12 @@ consume_batch(const attention_launch &launch, attention_block<Shape> &t,
     *use = at + 1;
 }
 
-/* Stores a row's sums times `share`, plus `earlier` times what is there (f32), to an output of
- * dtype D; `vectors`: every pair of adjacent columns is aligned. */
+/* Stores a row's sums times `share`, plus `earlier` times what is there (f32) times `end`, to an
+ * output of dtype D; `vectors`: every pair of adjacent columns is aligned. */
 template <typename Shape, rw_dtype D>
 __device__ static __forceinline__ void
-store_row(const attention_target &to, int v_dim, float earlier, bool vectors, int q, float share,
+store_row(const attention_target &to, int v_dim, float earlier, rwi_attention_factor end,
+          bool vectors, int q, float share,
           const typename Shape::product (&out)[Shape::N_COLUMNS]) {
     typedef typename Shape::unit unit;
     const int lane = (int)threadIdx.x % unit::LANES;
@@ -223,8 +224,8 @@ store_row(const attention_target &to, int v_dim, float earlier, bool vectors, in
                 continue;
             if constexpr (D == RW_F32)
                 if (earlier != 0.0f) {
-                    x = fmaf(data[c], earlier, x);
-                    y = fmaf(data[c + 1], earlier, y);
+                    x += rwi_attention_multiply(end, data[c] * earlier);
+                    y += rwi_attention_multiply(end, data[c + 1] * earlier);
                 }
             if (!vectors) {
                 rwi_store(D, data, c, x);
@@ -241,20 +242,32 @@ store_row(const attention_target &to, int v_dim, float earlier, bool vectors, in
  * branches. */
 template <typename Shape>
 __device__ static __forceinline__ void
-store_row(const attention_target &to, int v_dim, float earlier, bool vectors, int q, float share,
+store_row(const attention_target &to, int v_dim, float earlier, rwi_attention_factor end,
+          bool vectors, int q, float share,
           const typename Shape::product (&out)[Shape::N_COLUMNS]) {
     constexpr int WHOLE = Shape::V_WIDTH;
     const bool whole = vectors && v_dim == WHOLE;
     if (to.dtype == RW_F32)
-        store_row<Shape, RW_F32>(to, v_dim, earlier, vectors, q, share, out);
+        store_row<Shape, RW_F32>(to, v_dim, earlier, end, vectors, q, share, out);
     else if (to.dtype == RW_F16 && whole)
-        store_row<Shape, RW_F16>(to, WHOLE, 0.0f, true, q, share, out);
+        store_row<Shape, RW_F16>(to, WHOLE, 0.0f, end, true, q, share, out);
     else if (to.dtype == RW_F16)
-        store_row<Shape, RW_F16>(to, v_dim, 0.0f, vectors, q, share, out);
+        store_row<Shape, RW_F16>(to, v_dim, 0.0f, end, vectors, q, share, out);
     else if (whole)
-        store_row<Shape, RW_BF16>(to, WHOLE, 0.0f, true, q, share, out);
+        store_row<Shape, RW_BF16>(to, WHOLE, 0.0f, end, true, q, share, out);
     else
-        store_row<Shape, RW_BF16>(to, v_dim, 0.0f, vectors, q, share, out);
+        store_row<Shape, RW_BF16>(to, v_dim, 0.0f, end, vectors, q, share, out);
+}
+
+/* Multiplies a row's sums by `share`, then by `by`, in an order without subnormal factors. Rare. */
+template <typename Shape>
+__device__ static __forceinline__ void multiply_row(rwi_attention_factor by, float share, int q,
+                                                    attention_thread<Shape> &mine) {
+#pragma unroll
+    for (int n = 0; n < Shape::N_COLUMNS; n++)
+#pragma unroll
+        for (int e = 0; e < Shape::unit::KEYS; e++)
+            mine.out[n].x[q][e] = rwi_attention_multiply(by, mine.out[n].x[q][e] * share);
 }
 
 /* Ends a batch, as sum_waves() and store_rows() do, where each wave has rows of its own and each
@@ -272,9 +285,8 @@ __device__ static inline void end_batch(const attention_launch &launch, attentio
         const int r = wave_row + unit::query(lane, q);
         const float before = t.earlier_base[r], largest = fmaxf(before, mine.largest[q]);
         const float base = rwi_softmax_base(largest);
-        float earlier = rwi_exp2_fast((before - base) * mine.factor);
-        float share =
-            rwi_exp2_fast(fmaf(mine.largest[q] - base, mine.factor, -(float)Shape::WEIGHT_BITS));
+        const float earlier = rwi_exp2_fast((before - base) * mine.factor);
+        float share = share_of_sums(mine, mine.largest[q], base);
         const float sum = fmaf(t.earlier_sum[r], earlier, unit::reduce_sum(mine.sum[q]) * share);
         rwi_wave_sync();             /* all lanes of the row have read it */
         t.earlier_base[r] = largest; /* all of them write the same values */
@@ -282,11 +294,15 @@ __device__ static inline void end_batch(const attention_launch &launch, attentio
         mine.sum[q] = 0.0f;
         if (!t.rows[r].valid || (!last && !kept))
             continue;
-        const float whole = last ? end_row(launch, t, r, base, sum) : 1.0f;
-        share *= whole;
-        earlier = kept ? earlier * whole : 0.0f;
-        store_row<Shape>(find_target(launch, t, r), launch.op.v_dim, earlier, vectors, q, share,
-                         mine.out);
+        const rwi_attention_factor end = end_row(launch, t, r, base, sum, last);
+        if (end.root != 1.0f) {
+            multiply_row(end, share, q, mine);
+            share = 1.0f;
+        } else {
+            share *= end.share;
+        }
+        store_row<Shape>(find_target(launch, t, r), launch.op.v_dim, kept ? earlier : 0.0f, end,
+                         vectors, q, share, mine.out);
     }
     if (!last && kept)
         clear_out<Shape>(mine);

@@ -2,6 +2,7 @@
 #ifndef RWI_ATTENTION_STORE_H
 #define RWI_ATTENTION_STORE_H
 
+#include "attention/attention_params.h"
 #include "gpu/vectors.h"
 
 RWI_ASSERT_16_BIT_FLOATS;
@@ -48,6 +49,11 @@ __device__ static inline void attention_add_four(const float4 &x, float share, f
     sum->y += x.y * share;
     sum->z += x.z * share;
     sum->w += x.w * share;
+}
+
+__device__ static inline float4 attention_multiply_four(rwi_attention_factor by, const float4 &x) {
+    return {rwi_attention_multiply(by, x.x), rwi_attention_multiply(by, x.y),
+            rwi_attention_multiply(by, x.z), rwi_attention_multiply(by, x.w)};
 }
 
 #endif

@@ -21,7 +21,7 @@ RWI_INLINE void rwi_attention_store(const rw_attention_params *p, rw_dtype dtype
                                     rwi_attention_end end) {
 #pragma omp simd
     for (int64_t d = 0; d < p->v_dim; d++)
-        out[d] *= end.share;
+        out[d] = rwi_attention_multiply(end.factor, out[d]);
     rwi_store_many(dtype, rwi_element(dtype, p->out.data, rwi_attention_at(&p->out, b, row)),
                    p->v_dim, out);
     if (p->lse.data)

@@ -135,6 +135,7 @@ template <typename Shape> struct attention_block {
     float earlier_base[Shape::ROWS]; /* of earlier batches; -inf: none */
     float earlier_sum[Shape::ROWS];  /* finally, of all keys */
     float earlier_share[Shape::ROWS];
+    rwi_attention_factor end[Shape::ROLES ? 1 : Shape::ROWS]; /* of the sum of all of them */
     attention_stage_barriers stages[Shape::ROLES ? 2 : 1];
 };
 

@@ -18,7 +18,8 @@
  * extreme     scores that are exact in f32, and equal within a row: 0 with a mask of -1e9, of -1e10
  *             or of the dtype's lowest number, 0 with a scale of 3e38, 2^35 (products); or 2^24 and
  *             2^24 + 2 (large); or 0 for key 0 and -16.75 for all others (small), which contribute
- *             little
+ *             little; or 0, far below the sinks, with large values (sink): weights are less than
+ *             f32's normal numbers, results are not
  */
 #define ATTENTION_FIELDS(FIELD, SPLIT)                                                             \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
@@ -68,7 +69,8 @@ enum {
     EXTREME_SCALE,
     EXTREME_PRODUCTS,
     EXTREME_LARGE,
-    EXTREME_SMALL
+    EXTREME_SMALL,
+    EXTREME_SINK
 };
 
 typedef struct rwt_attention_case {

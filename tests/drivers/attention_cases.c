@@ -25,8 +25,10 @@ const char *rwt_attention_invalid(const rwt_case *row) {
         return "page_fault requires pages and a query that reads them";
     if (c->one_nan && (c->mask || c->alibi))
         return "a NaN whose key has a weight of 0 may show or not";
-    if (c->extreme && (c->scale || c->softcap || c->alibi || c->sinks || c->one_nan))
+    if (c->extreme && (c->scale || c->softcap || c->alibi || c->one_nan))
         return "what is extreme is exact";
+    if (c->extreme && (c->extreme == EXTREME_SINK) != (c->sinks != 0))
+        return "a sink is what is extreme, or is not there";
     if (c->extreme && (c->extreme <= EXTREME_MASK_LOWEST) != (c->mask != 0))
         return "a mask is what is extreme, or is not there";
     if (c->extreme && c->mask_dtype != RW_F32)
@@ -96,6 +98,12 @@ const rwt_case_row rwt_attention_rows[] = {
                 "v_dim=8"},
     {RWT_FULL, "extreme=small,dtype=f32|f16|bf16,out_dtype=f32|f16,heads=1,group=1,seq_q=1|33,"
                "seq_k=65536,head_dim=8,v_dim=8"},
+    {RWT_QUICK, "extreme=sink,sinks=1,dtype=f32|f16|bf16,out_dtype=f32|bf16,seq_q=3|70,seq_k=70,"
+                "heads=2"},
+    {RWT_QUICK, "extreme=sink,sinks=1,dtype=f32|f16|bf16,heads=1,group=1,seq_q=1,seq_k=8500,"
+                "head_dim=8,v_dim=8"},
+    {RWT_QUICK, "extreme=sink,sinks=1,dtype=bf16,heads=1,group=1,seq_q=130,seq_k=8500,head_dim=8,"
+                "v_dim=8"},
     {RWT_QUICK, NULL}};
 
 const char rwt_attention_random[] =
@@ -130,6 +138,7 @@ const rwt_case_row rwt_combine_rows[] = {
     {RWT_QUICK, "extreme=scale|products|large,dtype=f32|f16|bf16,seq_q=2,seq_k=600,heads=2"},
     {RWT_FULL, "extreme=small,dtype=f32|bf16,heads=1,group=1,seq_q=1,seq_k=65536,head_dim=8,"
                "v_dim=8"},
+    {RWT_QUICK, "extreme=sink,sinks=1,dtype=f32|f16|bf16,seq_q=2,seq_k=600,heads=2"},
     {RWT_QUICK, NULL}};
 
 const char rwt_combine_random[] =

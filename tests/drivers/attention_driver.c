@@ -11,8 +11,9 @@ const char *const rwt_attention_words_one_nan[] = {"none", "v", "k", "q", NULL};
 const char *const rwt_attention_words_paged[] = {"none", "i32", "i64", NULL};
 const char *const rwt_attention_words_page_fault[] = {"none", "low", "high", NULL};
 
-const char *const rwt_attention_words_extreme[] = {
-    "none", "mask_1e9", "mask_1e10", "mask_lowest", "scale", "products", "large", "small", NULL};
+const char *const rwt_attention_words_extreme[] = {"none",  "mask_1e9", "mask_1e10", "mask_lowest",
+                                                   "scale", "products", "large",     "small",
+                                                   "sink",  NULL};
 
 static const rwt_field attention_fields[] = {ATTENTION_FIELDS(RWT_FIELD, 0)};
 static const rwt_field combine_fields[] = {ATTENTION_FIELDS(RWT_FIELD, 1)};
@@ -145,6 +146,25 @@ static double small_value(int64_t j, int64_t d) {
     return j == 0 ? first[d % 4] : others[d % 4];
 }
 
+/* Sinks, and the factor of v: as large as v's dtype permits. */
+static double extreme_sink(const rwt_attention_case *c) {
+    return c->dtype == RW_F16 ? 100.0 : 150.0;
+}
+
+static double large_value(const rwt_attention_case *c) {
+    return c->dtype == RW_F16 ? 0x1p14 : 0x1p100;
+}
+
+static void multiply(rwt_job *job, int buffer, double factor) {
+    for (int64_t n = 0; n < job->buffers[buffer].elements; n++)
+        rwt_buffer_set(job, buffer, n, rwt_buffer_get(job, buffer, n) * factor);
+}
+
+static void set_all(rwt_job *job, int buffer, double value) {
+    for (int64_t n = 0; n < job->buffers[buffer].elements; n++)
+        rwt_buffer_set(job, buffer, n, value);
+}
+
 static void make_extreme(rwt_job *job, const rwt_attention_case *c,
                          const rwt_attention_plan *plan) {
     double q[2], k[2];
@@ -261,9 +281,13 @@ static void attention_fill(rwt_job *job) {
     rwt_buffer_fill(job, plan->v.buffer, RWT_ORDINARY);
     if (c->extreme)
         make_extreme(job, c, plan);
+    if (c->extreme == EXTREME_SINK)
+        multiply(job, plan->v.buffer, large_value(c));
     add_mask(job, c, plan);
     plan->slopes = add_head_values(job, "slopes", c->alibi != 0);
     plan->sinks = add_head_values(job, "sinks", c->sinks != 0);
+    if (c->extreme == EXTREME_SINK)
+        set_all(job, plan->sinks.buffer, extreme_sink(c));
     rwt_pattern_add(job, rwt_attention_pattern_of(c), &shape, &plan->pattern);
     set_nans(job, c, plan);
     invalidate_pages(job, c, plan);
