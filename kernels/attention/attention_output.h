@@ -81,7 +81,7 @@ __device__ static inline void sum_waves(const attention_launch &launch, attentio
         t.base[at] = mine.largest[q]; /* all lanes write the same value */
         t.sum[at] = sum;
     }
-    attention_sync<Shape>();
+    __syncthreads();
     const int waves = Shape::FEW ? Shape::WAVES : 1;
 #pragma unroll 1
     for (int r = thread; r < t.item.rows; r += Shape::THREADS) {
@@ -143,7 +143,7 @@ __device__ static inline void store_rows(const attention_launch &launch,
     float *rows = out + wave * Shape::WAVE_ROWS * Shape::OUT_PITCH;
 #pragma unroll
     for (int first = 0; first < Shape::N_COLUMNS; first += STEP) {
-        attention_sync<Shape>();
+        __syncthreads();
 #pragma unroll
         for (int n = 0; n < STEP; n++)
 #pragma unroll
@@ -152,7 +152,7 @@ __device__ static inline void store_rows(const attention_launch &launch,
                 for (int e = 0; e < unit::KEYS; e++)
                     rows[unit::query(lane, q) * Shape::OUT_PITCH +
                          unit::template column<STEP>(lane, n, e)] = mine.out[first + n].x[q][e];
-        attention_sync<Shape>();
+        __syncthreads();
         store_columns(launch, t, out, first * 16);
     }
 }
