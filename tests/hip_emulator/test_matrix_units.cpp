@@ -67,8 +67,8 @@ static __global__ void unit_kernel(unit_job<16 * M, WIDTH> *jobs) {
         v[row * PITCH + column] = job.v[row][column];
     }
     __syncthreads();
-    float *scratch =
-        (float *)(shared + WAVES * (16 * M + 2 * NUM_KEYS) * PITCH) + wave * Unit::SCRATCH;
+    float *scratch = (float *)(shared + WAVES * (16 * M + 2 * NUM_KEYS) * PITCH) +
+                     wave * Unit::SCRATCH * NUM_KEYS;
     typename Unit::product s[TILES], w[TILES], out[WIDTH / 16];
     for (typename Unit::product &tile : s)
         for (auto &row : tile.x)
@@ -173,8 +173,9 @@ static void run_unit(void) {
         fill(D, x[wave], jobs.data[wave]);
     const size_t elements = WAVES * (16 * M + 2 * NUM_KEYS) * (WIDTH + 8);
     hipLaunchKernelGGL((unit_kernel<unit, M, WIDTH>), dim3(1), dim3(WAVES * unit::LANES),
-                       elements * sizeof(uint16_t) + WAVES * unit::SCRATCH * sizeof(float), nullptr,
-                       jobs.data);
+                       elements * sizeof(uint16_t) +
+                           WAVES * unit::SCRATCH * NUM_KEYS * sizeof(float),
+                       nullptr, jobs.data);
     assert_int_equal(hipGetLastError(), hipSuccess);
     assert_int_equal(hipDeviceSynchronize(), hipSuccess);
     for (int wave = 0; wave < WAVES; wave++)
