@@ -110,9 +110,9 @@ const char rwt_attention_random[] =
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2|3,heads=1..8,group=1|1|2|3|4,"
     "seq_q=0..20|0..90,seq_k=0..20|0..150,head_dim=8|16|24|40|64|80|128,v_dim=8|16|32|64|72|128,"
     "layout=bhsd|bshd|hbsd|thd,stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1,"
-    "scale=0|0|1..40,softcap=0|0|1..30,mask=none|none|full|keys,alibi=none|none|absolute|signed,"
-    "sinks=0|0|1,poison=0|1,one_nan=none|none|none|v|k|q,causal=0|1,"
-    "align=bottom|top|key_end,left=-1|-1|0..40,right=-1|-1|0..40,prefix=-1|-1|0..60,"
+    "scale=0|0|1..40,softcap=0|0|1..30,mask=none|none|full|keys,mask_dtype=f32|f16|bf16,"
+    "alibi=none|none|absolute|signed,sinks=0|0|1,poison=0|1,one_nan=none|none|none|v|k|q,"
+    "causal=0|1,align=bottom|top|key_end,left=-1|-1|0..40,right=-1|-1|0..40,prefix=-1|-1|0..60,"
     "globals=0|0|1..5,documents=0|0|1..5,own=0|1,"
     "padding=none|none|left|right|both,bits=none|none|none|queries|batch|keys,"
     "hide=none|none|none|queries|batch|keys,part_dtype=i32|i64,paged=none|none|i32|i64,"
@@ -145,9 +145,10 @@ const char rwt_combine_random[] =
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2|3,heads=1..8,group=1|1|2|3|4,"
     "seq_q=1|1|2..6,seq_k=200..1400,head_dim=8|16|64|80,v_dim=8|32|64|72,layout=bhsd|bshd|hbsd|thd,"
     "stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1,softcap=0|0|1..30,"
-    "mask=none|none|full|keys,alibi=none|none|absolute|signed,sinks=0|0|1,poison=0|1,causal=0|1,"
-    "left=-1|-1|0..400,prefix=-1|-1|0..60,documents=0|0|1..5,padding=none|none|left|right|both,"
-    "paged=none|i32|i64,page_size=16|32|64,page_fault=none|none|low|high";
+    "mask=none|none|full|keys,mask_dtype=f32|f16|bf16,alibi=none|none|absolute|signed,sinks=0|0|1,"
+    "poison=0|1,causal=0|1,left=-1|-1|0..400,prefix=-1|-1|0..60,documents=0|0|1..5,"
+    "padding=none|none|left|right|both,paged=none|i32|i64,page_size=16|32|64,"
+    "page_fault=none|none|low|high";
 
 const rwt_benchmark rwt_attention_benchmarks[] = {
     {"f32 512x512 8/2x128 causal",
