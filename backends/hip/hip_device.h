@@ -37,12 +37,27 @@ typedef struct rwi_hip_device {
     rwi_device base;
     hipStream_t stream; /* the caller's; NULL: the device's default stream */
     uint64_t launches;
-    int wave;              /* lanes */
+    int wave; /* lanes */
+    int multiprocessors;
     char architecture[16]; /* "gfx90a", "sm_90" */
     rwi_fault_record *record;
     volatile uint32_t *raised;           /* pinned host memory: whether the record holds a fault */
     volatile uint32_t *raised_on_device; /* device address of the same memory */
+    uint32_t *counters;                  /* see rwi_hip_counter() */
 } rwi_hip_device;
+
+#if defined(__HIP_PLATFORM_EMULATED__)
+#define RWI_HIP_COUNTERS 1 /* a counter that is not left 0 shows in the next launch */
+#else
+#define RWI_HIP_COUNTERS 1024
+#endif
+
+/* A counter in device memory for the next launch, which is 0 then; the kernel must leave it 0. The
+ * launches of a device run one after another; were two to overlap, they would share a counter only
+ * if RWI_HIP_COUNTERS launches apart. */
+static inline uint32_t *rwi_hip_counter(const rwi_hip_device *hip) {
+    return hip->counters + hip->launches % RWI_HIP_COUNTERS;
+}
 
 /* RW_OK for hipSuccess; else the status, with "<what> failed: <HIP's text>" in device->error. */
 rw_status rwi_hip_status(rwi_device *device, hipError_t error, const char *what);

@@ -73,6 +73,8 @@ static void release(rwi_hip_device *hip) {
         (void)hipFree(hip->record);
     if (hip->raised)
         (void)hipHostFree((void *)hip->raised);
+    if (hip->counters)
+        (void)hipFree(hip->counters);
     (void)hipGetLastError();
     free(hip);
 }
@@ -84,7 +86,8 @@ static rw_status describe_device(rwi_hip_device *hip) {
         snprintf(hip->base.name, sizeof hip->base.name, "%.120s", properties.name);
     snprintf(hip->base.platform, sizeof hip->base.platform, "%s", PLATFORM);
     if (error == hipSuccess) {
-        hip->base.parts = BLOCKS_A_MULTIPROCESSOR * properties.multiProcessorCount;
+        hip->multiprocessors = properties.multiProcessorCount;
+        hip->base.parts = BLOCKS_A_MULTIPROCESSOR * hip->multiprocessors;
         hip->wave = properties.warpSize;
 #if defined(__HIP_PLATFORM_NVIDIA__)
         snprintf(hip->architecture, sizeof hip->architecture, "sm_%d%d", properties.major,
@@ -124,6 +127,17 @@ static rw_status create_record(rwi_hip_device *hip) {
     return status;
 }
 
+static rw_status create_counters(rwi_hip_device *hip) {
+    const size_t bytes = RWI_HIP_COUNTERS * sizeof *hip->counters;
+    rwi_device *device = &hip->base;
+    rw_status status =
+        rwi_hip_status(device, hipMalloc((void **)&hip->counters, bytes), "hipMalloc of counters");
+    if (status == RW_OK)
+        status = rwi_hip_status(device, hipMemsetAsync(hip->counters, 0, bytes, hip->stream),
+                                "hipMemsetAsync of counters");
+    return status;
+}
+
 static rw_status hip_open(const rwi_open_options *options, rwi_device **device,
                           rw_message *message) {
     char platform[16];
@@ -147,7 +161,9 @@ static rw_status hip_open(const rwi_open_options *options, rwi_device **device,
     if (status == RW_OK)
         status = describe_device(hip);
     if (status == RW_OK)
-        status = create_record(hip);
+        status = create_counters(hip);
+    if (status == RW_OK)
+        status = create_record(hip); /* and waits */
     if (status != RW_OK) {
         *message = hip->base.error;
         release(hip);

@@ -1,9 +1,8 @@
-/* Parts of attention_gpu.h: the rows of a block and the tiles of keys that they see. */
+/* Parts of attention_gpu.h: the rows of an item and the tiles of keys that they see. */
 #ifndef RWI_ATTENTION_BLOCK_H
 #define RWI_ATTENTION_BLOCK_H
 
 #include "attention/attention_tile.h"
-#include "gpu/block_barriers.h"
 #include "gpu/faults.h"
 
 /* ---- rows ---- */
@@ -22,14 +21,14 @@ __device__ static inline rwi_attention_item find_item(const attention_launch &la
     return rwi_attention_item_at(&p, first + group, tiles - 1 - tile, part, tile_rows);
 }
 
-/* Finds the rows of the block and the keys that they see. Where the keys are split,
+/* Finds the rows of the item and the keys that they see. Where the keys are split,
  * attention_combine reports invalid values of the pattern's tensors. */
 template <typename Shape>
 __device__ static inline void find_rows(const attention_launch &launch, attention_block<Shape> &t,
                                         const rwi_fault_sink &sink) {
     const rw_attention_params &p = launch.op;
 #pragma unroll 1
-    for (int r = (int)threadIdx.x; r < Shape::ROWS; r += Shape::BLOCK) {
+    for (int r = attention_copier<Shape>(); r < Shape::ROWS; r += Shape::COPIERS) {
         rwi_attention_row *row = &t.rows[r];
         rwi_bad_id bad;
         const bool inside = r < t.item.rows;
@@ -59,21 +58,21 @@ template <typename Shape>
 __device__ static inline void check_pages(const attention_launch &launch, attention_block<Shape> &t,
                                           const rwi_fault_sink &sink) {
     const rw_attention_params &p = launch.op;
-    if (rwi_span_empty(t.seen))
+    if (!p.pages.table.data || rwi_span_empty(t.seen))
         return;
     rwi_bad_id bad;
 #pragma unroll 1
-    for (int64_t n = (t.seen.begin >> p.pages.shift) + threadIdx.x;
-         n <= (t.seen.end - 1) >> p.pages.shift; n += Shape::BLOCK) {
+    for (int64_t n = (t.seen.begin >> p.pages.shift) + attention_copier<Shape>();
+         n <= (t.seen.end - 1) >> p.pages.shift; n += Shape::COPIERS) {
         const int64_t page = rwi_ids_load(&p.pages.table, 0, t.item.b, n);
         if (page < 0 || page >= p.pages.num_pages)
             t.missing_page = 1; /* every writing thread writes 1 */
     }
-    __syncthreads();
+    attention_copiers_sync<Shape>();
     if (!t.missing_page)
         return;
 #pragma unroll 1
-    for (int r = (int)threadIdx.x; r < t.item.rows; r += Shape::BLOCK) {
+    for (int r = attention_copier<Shape>(); r < t.item.rows; r += Shape::COPIERS) {
         rwi_attention_row *row = &t.rows[r];
         const rwi_span hull = rwi_pattern_hull(&row->pattern);
         if (!row->valid || rwi_attention_pages_exist(&p, t.item.b, hull, &bad))
@@ -82,36 +81,19 @@ __device__ static inline void check_pages(const attention_launch &launch, attent
         if (p.parts.count == 1)
             rwi_fault_raise(sink, t.item.b * p.rules.scores.seq_q + row->pattern.i, bad);
     }
+    attention_copiers_sync<Shape>();
 }
 
-template <typename Shape> __device__ static inline void begin_stages(attention_block<Shape> &t) {
-    for (int i = 0; i < 2; i++) {
-        attention_stage_barriers &stage = t.stages[i];
-        rwi_phase_init(&stage.k_full, Shape::COPIERS);
-        rwi_phase_init(&stage.v_full, Shape::COPIERS);
-        rwi_phase_init(&stage.k_free, Shape::WAVES);
-        rwi_phase_init(&stage.v_free, Shape::WAVES);
-    }
-}
-
+/* The first step, by one thread: item `item`; -1: there is none. */
 template <typename Shape>
-__device__ static inline void begin_block(const attention_launch &launch, int64_t item,
-                                          attention_block<Shape> &t, const rwi_fault_sink &sink) {
-    if (threadIdx.x == 0) {
+__device__ static inline void begin_item(const attention_launch &launch, int64_t item,
+                                         attention_block<Shape> &t) {
+    t.number = item;
+    if (item >= 0)
         t.item = find_item(launch, item, Shape::ROWS);
-        t.seen.begin = t.nonfinite.begin = INT32_MAX;
-        t.seen.end = t.nonfinite.end = 0;
-        t.missing_page = 0;
-        if constexpr (Shape::ROLES)
-            begin_stages(t);
-    }
-    __syncthreads();
-    find_rows(launch, t, sink);
-    __syncthreads();
-    if (!launch.op.pages.table.data)
-        return;
-    check_pages(launch, t, sink);
-    __syncthreads();
+    t.seen.begin = t.nonfinite.begin = INT32_MAX;
+    t.seen.end = t.nonfinite.end = 0;
+    t.missing_page = 0;
 }
 
 template <typename Shape> __device__ static inline void clear_sums(attention_thread<Shape> &mine) {
@@ -165,7 +147,7 @@ template <typename Shape>
 __device__ static inline void ask_tiles(const attention_launch &launch, attention_block<Shape> &t,
                                         int32_t first, int32_t end) {
     const rw_attention_params &p = launch.op;
-    const int thread = rwi_computed_here((int)threadIdx.x);
+    const int thread = rwi_computed_here(attention_copier<Shape>());
     if (thread < Shape::BATCH) {
         const int64_t j = t.item.keys.begin + (int64_t)(first + thread) * Shape::KEYS;
         const int64_t keys = rwi_min(Shape::KEYS, t.item.keys.end - j);
@@ -184,7 +166,7 @@ __device__ static inline void ask_tiles(const attention_launch &launch, attentio
     if (thread == 0)
         t.first_page = first_page;
 #pragma unroll 1
-    for (int n = thread; n < Shape::BATCH * Shape::KEYS / 16; n += Shape::THREADS) {
+    for (int n = thread; n < Shape::BATCH * Shape::KEYS / 16; n += Shape::COPIERS) {
         const int64_t at = first_page + n;
         int64_t page = -1;
         if (at >= t.seen.begin >> p.pages.shift && at <= (t.seen.end - 1) >> p.pages.shift)

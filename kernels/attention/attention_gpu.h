@@ -6,6 +6,7 @@
 #define RWI_ATTENTION_GPU_H
 
 #include "attention/attention_block.h"
+#include "attention/attention_launch.h"
 #include "attention/attention_output.h"
 #include "attention/attention_roles.h"
 #include "attention/attention_scores.h"
@@ -13,9 +14,6 @@
 #include "gpu/launch.h"
 #include "gpu/registers.h"
 #include "gpu/vectors.h"
-
-/* The size of k and v that stays in the second-level cache while the blocks of their heads run. */
-#define SECTION_BYTES ((int64_t)16 << 20)
 
 /* Keys [j, j + KEYS). With asynchronous copies k has arrived or is being copied, with AHEAD v too;
  * the copy of the tile at `next` (-1: none) is started. */
@@ -119,12 +117,33 @@ __device__ static inline void attend(const attention_launch &launch, attention_b
     }
 }
 
+/* An item, by all threads of a block. */
+template <typename Shape>
+__device__ static inline void
+attend_item(const attention_launch &launch, int64_t item, attention_block<Shape> &t,
+            const attention_tiles<Shape> &tiles, const rwi_fault_sink &sink) {
+    if (threadIdx.x == 0)
+        begin_item(launch, item, t);
+    __syncthreads();
+    find_rows(launch, t, sink);
+    __syncthreads();
+    check_pages(launch, t, sink);
+    attention_thread<Shape> mine;
+    begin_thread<Shape>(launch.op, mine);
+    attention_stage_q<Shape>(launch, t, tiles.q);
+    attend<Shape>(launch, t, tiles, mine);
+    if (t.nonfinite.end == 0)
+        return;
+    __syncthreads(); /* make the stored output visible to all that repair it */
+    repair<Shape>(launch, t);
+}
+
 template <typename Shape>
 static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     attention_kernel(attention_launch launch, rwi_fault_sink sink) {
     HIP_DYNAMIC_SHARED(uint4, shared)
     __shared__ attention_block<Shape> t;
-    static_assert(Shape::BACKGROUND || Shape::SHARED_BYTES + sizeof t <= 64 * 1024,
+    static_assert(Shape::BACKGROUND || Shape::SHARED_BYTES + sizeof t + sizeof launch <= 64 * 1024,
                   "an AMD GPU has no more shared memory");
     static_assert(Shape::SHARED_BYTES + sizeof t <= 227 * 1024, "nor has an NVIDIA GPU");
     const int64_t item = rwi_block_row();
@@ -132,66 +151,26 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
         return;
     const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
     /* On AMD the parameters would need too many scalar registers: read from shared memory. */
+    __shared__ attention_launch kept;
     if (!Shape::PARAMETERS_NEAR) {
         if (threadIdx.x == 0)
-            t.launch = launch;
+            kept = launch;
         __syncthreads();
     }
-    const attention_launch &near = Shape::PARAMETERS_NEAR ? launch : t.launch;
-    begin_block(near, item, t, sink);
-    if constexpr (Shape::ROLES) {
-        if ((int)threadIdx.x >= Shape::THREADS) {
-            rwi_set_registers<PRODUCER_REGISTERS, false>();
-            produce<Shape>(near, t, tiles);
-            return;
-        }
-        rwi_set_registers<CONSUMER_REGISTERS, true>();
-        consume<Shape>(near, t, tiles);
-    } else {
-        attention_thread<Shape> mine;
-        begin_thread<Shape>(near.op, mine);
-        attention_stage_q<Shape>(near, t, tiles.q);
-        attend<Shape>(near, t, tiles, mine);
-    }
-    if (t.nonfinite.end == 0)
-        return;
-    attention_sync<Shape>(); /* make the stored output visible to all that repair it */
-    repair<Shape>(near, t);
+    const attention_launch &near = Shape::PARAMETERS_NEAR ? launch : kept;
+    attend_item<Shape>(near, item, t, tiles, sink);
 }
 
 /* ---- launches ---- */
 
-static bool tensor_has_vectors(rw_dtype dtype, const rwi_attention_tensor &tensor, int64_t width) {
-    return rwi_rows_are_vectors(dtype, {tensor.data, tensor.stride, 3, width});
-}
-
-/* Whether two adjacent keys of an even one on are one aligned word. */
-static bool mask_has_pairs(const rwi_score_mask &mask) {
-    const bool even = mask.stride[0] % 2 == 0 && mask.stride[1] % 2 == 0 && mask.stride[2] % 2 == 0;
-    return mask.data && mask.dtype != RW_F32 && even && (uintptr_t)mask.data % 4 == 0;
-}
-
 template <typename Shape>
 static rw_status launch_shape(rwi_device *device, const rw_attention_params &p) {
-    constexpr rw_dtype D = Shape::DTYPE;
-    const rwi_scores &lengths = p.rules.scores;
-    const int64_t bytes_of_group =
-        lengths.seq_k * (p.head_dim + p.v_dim) * (int64_t)rwi_dtype_size(D);
-    attention_launch launch = {p, rwi_attention_items(&p, Shape::ROWS), 1, false, false, false};
-    launch.section = rwi_max(1, SECTION_BYTES / rwi_max(1, bytes_of_group));
-    launch.vectors = tensor_has_vectors(D, p.q, p.head_dim) &&
-                     tensor_has_vectors(D, p.k, p.head_dim) && tensor_has_vectors(D, p.v, p.v_dim);
-    launch.out_vectors = tensor_has_vectors(p.out_dtype, p.out, p.v_dim);
-    launch.mask_pairs = mask_has_pairs(p.rules.mask);
+    const attention_launch launch = describe_launch<Shape>(p);
     const uint32_t threads =
         (uint32_t)(Shape::BLOCK / Shape::unit::LANES * ((rwi_hip_device *)device)->wave);
     rwi_launch_shape shape = rwi_launch_rows(RWI_OP_attention, launch.items, dim3(threads));
     shape.shared_bytes = Shape::SHARED_BYTES;
     return rwi_launch(device, shape, attention_kernel<Shape>, launch);
-}
-
-static bool is_plain(const rw_attention_params &p) {
-    return rwi_attention_keeps_products(&p) && !rwi_pattern_has_cells(&p.rules.pattern);
 }
 
 template <rw_dtype D, int WIDTH, bool FEW>
@@ -217,36 +196,13 @@ static rw_status launch_rows(rwi_device *device, const rw_attention_params &p) {
     return launch_width<D, 256, FEW>(device, p);
 }
 
-/* The same where waves have roles. */
-template <rw_dtype D, int WIDTH, int V_WIDTH>
-static rw_status launch_roles_width(rwi_device *device, const rw_attention_params &p) {
-    constexpr int UNIT = RWI_MMA_WGMMA;
-    if (is_plain(p))
-        return launch_shape<attention_shape<D, WIDTH, false, UNIT, V_WIDTH, true>>(device, p);
-    return launch_shape<attention_shape<D, WIDTH, false, UNIT, V_WIDTH, false>>(device, p);
-}
-
-template <rw_dtype D>
-static rw_status launch_roles(rwi_device *device, const rw_attention_params &p) {
-    if (p.head_dim <= 64 && p.v_dim <= 64)
-        return launch_roles_width<D, 64, 64>(device, p);
-    if (p.head_dim <= 128 && p.v_dim <= 128)
-        return launch_roles_width<D, 128, 128>(device, p);
-    if (p.head_dim <= 192 && p.v_dim <= 128)
-        return launch_roles_width<D, 192, 128>(device, p);
-    return launch_roles_width<D, 256, 256>(device, p);
-}
-
-/* With fewer rows than a tile has, half of the consumers would be idle. */
-#define ROLES_ROWS 128
-
 template <rw_dtype D>
 static rw_status launch_dtype(rwi_device *device, const rw_attention_params &p) {
     if (rwi_attention_tile_rows(&p, RWI_ATTENTION_ROWS) == RWI_ATTENTION_FEW_ROWS)
         return launch_rows<D, true>(device, p);
 #if defined(RWI_HAS_WGMMA)
     if constexpr (D != RW_F32)
-        if (rwi_device_has_wgmma(device) && rwi_attention_group_rows(&p) >= ROLES_ROWS)
+        if (roles_serve<D>(device, p))
             return launch_roles<D>(device, p);
 #endif
     return launch_rows<D, false>(device, p);

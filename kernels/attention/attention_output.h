@@ -4,15 +4,6 @@
 
 #include "attention/attention_store.h"
 #include "attention/attention_tile.h"
-#include "gpu/block_barriers.h"
-
-/* A barrier of the threads that multiply. */
-template <typename Shape> __device__ static __forceinline__ void attention_sync() {
-    if constexpr (Shape::ROLES)
-        rwi_barrier_sync(ATTENTION_CONSUMERS, Shape::THREADS);
-    else
-        __syncthreads();
-}
 
 template <typename Shape>
 __device__ static inline attention_target find_target(const attention_launch &launch,

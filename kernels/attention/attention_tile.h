@@ -5,6 +5,7 @@
 
 #include "attention/attention_params.h"
 #include "gpu/async_copy.h"
+#include "gpu/block_barriers.h"
 #include "gpu/mma.h"
 #include "gpu/registers.h"
 #include "gpu/vectors.h"
@@ -21,7 +22,7 @@ struct attention_launch {
 
 /* WIDTH, V_WIDTH: the maximum number of columns of q and k, and of v. FEW: 16 rows, shared by all
  * waves, each of which takes different keys; else each wave has its own rows and takes all keys.
- * ROLES: further waves copy k and v (attention_roles.h). PLAIN: the kernel has no code for rules
+ * ROLES: the kernel of attention_roles.h. PLAIN: the kernel has no code for rules
  * other than a positive scale and intervals of keys; where it does not matter for speed, one kernel
  * serves all.
  *
@@ -48,12 +49,14 @@ struct attention_shape {
     typedef typename unit::element element;
     typedef typename unit::product product;
 
-    /* Threads that multiply, those that copy, and all. */
+    /* Threads that multiply, those that find rows and copy them, and all. */
     static constexpr int WAVES = ROLES ? 8 : !HALVES && WIDTH == 256 ? 2 : 4;
     static constexpr int THREADS = WAVES * unit::LANES;
-    static constexpr int COPIERS = ROLES ? 128 : THREADS;
-    static constexpr int BLOCK = ROLES ? THREADS + COPIERS : THREADS;
+    static constexpr int COPIERS = ROLES ? 96 : THREADS;
+    static constexpr int BLOCK = ROLES ? THREADS + 128 : THREADS;
     static constexpr int BLOCKS = ROLES ? 1 : 2; /* of a multiprocessor */
+
+    static constexpr int ITEMS = ROLES && WIDTH != 192 ? 2 : 1; /* in flight: what memory holds */
 
     static constexpr bool AHEAD = BACKGROUND && FEW; /* copies the next k and v meanwhile */
     static constexpr int BUFFERS = AHEAD || ROLES ? 4 : BACKGROUND ? 2 : 1;
@@ -92,13 +95,15 @@ struct attention_shape {
 
     /* Elements of the tiles and floats of a wave's scratch, which are consecutive. */
     static constexpr int Q_SIZE = ROWS * (ROLES ? WIDTH : PITCH);
+    static constexpr int Q_TILES = ROLES && WIDTH <= 128 ? 2 : 1; /* of items in flight */
     static constexpr int K_SIZE = KEYS * (ROLES ? WIDTH : PITCH);
     static constexpr int V_SIZE = KEYS * (ROLES ? V_WIDTH : PITCH);
     static constexpr int KV_SIZE = BUFFERS == 1 ? K_SIZE : BUFFERS / 2 * (K_SIZE + V_SIZE);
     static constexpr int SCRATCH = unit::SCRATCH * WAVE_KEYS;
-    static constexpr int TILE_BYTES = (Q_SIZE + KV_SIZE) * (int)sizeof(element);
+    static constexpr int TILE_BYTES = (Q_TILES * Q_SIZE + KV_SIZE) * (int)sizeof(element);
     static constexpr int OUT_BYTES = WAVES * WAVE_ROWS * OUT_PITCH * (int)sizeof(float);
     static constexpr int TILE_ALIGNMENT = ROLES ? 1024 : 16;
+    static constexpr int SUMS = ROLES ? 1 : WAVES * WAVE_ROWS;
     static constexpr int SHARED_BYTES = (TILE_BYTES > OUT_BYTES ? TILE_BYTES : OUT_BYTES) +
                                         WAVES * SCRATCH * (int)sizeof(float) + TILE_ALIGNMENT - 16;
 };
@@ -106,21 +111,14 @@ struct attention_shape {
 /* ROLES: barriers of rwi_barrier_sync(). Two warpgroups have a turn each. */
 enum {
     ATTENTION_TURN = 1,
-    ATTENTION_CONSUMERS = 3,
-    ATTENTION_VISIBLE = 4
+    ATTENTION_CLEAN = 3, /* of each warpgroup alone */
+    ATTENTION_CONSUMERS = 5,
+    ATTENTION_COPIERS
 };
 
-/* Barriers of one stage of k and v, whose phases are its uses. */
-struct attention_stage_barriers {
-    uint64_t k_full;
-    uint64_t v_full;
-    uint64_t k_free;
-    uint64_t v_free;
-};
-
-/* State of a block, in shared memory. */
+/* State of an item, in shared memory. */
 template <typename Shape> struct attention_block {
-    attention_launch launch;
+    int64_t number; /* of the item; -1: there is none */
     rwi_attention_item item;
     rwi_attention_row rows[Shape::ROWS];
     rwi_span seen;      /* from the first to the last key of the part that any row may see */
@@ -129,14 +127,15 @@ template <typename Shape> struct attention_block {
     uint8_t tiles[Shape::BATCH];
     int64_t pages[Shape::BATCH * Shape::KEYS / 16]; /* page of each tile's keys; -1: invalid */
     int64_t first_page;
-    float base[Shape::WAVES * Shape::WAVE_ROWS]; /* of each wave's sums */
-    float sum[Shape::WAVES * Shape::WAVE_ROWS];
-    float share[Shape::WAVES * Shape::WAVE_ROWS];
     float earlier_base[Shape::ROWS]; /* of earlier batches; -inf: none */
     float earlier_sum[Shape::ROWS];  /* finally, of all keys */
-    float earlier_share[Shape::ROWS];
-    rwi_attention_factor end[Shape::ROLES ? 1 : Shape::ROWS]; /* of the sum of all of them */
-    attention_stage_barriers stages[Shape::ROLES ? 2 : 1];
+
+    /* ROLES: unused. Of each wave's sums. */
+    float base[Shape::SUMS];
+    float sum[Shape::SUMS];
+    float share[Shape::SUMS];
+    float earlier_share[Shape::SUMS];
+    rwi_attention_factor end[Shape::SUMS]; /* of the sum of all of them */
 };
 
 /* State of a thread: its rows. Scores are the unscaled products where the scale is the only rule;
@@ -165,7 +164,7 @@ __device__ static inline attention_tiles<Shape> attention_find_tiles(uint4 *shar
     /* An offset, so that the compiler still knows that the address is one of shared memory. */
     const uintptr_t unused = Shape::ROLES ? -(uintptr_t)shared & (Shape::TILE_ALIGNMENT - 1) : 0;
     typename Shape::element *q = (typename Shape::element *)((char *)shared + unused);
-    typename Shape::element *k = q + Shape::Q_SIZE;
+    typename Shape::element *k = q + Shape::Q_TILES * Shape::Q_SIZE;
     attention_tiles<Shape> tiles = {q,
                                     k,
                                     Shape::BACKGROUND ? k + Shape::K_SIZE : k,
@@ -183,6 +182,14 @@ __device__ static inline attention_tiles<Shape> attention_find_tiles(uint4 *shar
 /* The number of this thread among those that copy. */
 template <typename Shape> __device__ static __forceinline__ int attention_copier() {
     return (int)threadIdx.x - (Shape::BLOCK - Shape::COPIERS);
+}
+
+/* A barrier of the threads that copy. */
+template <typename Shape> __device__ static __forceinline__ void attention_copiers_sync() {
+    if constexpr (Shape::ROLES)
+        rwi_barrier_sync(ATTENTION_COPIERS, Shape::COPIERS);
+    else
+        __syncthreads();
 }
 
 constexpr int rwi_power_of_two_below(int n) {
@@ -248,11 +255,7 @@ template <typename Shape, int W> struct attention_share {
     }
     /* Where its n-th vector lies in the tile. */
     __device__ __forceinline__ int place(int n) const {
-        if constexpr (!Shape::ROLES || STEP % 8 == 0) /* recurs after 8 rows */
-            return Shape::template place<W, Shape::KEYS>(key, column) +
-                   n * Shape::template place<W, Shape::KEYS>(STEP, 0);
-        else
-            return Shape::template place<W, Shape::KEYS>(key + n * STEP, column);
+        return (key + n * STEP) * Shape::PITCH + column;
     }
 
     /* Copies keys [j, j + KEYS), of `width` columns; 0 where no row may see them. */

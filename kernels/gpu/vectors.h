@@ -158,4 +158,25 @@ __device__ inline void rwi_copy_vector(const void *in, void *out, int64_t i) {
             rwi_copy_element<D>(in, out, i + n);
 }
 
+/* Of each 16-bit float in a word whose exponent has all bits set, the highest bit. */
+template <rw_dtype D> __device__ static __forceinline__ uint32_t rwi_nonfinite_bits(uint32_t two) {
+    static_assert(D == RW_F16 || D == RW_BF16, "two floats of 16 bits");
+    const uint32_t exponents = D == RW_F16 ? 0x7C007C00u : 0x7F807F80u;
+    return ((~two & exponents) - 0x00010001u) & 0x80008000u;
+}
+
+/* Whether any of eight 16-bit floats is Inf or NaN. */
+template <rw_dtype D> __device__ static __forceinline__ bool rwi_any_nonfinite(const uint4 &x) {
+    return (rwi_nonfinite_bits<D>(x.x) | rwi_nonfinite_bits<D>(x.y) | rwi_nonfinite_bits<D>(x.z) |
+            rwi_nonfinite_bits<D>(x.w)) != 0;
+}
+
+/* The same eight, with 0 in place of Inf and NaN. */
+template <rw_dtype D> __device__ static __forceinline__ uint4 rwi_zero_nonfinite(const uint4 &x) {
+    const auto zero = [](uint32_t two) {
+        return two & ~((rwi_nonfinite_bits<D>(two) >> 15) * 0xFFFFu);
+    };
+    return make_uint4(zero(x.x), zero(x.y), zero(x.z), zero(x.w));
+}
+
 #endif

@@ -138,19 +138,22 @@ void hip_emulator_bar_arrive(int id, int threads, hip_emulator_site site) {
 /* ---- mbarriers ---- */
 
 /* Shared memory starts as all bits set, which is no initialized barrier. */
-#define INITIALIZED 0x2B5ACu
+#define INITIALIZED 0x2B5Au
 
 struct mbarrier {
-    uint64_t pending : 22; /* arrivals that complete the phase */
-    uint64_t count : 22;   /* of every phase */
+    uint64_t pending : 14; /* arrivals that complete the phase */
+    uint64_t count : 14;   /* of every phase */
+    uint64_t bytes : 20;   /* that the phase waits for */
     uint64_t parity : 1;   /* of the phase */
     uint64_t seen : 1;     /* whether a thread knows that the phase before has completed */
-    uint64_t initialized : 18;
+    uint64_t initialized : 14;
 };
 
 static_assert(sizeof(mbarrier) == sizeof(uint64_t), "8 bytes of shared memory");
 
-#define MAX_COUNT ((1 << 20) - 1)
+/* Hardware counts to 2^20 - 1. No block has so many threads. */
+#define MAX_COUNT ((1 << 14) - 1)
+#define MAX_BYTES ((1 << 20) - 1)
 
 static mbarrier load(const void *at) {
     mbarrier barrier;
@@ -181,7 +184,7 @@ static mbarrier require_initialized(const uint64_t *at, const hip_emulator_site 
 void hip_emulator_mbarrier_init(uint64_t *at, int count, hip_emulator_site site) {
     require_aligned(at, site, "mbarrier.init");
     if (count < 1 || count > MAX_COUNT)
-        hip_emulator_fail(site, "mbarrier.init", "the count must be 1 to 1048575");
+        hip_emulator_fail(site, "mbarrier.init", "the count must be 1 to 16383");
     mbarrier barrier = {};
     barrier.pending = barrier.count = (unsigned)count;
     barrier.seen = 1;
@@ -200,36 +203,73 @@ static int find_late_thread(const uint64_t *at, const mbarrier &barrier) {
     return -1;
 }
 
-void hip_emulator_mbarrier_arrive(uint64_t *at, hip_emulator_site site) {
-    const char *operation = "mbarrier.arrive";
-    mbarrier barrier = require_initialized(at, site, operation);
-    barrier.pending--;
-    if (barrier.pending == 0) {
-        const int late = find_late_thread(at, barrier);
-        if (late >= 0) {
-            char what[128];
-            snprintf(what, sizeof what,
-                     "a phase completes while thread %d still waits for the one before", late);
-            hip_emulator_fail(site, operation, what);
-        }
-        if (!barrier.seen)
-            hip_emulator_fail(site, operation,
-                              "a phase completes before any thread saw the one before complete");
-        barrier.pending = barrier.count;
-        barrier.parity ^= 1;
-        barrier.seen = 0;
+/* Before a phase completes. */
+static void require_seen(const uint64_t *at, const mbarrier &barrier, const hip_emulator_site &site,
+                         const char *operation) {
+    const int late = find_late_thread(at, barrier);
+    if (late >= 0) {
+        char what[128];
+        snprintf(what, sizeof what,
+                 "a phase completes while thread %d still waits for the one before", late);
+        hip_emulator_fail(site, operation, what);
     }
+    if (!barrier.seen)
+        hip_emulator_fail(site, operation,
+                          "a phase completes before any thread saw the one before complete");
+}
+
+/* Ends the phase if nothing is left that it waits for. */
+static void end_phase(mbarrier *barrier) {
+    if (barrier->pending > 0 || barrier->bytes > 0)
+        return;
+    barrier->pending = barrier->count;
+    barrier->parity ^= 1;
+    barrier->seen = 0;
+}
+
+/* An arrival; the phase also waits for copies of `bytes` bytes, which end when a thread looks. */
+static void arrive(uint64_t *at, int bytes, const hip_emulator_site &site, const char *operation) {
+    mbarrier barrier = require_initialized(at, site, operation);
+    if (bytes < 0 || (int)barrier.bytes + bytes > MAX_BYTES)
+        hip_emulator_fail(site, operation, "a phase waits for less than 2^20 bytes");
+    if (barrier.pending == 0)
+        hip_emulator_fail(site, operation,
+                          "no thread has waited for the copies of the phase before");
+    barrier.bytes += (unsigned)bytes;
+    barrier.pending--;
+    if (barrier.pending == 0)
+        require_seen(at, barrier, site, operation);
+    end_phase(&barrier);
     store(at, barrier);
 }
 
-/* Whether the phase of this parity has completed; notes that a thread has seen it. */
+void hip_emulator_mbarrier_arrive(uint64_t *at, hip_emulator_site site) {
+    arrive(at, 0, site, "mbarrier.arrive");
+}
+
+void hip_emulator_mbarrier_expect(uint64_t *at, int bytes, hip_emulator_site site) {
+    arrive(at, bytes, site, "mbarrier.arrive.expect_tx");
+}
+
+/* Whether the phase of this parity has completed; notes that a thread has seen it. The copies that
+ * the barrier waits for end. */
 static bool look(void *at, int parity) {
     mbarrier barrier = load(at);
-    if (barrier.parity == (unsigned)parity)
-        return false;
-    barrier.seen = 1;
+    const int bytes = hip_emulator_end_tensor_copies(at);
+    if (bytes > 0) {
+        barrier.bytes -= (unsigned)bytes;
+        end_phase(&barrier);
+    }
+    const bool completed = barrier.parity != (unsigned)parity;
+    if (completed)
+        barrier.seen = 1;
     store(at, barrier);
-    return true;
+    return completed;
+}
+
+int hip_emulator_mbarrier_bytes(const uint64_t *at, const hip_emulator_site &site,
+                                const char *operation) {
+    return (int)require_initialized(at, site, operation).bytes;
 }
 
 static void require_phase(const uint64_t *at, int parity, const hip_emulator_site &site,

@@ -1,4 +1,5 @@
-/* cp.async: copies to shared memory that are there after a wait, and NaN before. */
+/* cp.async and tensor copies: copies to shared memory that are there after a wait, and NaN before.
+ */
 #include <stdlib.h>
 
 #include "emulator_threads.h"
@@ -82,12 +83,89 @@ void hip_emulator_cp_async_wait_all(void) {
     complete(own, own->groups + 1);
 }
 
+/* ---- tensor copies: of the block ---- */
+
+#define BOX_COLUMNS 64
+#define BOX_ROW_BYTES 128
+#define MAX_BOX_ROWS 256
+#define MAX_BOXES 256 /* on the way */
+
+struct box {
+    char *to;
+    uint64_t *barrier;
+    int rows;
+    uint16_t elements[MAX_BOX_ROWS * BOX_COLUMNS]; /* as they are to lie in shared memory */
+};
+
+static box *boxes[MAX_BOXES];
+static int num_boxes;
+
+/* Element (column, row, head, b); 0 outside of the tensor. */
+static uint16_t tensor_element(const hip_emulator_tensor_map &map, const int (&at)[4]) {
+    int64_t offset = at[0];
+    for (int i = 0; i < 4; i++) {
+        if (at[i] < 0 || at[i] >= map.size[i])
+            return 0;
+        if (i > 0)
+            offset += at[i] * map.stride[i - 1];
+    }
+    return ((const uint16_t *)map.data)[offset];
+}
+
+void hip_emulator_tensor_copy(void *to, const hip_emulator_tensor_map &map, int column, int row,
+                              int head, int b, uint64_t *barrier, hip_emulator_site site) {
+    const char *operation = "cp.async.bulk.tensor";
+    hip_emulator_require_arch(HIP_EMULATOR_NVIDIA, site, operation);
+    if (hip_emulator_shared_address(to, site) % 1024 != 0)
+        hip_emulator_fail(site, operation, "the tile is not aligned to 1024 bytes");
+    if (map.rows < 1 || map.rows > MAX_BOX_ROWS)
+        hip_emulator_fail(site, operation, "a box has 1 to 256 rows");
+    int bytes = map.rows * BOX_ROW_BYTES;
+    for (int i = 0; i < num_boxes; i++)
+        bytes += boxes[i]->barrier == barrier ? boxes[i]->rows * BOX_ROW_BYTES : 0;
+    if (bytes > hip_emulator_mbarrier_bytes(barrier, site, operation))
+        hip_emulator_fail(site, operation, "the barrier's phase does not wait for so many bytes");
+    if (num_boxes == MAX_BOXES)
+        hip_emulator_fail(site, operation, "too many copies on the way");
+    if (!boxes[num_boxes] && !(boxes[num_boxes] = (box *)malloc(sizeof(box))))
+        hip_emulator_fail(site, operation, "out of memory");
+    box *copy = boxes[num_boxes++];
+    copy->to = (char *)to;
+    copy->barrier = barrier;
+    copy->rows = map.rows;
+    for (int r = 0; r < map.rows; r++)
+        for (int c = 0; c < BOX_COLUMNS; c++) {
+            const int place = r * BOX_COLUMNS + ((c / 8) ^ (r % 8)) * 8 + c % 8;
+            copy->elements[place] = tensor_element(map, {column + c, row + r, head, b});
+        }
+    memset(to, 0xFF, (size_t)map.rows * BOX_ROW_BYTES);
+}
+
+int hip_emulator_end_tensor_copies(const void *barrier) {
+    int bytes = 0, kept = 0;
+    for (int i = 0; i < num_boxes; i++) {
+        box *copy = boxes[i];
+        if (copy->barrier == barrier) {
+            memcpy(copy->to, copy->elements, (size_t)copy->rows * BOX_ROW_BYTES);
+            bytes += copy->rows * BOX_ROW_BYTES;
+            continue;
+        }
+        boxes[i] = boxes[kept];
+        boxes[kept++] = copy;
+    }
+    num_boxes = kept;
+    return bytes;
+}
+
 void hip_emulator_reset_copies(void) {
     for (int i = 0; i < block.num_threads; i++)
         all[i].count = all[i].groups = 0;
+    num_boxes = 0;
 }
 
 __attribute__((destructor)) static void free_copies(void) {
     for (copies &own : all)
         free(own.list);
+    for (box *copy : boxes)
+        free(copy);
 }

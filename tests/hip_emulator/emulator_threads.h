@@ -81,11 +81,18 @@ bool hip_emulator_match_barriers(void);
 /* Whether the phase that a thread waits for has completed. */
 bool hip_emulator_mbarrier_completed(const hip_emulator_call *call);
 
+/* The bytes of copies that its phase still waits for. */
+int hip_emulator_mbarrier_bytes(const uint64_t *barrier, const hip_emulator_site &site,
+                                const char *operation);
+
 /* "bar.sync 1, 256 (128 there)", "mbarrier.try_wait.parity 0 of shared + 0x400 (3 of 128 pending)"
  */
 void hip_emulator_describe_barrier(const hip_emulator_call *call, char *buffer, size_t bytes);
 
 /* ---- emulator_copy.cpp ---- */
+
+/* Ends the tensor copies of an mbarrier; returns their bytes. */
+int hip_emulator_end_tensor_copies(const void *barrier);
 
 /* Forgets the copies of all threads. */
 void hip_emulator_reset_copies(void);

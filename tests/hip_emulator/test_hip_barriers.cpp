@@ -367,12 +367,79 @@ static void test_errors_of_mbarriers(void **) {
     assert_misuse(NO_INIT_ARRIVE, 1, "is not initialized");
     assert_misuse(NO_INIT_WAIT, 1, "is not initialized");
     assert_misuse(NO_INIT_TEST, 1, "is not initialized");
-    assert_misuse(BAD_COUNT, 1, "the count must be 1 to 1048575");
+    assert_misuse(BAD_COUNT, 1, "the count must be 1 to 16383");
     assert_misuse(BAD_PARITY, 1, "the parity must be 0 or 1");
     assert_misuse(MISALIGNED, 1, "not aligned to 8 bytes");
     assert_misuse(NOBODY_LOOKED, 1, "before any thread saw the one before complete");
     assert_misuse(OVERTAKEN, 2, "while thread 1 still waits for the one before");
     assert_misuse(TESTS_FOREVER, 40, "wait for mbarrier.test_wait.parity 0");
+}
+
+/* ---- tensor copies ---- */
+
+enum copy_defect {
+    COPY_RIGHT,
+    COPY_UNEXPECTED,
+    COPY_MISALIGNED,
+    COPY_NOT_AWAITED
+};
+
+#define BOX_ROWS 16
+
+/* `out`: the first element before the wait, then the box. */
+static __global__ void tensor_kernel(hip_emulator_tensor_map map, int column, int row, int head,
+                                     int b, uint16_t *out, copy_defect defect) {
+    HIP_DYNAMIC_SHARED(uint16_t, tile)
+    uint64_t *barrier = (uint64_t *)(tile + 64 * BOX_ROWS);
+    hip_emulator_mbarrier_init(barrier, 1);
+    for (int i = 0; i < 64 * BOX_ROWS; i++)
+        tile[i] = 0;
+    hip_emulator_mbarrier_expect(barrier, defect == COPY_UNEXPECTED ? 128 : 128 * BOX_ROWS);
+    hip_emulator_tensor_copy(tile + (defect == COPY_MISALIGNED ? 8 : 0), map, column, row, head, b,
+                             barrier);
+    *out++ = tile[0];
+    if (defect == COPY_NOT_AWAITED)
+        hip_emulator_mbarrier_expect(barrier, 128 * BOX_ROWS);
+    hip_emulator_mbarrier_wait(barrier, 0);
+    for (int r = 0; r < BOX_ROWS; r++)
+        for (int c = 0; c < 64; c++)
+            *out++ = tile[r * 64 + ((c / 8) ^ (r % 8)) * 8 + c % 8];
+}
+
+/* Within a tensor, beyond its ends and before its start; strides with gaps. */
+static void test_tensor_copies(void **) {
+    const int sizes[4] = {72, 20, 3, 2}; /* columns, rows, heads, batch */
+    const int64_t stride[3] = {3 * 80, 80, 20 * 3 * 80};
+    device_array<uint16_t> data(2 * 20 * 3 * 80), out(1 + 64 * BOX_ROWS);
+    for (int i = 0; i < 2 * 20 * 3 * 80; i++)
+        data.data[i] = (uint16_t)(i + 1);
+    hip_emulator_tensor_map map = {
+        data.data, {72, 20, 3, 2}, {stride[0], stride[1], stride[2]}, BOX_ROWS};
+    const uint32_t bytes = 128 * BOX_ROWS + 16;
+    if (!has_barriers) {
+        assert_launch_with_shared_fails("tensor_kernel", tensor_kernel, 1, bytes,
+                                        "does not have this instruction", map, 0, 0, 0, 0, out.data,
+                                        COPY_RIGHT);
+        return;
+    }
+    const int corners[][4] = {{0, 0, 0, 0}, {64, 12, 2, 1}, {0, -4, 1, 1}, {0, 0, 0, -1}};
+    for (const int(&at)[4] : corners) {
+        hipLaunchKernelGGL(tensor_kernel, dim3(1), dim3(1), bytes, nullptr, map, at[0], at[1],
+                           at[2], at[3], out.data, COPY_RIGHT);
+        assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+        assert_int_equal(out.data[0], 0xFFFF);
+        for (int i = 0; i < 64 * BOX_ROWS; i++) {
+            const int c = at[0] + i % 64, r = at[1] + i / 64;
+            const bool inside = c < sizes[0] && r >= 0 && r < sizes[1] && at[3] >= 0;
+            const int64_t place = c + r * stride[0] + at[2] * stride[1] + at[3] * stride[2];
+            assert_int_equal(out.data[1 + i], inside ? (uint16_t)(place + 1) : 0);
+        }
+    }
+    const char *const parts[] = {"does not wait for so many bytes", "not aligned to 1024 bytes",
+                                 "no thread has waited for the copies"};
+    for (int defect = COPY_UNEXPECTED; defect <= COPY_NOT_AWAITED; defect++)
+        assert_launch_with_shared_fails("tensor_kernel", tensor_kernel, 1, bytes, parts[defect - 1],
+                                        map, 0, 0, 0, 0, out.data, (copy_defect)defect);
 }
 
 int main(void) {
@@ -392,6 +459,7 @@ int main(void) {
         cmocka_unit_test(test_pipeline),
         cmocka_unit_test(test_phases),
         cmocka_unit_test(test_errors_of_mbarriers),
+        cmocka_unit_test(test_tensor_copies),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

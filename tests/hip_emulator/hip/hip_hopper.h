@@ -1,5 +1,5 @@
-/* What warp-specialized kernels for NVIDIA's GPUs use: shared addresses, cp.async, named barriers
- * and mbarriers (sm_90, sm_90a), and wgmma (sm_90a). Source: NVIDIA's PTX ISA.
+/* What warp-specialized kernels for NVIDIA's GPUs use: shared addresses, cp.async, named barriers,
+ * mbarriers and tensor copies (sm_90, sm_90a), and wgmma (sm_90a). Source: NVIDIA's PTX ISA.
  *
  * Errors, besides those of hip_runtime.h: one line on stderr, and hipErrorAssert:
  *   - a named barrier used with another number of threads while threads are at it;
@@ -58,6 +58,29 @@ bool hip_emulator_mbarrier_test(const uint64_t *barrier, int parity,
 /* Waits until hip_emulator_mbarrier_test() is true. */
 void hip_emulator_mbarrier_wait(const uint64_t *barrier, int parity,
                                 hip_emulator_site site = hip_emulator_site::here());
+
+/* mbarrier.arrive.expect_tx: an arrival; the phase also waits for copies of `bytes` bytes, less than
+ * 2^20 in all. */
+void hip_emulator_mbarrier_expect(uint64_t *barrier, int bytes,
+                                  hip_emulator_site site = hip_emulator_site::here());
+
+/* ---- cp.async.bulk.tensor (TMA): a box of a tensor of 16-bit elements to shared memory ----
+ *
+ * Axes are, from the last one on: columns, rows, heads, batch. A box is 64 columns of `rows` rows;
+ * row r lies at 128 r, its 16-byte pieces swapped by r % 8 (the swizzle of 128 bytes). What is
+ * outside of the tensor is 0. `to` is a multiple of 1024 bytes, and reads as NaN until a thread looks
+ * at the barrier. Errors: more bytes than the barrier's phase expects.
+ */
+struct hip_emulator_tensor_map {
+    const void *data;
+    int64_t size[4];   /* columns, rows, heads, batch */
+    int64_t stride[3]; /* of rows, heads and batch, in elements */
+    int rows;          /* of a box */
+};
+
+void hip_emulator_tensor_copy(void *to, const hip_emulator_tensor_map &map, int column, int row,
+                              int head, int b, uint64_t *barrier,
+                              hip_emulator_site site = hip_emulator_site::here());
 
 /* ---- wgmma: four waves, of which wave i (of the warpgroup) has rows 16 i to 16 i + 15 of 64 ----
  *

@@ -52,6 +52,7 @@ __device__ inline unsigned __lane_id(void) {
 #define hipError_t cudaError_t
 #define hipSuccess cudaSuccess
 #define hipErrorOutOfMemory cudaErrorMemoryAllocation
+#define hipErrorInvalidValue cudaErrorInvalidValue
 #define hipGetLastError cudaGetLastError
 #define hipGetErrorString cudaGetErrorString
 

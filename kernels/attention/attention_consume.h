@@ -1,0 +1,315 @@
+/* Parts of attention_roles.h: the waves that multiply. */
+#ifndef RWI_ATTENTION_CONSUME_H
+#define RWI_ATTENTION_CONSUME_H
+
+#include "attention/attention_output.h"
+#include "attention/attention_scores.h"
+#include "attention/attention_serve.h"
+
+/* Replaces nonfinite values of v by 0, since 0 * Inf is NaN for rows that do not see the key.
+ * repair() adds them later, for the rows that see them. Each warpgroup looks at the whole tile: it
+ * does not wait for the other one. */
+template <typename Shape>
+__device__ static inline void clean_values(attention_block<Shape> &t, int32_t j,
+                                           typename Shape::element *tile) {
+    constexpr int THREADS = Shape::THREADS / 2;
+    constexpr int COUNT = Shape::KEYS * Shape::V_WIDTH / Shape::VECTOR / THREADS;
+    const int thread = (int)threadIdx.x % THREADS, group = (int)threadIdx.x / THREADS;
+    bool nonfinite = false;
+#pragma unroll 4
+    for (int n = 0; n < COUNT; n++) {
+        uint4 *at = (uint4 *)tile + n * THREADS + thread;
+        const uint4 x = *at;
+        if (!rwi_any_nonfinite<Shape::DTYPE>(x))
+            continue;
+        *at = rwi_zero_nonfinite<Shape::DTYPE>(x);
+        nonfinite = true;
+    }
+    if (nonfinite) {
+        Shape::unit::publish();
+        atomicMin(&t.nonfinite.begin, j);
+        atomicMax(&t.nonfinite.end, (int32_t)rwi_min((int64_t)j + Shape::KEYS, INT32_MAX));
+    }
+    rwi_barrier_sync(ATTENTION_CLEAN + group, THREADS);
+}
+
+/* One tile after another: scores are begun, then the values of the previous tile. */
+template <typename Shape>
+__device__ static inline void
+consume_batch(const attention_launch &launch, attention_block<Shape> &t,
+              attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles,
+              attention_thread<Shape> &mine, int q_at, bool last, int32_t first, int count,
+              int *use) {
+    typedef typename Shape::unit unit;
+    const int wave = rwi_uniform((int)threadIdx.x / unit::LANES), group = wave / 4;
+    const int row = wave * Shape::WAVE_ROWS;
+    const bool reporter = (int)threadIdx.x % unit::LANES == 0;
+    typename Shape::product s[Shape::N_KEYS];
+    typename unit::weights w[Shape::N_KEYS];
+    float kept[unit::QUERIES];
+    int n = next_tile(t, 0, count), at = rwi_uniform(*use);
+    if (n >= count)
+        return;
+
+    const auto wait_k = [&](int nth) { rwi_phase_wait(&barriers.stages[nth % 2].k_full, nth / 2); };
+    const auto begin_scores = [&](int nth) {
+        unit::template begin_scores<Shape::WIDTH, Shape::ROWS>(
+            s, tiles.q + q_at * Shape::Q_SIZE, row, tiles.k + nth % 2 * tiles.next_stage);
+    };
+    const auto wait_v = [&](int nth) { rwi_phase_wait(&barriers.stages[nth % 2].v_full, nth / 2); };
+    const auto begin_values = [&](int nth) {
+        wait_v(nth);
+        unit::template begin_values<Shape::KEYS>(mine.out, w, tiles.v + nth % 2 * tiles.next_stage);
+    };
+    const auto clean = [&](int nth, int tile, int state) {
+        if (state != RW_TILE_SOME)
+            return;
+        wait_v(nth);
+        clean_values<Shape>(t, attention_key<Shape>(t, first + tile),
+                            tiles.v + nth % 2 * tiles.next_stage);
+    };
+    const auto score = [&](int nth, int tile, int state, bool ends) {
+        if (reporter)
+            rwi_phase_arrive(&barriers.stages[nth % 2].k_free);
+        if (reporter && ends)
+            rwi_phase_arrive(&barriers.q_free[q_at]);
+        attention_score<Shape>(launch, t, s, t.rows + row, attention_key<Shape>(t, first + tile),
+                               state == RW_TILE_ALL, mine.plain);
+        attention_weigh<Shape>(s, mine, kept);
+        unit::hold(s);
+    };
+    const auto end_values = [&](int nth) {
+        unit::template wait<0>(mine.out);
+        if (reporter)
+            rwi_phase_arrive(&barriers.stages[nth % 2].v_free);
+    };
+
+    int next = next_tile(t, n + 1, count), state = t.tiles[n];
+    wait_k(at);
+    begin_scores(at);
+    unit::template wait<0>(s);
+    score(at, n, state, last && next >= count);
+    if (next < count)
+        wait_k(at + 1);
+    attention_rescale<Shape>(kept, mine);
+    unit::to_weights(w, s);
+#pragma unroll 1
+    while (next < count) {
+        clean(at, n, state);
+        n = next;
+        state = t.tiles[n];
+        next = next_tile(t, n + 1, count);
+        at = rwi_uniform(at + 1);
+        rwi_barrier_sync(ATTENTION_TURN + group, Shape::THREADS);
+        begin_scores(at);
+        begin_values(at - 1);
+        rwi_barrier_arrive(ATTENTION_TURN + 1 - group, Shape::THREADS);
+        unit::template wait<1>(s);
+        score(at, n, state, last && next >= count);
+        if (next < count) /* here, as nvcc moves a wait for products ahead of arithmetic, but not */
+            wait_k(at + 1); /* across a branch */
+        end_values(at - 1);
+        attention_rescale<Shape>(kept, mine);
+        unit::to_weights(w, s);
+    }
+    clean(at, n, state);
+    begin_values(at);
+    end_values(at);
+    *use = at + 1;
+}
+
+/* Stores a row's sums times `share`, plus `earlier` times what is there (f32) times `end`, to an
+ * output of dtype D; `vectors`: every pair of adjacent columns is aligned. */
+template <typename Shape, rw_dtype D>
+__device__ static __forceinline__ void
+store_row(const attention_target &to, int v_dim, float earlier, rwi_attention_factor end,
+          bool vectors, int q, float share,
+          const typename Shape::product (&out)[Shape::N_COLUMNS]) {
+    typedef typename Shape::unit unit;
+    const int lane = (int)threadIdx.x % unit::LANES;
+    const int first = unit::template column<Shape::N_COLUMNS>(lane, 0, 0);
+    auto *data = (typename rwi_storage<D>::type *)rwi_global(to.data) + to.at + first;
+#pragma unroll
+    for (int n = 0; n < Shape::N_COLUMNS; n++)
+#pragma unroll
+        for (int e = 0; e < unit::KEYS; e += 2) {
+            const int c = unit::template column<Shape::N_COLUMNS>(0, n, e);
+            float x = out[n].x[q][e] * share, y = out[n].x[q][e + 1] * share;
+            if (first + c >= v_dim)
+                continue;
+            if constexpr (D == RW_F32)
+                if (earlier != 0.0f) {
+                    x += rwi_attention_multiply(end, data[c] * earlier);
+                    y += rwi_attention_multiply(end, data[c + 1] * earlier);
+                }
+            if (!vectors) {
+                rwi_store(D, data, c, x);
+                rwi_store(D, data, c + 1, y);
+            } else if constexpr (D == RW_F32) {
+                *(float2 *)(data + c) = {x, y};
+            } else {
+                *(uint32_t *)(data + c) = rwi_pack_halves<D>(x, y);
+            }
+        }
+}
+
+/* Stores a whole row of 16-bit values, if `valid`: the four lanes of a row exchange pairs, so that
+ * each stores eight adjacent columns at a time. Every lane of the wave must call it. */
+template <typename Shape, rw_dtype D>
+__device__ static __forceinline__ void
+store_vectors(const attention_target &to, bool valid, int q, float share,
+              const typename Shape::product (&out)[Shape::N_COLUMNS]) {
+    const int lane = (int)threadIdx.x % 4;
+    uint16_t *data = (uint16_t *)rwi_global(to.data) + to.at + lane * 8;
+#pragma unroll
+    for (int n = 0; n < Shape::N_COLUMNS; n += 2) {
+        uint32_t pairs[4]; /* of four groups of eight columns */
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float(&x)[4] = out[n + i / 2].x[q];
+            pairs[i] = rwi_pack_halves<D>(x[i % 2 * 2] * share, x[i % 2 * 2 + 1] * share);
+        }
+#pragma unroll
+        for (int step = 1; step <= 2; step *= 2) /* a transposition of 4 x 4 */
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                if (i & step)
+                    continue;
+                const bool upper = lane & step;
+                const uint32_t got =
+                    (uint32_t)__shfl_xor((int)(upper ? pairs[i] : pairs[i | step]), step);
+                (upper ? pairs[i] : pairs[i | step]) = got;
+            }
+        if (valid)
+            *(uint4 *)(data + n * 16) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+    }
+}
+
+/* The same for a dtype known at run time, where every lane of the wave calls it. */
+template <typename Shape>
+__device__ static __forceinline__ void
+store_row(const attention_target &to, int v_dim, float earlier, rwi_attention_factor end,
+          bool vectors, bool valid, int q, float share,
+          const typename Shape::product (&out)[Shape::N_COLUMNS]) {
+    const bool whole = vectors && v_dim == Shape::V_WIDTH;
+    if (to.dtype == RW_F16 && whole)
+        store_vectors<Shape, RW_F16>(to, valid, q, share, out);
+    else if (to.dtype == RW_BF16 && whole)
+        store_vectors<Shape, RW_BF16>(to, valid, q, share, out);
+    else if (!valid)
+        return;
+    else if (to.dtype == RW_F32)
+        store_row<Shape, RW_F32>(to, v_dim, earlier, end, vectors, q, share, out);
+    else if (to.dtype == RW_F16)
+        store_row<Shape, RW_F16>(to, v_dim, 0.0f, end, vectors, q, share, out);
+    else
+        store_row<Shape, RW_BF16>(to, v_dim, 0.0f, end, vectors, q, share, out);
+}
+
+/* Multiplies a row's sums by `share`, then by `by`, in an order without subnormal factors. Rare. */
+template <typename Shape>
+__device__ static __forceinline__ void multiply_row(rwi_attention_factor by, float share, int q,
+                                                    attention_thread<Shape> &mine) {
+#pragma unroll
+    for (int n = 0; n < Shape::N_COLUMNS; n++)
+#pragma unroll
+        for (int e = 0; e < Shape::unit::KEYS; e++)
+            mine.out[n].x[q][e] = rwi_attention_multiply(by, mine.out[n].x[q][e] * share);
+}
+
+/* Ends a batch, as sum_waves() and store_rows() do, where each wave has rows of its own and each
+ * lane pairs of adjacent columns: without shared memory. */
+template <typename Shape>
+__device__ static inline void end_batch(const attention_launch &launch, attention_block<Shape> &t,
+                                        attention_thread<Shape> &mine, bool last) {
+    typedef typename Shape::unit unit;
+    const int lane = (int)threadIdx.x % unit::LANES;
+    const int wave_row = (int)threadIdx.x / unit::LANES * Shape::WAVE_ROWS;
+    const bool kept = keeps_sums(launch.op);
+    const bool vectors = launch.out_vectors || launch.op.parts.count > 1;
+#pragma unroll
+    for (int q = 0; q < unit::QUERIES; q++) {
+        const int r = wave_row + unit::query(lane, q);
+        const float before = t.earlier_base[r], largest = fmaxf(before, mine.largest[q]);
+        const float base = rwi_softmax_base(largest);
+        const float earlier = rwi_exp2_fast((before - base) * mine.factor);
+        float share = share_of_sums(mine, mine.largest[q], base);
+        const float sum = fmaf(t.earlier_sum[r], earlier, unit::reduce_sum(mine.sum[q]) * share);
+        rwi_wave_sync();             /* all lanes of the row have read it */
+        t.earlier_base[r] = largest; /* all of them write the same values */
+        t.earlier_sum[r] = sum;
+        mine.sum[q] = 0.0f;
+        if (!last && !kept)
+            continue;
+        const rwi_attention_factor end = end_row(launch, t, r, base, sum, last);
+        if (end.root != 1.0f) {
+            multiply_row(end, share, q, mine);
+            share = 1.0f;
+        } else {
+            share *= end.share;
+        }
+        store_row<Shape>(find_target(launch, t, r), launch.op.v_dim, kept ? earlier : 0.0f, end,
+                         vectors, t.rows[r].valid, q, share, mine.out);
+    }
+    if (!last && kept)
+        clear_out<Shape>(mine);
+}
+
+/* An item, whose first batch of tiles is known; returns the number of its batches. */
+template <typename Shape>
+__device__ static inline int consume_item(const attention_launch &launch, attention_block<Shape> &t,
+                                          attention_barriers<Shape> &barriers,
+                                          const attention_tiles<Shape> &tiles, int q_at, int place,
+                                          int phase, int *use) {
+    const rwi_span range = attention_tile_range<Shape>(t);
+    attention_thread<Shape> mine;
+    begin_thread<Shape>(launch.op, mine);
+#pragma unroll 1
+    for (int batch = 0;; batch++) {
+        const int32_t first = range.begin + batch * Shape::BATCH;
+        const bool last = first + Shape::BATCH >= range.end;
+        if (batch > 0)
+            rwi_phase_wait(&barriers.known[place], phase + batch);
+        consume_batch(launch, t, barriers, tiles, mine, q_at, last, first,
+                      batch_tiles<Shape>(range, first), use);
+        end_batch<Shape>(launch, t, mine, last);
+        if (last && t.nonfinite.end != 0) {
+            /* Make the stored output visible to all that repair it. */
+            rwi_barrier_sync(ATTENTION_CONSUMERS, Shape::THREADS);
+            repair<Shape>(launch, t);
+        }
+        rwi_wave_sync();
+        if ((int)threadIdx.x % Shape::unit::LANES == 0)
+            rwi_phase_arrive(&barriers.done[place]);
+        if (last)
+            return batch + 1;
+    }
+}
+
+template <typename Shape>
+__device__ static inline void consume(const attention_launch &launch, attention_block<Shape> *items,
+                                      attention_barriers<Shape> &barriers,
+                                      const attention_tiles<Shape> &tiles) {
+    const bool second = (int)threadIdx.x >= Shape::THREADS / 2;
+    uint32_t phases = 0;
+    int use = 0, queries = 0;
+    if (second)
+        rwi_barrier_arrive(ATTENTION_TURN, Shape::THREADS);
+#pragma unroll 1
+    for (int place = 0;; place = (place + 1) % Shape::ITEMS) {
+        attention_block<Shape> &t = items[place];
+        const int phase = (int)(phases >> place & 1);
+        rwi_phase_wait(&barriers.known[place], phase);
+        if (t.number < 0)
+            break;
+        const int q_at = queries % Shape::Q_TILES;
+        if (!rwi_span_empty(t.seen))
+            rwi_phase_wait(&barriers.q_full[q_at], queries++ / Shape::Q_TILES);
+        const int batches = consume_item(launch, t, barriers, tiles, q_at, place, phase, &use);
+        phases ^= (uint32_t)(batches % 2) << place;
+    }
+    if (!second) /* the second one's last arrival */
+        rwi_barrier_sync(ATTENTION_TURN, Shape::THREADS);
+}
+
+#endif

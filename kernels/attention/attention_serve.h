@@ -1,0 +1,219 @@
+/* Parts of attention_roles.h: the waves that serve the consumers, and what all of them share. */
+#ifndef RWI_ATTENTION_SERVE_H
+#define RWI_ATTENTION_SERVE_H
+
+#include "attention/attention_block.h"
+#include "gpu/block_barriers.h"
+#include "gpu/tensor_copy.h"
+
+/* Parameters of the kernel. */
+struct attention_roles_launch {
+    attention_launch near;
+    uint32_t *taken; /* counts the items taken after each block's first; NULL: none are */
+    int box_rows;    /* keys of a box */
+    rwi_tensor_map k;
+    rwi_tensor_map v;
+};
+
+/* Barriers of one stage of k and v, whose phases are its uses. */
+struct attention_stage_barriers {
+    uint64_t k_full;
+    uint64_t v_full;
+    uint64_t k_free;
+    uint64_t v_free;
+};
+
+/* Barriers of a block. */
+template <typename Shape> struct attention_barriers {
+    attention_stage_barriers stages[2];
+    uint64_t q_full[Shape::Q_TILES];
+    uint64_t q_free[Shape::Q_TILES];
+    uint64_t known[Shape::ITEMS]; /* an item, its rows, the visibility of a batch of tiles */
+    uint64_t done[Shape::ITEMS];  /* the batch was computed */
+};
+
+template <typename Shape>
+__device__ static inline void begin_barriers(attention_barriers<Shape> &barriers) {
+    for (int i = 0; i < 2; i++) {
+        attention_stage_barriers &stage = barriers.stages[i];
+        rwi_phase_init(&stage.k_full, 1);
+        rwi_phase_init(&stage.v_full, 1);
+        rwi_phase_init(&stage.k_free, Shape::WAVES);
+        rwi_phase_init(&stage.v_free, Shape::WAVES);
+    }
+    for (int i = 0; i < Shape::Q_TILES; i++) {
+        rwi_phase_init(&barriers.q_full[i], Shape::COPIERS);
+        rwi_phase_init(&barriers.q_free[i], Shape::WAVES);
+    }
+    for (int i = 0; i < Shape::ITEMS; i++) {
+        rwi_phase_init(&barriers.known[i], Shape::COPIERS);
+        rwi_phase_init(&barriers.done[i], Shape::WAVES + 1); /* the loader's as well */
+    }
+    rwi_phases_begin();
+}
+
+/* Tiles of a batch from `first` on. */
+template <typename Shape> __device__ static inline int batch_tiles(rwi_span range, int32_t first) {
+    return (int)rwi_min(Shape::BATCH, range.end - first);
+}
+
+/* ---- preparers ---- */
+
+/* The number of the block's next item, or -1. The last block that asks, which receives -1 as all
+ * others have, leaves the counter at 0. */
+__device__ static inline int64_t take_item(const attention_roles_launch &launch) {
+    if (!launch.taken)
+        return -1;
+    const int64_t before = atomicAdd(launch.taken, 1u);
+    if (before == launch.near.items - 1)
+        *launch.taken = 0;
+    const int64_t item = (int64_t)gridDim.x + before;
+    return item < launch.near.items ? item : -1;
+}
+
+/* Copies q of an item, after the previous one in its place was read. */
+template <typename Shape>
+__device__ static inline void
+prepare_q(const attention_launch &launch, const attention_block<Shape> &t,
+          attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles, int use) {
+    const int at = use % Shape::Q_TILES, phase = use / Shape::Q_TILES;
+    rwi_phase_wait(&barriers.q_free[at], phase - 1);
+    attention_stage_q<Shape>(launch, t, tiles.q + at * Shape::Q_SIZE);
+    rwi_async_wait();
+    Shape::unit::publish();
+    rwi_phase_arrive(&barriers.q_full[at]);
+}
+
+/* Phases of `known` and `done` are batches of tiles. */
+template <typename Shape>
+__device__ static inline void
+prepare(const attention_roles_launch &launch, int64_t item, attention_block<Shape> *items,
+        attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles,
+        const rwi_fault_sink &sink) {
+    const bool first_thread = attention_copier<Shape>() == 0;
+    uint32_t phases = 0; /* of each place, one bit */
+    int queries = 0;
+#pragma unroll 1
+    for (int place = 0;; place = (place + 1) % Shape::ITEMS) {
+        attention_block<Shape> &t = items[place];
+        const auto wait_done = [&] {
+            rwi_phase_wait(&barriers.done[place], (int)(phases >> place & 1) ^ 1);
+        };
+        wait_done();
+        if (first_thread) {
+            begin_item(launch.near, item, t);
+            if (item >= 0)
+                item = take_item(launch); /* early, since it takes a while */
+        }
+        attention_copiers_sync<Shape>();
+        if (t.number < 0) {
+            rwi_phase_arrive(&barriers.known[place]);
+            return;
+        }
+        find_rows(launch.near, t, sink);
+        attention_copiers_sync<Shape>();
+        check_pages(launch.near, t, sink);
+        const rwi_span range = attention_tile_range<Shape>(t);
+#pragma unroll 1
+        for (int32_t first = range.begin;; first += Shape::BATCH) {
+            if (first > range.begin)
+                wait_done();
+            ask_tiles(launch.near, t, first, range.end);
+            rwi_phase_arrive(&barriers.known[place]);
+            phases ^= 1u << place;
+            if (first == range.begin && range.end > first)
+                prepare_q(launch.near, t, barriers, tiles, queries++);
+            if (first + Shape::BATCH >= range.end)
+                break;
+        }
+    }
+}
+
+/* ---- loader ---- */
+
+/* Begins the copies of keys [j, j + KEYS) of k or v, of W columns, by the lanes of a wave. Keys of
+ * invalid pages are 0: they are outside of the tensor. */
+template <typename Shape, int W>
+__device__ static inline void load_tile(const attention_roles_launch &launch,
+                                        const rwi_tensor_map &map, const attention_block<Shape> &t,
+                                        int32_t j, typename Shape::element *tile,
+                                        uint64_t *barrier) {
+    constexpr int PANELS = W / RWI_BOX_COLUMNS;
+    const int lane = (int)threadIdx.x % Shape::unit::LANES, rows = launch.box_rows;
+    const rwi_kv_pages &pages = launch.near.op.pages;
+    if (lane == 0)
+        rwi_phase_expect(barrier, Shape::KEYS * W * (int)sizeof *tile);
+    rwi_wave_sync();
+#pragma unroll 1
+    for (int n = lane; n < Shape::KEYS / rows * PANELS; n += Shape::unit::LANES) {
+        const int panel = n % PANELS, key = n / PANELS * rows;
+        int32_t row = j + key, b = (int32_t)t.item.b;
+        if (pages.table.data) {
+            b = (int32_t)t.pages[(row >> pages.shift) - t.first_page];
+            row &= (1 << pages.shift) - 1;
+        }
+        rwi_tensor_copy(tile + (panel * Shape::KEYS + key) * RWI_BOX_COLUMNS, map,
+                        panel * RWI_BOX_COLUMNS, row, (int)t.item.kv_head, b, barrier);
+    }
+}
+
+/* The tiles of a batch in the order of consumption: k of a tile, then v of the previous one. */
+template <typename Shape>
+__device__ static inline void
+load_batch(const attention_roles_launch &launch, const attention_block<Shape> &t,
+           attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles, int32_t first,
+           int count, int *use) {
+    int previous = -1;
+#pragma unroll 1
+    for (int n = next_tile(t, 0, count);; n = next_tile(t, n + 1, count)) {
+        if (n < count) {
+            const int at = *use % 2;
+            rwi_phase_wait(&barriers.stages[at].k_free, *use / 2 - 1);
+            load_tile<Shape, Shape::WIDTH>(launch, launch.k, t, attention_key<Shape>(t, first + n),
+                                           tiles.k + at * tiles.next_stage,
+                                           &barriers.stages[at].k_full);
+        }
+        if (previous >= 0) {
+            const int before = *use - 1, at = before % 2;
+            rwi_phase_wait(&barriers.stages[at].v_free, before / 2 - 1);
+            load_tile<Shape, Shape::V_WIDTH>(
+                launch, launch.v, t, attention_key<Shape>(t, first + previous),
+                tiles.v + at * tiles.next_stage, &barriers.stages[at].v_full);
+        }
+        if (n >= count)
+            return;
+        previous = n;
+        ++*use;
+    }
+}
+
+template <typename Shape>
+__device__ static inline void
+load(const attention_roles_launch &launch, const attention_block<Shape> *items,
+     attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles) {
+    uint32_t phases = 0;
+    int use = 0;
+#pragma unroll 1
+    for (int place = 0;; place = (place + 1) % Shape::ITEMS) {
+        const attention_block<Shape> &t = items[place];
+        rwi_phase_wait(&barriers.known[place], (int)(phases >> place & 1));
+        if (t.number < 0)
+            return;
+        const rwi_span range = attention_tile_range<Shape>(t);
+#pragma unroll 1
+        for (int32_t first = range.begin;; first += Shape::BATCH) {
+            const bool last = first + Shape::BATCH >= range.end;
+            if (first > range.begin)
+                rwi_phase_wait(&barriers.known[place], (int)(phases >> place & 1));
+            load_batch(launch, t, barriers, tiles, first, batch_tiles<Shape>(range, first), &use);
+            rwi_wave_sync();
+            if ((int)threadIdx.x % Shape::unit::LANES == 0)
+                rwi_phase_arrive(&barriers.done[place]);
+            phases ^= 1u << place;
+            if (last)
+                break;
+        }
+    }
+}
+
+#endif
