@@ -39,6 +39,10 @@ function(ropewalk_link_hip_emulator target)
                 ${folder}/emulator_match.cpp ${folder}/emulator_runtime.cpp
                 ${folder}/emulator_wgmma.cpp)
     target_compile_options(ropewalk-hip-emulator PRIVATE -fno-exceptions -fno-rtti)
+    if(ROPEWALK_SANITIZE)
+      # It takes most of the time of tests on it.
+      target_compile_options(ropewalk-hip-emulator PRIVATE -O3)
+    endif()
     target_include_directories(ropewalk-hip-emulator PUBLIC ${folder})
     target_link_libraries(ropewalk-hip-emulator PRIVATE ropewalk-flags PUBLIC Threads::Threads)
   endif()
