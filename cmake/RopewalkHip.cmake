@@ -18,6 +18,9 @@ set(ROPEWALK_HIP_FLAGS "" CACHE STRING "More flags for .hip files, amd and nvidi
 
 file(GLOB ROPEWALK_HIP_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.hip
      ${PROJECT_SOURCE_DIR}/kernels/*/*.hip ${PROJECT_SOURCE_DIR}/backends/hip/*.hip)
+# The longest compilations start first.
+list(REMOVE_ITEM ROPEWALK_HIP_SOURCES ${PROJECT_SOURCE_DIR}/kernels/softmax.hip)
+list(PREPEND ROPEWALK_HIP_SOURCES ${PROJECT_SOURCE_DIR}/kernels/softmax.hip)
 set(ROPEWALK_HIP_INCLUDES ${PROJECT_SOURCE_DIR}/include ${ROPEWALK_INTERNAL_INCLUDES})
 
 # Flags for every platform's compiler, in gcc's syntax. No strict aliasing: kernels move 16 bytes at
