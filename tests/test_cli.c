@@ -103,6 +103,9 @@ static void test_usage(void **state) {
     assert_refused(
         RUN("rotate", "--config", "c", "--input", "i", "--output", "o", "--layout", "sbhd"), 2,
         "bshd|bhsd");
+    assert_refused(RUN("check", "positions_packed", "--dtype", "bf16"), 2, "no cases");
+    assert_ran(RUN("check", "swiglu", "--backend", "cpu", "--tier", "quick", "--random", "0",
+                   "--dtype", "bf16"));
     assert_ran(RUN("--version"));
     assert_ran(RUN("--help"));
     static const char *const commands[] = {"info", "frequencies", "rotate", "embed", "mask"};

@@ -80,7 +80,10 @@ template <rw_dtype D, typename Body>
 static inline rw_status rwi_dispatch_mma(rwi_device *device, Body body) {
 #if defined(__HIP_PLATFORM_EMULATED__)
     const rwi_hip_device *hip = (const rwi_hip_device *)device;
-    if constexpr (D != RW_F32) {
+    if constexpr (D == RW_F32) {
+        if (hip->wave == 64)
+            return body(rwi_mma_constant<RWI_MMA_FMA_64>());
+    } else {
         if (strncmp(hip->architecture, "sm_90", 5) == 0)
             return body(rwi_mma_constant<RWI_MMA_SYNC>());
         if (strcmp(hip->architecture, "gfx1100") == 0)
@@ -90,8 +93,7 @@ static inline rw_status rwi_dispatch_mma(rwi_device *device, Body body) {
         if (hip->wave == 64)
             return body(rwi_mma_constant<RWI_MMA_MFMA>());
     }
-    return hip->wave == 64 ? body(rwi_mma_constant<RWI_MMA_FMA_64>())
-                           : body(rwi_mma_constant<RWI_MMA_FMA_32>());
+    return body(rwi_mma_constant<RWI_MMA_FMA_32>());
 #else
     (void)device;
     return body(rwi_mma_constant<RWI_MMA_NATIVE>());

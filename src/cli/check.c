@@ -1,6 +1,7 @@
 /* ropewalk check: every case of every operation on every backend, against a reference in double and
  * across backends. */
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "harness/harness.h"
@@ -64,8 +65,25 @@ static void print_operation(const rwt_suite *suite) {
     fflush(stdout);
 }
 
-/* Makes the cases that the options select; prints an error and returns false if --case is invalid.
- */
+static bool has_dtype(const rwt_driver *driver, const rwt_case *c, rw_dtype dtype) {
+    for (size_t f = 0; f < driver->num_fields; f++) {
+        const rwt_field *field = &driver->fields[f];
+        if (strcmp(field->name, "dtype") == 0)
+            return strcmp(field->words[c->values[f]], rw_dtype_name(dtype)) == 0;
+    }
+    return false;
+}
+
+static void keep_dtype(const rwt_driver *driver, rw_dtype dtype, rwt_case_list *cases) {
+    size_t kept = 0;
+    for (size_t i = 0; i < cases->count; i++)
+        if (has_dtype(driver, &cases->cases[i], dtype))
+            cases->cases[kept++] = cases->cases[i];
+    cases->count = kept;
+}
+
+/* Makes the cases that the options select; prints an error and returns false if there are none
+ * or --case is invalid. */
 static bool make_cases(const cli_options *options, const rwt_driver *driver, rwt_case_list *cases) {
     if (!options->case_text) {
         rwt_case_options wanted = {
@@ -73,7 +91,13 @@ static bool make_cases(const cli_options *options, const rwt_driver *driver, rwt
             .num_random = options->given & CLI_OPTION_RANDOM ? options->random : -1,
             .seed = options->given & CLI_OPTION_SEED ? (uint64_t)options->seed : 1};
         *cases = rwt_case_list_make(driver, &wanted);
-        return true;
+        if (options->given & CLI_OPTION_DTYPE)
+            keep_dtype(driver, options->dtype, cases);
+        if (cases->count > 0)
+            return true;
+        cli_fail(CLI_USAGE, "%s has no cases that the options select", driver->name);
+        rwt_case_list_free(cases);
+        return false;
     }
     rw_message message;
     *cases = (rwt_case_list){rwt_allocate(sizeof(rwt_case)), 1, 1};
@@ -158,7 +182,7 @@ const cli_command cli_check = {
     .name = "check",
     .summary = "Compare every operation on every backend with a reference and across backends",
     .options = CLI_OPTION_BACKEND | CLI_OPTION_JSON | CLI_OPTION_CASE | CLI_OPTION_TIER |
-               CLI_OPTION_RANDOM | CLI_OPTION_SEED,
+               CLI_OPTION_RANDOM | CLI_OPTION_SEED | CLI_OPTION_DTYPE,
     .operands = "[OPERATION...]",
     .details =
         "auto: every usable backend, and each instruction set of the CPU. The worst error is\n"

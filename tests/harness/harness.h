@@ -43,6 +43,9 @@ double rwt_dtype_epsilon(rw_dtype dtype);
 double rwt_dtype_max(rw_dtype dtype);
 double rwt_dtype_min_normal(rw_dtype dtype);
 
+/* The distance between adjacent numbers of a float dtype around `value`, which is finite. */
+double rwt_dtype_spacing(rw_dtype dtype, double value);
+
 /* Element `i` of an array of any dtype; stores to a float dtype round to nearest even. */
 double rwt_load(rw_dtype dtype, const void *data, int64_t i);
 void rwt_store(rw_dtype dtype, void *data, int64_t i, double value);
@@ -158,6 +161,7 @@ typedef struct rwt_buffer {
     int64_t misalign;       /* elements from a 256-byte boundary to the first element */
     bool scratch;           /* contents are unspecified afterwards */
     void *initial;          /* contents before the operation */
+    double *values;         /* `initial` of a float dtype, for references; NULL before these */
     rwt_expected *expected; /* one for each element; NULL: nothing may change */
 } rwt_buffer;
 
@@ -194,7 +198,12 @@ typedef enum rwt_values {
 void rwt_buffer_fill(rwt_job *job, int buffer, rwt_values values);
 
 /* The initial value of an element on the device. */
-double rwt_buffer_get(const rwt_job *job, int buffer, int64_t element);
+static inline double rwt_buffer_get(const rwt_job *job, int number, int64_t element) {
+    const rwt_buffer *buffer = &job->buffers[number];
+    return buffer->values ? buffer->values[element]
+                          : rwt_load(buffer->dtype, buffer->initial, element);
+}
+
 int64_t rwt_buffer_get_id(const rwt_job *job, int buffer, int64_t element);
 void rwt_buffer_set(rwt_job *job, int buffer, int64_t element, double value);
 void rwt_buffer_set_id(rwt_job *job, int buffer, int64_t element, int64_t id);
@@ -243,7 +252,11 @@ rwt_view rwt_view_add(rwt_job *job, const rwt_layout *layout, rwt_buffer_spec sp
 extern const rwt_view rwt_view_absent;
 
 /* The element of the buffer at an index of the view. */
-int64_t rwt_view_at(const rwt_view *view, int64_t i, int64_t j, int64_t k, int64_t l);
+static inline int64_t rwt_view_at(const rwt_view *view, int64_t i, int64_t j, int64_t k,
+                                  int64_t l) {
+    return view->offset + i * view->stride[0] + j * view->stride[1] + k * view->stride[2] +
+           l * view->stride[3];
+}
 
 /* ---- bindings: a job on a context ------------------------------------------------------------ */
 

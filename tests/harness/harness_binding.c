@@ -131,10 +131,16 @@ void rwt_images_free(rwt_images *images) {
     *images = (rwt_images){{NULL}};
 }
 
+static bool is_guard(const unsigned char *bytes, int64_t count) {
+    return bytes[0] == GUARD_BYTE && !memcmp(bytes, bytes + 1, (size_t)count - 1);
+}
+
 int64_t rwt_guard_violation(const rwt_buffer *buffer, const void *image) {
     const unsigned char *bytes = image;
     int64_t front = rwt_buffer_front(buffer);
     int64_t back = front + rwt_buffer_size(buffer);
+    if (is_guard(bytes, front) && is_guard(bytes + back, RWT_GUARD_BYTES))
+        return 0;
     for (int64_t i = 0; i < front; i++) {
         if (bytes[i] != GUARD_BYTE)
             return i - front;

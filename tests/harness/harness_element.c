@@ -1,5 +1,5 @@
 /* Elements of every dtype as doubles and bits, and random numbers. The conversions are the
- * harness's own and use arithmetic, not bit operations. */
+ * harness's own and use arithmetic on doubles, not operations on the bits of both formats. */
 #include "harness/harness.h"
 
 #include <float.h>
@@ -34,11 +34,9 @@ void *rwt_allocate(size_t bytes) {
     return memory;
 }
 
-/* Significant bits, the hidden one included, the smallest normal exponent, the largest number, and
- * the distance from 1 to the next number. */
+/* The smallest normal number, the largest number, and the distance from 1 to the next number. */
 typedef struct format {
-    int precision;
-    int min_exponent;
+    double min_normal;
     double max;
     double epsilon;
 } format;
@@ -46,16 +44,16 @@ typedef struct format {
 static format format_of(rw_dtype dtype) {
     switch (dtype) {
     case RW_F16:
-        return (format){11, -14, 65504.0, 0x1p-10};
+        return (format){0x1p-14, 65504.0, 0x1p-10};
     case RW_BF16:
-        return (format){8, -126, 0x1.FEp127, 0x1p-7};
+        return (format){0x1p-126, 0x1.FEp127, 0x1p-7};
     case RW_F32:
     case RW_I32:
     case RW_I64:
     case RW_U8:
         break;
     }
-    return (format){24, -126, FLT_MAX, 0x1p-23};
+    return (format){0x1p-126, FLT_MAX, 0x1p-23};
 }
 
 bool rwt_dtype_is_float(rw_dtype dtype) {
@@ -71,7 +69,7 @@ double rwt_dtype_max(rw_dtype dtype) {
 }
 
 double rwt_dtype_min_normal(rw_dtype dtype) {
-    return ldexp(1.0, format_of(dtype).min_exponent);
+    return format_of(dtype).min_normal;
 }
 
 static double decode_f16(uint16_t bits) {
@@ -99,16 +97,25 @@ static uint16_t encode_f16(double value) {
     return (uint16_t)(sign | ((exponent + 14) << 10) | ((int)(fraction * 2048.0) - 1024));
 }
 
-static double round_to(double value, format f) {
+/* The largest power of two that is at most |value|; 0 for subnormal numbers. */
+static double power_of_two_below(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits &= 0x7FF0000000000000u; /* the exponent */
+    memcpy(&value, &bits, sizeof bits);
+    return value;
+}
+
+double rwt_dtype_spacing(rw_dtype dtype, double value) {
+    return fmax(power_of_two_below(value), rwt_dtype_min_normal(dtype)) * rwt_dtype_epsilon(dtype);
+}
+
+static double round_to(double value, rw_dtype dtype) {
     if (value == 0.0 || isnan(value) || isinf(value))
         return value;
-    int exponent;
-    (void)frexp(value, &exponent);
-    int unit = exponent - f.precision;
-    if (unit < f.min_exponent - f.precision + 1)
-        unit = f.min_exponent - f.precision + 1;
-    double rounded = ldexp(nearbyint(ldexp(value, -unit)), unit);
-    return fabs(rounded) > f.max ? copysign(INFINITY, value) : rounded;
+    double unit = rwt_dtype_spacing(dtype, value);
+    double rounded = nearbyint(value / unit) * unit;
+    return fabs(rounded) > rwt_dtype_max(dtype) ? copysign(INFINITY, value) : rounded;
 }
 
 /* Bytes; lengths that the compiler knows make copies of a few bytes fast. */
@@ -183,10 +190,10 @@ void rwt_store(rw_dtype dtype, void *data, int64_t i, double value) {
         memcpy((float *)data + i, &single, sizeof single);
         return;
     case RW_F16:
-        store_bits(dtype, data, i, encode_f16(round_to(value, format_of(dtype))));
+        store_bits(dtype, data, i, encode_f16(round_to(value, dtype)));
         return;
     case RW_BF16:
-        single = (float)round_to(value, format_of(dtype));
+        single = (float)round_to(value, dtype);
         memcpy(&wide, &single, sizeof wide);
         store_bits(dtype, data, i, wide >> 16);
         return;

@@ -7,6 +7,19 @@
 
 const rwt_view rwt_view_absent = {-1, 0, 0, {0}, {0}};
 
+/* A reference reads each element many times. */
+static void convert_buffers(rwt_job *job) {
+    for (int b = 0; b < job->num_buffers; b++) {
+        rwt_buffer *buffer = &job->buffers[b];
+        if (!rwt_dtype_is_float(buffer->dtype))
+            continue;
+        double *values = rwt_allocate((size_t)buffer->elements * sizeof *values);
+        for (int64_t i = 0; i < buffer->elements; i++)
+            values[i] = rwt_load(buffer->dtype, buffer->initial, i);
+        buffer->values = values;
+    }
+}
+
 rwt_job *rwt_job_make(const rwt_driver *driver, const rwt_case *c, bool with_reference) {
     rwt_job *job = rwt_allocate(sizeof *job);
     job->driver = driver;
@@ -17,8 +30,10 @@ rwt_job *rwt_job_make(const rwt_driver *driver, const rwt_case *c, bool with_ref
             job->random.state = (uint64_t)c->values[f];
     }
     driver->fill(job);
-    if (with_reference)
+    if (with_reference) {
+        convert_buffers(job);
         driver->reference(job);
+    }
     return job;
 }
 
@@ -27,6 +42,7 @@ void rwt_job_free(rwt_job *job) {
         return;
     for (int b = 0; b < job->num_buffers; b++) {
         free(job->buffers[b].initial);
+        free(job->buffers[b].values);
         free(job->buffers[b].expected);
     }
     free(job->plan);
@@ -94,10 +110,6 @@ void rwt_buffer_fill(rwt_job *job, int number, rwt_values values) {
         int64_t count = buffer->elements - i < fresh ? buffer->elements - i : fresh;
         memcpy((char *)buffer->initial + i * size, buffer->initial, (size_t)(count * size));
     }
-}
-
-double rwt_buffer_get(const rwt_job *job, int number, int64_t element) {
-    return rwt_load(job->buffers[number].dtype, job->buffers[number].initial, element);
 }
 
 int64_t rwt_buffer_get_id(const rwt_job *job, int number, int64_t element) {
@@ -199,11 +211,6 @@ rwt_view rwt_view_add(rwt_job *job, const rwt_layout *layout, rwt_buffer_spec sp
     rwt_view view = lay_out(layout, !ids, &spec.elements);
     view.buffer = rwt_buffer_add(job, &spec);
     return view;
-}
-
-int64_t rwt_view_at(const rwt_view *view, int64_t i, int64_t j, int64_t k, int64_t l) {
-    return view->offset + i * view->stride[0] + j * view->stride[1] + k * view->stride[2] +
-           l * view->stride[3];
 }
 
 rw_tensor rwt_tensor(const rwt_job *job, const rwt_set *set, const rwt_view *view) {

@@ -32,38 +32,38 @@ static bool mentions(const char *text, int64_t number) {
     return false;
 }
 
-/* The distance between adjacent numbers around `value`. */
-static double spacing(rw_dtype dtype, double value) {
-    double magnitude = fmax(fabs(value), rwt_dtype_min_normal(dtype));
-    return ldexp(rwt_dtype_epsilon(dtype), ilogb(magnitude));
+static double larger(double a, double b) {
+    return a > b ? a : b;
 }
 
 /* The scale that errors of a number are relative to. */
 static double scale_of(rw_dtype dtype, const rwt_expected *expected) {
     double size = fabs(expected->u.value);
-    double scale = fmax(fmax(size, expected->scale), rwt_dtype_min_normal(dtype));
+    double scale = larger(larger(size, expected->scale), rwt_dtype_min_normal(dtype));
     return isfinite(scale) ? scale : size;
 }
 
 /* Whether `got` can result from f32 arithmetic with an error of 4 eps of f32 and one rounding to
  * nearest: for f16 and bf16 this is much less than 4 of their eps. */
-static bool is_near(rw_dtype dtype, const rwt_expected *expected, double got) {
-    double value = expected->u.value, max = rwt_dtype_max(dtype);
+static bool is_near(rw_dtype dtype, double value, double scale, double got) {
+    double max = rwt_dtype_max(dtype);
     if (isnan(value) || isinf(value) || isnan(got))
         return (isnan(value) && isnan(got)) || value == got;
-    double off = MAX_EPS * rwt_dtype_epsilon(RW_F32) * scale_of(dtype, expected);
+    double off = MAX_EPS * rwt_dtype_epsilon(RW_F32) * scale;
     if (isinf(got))
-        return signbit(got) == signbit(value) && fabs(value) + off >= max + spacing(dtype, max) / 2;
-    double rounding = dtype == RW_F32 ? 0.0 : spacing(dtype, fmax(fabs(value), fabs(got))) / 2;
+        return signbit(got) == signbit(value) &&
+               fabs(value) + off >= max + rwt_dtype_spacing(dtype, max) / 2;
+    double rounding =
+        dtype == RW_F32 ? 0.0 : rwt_dtype_spacing(dtype, larger(fabs(value), fabs(got))) / 2;
     return fabs(got - value) <= rounding + off;
 }
 
 static void judge_float(const rwt_buffer *buffer, int64_t i, double got, rwt_outcome *outcome) {
     const rwt_expected *expected = &buffer->expected[i];
-    double value = expected->u.value;
-    double unit = rwt_dtype_epsilon(buffer->dtype) * scale_of(buffer->dtype, expected);
+    double value = expected->u.value, scale = scale_of(buffer->dtype, expected);
+    double unit = rwt_dtype_epsilon(buffer->dtype) * scale;
     double error = isfinite(value) && isfinite(got) ? fabs(got - value) / unit : 0.0;
-    if (!is_near(buffer->dtype, expected, got))
+    if (!is_near(buffer->dtype, value, scale, got))
         fail(outcome, "%s: element %lld of the storage is %.9g, expected %.9g (off by %.3g eps)",
              buffer->name, (long long)i, got, value, error);
     if (error > outcome->worst)
@@ -73,11 +73,12 @@ static void judge_float(const rwt_buffer *buffer, int64_t i, double got, rwt_out
 static void judge_element(const rwt_buffer *buffer, const void *data, int64_t i,
                           rwt_outcome *outcome) {
     const rwt_expected *expected = buffer->expected ? &buffer->expected[i] : NULL;
-    uint64_t bits = rwt_load_bits(buffer->dtype, data, i);
-    uint64_t before = rwt_load_bits(buffer->dtype, buffer->initial, i);
-    double got = rwt_load(buffer->dtype, data, i);
-    switch (expected ? expected->kind : RWT_UNCHANGED) {
+    rwt_expectation kind = expected ? expected->kind : RWT_UNCHANGED;
+    uint64_t bits = rwt_load_bits(buffer->dtype, data, i), before;
+    double got = kind == RWT_UNCHANGED ? 0.0 : rwt_load(buffer->dtype, data, i);
+    switch (kind) {
     case RWT_UNCHANGED:
+        before = rwt_load_bits(buffer->dtype, buffer->initial, i);
         if (bits != before)
             fail(outcome, "%s: element %lld of the storage must not change, 0x%llx became 0x%llx",
                  buffer->name, (long long)i, (unsigned long long)before, (unsigned long long)bits);
@@ -218,10 +219,10 @@ static void compare_buffer(const rwt_buffer *buffer, const void *a, const void *
         double x = rwt_load(buffer->dtype, (const char *)a + front, i);
         double y = rwt_load(buffer->dtype, (const char *)b + front, i);
         double value = fabs(buffer->expected[i].u.value);
-        double scale = fmax(value, buffer->expected[i].scale);
+        double scale = larger(value, buffer->expected[i].scale);
         if (isnan(value) || isinf(scale) || isinf(x) || isinf(y))
             continue; /* each was checked against the reference */
-        double distance = fabs(x - y) / fmax(scale, rwt_dtype_min_normal(buffer->dtype));
+        double distance = fabs(x - y) / larger(scale, rwt_dtype_min_normal(buffer->dtype));
         if (!(distance <= limit))
             fail(outcome, "%s: element %lld of the storage is %.9g on one and %.9g on the other",
                  buffer->name, (long long)i, x, y);

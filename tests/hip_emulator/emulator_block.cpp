@@ -52,7 +52,7 @@ static void order_threads(void) {
         shuffle_state ^= shuffle_state << 13;
         shuffle_state ^= shuffle_state >> 7;
         shuffle_state ^= shuffle_state << 17;
-        const int other = (int)(shuffle_state % (uint64_t)(i + 1));
+        const int other = (int)((shuffle_state >> 32) * (uint64_t)(i + 1) >> 32);
         const int kept = order[i];
         order[i] = order[other];
         order[other] = kept;

@@ -9,6 +9,11 @@
 #define STACK_BYTES ((size_t)256 * 1024)
 #define GUARD_BYTES ((size_t)64 * 1024)
 
+/* Stacks start at different distances from their mappings' ends: at the same one, the memory that
+ * fibers use most would share few sets of the caches. */
+#define DISTANCE_BYTES ((size_t)17 * 64)
+#define DISTANCES 64
+
 hip_emulator_fiber hip_emulator_host_fiber;
 hip_emulator_fiber *hip_emulator_running_fiber;
 
@@ -46,6 +51,7 @@ static void prepare(hip_emulator_fiber *fiber) {
 /* ---- stacks ---- */
 
 hip_emulator_fiber *hip_emulator_fiber_new(void (*main)(void)) {
+    static size_t created;
     hip_emulator_fiber *fiber = (hip_emulator_fiber *)calloc(1, sizeof *fiber);
     if (!fiber)
         return nullptr;
@@ -59,7 +65,7 @@ hip_emulator_fiber *hip_emulator_fiber_new(void (*main)(void)) {
     fiber->main = main;
     fiber->mapping = mapping;
     fiber->stack = (char *)mapping + GUARD_BYTES;
-    fiber->stack_bytes = STACK_BYTES;
+    fiber->stack_bytes = STACK_BYTES - created++ % DISTANCES * DISTANCE_BYTES;
     prepare(fiber);
     return fiber;
 }

@@ -14,10 +14,12 @@ inline void hip_emulator_to_floats(const uint16_t *from, float *to, int count, b
 }
 
 /* c += a b, rows x COLUMNS += rows x 16 * 16 x COLUMNS, with rows of 16, b_pitch and c_pitch
- * elements. Every sum is in the order of its terms. */
+ * elements. Every sum is in the order of its terms. The arrays are the emulator's own: sanitizers'
+ * checks would only prevent vectorization. */
 template <int COLUMNS>
-inline void hip_emulator_multiply_add(int rows, const float *a, const float *b, int b_pitch,
-                                      float *c, int c_pitch) {
+__attribute__((no_sanitize("address", "undefined"))) inline void
+hip_emulator_multiply_add(int rows, const float *a, const float *b, int b_pitch, float *c,
+                          int c_pitch) {
     for (int row = 0; row < rows; row++) {
         float sums[COLUMNS];
         memcpy(sums, c + row * c_pitch, sizeof sums);
