@@ -87,22 +87,62 @@ extern "C" rw_status rwi_hip_kv_append(rwi_device *device, const rw_kv_append_pa
 
 /* ---- with rotation ---- */
 
-/* Computes the rotations (cos, sin) of a token with all threads of the block. */
-__device__ static inline void compute_turns(const rw_rope_params &p, const int64_t *ids,
-                                            rwi_cos_sin *turns) {
-    const int threads = blockDim.x * blockDim.y;
-#pragma unroll 1
-    for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < p.num_frequencies; i += threads)
-        turns[i] = rope_turn(&p, rope_position(&p, ids, i), i);
+__device__ static inline int thread_of_block() {
+    return (int)(threadIdx.y * blockDim.x + threadIdx.x);
 }
 
-/* One part (q, k or v) of a token. The first thread of the block finds it for all threads, in
- * shared memory, so that it occupies no registers later. */
-struct token_part {
+__device__ static inline int threads_of_block() {
+    return (int)(blockDim.x * blockDim.y);
+}
+
+/* Computes the rotations (cos, sin) of token (b, s), unless its ids are invalid, with all threads of
+ * the block. Each reads the ids by itself: waiting for one that does takes longer. */
+__device__ static inline void compute_turns(const rw_rope_params &p, int64_t b, int64_t s,
+                                            rwi_cos_sin *turns) {
+#pragma unroll 1
+    for (int i = thread_of_block(); i < p.num_frequencies; i += threads_of_block()) {
+        int64_t ids[RWI_ROPE_MAX_AXES];
+        rwi_bad_id bad;
+        rope_find_ids(&p, b, s, ids);
+        if (rope_ids_valid(&p, ids, &bad))
+            turns[i] = rope_turn(&p, rope_position(&p, ids, i), i);
+    }
+}
+
+/* A token. One thread finds it for all threads of the block, in shared memory, so that it occupies no
+ * registers later. */
+struct append_token {
     bool found;
-    int64_t ids[RWI_ROPE_MAX_AXES];
-    token_heads heads;
+    int64_t b;
+    int64_t s;
+    rwi_kv_place place; /* in the cache */
 };
+
+/* Rows of a token: the heads of q, of k and of v. */
+enum append_side {
+    SIDE_Q,
+    SIDE_K,
+    SIDE_V
+};
+
+__device__ static inline token_heads find_side(const rw_rope_append_params &p,
+                                               const append_token &token, append_side side) {
+    if (side != SIDE_Q)
+        return find_heads(p.kv.sides[side == SIDE_K ? 0 : 1], p.kv.heads, token.b, token.s,
+                          token.place);
+    const rwi_rope_heads &q = p.rope.heads[0];
+    return {token.b * q.in_stride[0] + token.s * q.in_stride[1],
+            token.b * q.out_stride[0] + token.s * q.out_stride[1], q.in_stride[2], q.out_stride[2],
+            q.heads};
+}
+
+/* The factor of a head from the sums of squares of the threads that share it. Every thread of the
+ * block must call it. */
+__device__ static inline float factor_of_sum(const rw_rope_append_params &p, double sum) {
+    for (int distance = blockDim.x / 2; distance > 0; distance /= 2)
+        sum += __shfl_xor(sum, distance, blockDim.x);
+    return rope_append_factor(&p, sum);
+}
 
 /* 1 / rms of a head. Every thread of the block must call; those without a head pass heads = 0. */
 template <rw_dtype D, int VEC>
@@ -118,25 +158,41 @@ __device__ static inline float head_factor(const rw_rope_append_params &p, const
         for (int n = 0; n < VEC; n++)
             sum += (double)x[n] * (double)x[n];
     }
-    for (int distance = blockDim.x / 2; distance > 0; distance /= 2)
-        sum += __shfl_xor(sum, distance, blockDim.x);
-    return rope_append_factor(&p, sum);
+    return factor_of_sum(p, sum);
 }
 
 /* The columns outside the rotary window. */
 template <rw_dtype D>
 __device__ static inline void finish_rest(const rw_rope_append_params &p, const float *weights,
                                           float factor, const void *in, void *out) {
-    const int64_t end = p.rope.start + 2 * p.rope.num_frequencies;
+    const int64_t turned = 2 * p.rope.num_frequencies;
 #pragma unroll 1
-    for (int64_t i = threadIdx.x; i < p.rope.head_dim; i += blockDim.x) {
-        if (i >= p.rope.start && i < end)
-            continue;
+    for (int64_t n = threadIdx.x; n < p.rope.head_dim - turned; n += blockDim.x) {
+        const int64_t i = n < p.rope.start ? n : n + turned;
         if (weights)
             rwi_store(D, out, i, rope_append_norm(&p, D, rwi_load(D, in, i), factor, weights[i]));
         else if (in != out)
             rwi_copy_element<D>(in, out, i);
     }
+}
+
+/* Pairs from `i` on, counted from the start of the rotary window: norm and rotation. */
+template <rw_dtype D, int PAIRS, bool INTERLEAVED>
+__device__ static __forceinline__ void
+turn_pairs(const rw_rope_append_params &p, const rwi_cos_sin *turns, const float *weights,
+           float factor, int64_t i, float (&x1)[PAIRS], float (&x2)[PAIRS]) {
+    const int64_t apart = INTERLEAVED ? 1 : p.rope.num_frequencies;
+    rwi_cos_sin my_turns[PAIRS];
+#pragma unroll
+    for (int k = 0; k < PAIRS; k++) {
+        my_turns[k] = turns[i + k];
+        if (!weights)
+            continue;
+        const int64_t column = p.rope.start + (INTERLEAVED ? 2 * (i + k) : i + k);
+        x1[k] = rope_append_norm(&p, D, x1[k], factor, weights[column]);
+        x2[k] = rope_append_norm(&p, D, x2[k], factor, weights[column + apart]);
+    }
+    rwi_rope_rotate_pairs(x1, x2, my_turns);
 }
 
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
@@ -149,18 +205,8 @@ __device__ static inline void turn_head(const rw_rope_append_params &p, const rw
 #pragma unroll 1
     for (int64_t i = threadIdx.x * PAIRS; i < n; i += blockDim.x * PAIRS) {
         float x1[PAIRS], x2[PAIRS];
-        rwi_cos_sin my_turns[PAIRS];
         rwi_rope_load_pairs<D, PAIRS, INTERLEAVED>(x, i, n, x1, x2);
-#pragma unroll
-        for (int k = 0; k < PAIRS; k++) {
-            my_turns[k] = turns[i + k];
-            if (!weights)
-                continue;
-            const int64_t column = p.rope.start + (INTERLEAVED ? 2 * (i + k) : i + k);
-            x1[k] = rope_append_norm(&p, D, x1[k], factor, weights[column]);
-            x2[k] = rope_append_norm(&p, D, x2[k], factor, weights[column + (INTERLEAVED ? 1 : n)]);
-        }
-        rwi_rope_rotate_pairs(x1, x2, my_turns);
+        turn_pairs<D, PAIRS, INTERLEAVED>(p, turns, weights, factor, i, x1, x2);
         rwi_rope_store_pairs<D, PAIRS, INTERLEAVED>(y, i, n, x1, x2);
     }
 }
@@ -187,76 +233,143 @@ __device__ static inline void turn_heads(const rw_rope_append_params &p, const r
     }
 }
 
-/* Copies the weights of q or k to shared memory; returns NULL where there are none. */
-__device__ static inline const float *stage_weights(const rw_rope_append_params &p, int which,
-                                                    float *shared) {
+/* Copies the weights of q (which = 0) or k to shared memory. */
+__device__ static inline void stage_weights(const rw_rope_append_params &p, int which,
+                                            float *shared) {
     const void *weight = which ? p.norm_weight[1] : p.norm_weight[0];
     const rw_dtype dtype = which ? p.norm_dtype[1] : p.norm_dtype[0];
     if (!weight)
-        return nullptr;
-    const int threads = blockDim.x * blockDim.y;
+        return;
 #pragma unroll 1
-    for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < p.rope.head_dim; i += threads)
+    for (int i = thread_of_block(); i < p.rope.head_dim; i += threads_of_block())
         shared[i] = rwi_load(dtype, weight, i);
-    return shared;
 }
 
-/* Parts along the z axis of the grid: q, k and v of a token. */
-enum {
-    PART_Q,
-    PART_K,
-    PART_V,
-    NUM_PARTS
+__device__ static inline void find_token(const rw_rope_append_params &p, int64_t number, int64_t b,
+                                         int64_t s, const rwi_fault_sink &sink,
+                                         append_token *token) {
+    int64_t ids[RWI_ROPE_MAX_AXES];
+    rwi_bad_id bad;
+    token->b = b;
+    token->s = s;
+    rope_find_ids(&p.rope, b, s, ids);
+    token->found = rope_append_find(&p, b, s, ids, &token->place, &bad);
+    if (!token->found)
+        rwi_fault_raise(sink, number, bad);
+}
+
+/* ---- whole heads: the rotary window is the head, of which each thread holds PAIRS pairs ---- */
+
+/* A row of a token, which its threads read once, before anything else is known. */
+template <rw_dtype D, int PAIRS, bool INTERLEAVED> struct append_row {
+    append_side side;
+    int head;
+    bool live; /* the row exists, and this thread has pairs of it */
+    rwi_rope_packed<D, PAIRS, INTERLEAVED> pairs;
 };
 
-__device__ static inline void find_part(const rw_rope_append_params &p, int64_t token,
-                                        const rwi_fault_sink &sink, token_part *part) {
-    int64_t b, s;
-    rwi_bad_id bad;
-    rwi_kv_place place;
-    rwi_split_index(token, p.rope.seq, &b, &s);
-    rope_find_ids(&p.rope, b, s, part->ids);
-    part->found = rope_append_find(&p, b, s, part->ids, &place, &bad);
-    if (!part->found) {
-        if (blockIdx.z == PART_Q)
-            rwi_fault_raise(sink, token, bad);
-        return;
-    }
+/* Reads row `row` of token (b, s). */
+template <rw_dtype D, int PAIRS, bool INTERLEAVED>
+__device__ static __forceinline__ void load_row(const rw_rope_append_params &p, int64_t b,
+                                                int64_t s, int64_t row,
+                                                append_row<D, PAIRS, INTERLEAVED> *mine) {
     const rwi_rope_heads &q = p.rope.heads[0];
-    if (blockIdx.z == PART_Q)
-        part->heads = {b * q.in_stride[0] + s * q.in_stride[1],
-                       b * q.out_stride[0] + s * q.out_stride[1], q.in_stride[2], q.out_stride[2],
-                       q.heads};
-    else
-        part->heads = find_heads(p.kv.sides[blockIdx.z == PART_K ? 0 : 1], p.kv.heads, b, s, place);
+    const int64_t i = threadIdx.x * PAIRS, n = p.rope.num_frequencies;
+    mine->side = row < q.heads ? SIDE_Q : row < q.heads + p.kv.heads ? SIDE_K : SIDE_V;
+    const bool is_q = mine->side == SIDE_Q, is_v = mine->side == SIDE_V;
+    mine->head = (int)(row - (is_q ? 0 : q.heads) - (is_v ? p.kv.heads : 0));
+    mine->live = row < q.heads + 2 * p.kv.heads && i < n;
+    const rwi_kv_side &kv = is_v ? p.kv.sides[1] : p.kv.sides[0];
+    const int64_t at = b * (is_q ? q.in_stride[0] : kv.in_stride[0]) +
+                       s * (is_q ? q.in_stride[1] : kv.in_stride[1]) +
+                       mine->head * (is_q ? q.in_stride[2] : kv.in_stride[2]);
+    mine->pairs = {};
+    if (mine->live)
+        mine->pairs.load(rwi_element(D, is_q ? q.in : kv.in, at), i, n);
 }
 
+/* Rotates and stores it. Every thread of the block must call it. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
-static __global__ void __launch_bounds__(RWI_BLOCK)
-    rope_append_kernel(rw_rope_append_params p, rwi_fault_sink sink) {
-    HIP_DYNAMIC_SHARED(float, shared)
-    __shared__ token_part part;
-    const int64_t token = rwi_block_row();
-    if (token >= p.rope.batch * p.rope.seq)
-        return;
-    if (threadIdx.x == 0 && threadIdx.y == 0)
-        find_part(p, token, sink, &part);
-    __syncthreads();
-    if (!part.found)
-        return;
-    if (blockIdx.z == PART_V) {
-        copy_heads<D, PAIRS == 1 ? 1 : rwi_vector_length<D>>(p.kv.sides[1].in, p.kv.sides[1].cache,
-                                                             p.kv.sides[1].width, part.heads);
-        return;
+__device__ static __forceinline__ void
+finish_row(const rw_rope_append_params &p, const append_token &token, const rwi_cos_sin *turns,
+           const float *weights, append_row<D, PAIRS, INTERLEAVED> *mine) {
+    const int64_t i = threadIdx.x * PAIRS, n = p.rope.num_frequencies;
+    const bool is_q = mine->side == SIDE_Q;
+    if (mine->side == SIDE_V || !(is_q ? p.norm_weight[0] : p.norm_weight[1]))
+        weights = nullptr;
+    else if (!is_q)
+        weights += p.rope.head_dim;
+    float factor = 1.0f, x1[PAIRS], x2[PAIRS];
+    mine->pairs.unpack(x1, x2);
+    if (p.norm_weight[0] || p.norm_weight[1]) {
+        double sum = 0.0;
+#pragma unroll
+        for (int k = 0; k < PAIRS; k++)
+            sum += (double)x1[k] * (double)x1[k] + (double)x2[k] * (double)x2[k];
+        factor = factor_of_sum(p, sum);
     }
-    const bool is_q = blockIdx.z == PART_Q;
+    if (!mine->live)
+        return;
+    if (mine->side != SIDE_V) {
+        turn_pairs<D, PAIRS, INTERLEAVED>(p, turns, weights, factor, i, x1, x2);
+        mine->pairs.pack(x1, x2);
+    }
+    const token_heads heads = find_side(p, token, mine->side);
+    void *out = is_q ? p.rope.heads[0].out : p.kv.sides[mine->side == SIDE_K ? 0 : 1].cache;
+    mine->pairs.store(rwi_element(D, out, heads.out + mine->head * heads.out_stride), i, n);
+}
+
+/* ---- the kernel ---- */
+
+/* Threads of a block, at most: where tokens are many, small blocks, more of which run at a time; where
+ * they are few, one thread for each row's pairs. */
+#define APPEND_BLOCK 128
+#define APPEND_FEW_BLOCK 512
+
+/* A block computes a token; its first axis is a head's. WHOLE: as above. */
+template <rw_dtype D, int PAIRS, bool INTERLEAVED, bool WHOLE>
+static __global__ void __launch_bounds__(APPEND_FEW_BLOCK)
+    rope_append_kernel(rw_rope_append_params p, rwi_fault_sink sink) {
+    constexpr int VEC = PAIRS == 1 ? 1 : rwi_vector_length<D>;
+    HIP_DYNAMIC_SHARED(float, shared)
+    __shared__ append_token token;
+    const int64_t number = rwi_block_row();
+    if (number >= p.rope.batch * p.rope.seq)
+        return;
+    int64_t b, s, row = threadIdx.y;
+    rwi_split_index(number, p.rope.seq, &b, &s);
+    append_row<D, PAIRS, INTERLEAVED> mine;
+    if (WHOLE)
+        load_row<D, PAIRS, INTERLEAVED>(p, b, s, row, &mine);
+    if (thread_of_block() == threads_of_block() - 1)
+        find_token(p, number, b, s, sink, &token);
     rwi_cos_sin *turns = (rwi_cos_sin *)shared;
-    compute_turns(p.rope, part.ids, turns);
-    const float *weights = stage_weights(p, is_q ? 0 : 1, shared + 2 * p.rope.num_frequencies);
+    float *weights = shared + 2 * p.rope.num_frequencies;
+    compute_turns(p.rope, b, s, turns);
+    stage_weights(p, 0, weights);
+    stage_weights(p, 1, weights + p.rope.head_dim);
     __syncthreads();
-    turn_heads<D, PAIRS, INTERLEAVED>(p, turns, weights,
-                                      is_q ? p.rope.heads[0].in : p.kv.sides[0].in,
-                                      is_q ? p.rope.heads[0].out : p.kv.sides[0].cache, part.heads);
+    if (!token.found)
+        return;
+    if (WHOLE) {
+        const int64_t rows = p.rope.heads[0].heads + 2 * p.kv.heads;
+#pragma unroll 1
+        for (;;) {
+            finish_row<D, PAIRS, INTERLEAVED>(p, token, turns, weights, &mine);
+            row += blockDim.y;
+            if (row - threadIdx.y >= rows)
+                return;
+            load_row<D, PAIRS, INTERLEAVED>(p, b, s, row, &mine);
+        }
+    }
+    turn_heads<D, PAIRS, INTERLEAVED>(p, turns, p.norm_weight[0] ? weights : nullptr,
+                                      p.rope.heads[0].in, p.rope.heads[0].out,
+                                      find_side(p, token, SIDE_Q));
+    turn_heads<D, PAIRS, INTERLEAVED>(
+        p, turns, p.norm_weight[1] ? weights + p.rope.head_dim : nullptr, p.kv.sides[0].in,
+        p.kv.sides[0].cache, find_side(p, token, SIDE_K));
+    copy_heads<D, VEC>(p.kv.sides[1].in, p.kv.sides[1].cache, p.kv.sides[1].width,
+                       find_side(p, token, SIDE_V));
 }
 
 /* Whether all heads, and their rotary windows, can be read in vectors. */
@@ -276,16 +389,21 @@ static bool has_vectors(const rw_rope_append_params &p) {
 
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 static rw_status launch_rope_append(rwi_device *device, const rw_rope_append_params &p) {
-    const uint32_t x = threads_of_head(rwi_ceil_div(p.rope.num_frequencies, PAIRS));
-    const int64_t rows = rwi_max(p.kv.heads, 64 / x); /* q takes several rounds of as many heads */
-    const uint32_t y = (uint32_t)rwi_min(rows, RWI_BLOCK / x);
-    rwi_launch_shape shape =
-        rwi_launch_rows(RWI_OP_rope_append, rope_append_work(&p).items, dim3(x, y));
-    shape.grid.z = NUM_PARTS;
+    const int64_t n = p.rope.num_frequencies;
+    const uint32_t x = threads_of_head(rwi_ceil_div(n, PAIRS));
+    const int64_t rows = rwi_max(1, p.rope.heads[0].heads + 2 * p.kv.heads);
+    const int64_t tokens = rope_append_work(&p).items;
+    const uint32_t most = tokens > device->parts ? APPEND_BLOCK : APPEND_FEW_BLOCK;
+    const uint32_t y = (uint32_t)rwi_min(rows, most / x);
+    rwi_launch_shape shape = rwi_launch_rows(RWI_OP_rope_append, tokens, dim3(x, y));
     const bool normed = p.norm_weight[0] || p.norm_weight[1];
-    shape.shared_bytes = (size_t)p.rope.num_frequencies * sizeof(rwi_cos_sin) +
-                         (normed ? (size_t)p.rope.head_dim * sizeof(float) : 0);
-    return rwi_launch(device, shape, rope_append_kernel<D, PAIRS, INTERLEAVED>, p);
+    shape.shared_bytes = (size_t)n * sizeof(rwi_cos_sin) +
+                         (normed ? 2 * (size_t)p.rope.head_dim * sizeof(float) : 0);
+    if constexpr (PAIRS > 1)
+        if (2 * n == p.rope.head_dim && n <= (int64_t)x * PAIRS &&
+            p.kv.sides[1].width == p.rope.head_dim)
+            return rwi_launch(device, shape, rope_append_kernel<D, PAIRS, INTERLEAVED, true>, p);
+    return rwi_launch(device, shape, rope_append_kernel<D, PAIRS, INTERLEAVED, false>, p);
 }
 
 extern "C" rw_status rwi_hip_rope_append(rwi_device *device, const rw_rope_append_params *p) {
