@@ -12,7 +12,7 @@
 __device__ static inline rwi_attention_item find_item(const attention_launch &launch, int64_t item,
                                                       int32_t tile_rows) {
     const rw_attention_params &p = launch.op;
-    const int64_t tiles = rwi_attention_row_tiles(&p, tile_rows);
+    const int64_t tiles = launch.row_tiles;
     int64_t section, rest, part, tile, group;
     rwi_split_index(item, launch.section * tiles * p.parts.count, &section, &rest);
     const int64_t first = section * launch.section;

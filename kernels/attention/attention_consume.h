@@ -48,8 +48,11 @@ consume_batch(const attention_launch &launch, attention_block<Shape> &t,
     typename unit::weights w[Shape::N_KEYS];
     float kept[unit::QUERIES];
     int n = next_tile(t, 0, count), at = rwi_uniform(*use);
-    if (n >= count)
+    if (n >= count) { /* no key is visible */
+        if (reporter)
+            rwi_phase_arrive(&barriers.q_free[q_at]);
         return;
+    }
 
     const auto wait_k = [&](int nth) { rwi_phase_wait(&barriers.stages[nth % 2].k_full, nth / 2); };
     const auto begin_scores = [&](int nth) {
@@ -185,27 +188,6 @@ store_vectors(const attention_target &to, bool valid, int q, float share,
     }
 }
 
-/* The same for a dtype known at run time, where every lane of the wave calls it. */
-template <typename Shape>
-__device__ static __forceinline__ void
-store_row(const attention_target &to, int v_dim, float earlier, rwi_attention_factor end,
-          bool vectors, bool valid, int q, float share,
-          const typename Shape::product (&out)[Shape::N_COLUMNS]) {
-    const bool whole = vectors && v_dim == Shape::V_WIDTH;
-    if (to.dtype == RW_F16 && whole)
-        store_vectors<Shape, RW_F16>(to, valid, q, share, out);
-    else if (to.dtype == RW_BF16 && whole)
-        store_vectors<Shape, RW_BF16>(to, valid, q, share, out);
-    else if (!valid)
-        return;
-    else if (to.dtype == RW_F32)
-        store_row<Shape, RW_F32>(to, v_dim, earlier, end, vectors, q, share, out);
-    else if (to.dtype == RW_F16)
-        store_row<Shape, RW_F16>(to, v_dim, 0.0f, end, vectors, q, share, out);
-    else
-        store_row<Shape, RW_BF16>(to, v_dim, 0.0f, end, vectors, q, share, out);
-}
-
 /* Multiplies a row's sums by `share`, then by `by`, in an order without subnormal factors. Rare. */
 template <typename Shape>
 __device__ static __forceinline__ void multiply_row(rwi_attention_factor by, float share, int q,
@@ -217,6 +199,36 @@ __device__ static __forceinline__ void multiply_row(rwi_attention_factor by, flo
             mine.out[n].x[q][e] = rwi_attention_multiply(by, mine.out[n].x[q][e] * share);
 }
 
+/* What a lane stores of one of its rows. */
+struct attention_stored_row {
+    attention_target to;
+    bool valid;
+    float share;
+    float earlier; /* of what is stored */
+    rwi_attention_factor end;
+};
+
+/* Stores the rows of a wave to an output of dtype D. Mostly rows are whole and aligned. */
+template <typename Shape, rw_dtype D>
+__device__ static __forceinline__ void
+store_wave(const attention_launch &launch, const attention_stored_row (&rows)[Shape::unit::QUERIES],
+           const typename Shape::product (&out)[Shape::N_COLUMNS]) {
+    const int v_dim = launch.op.v_dim;
+    const bool vectors = launch.out_vectors || launch.op.parts.count > 1;
+    if constexpr (D != RW_F32)
+        if (vectors && v_dim == Shape::V_WIDTH) {
+#pragma unroll
+            for (int q = 0; q < Shape::unit::QUERIES; q++)
+                store_vectors<Shape, D>(rows[q].to, rows[q].valid, q, rows[q].share, out);
+            return;
+        }
+#pragma unroll
+    for (int q = 0; q < Shape::unit::QUERIES; q++)
+        if (rows[q].valid)
+            store_row<Shape, D>(rows[q].to, v_dim, rows[q].earlier, rows[q].end, vectors, q,
+                                rows[q].share, out);
+}
+
 /* Ends a batch, as sum_waves() and store_rows() do, where each wave has rows of its own and each
  * lane pairs of adjacent columns: without shared memory. */
 template <typename Shape>
@@ -226,31 +238,35 @@ __device__ static inline void end_batch(const attention_launch &launch, attentio
     const int lane = (int)threadIdx.x % unit::LANES;
     const int wave_row = (int)threadIdx.x / unit::LANES * Shape::WAVE_ROWS;
     const bool kept = keeps_sums(launch.op);
-    const bool vectors = launch.out_vectors || launch.op.parts.count > 1;
+    attention_stored_row rows[unit::QUERIES];
 #pragma unroll
     for (int q = 0; q < unit::QUERIES; q++) {
         const int r = wave_row + unit::query(lane, q);
         const float before = t.earlier_base[r], largest = fmaxf(before, mine.largest[q]);
         const float base = rwi_softmax_base(largest);
         const float earlier = rwi_exp2_fast((before - base) * mine.factor);
-        float share = share_of_sums(mine, mine.largest[q], base);
+        const float share = share_of_sums(mine, mine.largest[q], base);
         const float sum = fmaf(t.earlier_sum[r], earlier, unit::reduce_sum(mine.sum[q]) * share);
         rwi_wave_sync();             /* all lanes of the row have read it */
         t.earlier_base[r] = largest; /* all of them write the same values */
         t.earlier_sum[r] = sum;
         mine.sum[q] = 0.0f;
-        if (!last && !kept)
-            continue;
         const rwi_attention_factor end = end_row(launch, t, r, base, sum, last);
+        rows[q] = {find_target(launch, t, r), t.rows[r].valid, share * end.share,
+                   kept ? earlier : 0.0f, end};
         if (end.root != 1.0f) {
             multiply_row(end, share, q, mine);
-            share = 1.0f;
-        } else {
-            share *= end.share;
+            rows[q].share = 1.0f;
         }
-        store_row<Shape>(find_target(launch, t, r), launch.op.v_dim, kept ? earlier : 0.0f, end,
-                         vectors, t.rows[r].valid, q, share, mine.out);
     }
+    if (!last && !kept)
+        return;
+    if (rows[0].to.dtype == RW_BF16)
+        store_wave<Shape, RW_BF16>(launch, rows, mine.out);
+    else if (rows[0].to.dtype == RW_F16)
+        store_wave<Shape, RW_F16>(launch, rows, mine.out);
+    else
+        store_wave<Shape, RW_F32>(launch, rows, mine.out);
     if (!last && kept)
         clear_out<Shape>(mine);
 }
@@ -303,8 +319,7 @@ __device__ static inline void consume(const attention_launch &launch, attention_
         if (t.number < 0)
             break;
         const int q_at = queries % Shape::Q_TILES;
-        if (!rwi_span_empty(t.seen))
-            rwi_phase_wait(&barriers.q_full[q_at], queries++ / Shape::Q_TILES);
+        rwi_phase_wait(&barriers.q_full[q_at], queries++ / Shape::Q_TILES);
         const int batches = consume_item(launch, t, barriers, tiles, q_at, place, phase, &use);
         phases ^= (uint32_t)(batches % 2) << place;
     }

@@ -9,18 +9,19 @@
 /* The size of k and v that stays in the second-level cache while the blocks of their heads run. */
 #define SECTION_BYTES ((int64_t)16 << 20)
 
-static bool tensor_has_vectors(rw_dtype dtype, const rwi_attention_tensor &tensor, int64_t width) {
+static inline bool tensor_has_vectors(rw_dtype dtype, const rwi_attention_tensor &tensor,
+                                      int64_t width) {
     return rwi_rows_are_vectors(dtype, {tensor.data, tensor.stride, 3, width});
 }
 
 /* Whether two adjacent keys of an even one on are one aligned word. */
-static bool mask_has_pairs(const rwi_score_mask &mask) {
+static inline bool mask_has_pairs(const rwi_score_mask &mask) {
     const bool even = mask.stride[0] % 2 == 0 && mask.stride[1] % 2 == 0 && mask.stride[2] % 2 == 0;
     return mask.data && mask.dtype != RW_F32 && even && (uintptr_t)mask.data % 4 == 0;
 }
 
 /* Whether a kernel without code for other rules than a scale and intervals serves. */
-static bool is_plain(const rw_attention_params &p) {
+static inline bool is_plain(const rw_attention_params &p) {
     return rwi_attention_keeps_products(&p) && !rwi_pattern_has_cells(&p.rules.pattern);
 }
 
@@ -29,7 +30,10 @@ template <typename Shape> static attention_launch describe_launch(const rw_atten
     const rwi_scores &lengths = p.rules.scores;
     const int64_t bytes_of_group =
         lengths.seq_k * (p.head_dim + p.v_dim) * (int64_t)rwi_dtype_size(D);
-    attention_launch launch = {p, rwi_attention_items(&p, Shape::ROWS), 1, false, false, false};
+    attention_launch launch = {};
+    launch.op = p;
+    launch.items = rwi_attention_items(&p, Shape::ROWS);
+    launch.row_tiles = rwi_attention_row_tiles(&p, Shape::ROWS);
     launch.section = rwi_max(1, SECTION_BYTES / rwi_max(1, bytes_of_group));
     launch.vectors = tensor_has_vectors(D, p.q, p.head_dim) &&
                      tensor_has_vectors(D, p.k, p.head_dim) && tensor_has_vectors(D, p.v, p.v_dim);

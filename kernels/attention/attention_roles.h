@@ -44,23 +44,36 @@ static __global__ void __launch_bounds__(Shape::BLOCK, 1)
         prepare(launch, rwi_block_row(), items, barriers, tiles, sink);
 }
 
-/* k or v: [batch, rows, heads, columns], or pages in place of a batch. */
-static rwi_tensor_axes tensor_axes(const rw_attention_params &p, const rwi_attention_tensor &tensor,
-                                   int64_t columns) {
+/* k or v: [batch, keys, heads, columns], or pages in place of a batch. */
+static inline rwi_tensor_axes key_axes(const rw_attention_params &p,
+                                       const rwi_attention_tensor &tensor, int64_t columns,
+                                       int keys) {
     const bool paged = p.pages.table.data;
     const rwi_scores &lengths = p.rules.scores;
     return {p.dtype,
             tensor.data,
             columns,
-            {paged ? p.pages.num_pages : lengths.batch,
-             paged ? (int64_t)1 << p.pages.shift : lengths.seq_k, p.kv_heads},
-            {tensor.stride[0], tensor.stride[1], tensor.stride[2]}};
+            {paged ? (int64_t)1 << p.pages.shift : lengths.seq_k, p.kv_heads,
+             paged ? p.pages.num_pages : lengths.batch},
+            {tensor.stride[1], tensor.stride[2], tensor.stride[0]},
+            {keys, 1, 1}};
+}
+
+/* q: [batch, queries, heads, columns]; a box is `rows` rows of a group. */
+static inline rwi_tensor_axes query_axes(const rw_attention_params &p, int rows) {
+    const rwi_scores &lengths = p.rules.scores;
+    return {p.dtype,
+            p.q.data,
+            p.head_dim,
+            {(int64_t)p.kv_heads * p.group, lengths.seq_q, lengths.batch},
+            {p.q.stride[2], p.q.stride[1], p.q.stride[0]},
+            {p.group, rows / p.group, 1}};
 }
 
 /* Keys of a box: tiles start on multiples of RWI_ATTENTION_KEYS, and no box exceeds a page. */
-template <typename Shape> static int box_rows(const rw_attention_params &p) {
+static inline int box_keys(const rw_attention_params &p, int keys) {
     if (!p.pages.table.data)
-        return Shape::KEYS;
+        return keys;
     return p.pages.shift < 6 ? 1 << p.pages.shift : RWI_ATTENTION_KEYS;
 }
 
@@ -69,17 +82,19 @@ static rw_status launch_roles_shape(rwi_device *device, const rw_attention_param
     const rwi_hip_device *hip = (const rwi_hip_device *)device;
     attention_roles_launch launch = {};
     launch.near = describe_launch<Shape>(p);
-    launch.box_rows = box_rows<Shape>(p);
+    launch.box_keys = box_keys(p, Shape::KEYS);
+    launch.copies_q = Shape::ROWS % p.group == 0 && rwi_tensor_has_map(query_axes(p, Shape::ROWS));
     int64_t blocks = launch.near.items;
     if (blocks > hip->multiprocessors) {
         blocks = hip->multiprocessors;
         launch.taken = rwi_hip_counter(hip);
     }
     rw_status status =
-        rwi_tensor_map_make(device, &launch.k, tensor_axes(p, p.k, p.head_dim), launch.box_rows);
+        rwi_tensor_map_make(device, &launch.k, key_axes(p, p.k, p.head_dim, launch.box_keys));
     if (status == RW_OK)
-        status =
-            rwi_tensor_map_make(device, &launch.v, tensor_axes(p, p.v, p.v_dim), launch.box_rows);
+        status = rwi_tensor_map_make(device, &launch.v, key_axes(p, p.v, p.v_dim, launch.box_keys));
+    if (status == RW_OK && launch.copies_q)
+        status = rwi_tensor_map_make(device, &launch.q, query_axes(p, Shape::ROWS));
     if (status != RW_OK)
         return status;
     rwi_launch_shape shape = rwi_launch_rows(RWI_OP_attention, blocks, dim3(Shape::BLOCK));
@@ -104,8 +119,8 @@ template <rw_dtype D> static bool roles_serve(rwi_device *device, const rw_atten
     return rwi_device_has_wgmma(device) && rwi_attention_group_rows(&p) >= ROLES_ROWS &&
            tensor_has_vectors(D, p.q, p.head_dim) && pages_fit &&
            tensor_has_vectors(D, p.k, p.head_dim) && tensor_has_vectors(D, p.v, p.v_dim) &&
-           rwi_tensor_has_map(tensor_axes(p, p.k, p.head_dim)) &&
-           rwi_tensor_has_map(tensor_axes(p, p.v, p.v_dim));
+           rwi_tensor_has_map(key_axes(p, p.k, p.head_dim, 1)) &&
+           rwi_tensor_has_map(key_axes(p, p.v, p.v_dim, 1));
 }
 
 template <rw_dtype D>

@@ -10,7 +10,9 @@
 struct attention_roles_launch {
     attention_launch near;
     uint32_t *taken; /* counts the items taken after each block's first; NULL: none are */
-    int box_rows;    /* keys of a box */
+    int box_keys;    /* of k and v */
+    bool copies_q;   /* by boxes: a tile is all heads of some queries */
+    rwi_tensor_map q;
     rwi_tensor_map k;
     rwi_tensor_map v;
 };
@@ -42,7 +44,7 @@ __device__ static inline void begin_barriers(attention_barriers<Shape> &barriers
         rwi_phase_init(&stage.v_free, Shape::WAVES);
     }
     for (int i = 0; i < Shape::Q_TILES; i++) {
-        rwi_phase_init(&barriers.q_full[i], Shape::COPIERS);
+        rwi_phase_init(&barriers.q_full[i], 1);
         rwi_phase_init(&barriers.q_free[i], Shape::WAVES);
     }
     for (int i = 0; i < Shape::ITEMS; i++) {
@@ -71,17 +73,34 @@ __device__ static inline int64_t take_item(const attention_roles_launch &launch)
     return item < launch.near.items ? item : -1;
 }
 
-/* Copies q of an item, after the previous one in its place was read. */
+/* Begins the copy of q of an item, after the previous one in its place was read, by one thread. */
 template <typename Shape>
 __device__ static inline void
-prepare_q(const attention_launch &launch, const attention_block<Shape> &t,
-          attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles, int use) {
-    const int at = use % Shape::Q_TILES, phase = use / Shape::Q_TILES;
-    rwi_phase_wait(&barriers.q_free[at], phase - 1);
+load_q(const attention_roles_launch &launch, const attention_block<Shape> &t,
+       attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles, int use) {
+    const int at = use % Shape::Q_TILES, group = launch.near.op.group;
+    typename Shape::element *tile = tiles.q + at * Shape::Q_SIZE;
+    rwi_phase_wait(&barriers.q_free[at], use / Shape::Q_TILES - 1);
+    rwi_phase_expect(&barriers.q_full[at], Shape::Q_SIZE * (int)sizeof *tile);
+#pragma unroll 1
+    for (int column = 0; column < Shape::WIDTH; column += RWI_BOX_COLUMNS)
+        rwi_tensor_copy(tile + column * Shape::ROWS, launch.q, column, (int)t.item.kv_head * group,
+                        (int)t.item.first / group, (int)t.item.b, &barriers.q_full[at]);
+}
+
+/* The same by all preparers, for any number of heads. */
+template <typename Shape>
+__device__ static inline void
+stage_q(const attention_launch &launch, const attention_block<Shape> &t,
+        attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles, int use) {
+    const int at = use % Shape::Q_TILES;
+    rwi_phase_wait(&barriers.q_free[at], use / Shape::Q_TILES - 1);
     attention_stage_q<Shape>(launch, t, tiles.q + at * Shape::Q_SIZE);
     rwi_async_wait();
     Shape::unit::publish();
-    rwi_phase_arrive(&barriers.q_full[at]);
+    attention_copiers_sync<Shape>();
+    if (attention_copier<Shape>() == 0)
+        rwi_phase_arrive(&barriers.q_full[at]);
 }
 
 /* Phases of `known` and `done` are batches of tiles. */
@@ -91,7 +110,8 @@ prepare(const attention_roles_launch &launch, int64_t item, attention_block<Shap
         attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles,
         const rwi_fault_sink &sink) {
     const bool first_thread = attention_copier<Shape>() == 0;
-    uint32_t phases = 0; /* of each place, one bit */
+    const bool early_q = launch.copies_q && Shape::Q_TILES > 1; /* its place is mostly free */
+    uint32_t phases = 0;                                        /* of each place, one bit */
     int queries = 0;
 #pragma unroll 1
     for (int place = 0;; place = (place + 1) % Shape::ITEMS) {
@@ -102,6 +122,8 @@ prepare(const attention_roles_launch &launch, int64_t item, attention_block<Shap
         wait_done();
         if (first_thread) {
             begin_item(launch.near, item, t);
+            if (item >= 0 && early_q)
+                load_q(launch, t, barriers, tiles, queries);
             if (item >= 0)
                 item = take_item(launch); /* early, since it takes a while */
         }
@@ -121,11 +143,14 @@ prepare(const attention_roles_launch &launch, int64_t item, attention_block<Shap
             ask_tiles(launch.near, t, first, range.end);
             rwi_phase_arrive(&barriers.known[place]);
             phases ^= 1u << place;
-            if (first == range.begin && range.end > first)
-                prepare_q(launch.near, t, barriers, tiles, queries++);
+            if (first == range.begin && !launch.copies_q)
+                stage_q(launch.near, t, barriers, tiles, queries);
+            else if (first == range.begin && !early_q && first_thread)
+                load_q(launch, t, barriers, tiles, queries);
             if (first + Shape::BATCH >= range.end)
                 break;
         }
+        queries++;
     }
 }
 
@@ -139,7 +164,7 @@ __device__ static inline void load_tile(const attention_roles_launch &launch,
                                         int32_t j, typename Shape::element *tile,
                                         uint64_t *barrier) {
     constexpr int PANELS = W / RWI_BOX_COLUMNS;
-    const int lane = (int)threadIdx.x % Shape::unit::LANES, rows = launch.box_rows;
+    const int lane = (int)threadIdx.x % Shape::unit::LANES, rows = launch.box_keys;
     const rwi_kv_pages &pages = launch.near.op.pages;
     if (lane == 0)
         rwi_phase_expect(barrier, Shape::KEYS * W * (int)sizeof *tile);

@@ -14,8 +14,9 @@
 struct attention_launch {
     rw_attention_params op;
     int64_t items;
-    int64_t section; /* groups of heads whose k and v fit in the second-level cache together */
-    bool vectors;    /* q, k and v can be read in vectors of 16 bytes */
+    int64_t row_tiles; /* of a group of heads */
+    int64_t section;   /* groups of heads whose k and v fit in the second-level cache together */
+    bool vectors;      /* q, k and v can be read in vectors of 16 bytes */
     bool out_vectors;
     bool mask_pairs; /* rows of the mask can be read two elements at a time */
 };

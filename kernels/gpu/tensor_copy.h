@@ -19,8 +19,7 @@
 #define RWI_GRID_CONSTANT
 #endif
 
-/* A tensor of 16-bit elements and the box of it that a copy transfers: 64 columns of `rows` rows of
- * a matrix. Axes are, from the last one on: columns, rows, heads, batch. */
+/* A tensor of 16-bit elements, and the box of it that a copy transfers. */
 #if defined(__HIP_PLATFORM_NVIDIA__)
 typedef CUtensorMap rwi_tensor_map;
 #elif defined(__HIP_PLATFORM_EMULATED__)
@@ -32,16 +31,17 @@ struct rwi_tensor_map {
 #endif
 
 #define RWI_BOX_COLUMNS 64
-#define RWI_BOX_MAX_ROWS 256
 
-/* What a map describes. `data` and the strides, in elements, are multiples of 16 bytes; sizes are at
- * most INT32_MAX. */
+/* What a map describes: a tensor of four axes, the last one, columns, of stride 1, and the box of
+ * RWI_BOX_COLUMNS columns and box[] of the other axes, at most 256 of each. `data` and the strides,
+ * in elements, are multiples of 16 bytes. */
 struct rwi_tensor_axes {
     rw_dtype dtype; /* RW_F16 or RW_BF16 */
     const void *data;
     int64_t columns;
-    int64_t size[3];   /* batch, rows, heads */
-    int64_t stride[3]; /* of the same */
+    int64_t size[3]; /* of the other axes, the last one first */
+    int64_t stride[3];
+    int box[3];
 };
 
 /* Whether a map of it can be made. */
@@ -77,7 +77,7 @@ static inline rw_status rwi_find_encode_tensor(rwi_device *device, rwi_encode_te
 #endif
 
 static inline rw_status rwi_tensor_map_make(rwi_device *device, rwi_tensor_map *map,
-                                            const rwi_tensor_axes &axes, int rows) {
+                                            const rwi_tensor_axes &axes) {
 #if defined(__HIP_PLATFORM_NVIDIA__)
     static rwi_encode_tensor encode; /* the same for every device */
     if (!encode) {
@@ -85,14 +85,14 @@ static inline rw_status rwi_tensor_map_make(rwi_device *device, rwi_tensor_map *
         if (status != RW_OK)
             return status;
     }
-    const cuuint64_t sizes[4] = {(cuuint64_t)axes.columns, (cuuint64_t)axes.size[1],
-                                 (cuuint64_t)axes.size[2], (cuuint64_t)axes.size[0]};
-    cuuint64_t bytes[3];
+    cuuint64_t sizes[4] = {(cuuint64_t)axes.columns}, bytes[3];
+    cuuint32_t box[4] = {RWI_BOX_COLUMNS};
+    const cuuint32_t steps[4] = {1, 1, 1, 1};
     for (int i = 0; i < 3; i++) {
-        const int axis = (i + 1) % 3; /* rows, heads, batch */
-        bytes[i] = axes.size[axis] > 1 ? 2 * (cuuint64_t)axes.stride[axis] : 16;
+        sizes[1 + i] = (cuuint64_t)axes.size[i];
+        bytes[i] = axes.size[i] > 1 ? 2 * (cuuint64_t)axes.stride[i] : 16;
+        box[1 + i] = (cuuint32_t)axes.box[i];
     }
-    const cuuint32_t box[4] = {RWI_BOX_COLUMNS, (cuuint32_t)rows, 1, 1}, steps[4] = {1, 1, 1, 1};
     const CUresult result = encode(
         map,
         axes.dtype == RW_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
@@ -103,13 +103,15 @@ static inline rw_status rwi_tensor_map_make(rwi_device *device, rwi_tensor_map *
                           "cuTensorMapEncodeTiled");
 #elif defined(__HIP_PLATFORM_EMULATED__)
     (void)device;
-    *map = {axes.data,
-            {axes.columns, axes.size[1], axes.size[2], axes.size[0]},
-            {axes.stride[1], axes.stride[2], axes.stride[0]},
-            rows};
+    *map = {axes.data, {axes.columns}, {}, {}};
+    for (int i = 0; i < 3; i++) {
+        map->size[1 + i] = axes.size[i];
+        map->stride[i] = axes.stride[i];
+        map->box[i] = axes.box[i];
+    }
     return RW_OK;
 #else
-    (void)device, (void)map, (void)axes, (void)rows;
+    (void)device, (void)map, (void)axes;
     return RW_UNSUPPORTED;
 #endif
 }
@@ -127,22 +129,23 @@ __device__ static __forceinline__ void rwi_phase_expect(uint64_t *barrier, int b
 #endif
 }
 
-/* Begins the copy of a box to `to`, a multiple of 1024 bytes: its rows of 128 bytes, whose 16-byte
- * pieces are swapped by the row's number. What is outside of the tensor is 0. */
+/* Begins the copy of the box at `column` and `at` to `to`, a multiple of 1024 bytes. Its rows of 128
+ * bytes are consecutive, those of the last axis first; their 16-byte pieces are swapped by the row's
+ * number. What is outside of the tensor is 0. */
 __device__ static __forceinline__ void rwi_tensor_copy(void *to, const rwi_tensor_map &map,
-                                                       int column, int row, int head, int b,
+                                                       int column, int at0, int at1, int at2,
                                                        uint64_t *barrier) {
 #if defined(__CUDA_ARCH__)
     const uint32_t shared = (uint32_t)__cvta_generic_to_shared(to);
     const uint32_t at = (uint32_t)__cvta_generic_to_shared(barrier);
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared),
-                 "l"(&map), "r"(column), "r"(row), "r"(head), "r"(b), "r"(at)
+                 "l"(&map), "r"(column), "r"(at0), "r"(at1), "r"(at2), "r"(at)
                  : "memory");
 #elif defined(__HIP_PLATFORM_EMULATED__)
-    hip_emulator_tensor_copy(to, map, column, row, head, b, barrier);
+    hip_emulator_tensor_copy(to, map, {column, at0, at1, at2}, barrier);
 #else
-    (void)to, (void)map, (void)column, (void)row, (void)head, (void)b, (void)barrier;
+    (void)to, (void)map, (void)column, (void)at0, (void)at1, (void)at2, (void)barrier;
 #endif
 }
 

@@ -100,7 +100,7 @@ struct box {
 static box *boxes[MAX_BOXES];
 static int num_boxes;
 
-/* Element (column, row, head, b); 0 outside of the tensor. */
+/* An element; 0 outside of the tensor. */
 static uint16_t tensor_element(const hip_emulator_tensor_map &map, const int (&at)[4]) {
     int64_t offset = at[0];
     for (int i = 0; i < 4; i++) {
@@ -112,15 +112,17 @@ static uint16_t tensor_element(const hip_emulator_tensor_map &map, const int (&a
     return ((const uint16_t *)map.data)[offset];
 }
 
-void hip_emulator_tensor_copy(void *to, const hip_emulator_tensor_map &map, int column, int row,
-                              int head, int b, uint64_t *barrier, hip_emulator_site site) {
+void hip_emulator_tensor_copy(void *to, const hip_emulator_tensor_map &map,
+                              const hip_emulator_corner &corner, uint64_t *barrier,
+                              hip_emulator_site site) {
     const char *operation = "cp.async.bulk.tensor";
     hip_emulator_require_arch(HIP_EMULATOR_NVIDIA, site, operation);
+    const int rows = map.box[0] * map.box[1] * map.box[2];
     if (hip_emulator_shared_address(to, site) % 1024 != 0)
         hip_emulator_fail(site, operation, "the tile is not aligned to 1024 bytes");
-    if (map.rows < 1 || map.rows > MAX_BOX_ROWS)
+    if (rows < 1 || rows > MAX_BOX_ROWS)
         hip_emulator_fail(site, operation, "a box has 1 to 256 rows");
-    int bytes = map.rows * BOX_ROW_BYTES;
+    int bytes = rows * BOX_ROW_BYTES;
     for (int i = 0; i < num_boxes; i++)
         bytes += boxes[i]->barrier == barrier ? boxes[i]->rows * BOX_ROW_BYTES : 0;
     if (bytes > hip_emulator_mbarrier_bytes(barrier, site, operation))
@@ -132,13 +134,16 @@ void hip_emulator_tensor_copy(void *to, const hip_emulator_tensor_map &map, int 
     box *copy = boxes[num_boxes++];
     copy->to = (char *)to;
     copy->barrier = barrier;
-    copy->rows = map.rows;
-    for (int r = 0; r < map.rows; r++)
+    copy->rows = rows;
+    for (int r = 0; r < rows; r++)
         for (int c = 0; c < BOX_COLUMNS; c++) {
             const int place = r * BOX_COLUMNS + ((c / 8) ^ (r % 8)) * 8 + c % 8;
-            copy->elements[place] = tensor_element(map, {column + c, row + r, head, b});
+            const int at[4] = {corner.at[0] + c, corner.at[1] + r % map.box[0],
+                               corner.at[2] + r / map.box[0] % map.box[1],
+                               corner.at[3] + r / map.box[0] / map.box[1]};
+            copy->elements[place] = tensor_element(map, at);
         }
-    memset(to, 0xFF, (size_t)map.rows * BOX_ROW_BYTES);
+    memset(to, 0xFF, (size_t)rows * BOX_ROW_BYTES);
 }
 
 int hip_emulator_end_tensor_copies(const void *barrier) {

@@ -387,16 +387,15 @@ enum copy_defect {
 #define BOX_ROWS 16
 
 /* `out`: the first element before the wait, then the box. */
-static __global__ void tensor_kernel(hip_emulator_tensor_map map, int column, int row, int head,
-                                     int b, uint16_t *out, copy_defect defect) {
+static __global__ void tensor_kernel(hip_emulator_tensor_map map, hip_emulator_corner corner,
+                                     uint16_t *out, copy_defect defect) {
     HIP_DYNAMIC_SHARED(uint16_t, tile)
     uint64_t *barrier = (uint64_t *)(tile + 64 * BOX_ROWS);
     hip_emulator_mbarrier_init(barrier, 1);
     for (int i = 0; i < 64 * BOX_ROWS; i++)
         tile[i] = 0;
     hip_emulator_mbarrier_expect(barrier, defect == COPY_UNEXPECTED ? 128 : 128 * BOX_ROWS);
-    hip_emulator_tensor_copy(tile + (defect == COPY_MISALIGNED ? 8 : 0), map, column, row, head, b,
-                             barrier);
+    hip_emulator_tensor_copy(tile + (defect == COPY_MISALIGNED ? 8 : 0), map, corner, barrier);
     *out++ = tile[0];
     if (defect == COPY_NOT_AWAITED)
         hip_emulator_mbarrier_expect(barrier, 128 * BOX_ROWS);
@@ -406,40 +405,56 @@ static __global__ void tensor_kernel(hip_emulator_tensor_map map, int column, in
             *out++ = tile[r * 64 + ((c / 8) ^ (r % 8)) * 8 + c % 8];
 }
 
-/* Within a tensor, beyond its ends and before its start; strides with gaps. */
+#define TENSOR_BYTES (128 * BOX_ROWS + 16)
+
+/* Boxes within a tensor, beyond its ends and before its start; strides with gaps. */
+static void check_boxes(const hip_emulator_tensor_map &map, uint16_t *out) {
+    const hip_emulator_corner corners[] = {
+        {{0, 0, 0, 0}}, {{64, 12, 2, 1}}, {{0, -4, 1, 1}}, {{0, 0, 0, -1}}};
+    for (const hip_emulator_corner &corner : corners) {
+        hipLaunchKernelGGL(tensor_kernel, dim3(1), dim3(1), TENSOR_BYTES, nullptr, map, corner, out,
+                           COPY_RIGHT);
+        assert_int_equal(hipDeviceSynchronize(), hipSuccess);
+        assert_int_equal(out[0], 0xFFFF);
+        for (int i = 0; i < 64 * BOX_ROWS; i++) {
+            const int row = i / 64;
+            const int at[4] = {corner.at[0] + i % 64, corner.at[1] + row % map.box[0],
+                               corner.at[2] + row / map.box[0] % map.box[1],
+                               corner.at[3] + row / map.box[0] / map.box[1]};
+            bool inside = true;
+            int64_t place = at[0];
+            for (int axis = 0; axis < 4; axis++)
+                inside = inside && at[axis] >= 0 && at[axis] < map.size[axis];
+            for (int axis = 1; axis < 4; axis++)
+                place += at[axis] * map.stride[axis - 1];
+            assert_int_equal(out[1 + i], inside ? (uint16_t)(place + 1) : 0);
+        }
+    }
+}
+
 static void test_tensor_copies(void **) {
-    const int sizes[4] = {72, 20, 3, 2}; /* columns, rows, heads, batch */
-    const int64_t stride[3] = {3 * 80, 80, 20 * 3 * 80};
     device_array<uint16_t> data(2 * 20 * 3 * 80), out(1 + 64 * BOX_ROWS);
     for (int i = 0; i < 2 * 20 * 3 * 80; i++)
         data.data[i] = (uint16_t)(i + 1);
     hip_emulator_tensor_map map = {
-        data.data, {72, 20, 3, 2}, {stride[0], stride[1], stride[2]}, BOX_ROWS};
-    const uint32_t bytes = 128 * BOX_ROWS + 16;
+        data.data, {72, 20, 3, 2}, {3 * 80, 80, 20 * 3 * 80}, {BOX_ROWS, 1, 1}};
     if (!has_barriers) {
-        assert_launch_with_shared_fails("tensor_kernel", tensor_kernel, 1, bytes,
-                                        "does not have this instruction", map, 0, 0, 0, 0, out.data,
-                                        COPY_RIGHT);
+        assert_launch_with_shared_fails("tensor_kernel", tensor_kernel, 1, TENSOR_BYTES,
+                                        "does not have this instruction", map,
+                                        hip_emulator_corner(), out.data, COPY_RIGHT);
         return;
     }
-    const int corners[][4] = {{0, 0, 0, 0}, {64, 12, 2, 1}, {0, -4, 1, 1}, {0, 0, 0, -1}};
-    for (const int(&at)[4] : corners) {
-        hipLaunchKernelGGL(tensor_kernel, dim3(1), dim3(1), bytes, nullptr, map, at[0], at[1],
-                           at[2], at[3], out.data, COPY_RIGHT);
-        assert_int_equal(hipDeviceSynchronize(), hipSuccess);
-        assert_int_equal(out.data[0], 0xFFFF);
-        for (int i = 0; i < 64 * BOX_ROWS; i++) {
-            const int c = at[0] + i % 64, r = at[1] + i / 64;
-            const bool inside = c < sizes[0] && r >= 0 && r < sizes[1] && at[3] >= 0;
-            const int64_t place = c + r * stride[0] + at[2] * stride[1] + at[3] * stride[2];
-            assert_int_equal(out.data[1 + i], inside ? (uint16_t)(place + 1) : 0);
-        }
-    }
+    check_boxes(map, out.data);
+    map.box[0] = 4;
+    map.box[1] = 2;
+    map.box[2] = 2;
+    check_boxes(map, out.data);
     const char *const parts[] = {"does not wait for so many bytes", "not aligned to 1024 bytes",
                                  "no thread has waited for the copies"};
     for (int defect = COPY_UNEXPECTED; defect <= COPY_NOT_AWAITED; defect++)
-        assert_launch_with_shared_fails("tensor_kernel", tensor_kernel, 1, bytes, parts[defect - 1],
-                                        map, 0, 0, 0, 0, out.data, (copy_defect)defect);
+        assert_launch_with_shared_fails("tensor_kernel", tensor_kernel, 1, TENSOR_BYTES,
+                                        parts[defect - 1], map, hip_emulator_corner(), out.data,
+                                        (copy_defect)defect);
 }
 
 int main(void) {

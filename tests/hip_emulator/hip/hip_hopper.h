@@ -66,20 +66,24 @@ void hip_emulator_mbarrier_expect(uint64_t *barrier, int bytes,
 
 /* ---- cp.async.bulk.tensor (TMA): a box of a tensor of 16-bit elements to shared memory ----
  *
- * Axes are, from the last one on: columns, rows, heads, batch. A box is 64 columns of `rows` rows;
- * row r lies at 128 r, its 16-byte pieces swapped by r % 8 (the swizzle of 128 bytes). What is
- * outside of the tensor is 0. `to` is a multiple of 1024 bytes, and reads as NaN until a thread looks
- * at the barrier. Errors: more bytes than the barrier's phase expects.
+ * Axis 0 is the last one, columns, of stride 1. A box is 64 columns of box[] of the other axes: rows of
+ * 128 bytes, those of axis 1 first; row r lies at 128 r, its 16-byte pieces swapped by r % 8 (the
+ * swizzle of 128 bytes). What is outside of the tensor is 0. `to` is a multiple of 1024 bytes, and
+ * reads as NaN until a thread looks at the barrier. Errors: more bytes than the barrier's phase expects.
  */
 struct hip_emulator_tensor_map {
     const void *data;
-    int64_t size[4];   /* columns, rows, heads, batch */
-    int64_t stride[3]; /* of rows, heads and batch, in elements */
-    int rows;          /* of a box */
+    int64_t size[4];
+    int64_t stride[3]; /* of axes 1 to 3, in elements */
+    int box[3];        /* of the same */
 };
 
-void hip_emulator_tensor_copy(void *to, const hip_emulator_tensor_map &map, int column, int row,
-                              int head, int b, uint64_t *barrier,
+struct hip_emulator_corner {
+    int at[4];
+};
+
+void hip_emulator_tensor_copy(void *to, const hip_emulator_tensor_map &map,
+                              const hip_emulator_corner &corner, uint64_t *barrier,
                               hip_emulator_site site = hip_emulator_site::here());
 
 /* ---- wgmma: four waves, of which wave i (of the warpgroup) has rows 16 i to 16 i + 15 of 64 ----
