@@ -4,15 +4,21 @@
 #include "attention/attention_store.h"
 #include "gpu/faults.h"
 #include "gpu/launch.h"
+#include "gpu/reduce.h"
 
-#define COMBINE_LANES (RWI_ATTENTION_MAX_DIM / 4) /* threads along the columns, four columns each */
-#define COMBINE_TEAMS (RWI_BLOCK / COMBINE_LANES) /* groups of threads along the parts */
+/* A block is groups, along the parts, of threads along the columns, which have four columns each. */
+#define COMBINE_LANES (RWI_ATTENTION_MAX_DIM / 4)
+#define COMBINE_TEAMS (RWI_BLOCK / COMBINE_LANES)
+
+#define ABSENT (-1.0f)
 
 struct combine_block {
     rwi_attention_row row;
     int64_t b;
     int64_t kv_head;
-    float sum[COMBINE_TEAMS];
+    float weight
+        [RWI_BLOCK]; /* of some parts, relative to the largest score; ABSENT: no visible key */
+    float waves[2][RWI_MAX_WAVES];
     float4 out[COMBINE_TEAMS][COMBINE_LANES];
     int missing_page;
 };
@@ -21,7 +27,7 @@ struct combine_block {
  */
 __device__ static inline void find_row(const rw_attention_params &p, int64_t number,
                                        combine_block &t, const rwi_fault_sink &sink) {
-    const int thread = (int)(threadIdx.y * blockDim.x + threadIdx.x);
+    const int thread = (int)threadIdx.x;
     int64_t group, r;
     rwi_bad_id bad = {0, RW_FAULT_NONE};
     rwi_split_index(number, rwi_attention_group_rows(&p), &group, &r);
@@ -51,85 +57,115 @@ __device__ static inline void find_row(const rw_attention_params &p, int64_t num
     __syncthreads();
 }
 
-/* The largest score over all parts, in the scale in which the parts store it. */
-__device__ static inline float find_largest(const rw_attention_params &p, int64_t number,
-                                            int64_t rows) {
-    float largest = -INFINITY;
-#pragma unroll 4
-    for (int64_t part = 0; part < p.parts.count; part++) {
-        const float of_part = p.parts.largest[part * rows + number];
-        if (p.parts.sum[part * rows + number] != 0.0f && of_part > largest)
-            largest = of_part;
-    }
-    return rwi_softmax_base(largest);
+/* The partial results of a row, without their values. */
+struct combine_part {
+    float largest;
+    float sum; /* 0: no visible key */
+};
+
+__device__ static inline combine_part load_part(const rw_attention_params &p, int64_t number,
+                                                int64_t rows, int64_t part) {
+    if (part >= p.parts.count)
+        return {-INFINITY, 0.0f};
+    return {p.parts.largest[part * rows + number], p.parts.sum[part * rows + number]};
 }
 
-/* Sums this team's parts relative to `base`; returns the sum of their weights. */
-__device__ static inline float sum_parts(const rw_attention_params &p, int64_t number, int64_t rows,
-                                         float base, float4 *out) {
-    const int column = (int)threadIdx.x * 4;
-    const float scale = rwi_attention_kept_scale(&p);
-    float sum = 0.0f;
-    *out = {0.0f, 0.0f, 0.0f, 0.0f};
+/* The largest score over all parts, in the scale in which the parts store it; `first` is this
+ * thread's first part. */
+__device__ static inline float find_largest(const rw_attention_params &p, int64_t number,
+                                            int64_t rows, combine_part first, combine_block &t) {
+    float largest = -INFINITY;
+#pragma unroll 1
+    for (int64_t part = threadIdx.x;; first = load_part(p, number, rows, part)) {
+        if (first.sum != 0.0f && first.largest > largest)
+            largest = first.largest;
+        part += RWI_BLOCK;
+        if (part >= p.parts.count)
+            break;
+    }
+    return rwi_softmax_base(rwi_reduce_row(largest, t.waves[0], rwi_reduce_max()));
+}
+
+/* Adds the values of `count` parts from `first` on, whose weights are known, to the team's sums. */
+__device__ static inline void add_parts(const rw_attention_params &p, int64_t number, int64_t rows,
+                                        int64_t first, int count, const combine_block &t,
+                                        float4 *out) {
+    const int column = (int)threadIdx.x % COMBINE_LANES * 4;
+    if (column >= p.v_dim)
+        return;
 #pragma unroll 4
-    for (int64_t part = threadIdx.y; part < p.parts.count; part += COMBINE_TEAMS) {
-        const int64_t at = part * rows + number;
-        const float of_part = p.parts.sum[at];
-        if (of_part == 0.0f)
+    for (int n = (int)threadIdx.x / COMBINE_LANES; n < count; n += COMBINE_TEAMS) {
+        const float weight = t.weight[n];
+        if (weight == ABSENT)
             continue;
-        const float weight = expf((p.parts.largest[at] - base) * scale);
-        sum += weight * of_part;
-        if (column >= p.v_dim)
-            continue;
+        const int64_t at = (first + n) * rows + number;
         const float4 x = *(const float4 *)(p.parts.out + at * p.v_dim + column);
         out->x += weight * x.x;
         out->y += weight * x.y;
         out->z += weight * x.z;
         out->w += weight * x.w;
     }
-    return sum;
+}
+
+/* Sums all parts relative to `base`: the values by team; returns the sum of weights. */
+__device__ static inline float sum_parts(const rw_attention_params &p, int64_t number, int64_t rows,
+                                         float base, combine_part mine, combine_block &t,
+                                         float4 *out) {
+    const float scale = rwi_attention_kept_scale(&p);
+    float sum = 0.0f;
+    *out = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll 1
+    for (int64_t first = 0; first < p.parts.count; first += RWI_BLOCK) {
+        if (first > 0)
+            mine = load_part(p, number, rows, first + threadIdx.x);
+        const float weight = mine.sum == 0.0f ? ABSENT : expf((mine.largest - base) * scale);
+        sum += mine.sum == 0.0f ? 0.0f : weight * mine.sum;
+        t.weight[threadIdx.x] = weight;
+        __syncthreads();
+        add_parts(p, number, rows, first, (int)rwi_min(RWI_BLOCK, p.parts.count - first), t, out);
+        __syncthreads(); /* the weights were read */
+    }
+    return rwi_reduce_row(sum, t.waves[1], rwi_reduce_sum());
 }
 
 static __global__ void __launch_bounds__(RWI_BLOCK)
     combine_kernel(rw_attention_combine_params p, rwi_fault_sink sink) {
     __shared__ combine_block t;
     const int64_t number = rwi_block_row(), rows = attention_combine_work(&p).items;
+    const int team = (int)threadIdx.x / COMBINE_LANES, lane = (int)threadIdx.x % COMBINE_LANES;
     if (number >= rows)
         return;
+    const combine_part mine = load_part(p, number, rows, threadIdx.x);
     find_row(p, number, t, sink);
     if (!t.row.valid)
         return;
-    const float base = find_largest(p, number, rows);
+    const float base = find_largest(p, number, rows, mine, t);
     float4 out;
-    const float sum = sum_parts(p, number, rows, base, &out);
-    t.out[threadIdx.y][threadIdx.x] = out;
-    if (threadIdx.x == 0)
-        t.sum[threadIdx.y] = sum;
+    const float total = sum_parts(p, number, rows, base, mine, t, &out);
+    t.out[team][lane] = out;
     __syncthreads();
-    if (threadIdx.y != 0)
+    if (team != 0)
         return;
-    float total = t.sum[0];
 #pragma unroll
-    for (int team = 1; team < COMBINE_TEAMS; team++) {
-        total += t.sum[team];
-        out.x += t.out[team][threadIdx.x].x;
-        out.y += t.out[team][threadIdx.x].y;
-        out.z += t.out[team][threadIdx.x].z;
-        out.w += t.out[team][threadIdx.x].w;
+    for (int other = 1; other < COMBINE_TEAMS; other++) {
+        out.x += t.out[other][lane].x;
+        out.y += t.out[other][lane].y;
+        out.z += t.out[other][lane].z;
+        out.w += t.out[other][lane].w;
     }
     const rwi_attention_end end =
         rwi_attention_finish(&p, t.row.h, base * rwi_attention_kept_scale(&p), total);
-    if (threadIdx.x == 0 && p.lse.data)
+    if (lane == 0 && p.lse.data)
         ((float *)p.lse.data)[rwi_attention_lse_at(&p, t.b, &t.row)] = end.lse;
-    if ((int)threadIdx.x * 4 < p.v_dim)
+    if (lane * 4 < p.v_dim)
         attention_store_four({p.out.data, rwi_attention_at(&p.out, t.b, &t.row), p.out_dtype},
-                             (int)threadIdx.x * 4, attention_multiply_four(end.factor, out), false);
+                             lane * 4, attention_multiply_four(end.factor, out), false);
 }
 
 /* Faults are reported under the name of the operation that this step belongs to. */
 extern "C" rw_status rwi_hip_attention_combine(rwi_device *device,
                                                const rw_attention_combine_params *p) {
-    const rwi_launch_shape shape = rwi_launch_rows(
-        RWI_OP_attention, attention_combine_work(p).items, dim3(COMBINE_LANES, COMBINE_TEAMS));
+    const rwi_launch_shape shape =
+        rwi_launch_rows(RWI_OP_attention, attention_combine_work(p).items, dim3(RWI_BLOCK));
     return rwi_launch(device, shape, combine_kernel, *p);
 }

@@ -198,13 +198,13 @@ static rw_status launch_rows(rwi_device *device, const rw_attention_params &p) {
 
 template <rw_dtype D>
 static rw_status launch_dtype(rwi_device *device, const rw_attention_params &p) {
-    if (rwi_attention_tile_rows(&p, RWI_ATTENTION_ROWS) == RWI_ATTENTION_FEW_ROWS)
-        return launch_rows<D, true>(device, p);
 #if defined(RWI_HAS_WGMMA)
     if constexpr (D != RW_F32)
         if (roles_serve<D>(device, p))
             return launch_roles<D>(device, p);
 #endif
+    if (rwi_attention_tile_rows(&p, RWI_ATTENTION_ROWS) == RWI_ATTENTION_FEW_ROWS)
+        return launch_rows<D, true>(device, p);
     return launch_rows<D, false>(device, p);
 }
 

@@ -110,13 +110,11 @@ static rw_status launch_roles_width(rwi_device *device, const rw_attention_param
     return launch_roles_shape<attention_shape<D, WIDTH, false, UNIT, V_WIDTH, false>>(device, p);
 }
 
-/* With fewer rows than a tile has, half of the consumers would be idle. */
-#define ROLES_ROWS 128
-
-/* Whether the kernel serves this device and these parameters. */
+/* Whether the kernel serves this device and these parameters. A tile is mostly unused where there are
+ * fewer rows than it has, but k and v are read at the memory's speed, and once. */
 template <rw_dtype D> static bool roles_serve(rwi_device *device, const rw_attention_params &p) {
     const bool pages_fit = !p.pages.table.data || p.pages.shift >= 3; /* 8 rows are swapped alike */
-    return rwi_device_has_wgmma(device) && rwi_attention_group_rows(&p) >= ROLES_ROWS &&
+    return rwi_device_has_wgmma(device) && rwi_attention_group_rows(&p) > RWI_ATTENTION_FEW_ROWS &&
            tensor_has_vectors(D, p.q, p.head_dim) && pages_fit &&
            tensor_has_vectors(D, p.k, p.head_dim) && tensor_has_vectors(D, p.v, p.v_dim) &&
            rwi_tensor_has_map(key_axes(p, p.k, p.head_dim, 1)) &&

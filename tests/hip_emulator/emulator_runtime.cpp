@@ -27,6 +27,8 @@ static hipError_t fail(hipError_t error) {
 
 /* ---- settings ---- */
 
+#define MAX_MULTIPROCESSORS 1024
+
 struct arch_entry {
     const char *name;
     hip_emulator_arch arch;
@@ -78,9 +80,13 @@ static bool read_arch(hip_emulator_settings *settings) {
 
 bool hip_emulator_read_settings(hip_emulator_settings *settings) {
     const char *order = getenv("ROPEWALK_EMULATED_ORDER");
+    const char *multiprocessors = getenv("ROPEWALK_EMULATED_MULTIPROCESSORS");
     settings->order = HIP_EMULATOR_FORWARD;
     if (!read_arch(settings))
         return false;
+    settings->multiprocessors = multiprocessors ? atoi(multiprocessors) : 8;
+    if (settings->multiprocessors < 1 || settings->multiprocessors > MAX_MULTIPROCESSORS)
+        return refuse("ROPEWALK_EMULATED_MULTIPROCESSORS", multiprocessors, "1 to 1024");
     if (order && strcmp(order, "reverse") == 0)
         settings->order = HIP_EMULATOR_REVERSE;
     else if (order && strcmp(order, "shuffle") == 0)
@@ -125,7 +131,7 @@ hipError_t hipGetDeviceProperties(hipDeviceProp_t *properties, int device) {
     properties->sharedMemPerBlock = settings.shared_bytes;
     properties->warpSize = settings.wave;
     properties->maxThreadsPerBlock = HIP_EMULATOR_MAX_THREADS;
-    properties->multiProcessorCount = 8;
+    properties->multiProcessorCount = settings.multiprocessors;
     return hipSuccess;
 }
 

@@ -19,6 +19,7 @@ struct hip_emulator_settings {
     int wave;            /* of that architecture */
     size_t shared_bytes; /* maximum of a block */
     hip_emulator_order order;
+    int multiprocessors;
 };
 
 const char *hip_emulator_arch_name(hip_emulator_arch arch);

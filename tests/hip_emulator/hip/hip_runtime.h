@@ -22,6 +22,7 @@
  *   ROPEWALK_EMULATED_ORDER  forward, reverse or shuffle: the order in which the threads of a block
  *                            run between barriers; a missing barrier changes the results in one of
  *                            them [forward]
+ *   ROPEWALK_EMULATED_MULTIPROCESSORS  1 to 1024: what the device's properties say [8]
  *
  * Device memory is the host's heap, so that AddressSanitizer guards every tensor. Unwritten memory
  * reads as NaN (all bits set), and so does shared memory at the start of each block. Static shared
