@@ -3,6 +3,7 @@
 #include "gpu/dispatch.h"
 #include "gpu/faults.h"
 #include "gpu/launch.h"
+#include "gpu/registers.h"
 #include "gpu/rope_pairs.h"
 #include "gpu/vectors.h"
 #include "kv_params.h"
@@ -362,14 +363,21 @@ static __global__ void __launch_bounds__(APPEND_FEW_BLOCK)
             load_row<D, PAIRS, INTERLEAVED>(p, b, s, row, &mine);
         }
     }
-    turn_heads<D, PAIRS, INTERLEAVED>(p, turns, p.norm_weight[0] ? weights : nullptr,
-                                      p.rope.heads[0].in, p.rope.heads[0].out,
-                                      find_side(p, token, SIDE_Q));
-    turn_heads<D, PAIRS, INTERLEAVED>(
-        p, turns, p.norm_weight[1] ? weights + p.rope.head_dim : nullptr, p.kv.sides[0].in,
-        p.kv.sides[0].cache, find_side(p, token, SIDE_K));
-    copy_heads<D, VEC>(p.kv.sides[1].in, p.kv.sides[1].cache, p.kv.sides[1].width,
-                       find_side(p, token, SIDE_V));
+#pragma unroll 1
+    for (int n = SIDE_Q; n <= SIDE_V; n++) {
+        const append_side side = (append_side)rwi_computed_here(n);
+        const token_heads heads = find_side(p, token, side);
+        const rwi_kv_side &kv = p.kv.sides[side == SIDE_V ? 1 : 0];
+        if (side == SIDE_V) {
+            copy_heads<D, VEC>(kv.in, kv.cache, kv.width, heads);
+            return;
+        }
+        const bool is_q = side == SIDE_Q;
+        const float *own = weights + (is_q ? 0 : p.rope.head_dim);
+        turn_heads<D, PAIRS, INTERLEAVED>(
+            p, turns, (is_q ? p.norm_weight[0] : p.norm_weight[1]) ? own : nullptr,
+            is_q ? p.rope.heads[0].in : kv.in, is_q ? p.rope.heads[0].out : kv.cache, heads);
+    }
 }
 
 /* Whether all heads, and their rotary windows, can be read in vectors. */

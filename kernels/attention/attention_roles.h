@@ -15,9 +15,14 @@
 #include "attention/attention_launch.h"
 #include "attention/attention_serve.h"
 
-/* Registers of a thread that serves, and of a consumer; a block is launched with 168 for each. */
-#define SERVER_REGISTERS 40
-#define CONSUMER_REGISTERS 232
+/* Registers of a thread that serves, and of a consumer, which needs more for more rules; a block is
+ * launched with 168 for each. */
+template <typename Shape> struct attention_registers {
+    static constexpr int SERVER = Shape::PLAIN ? 72 : 40;
+    static constexpr int CONSUMER = Shape::PLAIN ? 216 : 232;
+    static_assert(128 * SERVER + Shape::THREADS * CONSUMER <= 168 * Shape::BLOCK,
+                  "those there are");
+};
 
 template <typename Shape>
 static __global__ void __launch_bounds__(Shape::BLOCK, 1)
@@ -33,11 +38,11 @@ static __global__ void __launch_bounds__(Shape::BLOCK, 1)
         begin_barriers(barriers);
     __syncthreads();
     if ((int)threadIdx.x < Shape::THREADS) {
-        rwi_set_registers<CONSUMER_REGISTERS, true>();
+        rwi_set_registers<attention_registers<Shape>::CONSUMER, true>();
         consume(launch.near, items, barriers, tiles);
         return;
     }
-    rwi_set_registers<SERVER_REGISTERS, false>();
+    rwi_set_registers<attention_registers<Shape>::SERVER, false>();
     if (attention_copier<Shape>() < 0)
         load(launch, items, barriers, tiles);
     else

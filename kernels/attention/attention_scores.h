@@ -106,7 +106,8 @@ __device__ static __forceinline__ float attention_load_mask(const void *data, in
 }
 
 /* Adds a dense mask. Keys from `end` on, which are hidden, repeat the last key: the mask has none
- * for them. */
+ * for them. An element as f32 is one register too: for gfx942, clang-19 added pairs of them
+ * (v_pk_add_f32) to wrong scores. */
 template <typename Shape, rw_dtype D>
 __device__ static __forceinline__ void
 attention_add_elements(const void *data, const rwi_attention_row *rows,
@@ -118,7 +119,8 @@ attention_add_elements(const void *data, const rwi_attention_row *rows,
         const int64_t row = rows[unit::query(lane, q)].mask;
         const int32_t first = j + unit::key(lane, 0);
         attention_each_key<Shape>(s, q, [&](float &x, int c) {
-            x += attention_load_mask<D>(data, row + (first + c < end ? first + c : end - 1));
+            x += rwi_computed_here(
+                attention_load_mask<D>(data, row + (first + c < end ? first + c : end - 1)));
         });
     }
 }
