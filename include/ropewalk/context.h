@@ -155,7 +155,9 @@ RW_API rw_fault rw_last_fault(const rw_context *context);
 
 /* Runs every later operation on the caller's stream (hipStream_t; cudaStream_t on HIP's NVIDIA
  * platform); NULL selects the device's default stream again. Ignored by the CPU backend. The caller
- * keeps ownership of the stream and must order work across the change. */
+ * keeps ownership of the stream and must order work across the change. Replays of a graph that was
+ * captured with this context count as its operations: they and its other operations must run one
+ * after another. */
 RW_API rw_status rw_context_set_stream(rw_context *context, void *stream);
 
 /* Bytes that this context has moved between host and device since it was created. Operations never

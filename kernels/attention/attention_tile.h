@@ -217,7 +217,7 @@ __device__ static inline void attention_stage_q(const attention_launch &launch,
                                                 typename Shape::element *tile) {
     typedef const typename Shape::element *elements;
     constexpr int VECTORS = Shape::WIDTH / Shape::VECTOR;
-#pragma unroll(Shape::ROLES ? 4 : 1)
+#pragma unroll 1
     for (int n = rwi_computed_here(attention_copier<Shape>()); n < Shape::ROWS * VECTORS;
          n += Shape::COPIERS) {
         const int row = n / VECTORS, column = n % VECTORS * Shape::VECTOR;
