@@ -23,8 +23,9 @@ __device__ static inline void copy_heads(const void *in, void *out, int64_t widt
                                          const token_heads &heads) {
     for (int64_t head = threadIdx.y; head < heads.heads; head += blockDim.y)
         for (int64_t i = threadIdx.x * VEC; i < width; i += blockDim.x * VEC)
-            rwi_copy_vector<D, VEC>(rwi_element(D, in, heads.in + head * heads.in_stride),
-                                    rwi_element(D, out, heads.out + head * heads.out_stride), i);
+            rwi_copy_vector<D, VEC>(
+                rwi_element(D, rwi_global(in), heads.in + head * heads.in_stride),
+                rwi_element(D, rwi_global(out), heads.out + head * heads.out_stride), i);
 }
 
 __device__ static inline token_heads find_heads(const rwi_kv_side &side, int64_t heads, int64_t b,
@@ -222,8 +223,8 @@ __device__ static inline void turn_heads(const rw_rope_append_params &p, const r
     for (int64_t first = 0; first < heads.heads; first += blockDim.y) {
         const int64_t head = first + threadIdx.y;
         const bool live = head < heads.heads;
-        const void *in = rwi_element(D, in_data, heads.in + head * heads.in_stride);
-        void *out = rwi_element(D, out_data, heads.out + head * heads.out_stride);
+        const void *in = rwi_element(D, rwi_global(in_data), heads.in + head * heads.in_stride);
+        void *out = rwi_element(D, rwi_global(out_data), heads.out + head * heads.out_stride);
         float factor = 1.0f;
         if (weights)
             factor = head_factor<D, VEC>(p, in, live);
@@ -243,7 +244,7 @@ __device__ static inline void stage_weights(const rw_rope_append_params &p, int 
         return;
 #pragma unroll 1
     for (int i = thread_of_block(); i < p.rope.head_dim; i += threads_of_block())
-        shared[i] = rwi_load(dtype, weight, i);
+        shared[i] = rwi_load(dtype, rwi_global(weight), i);
 }
 
 __device__ static inline void find_token(const rw_rope_append_params &p, int64_t number, int64_t b,
@@ -280,13 +281,13 @@ __device__ static __forceinline__ void load_row(const rw_rope_append_params &p, 
     const bool is_q = mine->side == SIDE_Q, is_v = mine->side == SIDE_V;
     mine->head = (int)(row - (is_q ? 0 : q.heads) - (is_v ? p.kv.heads : 0));
     mine->live = row < q.heads + 2 * p.kv.heads && i < n;
-    const rwi_kv_side &kv = is_v ? p.kv.sides[1] : p.kv.sides[0];
+    const rwi_kv_side &kv = p.kv.sides[is_v ? 1 : 0];
     const int64_t at = b * (is_q ? q.in_stride[0] : kv.in_stride[0]) +
                        s * (is_q ? q.in_stride[1] : kv.in_stride[1]) +
                        mine->head * (is_q ? q.in_stride[2] : kv.in_stride[2]);
     mine->pairs = {};
     if (mine->live)
-        mine->pairs.load(rwi_element(D, is_q ? q.in : kv.in, at), i, n);
+        mine->pairs.load(rwi_element(D, rwi_global(is_q ? q.in : kv.in), at), i, n);
 }
 
 /* Rotates and stores it. Every thread of the block must call it. */
@@ -317,7 +318,8 @@ finish_row(const rw_rope_append_params &p, const append_token &token, const rwi_
     }
     const token_heads heads = find_side(p, token, mine->side);
     void *out = is_q ? p.rope.heads[0].out : p.kv.sides[mine->side == SIDE_K ? 0 : 1].cache;
-    mine->pairs.store(rwi_element(D, out, heads.out + mine->head * heads.out_stride), i, n);
+    mine->pairs.store(rwi_element(D, rwi_global(out), heads.out + mine->head * heads.out_stride), i,
+                      n);
 }
 
 /* ---- the kernel ---- */
@@ -327,16 +329,30 @@ finish_row(const rw_rope_append_params &p, const append_token &token, const rwi_
 #define APPEND_BLOCK 128
 #define APPEND_FEW_BLOCK 512
 
+#if defined(__HIP_PLATFORM_NVIDIA__)
+#define PARAMETERS_NEAR true /* kernel parameters are instruction operands */
+#else
+#define PARAMETERS_NEAR false
+#endif
+
 /* A block computes a token; its first axis is a head's. WHOLE: as above. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED, bool WHOLE>
 static __global__ void __launch_bounds__(APPEND_FEW_BLOCK)
-    rope_append_kernel(rw_rope_append_params p, rwi_fault_sink sink) {
+    rope_append_kernel(rw_rope_append_params launch, rwi_fault_sink sink) {
     constexpr int VEC = PAIRS == 1 ? 1 : rwi_vector_length<D>;
     HIP_DYNAMIC_SHARED(float, shared)
     __shared__ append_token token;
+    __shared__ rw_rope_append_params kept;
     const int64_t number = rwi_block_row();
-    if (number >= p.rope.batch * p.rope.seq)
+    if (number >= launch.rope.batch * launch.rope.seq)
         return;
+    /* On AMD the parameters would need too many scalar registers: read from shared memory. */
+    if (!PARAMETERS_NEAR) {
+        if (thread_of_block() == 0)
+            kept = launch;
+        __syncthreads();
+    }
+    const rw_rope_append_params &p = PARAMETERS_NEAR ? launch : kept;
     int64_t b, s, row = threadIdx.y;
     rwi_split_index(number, p.rope.seq, &b, &s);
     append_row<D, PAIRS, INTERLEAVED> mine;

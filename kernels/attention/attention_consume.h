@@ -294,9 +294,7 @@ __device__ static inline int consume_item(const attention_launch &launch, attent
             rwi_barrier_sync(ATTENTION_CONSUMERS, Shape::THREADS);
             repair<Shape>(launch, t);
         }
-        rwi_wave_sync();
-        if ((int)threadIdx.x % Shape::unit::LANES == 0)
-            rwi_phase_arrive(&barriers.done[place]);
+        rwi_phase_arrive(&barriers.done[place]);
         if (last)
             return batch + 1;
     }

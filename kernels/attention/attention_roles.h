@@ -28,6 +28,7 @@ template <typename Shape>
 static __global__ void __launch_bounds__(Shape::BLOCK, 1)
     attention_roles_kernel(const RWI_GRID_CONSTANT attention_roles_launch launch,
                            rwi_fault_sink sink) {
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL) /* it runs on no other */
     HIP_DYNAMIC_SHARED(uint4, shared)
     __shared__ attention_block<Shape> items[Shape::ITEMS];
     __shared__ attention_barriers<Shape> barriers;
@@ -47,6 +48,9 @@ static __global__ void __launch_bounds__(Shape::BLOCK, 1)
         load(launch, items, barriers, tiles);
     else
         prepare(launch, rwi_block_row(), items, barriers, tiles, sink);
+#else
+    (void)launch, (void)sink;
+#endif
 }
 
 /* k or v: [batch, keys, heads, columns], or pages in place of a batch. */
@@ -115,11 +119,21 @@ static rw_status launch_roles_width(rwi_device *device, const rw_attention_param
     return launch_roles_shape<attention_shape<D, WIDTH, false, UNIT, V_WIDTH, false>>(device, p);
 }
 
+/* wgmma adds each 16 products to the sum of all keys so far and cuts off its low bits: the sum of many
+ * small weights beside a large one is too small by up to 4e-7 of the large one for each 16 keys. Sums
+ * that stay in registers over so many keys that this would show in the output are left to kernels that
+ * sum each tile by itself. */
+static inline bool sums_fit(const rw_attention_params &p) {
+    const bool put_away = p.parts.count > 1 || p.out_dtype == RW_F32; /* after each batch */
+    return put_away || p.rules.scores.seq_k <= (p.out_dtype == RW_F16 ? 16 << 10 : 128 << 10);
+}
+
 /* Whether the kernel serves this device and these parameters. A tile is mostly unused where there are
  * fewer rows than it has, but k and v are read at the memory's speed, and once. */
 template <rw_dtype D> static bool roles_serve(rwi_device *device, const rw_attention_params &p) {
     const bool pages_fit = !p.pages.table.data || p.pages.shift >= 3; /* 8 rows are swapped alike */
-    return rwi_device_has_wgmma(device) && rwi_attention_group_rows(&p) > RWI_ATTENTION_FEW_ROWS &&
+    return rwi_device_has_wgmma(device) && sums_fit(p) &&
+           rwi_attention_group_rows(&p) > RWI_ATTENTION_FEW_ROWS &&
            tensor_has_vectors(D, p.q, p.head_dim) && pages_fit &&
            tensor_has_vectors(D, p.k, p.head_dim) && tensor_has_vectors(D, p.v, p.v_dim) &&
            rwi_tensor_has_map(key_axes(p, p.k, p.head_dim, 1)) &&

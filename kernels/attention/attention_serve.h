@@ -49,7 +49,7 @@ __device__ static inline void begin_barriers(attention_barriers<Shape> &barriers
     }
     for (int i = 0; i < Shape::ITEMS; i++) {
         rwi_phase_init(&barriers.known[i], Shape::COPIERS);
-        rwi_phase_init(&barriers.done[i], Shape::WAVES + 1); /* the loader's as well */
+        rwi_phase_init(&barriers.done[i], Shape::THREADS + Shape::unit::LANES); /* and the loader */
     }
     rwi_phases_begin();
 }
@@ -231,9 +231,7 @@ load(const attention_roles_launch &launch, const attention_block<Shape> *items,
             if (first > range.begin)
                 rwi_phase_wait(&barriers.known[place], (int)(phases >> place & 1));
             load_batch(launch, t, barriers, tiles, first, batch_tiles<Shape>(range, first), &use);
-            rwi_wave_sync();
-            if ((int)threadIdx.x % Shape::unit::LANES == 0)
-                rwi_phase_arrive(&barriers.done[place]);
+            rwi_phase_arrive(&barriers.done[place]);
             phases ^= 1u << place;
             if (last)
                 break;
