@@ -329,12 +329,6 @@ finish_row(const rw_rope_append_params &p, const append_token &token, const rwi_
 #define APPEND_BLOCK 128
 #define APPEND_FEW_BLOCK 512
 
-#if defined(__HIP_PLATFORM_NVIDIA__)
-#define PARAMETERS_NEAR true /* kernel parameters are instruction operands */
-#else
-#define PARAMETERS_NEAR false
-#endif
-
 /* A block computes a token; its first axis is a head's. WHOLE: as above. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED, bool WHOLE>
 static __global__ void __launch_bounds__(APPEND_FEW_BLOCK)
@@ -347,12 +341,12 @@ static __global__ void __launch_bounds__(APPEND_FEW_BLOCK)
     if (number >= launch.rope.batch * launch.rope.seq)
         return;
     /* On AMD the parameters would need too many scalar registers: read from shared memory. */
-    if (!PARAMETERS_NEAR) {
+    if (!RWI_PARAMETERS_NEAR) {
         if (thread_of_block() == 0)
             kept = launch;
         __syncthreads();
     }
-    const rw_rope_append_params &p = PARAMETERS_NEAR ? launch : kept;
+    const rw_rope_append_params &p = RWI_PARAMETERS_NEAR ? launch : kept;
     int64_t b, s, row = threadIdx.y;
     rwi_split_index(number, p.rope.seq, &b, &s);
     append_row<D, PAIRS, INTERLEAVED> mine;

@@ -152,12 +152,12 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
     /* On AMD the parameters would need too many scalar registers: read from shared memory. */
     __shared__ attention_launch kept;
-    if (!Shape::PARAMETERS_NEAR) {
+    if (!RWI_PARAMETERS_NEAR) {
         if (threadIdx.x == 0)
             kept = launch;
         __syncthreads();
     }
-    const attention_launch &near = Shape::PARAMETERS_NEAR ? launch : kept;
+    const attention_launch &near = RWI_PARAMETERS_NEAR ? launch : kept;
     attend_item<Shape>(near, item, t, tiles, sink);
 }
 

@@ -36,10 +36,8 @@ struct attention_shape {
     static constexpr bool PLAIN = PLAIN_;
 #if defined(__HIP_PLATFORM_NVIDIA__)
     static constexpr bool BACKGROUND = true;
-    static constexpr bool PARAMETERS_NEAR = true; /* kernel parameters are instruction operands */
 #else
     static constexpr bool BACKGROUND = UNIT == RWI_MMA_SYNC || ROLES;
-    static constexpr bool PARAMETERS_NEAR = false;
 #endif
     static constexpr rw_dtype DTYPE = D;
     static constexpr int WIDTH = WIDTH_, V_WIDTH = V_WIDTH_;

@@ -60,26 +60,7 @@ __device__ static __forceinline__ void rwi_phase_arrive(uint64_t *barrier) {
 #endif
 }
 
-/* Whether phase `phase` has ended; the phase after it has not. */
-__device__ static __forceinline__ bool rwi_phase_ended(uint64_t *barrier, int phase) {
-#if defined(__CUDA_ARCH__)
-    const uint32_t at = (uint32_t)__cvta_generic_to_shared(barrier);
-    int ended;
-    asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2; "
-                 "selp.b32 %0, 1, 0, p; }"
-                 : "=r"(ended)
-                 : "r"(at), "r"(phase & 1)
-                 : "memory");
-    return ended;
-#elif defined(__HIP_PLATFORM_EMULATED__)
-    return hip_emulator_mbarrier_test(barrier, phase & 1);
-#else
-    (void)barrier, (void)phase;
-    return true;
-#endif
-}
-
-/* Waits for its end. */
+/* Waits until phase `phase` has ended; the phase after it has not. */
 __device__ static __forceinline__ void rwi_phase_wait(uint64_t *barrier, int phase) {
 #if defined(__CUDA_ARCH__)
     const uint32_t at = (uint32_t)__cvta_generic_to_shared(barrier);

@@ -4,6 +4,14 @@
 
 #include "shared/kernel.h"
 
+/* Whether kernel parameters are operands of instructions. On AMD they need scalar registers: kernels
+ * with many parameters read them from a copy in shared memory. */
+#if defined(__HIP_PLATFORM_NVIDIA__)
+#define RWI_PARAMETERS_NEAR true
+#else
+#define RWI_PARAMETERS_NEAR false
+#endif
+
 /* Returns x, computed at this point: the compiler neither delays the computation nor moves
  * dependent ones ahead of a surrounding loop, where they would occupy registers. */
 __device__ inline float rwi_computed_here(float x) {
