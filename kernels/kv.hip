@@ -5,6 +5,7 @@
 #include "gpu/launch.h"
 #include "gpu/registers.h"
 #include "gpu/rope_pairs.h"
+#include "gpu/squares.h"
 #include "gpu/vectors.h"
 #include "kv_params.h"
 
@@ -97,8 +98,30 @@ __device__ static inline int threads_of_block() {
     return (int)(blockDim.x * blockDim.y);
 }
 
+/* The place of number i of `count` numbers in shared memory, of which threads read LENGTH adjacent ones
+ * each, UNIT (16 bytes) at a time: adjacent threads read adjacent units. */
+template <int LENGTH, int UNIT> __device__ static inline int place_of(int i, int count) {
+    if (LENGTH <= UNIT)
+        return i;
+    const int of_thread = i % LENGTH;
+    return (of_thread / UNIT * (count / LENGTH) + i / LENGTH) * UNIT + of_thread % UNIT;
+}
+
+/* The LENGTH numbers from i on, a multiple of LENGTH. */
+template <int LENGTH>
+__device__ static inline void load_placed(const float *from, int i, int count, float (&x)[LENGTH]) {
+    constexpr int UNIT = LENGTH < 4 ? LENGTH : 4;
+#pragma unroll
+    for (int n = 0; n < LENGTH; n += UNIT)
+        memcpy(x + n,
+               __builtin_assume_aligned(from + place_of<LENGTH, UNIT>(i + n, count), 4 * UNIT),
+               sizeof(float) * UNIT);
+}
+
 /* Computes the rotations (cos, sin) of token (b, s), unless its ids are invalid, with all threads of
- * the block. Each reads the ids by itself: waiting for one that does takes longer. */
+ * the block, for threads that read PAIRS of them. Each reads the ids by itself: waiting for one that
+ * does takes longer. */
+template <int PAIRS>
 __device__ static inline void compute_turns(const rw_rope_params &p, int64_t b, int64_t s,
                                             rwi_cos_sin *turns) {
 #pragma unroll 1
@@ -107,7 +130,8 @@ __device__ static inline void compute_turns(const rw_rope_params &p, int64_t b, 
         rwi_bad_id bad;
         rope_find_ids(&p, b, s, ids);
         if (rope_ids_valid(&p, ids, &bad))
-            turns[i] = rope_turn(&p, rope_position(&p, ids, i), i);
+            turns[place_of<PAIRS, 2>(i, p.num_frequencies)] =
+                rope_turn(&p, rope_position(&p, ids, i), i);
     }
 }
 
@@ -140,7 +164,7 @@ __device__ static inline token_heads find_side(const rw_rope_append_params &p,
 
 /* The factor of a head from the sums of squares of the threads that share it. Every thread of the
  * block must call it. */
-__device__ static inline float factor_of_sum(const rw_rope_append_params &p, double sum) {
+__device__ static inline rwi_rms_factor factor_of_sum(const rw_rope_append_params &p, double sum) {
     for (int distance = blockDim.x / 2; distance > 0; distance /= 2)
         sum += __shfl_xor(sum, distance, blockDim.x);
     return rope_append_factor(&p, sum);
@@ -148,31 +172,31 @@ __device__ static inline float factor_of_sum(const rw_rope_append_params &p, dou
 
 /* 1 / rms of a head. Every thread of the block must call; those without a head pass heads = 0. */
 template <rw_dtype D, int VEC>
-__device__ static inline float head_factor(const rw_rope_append_params &p, const void *in,
-                                           bool live) {
+__device__ static inline rwi_rms_factor head_factor(const rw_rope_append_params &p, const void *in,
+                                                    bool live) {
     double sum = 0.0;
     const int64_t columns = live ? p.rope.head_dim : 0;
 #pragma unroll 1
     for (int64_t i = threadIdx.x * VEC; i < columns; i += blockDim.x * VEC) {
-        float x[VEC];
-        rwi_load_vector<D>(in, i, x);
-#pragma unroll
-        for (int n = 0; n < VEC; n++)
-            sum += (double)x[n] * (double)x[n];
+        rwi_packed<D, VEC> x[1];
+        rwi_load_packed(in, i, x[0]);
+        sum += rwi_squares(x, 1);
     }
     return factor_of_sum(p, sum);
 }
 
 /* The columns outside the rotary window. */
-template <rw_dtype D>
+template <rw_dtype D, int VEC>
 __device__ static inline void finish_rest(const rw_rope_append_params &p, const float *weights,
-                                          float factor, const void *in, void *out) {
+                                          rwi_rms_factor factor, const void *in, void *out) {
     const int64_t turned = 2 * p.rope.num_frequencies;
 #pragma unroll 1
     for (int64_t n = threadIdx.x; n < p.rope.head_dim - turned; n += blockDim.x) {
         const int64_t i = n < p.rope.start ? n : n + turned;
         if (weights)
-            rwi_store(D, out, i, rope_append_norm(&p, D, rwi_load(D, in, i), factor, weights[i]));
+            rwi_store(D, out, i,
+                      rope_append_norm(&p, D, rwi_load(D, in, i), factor,
+                                       weights[place_of<VEC, 4>((int)i, p.rope.head_dim)]));
         else if (in != out)
             rwi_copy_element<D>(in, out, i);
     }
@@ -182,24 +206,33 @@ __device__ static inline void finish_rest(const rw_rope_append_params &p, const 
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 __device__ static __forceinline__ void
 turn_pairs(const rw_rope_append_params &p, const rwi_cos_sin *turns, const float *weights,
-           float factor, int64_t i, float (&x1)[PAIRS], float (&x2)[PAIRS]) {
-    const int64_t apart = INTERLEAVED ? 1 : p.rope.num_frequencies;
+           rwi_rms_factor factor, int64_t i, float (&x1)[PAIRS], float (&x2)[PAIRS]) {
+    const int n = p.rope.num_frequencies;
+    float numbers[2 * PAIRS];
     rwi_cos_sin my_turns[PAIRS];
+    load_placed((const float *)turns, 2 * (int)i, 2 * n, numbers);
 #pragma unroll
-    for (int k = 0; k < PAIRS; k++) {
-        my_turns[k] = turns[i + k];
-        if (!weights)
-            continue;
-        const int64_t column = p.rope.start + (INTERLEAVED ? 2 * (i + k) : i + k);
-        x1[k] = rope_append_norm(&p, D, x1[k], factor, weights[column]);
-        x2[k] = rope_append_norm(&p, D, x2[k], factor, weights[column + apart]);
+    for (int k = 0; k < PAIRS; k++)
+        my_turns[k] = {numbers[2 * k], numbers[2 * k + 1]};
+    if (weights) {
+        constexpr int VEC = INTERLEAVED && PAIRS > 1 ? 2 * PAIRS : PAIRS;
+        const int column = p.rope.start + (INTERLEAVED ? 2 : 1) * (int)i;
+        float w1[VEC], w2[VEC];
+        load_placed(weights, column, p.rope.head_dim, w1);
+        if (VEC == PAIRS)
+            load_placed(weights, column + (INTERLEAVED ? 1 : n), p.rope.head_dim, w2);
+#pragma unroll
+        for (int k = 0; k < PAIRS; k++) {
+            x1[k] = rope_append_norm(&p, D, x1[k], factor, VEC == PAIRS ? w1[k] : w1[2 * k]);
+            x2[k] = rope_append_norm(&p, D, x2[k], factor, VEC == PAIRS ? w2[k] : w1[2 * k + 1]);
+        }
     }
     rwi_rope_rotate_pairs(x1, x2, my_turns);
 }
 
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 __device__ static inline void turn_head(const rw_rope_append_params &p, const rwi_cos_sin *turns,
-                                        const float *weights, float factor, const void *in,
+                                        const float *weights, rwi_rms_factor factor, const void *in,
                                         void *out) {
     const int64_t n = p.rope.num_frequencies;
     const void *x = rwi_element(D, in, p.rope.start);
@@ -225,17 +258,18 @@ __device__ static inline void turn_heads(const rw_rope_append_params &p, const r
         const bool live = head < heads.heads;
         const void *in = rwi_element(D, rwi_global(in_data), heads.in + head * heads.in_stride);
         void *out = rwi_element(D, rwi_global(out_data), heads.out + head * heads.out_stride);
-        float factor = 1.0f;
+        rwi_rms_factor factor = {1.0f, 1.0f};
         if (weights)
             factor = head_factor<D, VEC>(p, in, live);
         if (!live)
             continue;
         turn_head<D, PAIRS, INTERLEAVED>(p, turns, weights, factor, in, out);
-        finish_rest<D>(p, weights, factor, in, out);
+        finish_rest<D, VEC>(p, weights, factor, in, out);
     }
 }
 
 /* Copies the weights of q (which = 0) or k to shared memory. */
+template <int VEC>
 __device__ static inline void stage_weights(const rw_rope_append_params &p, int which,
                                             float *shared) {
     const void *weight = which ? p.norm_weight[1] : p.norm_weight[0];
@@ -244,7 +278,7 @@ __device__ static inline void stage_weights(const rw_rope_append_params &p, int 
         return;
 #pragma unroll 1
     for (int i = thread_of_block(); i < p.rope.head_dim; i += threads_of_block())
-        shared[i] = rwi_load(dtype, rwi_global(weight), i);
+        shared[place_of<VEC, 4>(i, p.rope.head_dim)] = rwi_load(dtype, rwi_global(weight), i);
 }
 
 __device__ static inline void find_token(const rw_rope_append_params &p, int64_t number, int64_t b,
@@ -301,18 +335,14 @@ finish_row(const rw_rope_append_params &p, const append_token &token, const rwi_
         weights = nullptr;
     else if (!is_q)
         weights += p.rope.head_dim;
-    float factor = 1.0f, x1[PAIRS], x2[PAIRS];
-    mine->pairs.unpack(x1, x2);
-    if (p.norm_weight[0] || p.norm_weight[1]) {
-        double sum = 0.0;
-#pragma unroll
-        for (int k = 0; k < PAIRS; k++)
-            sum += (double)x1[k] * (double)x1[k] + (double)x2[k] * (double)x2[k];
-        factor = factor_of_sum(p, sum);
-    }
+    rwi_rms_factor factor = {1.0f, 1.0f};
+    if (p.norm_weight[0] || p.norm_weight[1])
+        factor = factor_of_sum(p, rwi_squares(mine->pairs.vectors, INTERLEAVED ? 1 : 2));
     if (!mine->live)
         return;
     if (mine->side != SIDE_V) {
+        float x1[PAIRS], x2[PAIRS];
+        mine->pairs.unpack(x1, x2);
         turn_pairs<D, PAIRS, INTERLEAVED>(p, turns, weights, factor, i, x1, x2);
         mine->pairs.pack(x1, x2);
     }
@@ -331,10 +361,10 @@ finish_row(const rw_rope_append_params &p, const append_token &token, const rwi_
 
 /* A block computes a token; its first axis is a head's. WHOLE: as above. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED, bool WHOLE>
-static __global__ void __launch_bounds__(APPEND_FEW_BLOCK)
+static __global__ void __launch_bounds__(APPEND_FEW_BLOCK, 2)
     rope_append_kernel(rw_rope_append_params launch, rwi_fault_sink sink) {
     constexpr int VEC = PAIRS == 1 ? 1 : rwi_vector_length<D>;
-    HIP_DYNAMIC_SHARED(float, shared)
+    HIP_DYNAMIC_SHARED(uint4, shared)
     __shared__ append_token token;
     __shared__ rw_rope_append_params kept;
     const int64_t number = rwi_block_row();
@@ -355,10 +385,10 @@ static __global__ void __launch_bounds__(APPEND_FEW_BLOCK)
     if (thread_of_block() == threads_of_block() - 1)
         find_token(p, number, b, s, sink, &token);
     rwi_cos_sin *turns = (rwi_cos_sin *)shared;
-    float *weights = shared + 2 * p.rope.num_frequencies;
-    compute_turns(p.rope, b, s, turns);
-    stage_weights(p, 0, weights);
-    stage_weights(p, 1, weights + p.rope.head_dim);
+    float *weights = (float *)(turns + p.rope.num_frequencies);
+    compute_turns<PAIRS>(p.rope, b, s, turns);
+    stage_weights<VEC>(p, 0, weights);
+    stage_weights<VEC>(p, 1, weights + p.rope.head_dim);
     __syncthreads();
     if (!token.found)
         return;

@@ -54,7 +54,8 @@ static void compute_turns(const rw_rope_params *p, const int64_t *ids, int64_t f
     rwi_rope_compute_turns(p, ids, first, count, turns);
 }
 
-RWI_INLINE float head_factor(const rw_rope_append_params *p, rw_dtype dtype, const char *in) {
+RWI_INLINE rwi_rms_factor head_factor(const rw_rope_append_params *p, rw_dtype dtype,
+                                      const char *in) {
     double sum = 0.0;
     for (int64_t first = 0; first < p->rope.head_dim; first += RWI_ROPE_CHUNK) {
         float x[RWI_ROPE_CHUNK];
@@ -68,8 +69,8 @@ RWI_INLINE float head_factor(const rw_rope_append_params *p, rw_dtype dtype, con
 }
 
 /* Columns [begin, end) of a head, outside the rotary window. */
-static void finish_rest(const rw_rope_append_params *p, int which, float factor, const char *in,
-                        char *out, int64_t begin, int64_t end) {
+static void finish_rest(const rw_rope_append_params *p, int which, rwi_rms_factor factor,
+                        const char *in, char *out, int64_t begin, int64_t end) {
     rw_dtype dtype = p->rope.dtype;
     size_t size = rwi_dtype_size(dtype);
     if (!p->norm_weight[which] && in != out)
@@ -90,7 +91,8 @@ typedef struct chunk {
 } chunk;
 
 RWI_INLINE void turn_chunk(const rw_rope_append_params *p, rw_dtype dtype, bool interleaved,
-                           const chunk *c, bool normed, float factor, const char *in, char *out) {
+                           const chunk *c, bool normed, rwi_rms_factor factor, const char *in,
+                           char *out) {
     rwi_rope_pairs pairs;
     int64_t apart = p->rope.num_frequencies;
     int64_t column = rwi_rope_first_column(&p->rope, interleaved, c->first);
@@ -118,7 +120,9 @@ RWI_INLINE void turn_heads(const rw_rope_append_params *p, rw_dtype dtype, bool 
     for (int64_t head = 0; head < heads->heads; head++) {
         const char *in = rwi_element(dtype, heads->in, head * heads->in_stride);
         char *out = rwi_element(dtype, heads->out, head * heads->out_stride);
-        float factor = normed ? head_factor(p, dtype, in) : 1.0f;
+        rwi_rms_factor factor = {1.0f, 1.0f};
+        if (normed)
+            factor = head_factor(p, dtype, in);
         for (int64_t first = 0; first < rope->num_frequencies; first += RWI_ROPE_CHUNK) {
             c.first = first;
             c.count = rwi_min(RWI_ROPE_CHUNK, rope->num_frequencies - first);

@@ -3,6 +3,7 @@
 #define RWI_KV_PARAMS_H
 
 #include "shared/kv_pages.h"
+#include "shared/rms.h"
 #include "rope_params.h"
 
 /* k or v: the new tokens [batch, seq, heads, width] and the cache [pages, rows, heads, width]. */
@@ -54,6 +55,7 @@ typedef struct rw_rope_append_params {
     rw_kv_append_params kv;
     const void *norm_weight[2]; /* q, k: [head_dim]; NULL: no norm */
     rw_dtype norm_dtype[2];
+    double norm_per_column; /* 1 / head_dim */
     float norm_eps;
     float norm_offset;
     bool norm_cast_before_weight;
@@ -71,16 +73,15 @@ RWI_INLINE bool rope_append_find(const rw_rope_append_params *p, int64_t b, int6
     return rope_ids_valid(&p->rope, ids, bad) && kv_append_find(&p->kv, b, s, place, bad);
 }
 
-/* The norm factor of every column of a head, without its weight. Squares are summed in f64: those
- * of bf16's largest numbers overflow f32. */
-RWI_INLINE float rope_append_factor(const rw_rope_append_params *p, double sum_of_squares) {
-    double mean = sum_of_squares / (double)p->rope.head_dim;
-    return (float)(1.0 / sqrt(mean + (double)p->norm_eps));
+/* The norm factor of every column of a head, without its weight. */
+RWI_INLINE rwi_rms_factor rope_append_factor(const rw_rope_append_params *p,
+                                             double sum_of_squares) {
+    return rwi_rms_factor_of(sum_of_squares * p->norm_per_column + (double)p->norm_eps);
 }
 
 RWI_INLINE float rope_append_norm(const rw_rope_append_params *p, rw_dtype dtype, float x,
-                                  float factor, float weight) {
-    float normalised = x * factor;
+                                  rwi_rms_factor factor, float weight) {
+    float normalised = rwi_rms_scale(x, factor);
     if (p->norm_cast_before_weight)
         normalised = rwi_round_to(dtype, normalised);
     return normalised * (weight + p->norm_offset);

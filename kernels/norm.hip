@@ -3,15 +3,15 @@
 #include "gpu/dispatch.h"
 #include "gpu/launch.h"
 #include "gpu/row_offsets.h"
-#include "gpu/vectors.h"
+#include "gpu/squares.h"
 #include "norm_params.h"
 
 /* Lanes that reduce by shuffles: the smallest wave size. */
 #define LANES 32
 
-/* Vectors that a thread keeps where there are enough rows to occupy the GPU, and the maximum number
- * of threads of such a block. */
-#define KEPT 4
+/* Vectors that a thread keeps where there are enough rows to occupy the GPU: with one, too much of its
+ * time is the reduction. And the maximum number of threads of such a block. */
+#define KEPT 2
 #define KEPT_THREADS 512
 #define MANY_ROWS 512
 
@@ -57,57 +57,36 @@ __device__ static inline void add_residual(const norm_row &row, int64_t i,
     rwi_store_packed(row.sum, i, x);
 }
 
-/* The sum of squares of the first `count` vectors, times factor^2. Pairwise addition rounds each
- * number at most eight times, which contributes two of the 4 eps that SPEC allows. */
-template <rw_dtype D, int VEC, int COUNT>
-__device__ static inline float squares_of(const rwi_packed<D, VEC> (&packed)[COUNT], int count,
-                                          float factor) {
-    float total = 0.0f;
-#pragma unroll
-    for (int k = 0; k < COUNT; k++) {
-        float x[VEC];
-        rwi_unpack(packed[k], x);
-#pragma unroll
-        for (int n = 0; n < VEC; n++)
-            x[n] = (x[n] * factor) * (x[n] * factor);
-#pragma unroll
-        for (int distance = VEC / 2; distance > 0; distance /= 2)
-#pragma unroll
-            for (int n = 0; n < distance; n++)
-                x[n] += x[n + distance];
-        total += k < count ? x[0] : 0.0f;
-    }
-    return total;
-}
-
-/* The sum of squares of any f32, also where the squares overflow or underflow in f32. */
-template <rw_dtype D, int VEC, int COUNT>
-__device__ static inline double squares(const rwi_packed<D, VEC> (&x)[COUNT], int count) {
-    const float sum = squares_of(x, count, 1.0f);
-    if (sum > 0x1p-80f && sum < 0x1p100f)
-        return (double)sum;
-    return sum < 1.0f ? (double)squares_of(x, count, 0x1p100f) * 0x1p-200
-                      : (double)squares_of(x, count, 0x1p-80f) * 0x1p160;
-}
-
 /* The sum over the threads of a row, returned to each of them. Every thread of the block must call.
  */
-__device__ static inline double sum_over_row(double sum) {
-    __shared__ double partial[LONG_THREADS / LANES];
+__device__ static inline double sum_over_row(float sum, float (&waves)[LONG_THREADS / LANES]) {
 #pragma unroll
     for (int distance = LANES / 2; distance > 0; distance /= 2)
         if (distance < (int)blockDim.x)
             sum += __shfl_xor(sum, distance, LANES);
-    if (blockDim.x <= LANES) /* the same for all threads of the block */
-        return sum;
-    const int parts = blockDim.x / LANES;
+    if (blockDim.x <= LANES) /* else the block has one row */
+        return (double)sum;
     if (threadIdx.x % LANES == 0)
-        partial[threadIdx.y * parts + threadIdx.x / LANES] = sum;
+        waves[threadIdx.x / LANES] = sum;
     __syncthreads();
     double total = 0.0;
-    for (int part = 0; part < parts; part++)
-        total += partial[threadIdx.y * parts + part];
+    for (int wave = 0; wave < (int)blockDim.x / LANES; wave++)
+        total += (double)waves[wave];
     return total;
+}
+
+/* 1 / rms of a row. squares(factor) returns this thread's sum of (factor * x)^2. The rows of a wave
+ * are summed again, scaled, where the squares of one overflow or underflow in f32: rarely. */
+template <typename Squares>
+__device__ static inline rwi_rms_factor find_factor(const rw_rms_norm_params &p,
+                                                    const Squares &squares) {
+    __shared__ float waves[2][LONG_THREADS / LANES];
+    const double sum = sum_over_row(squares(1.0f), waves[0]);
+    const bool fits = sum > 0x1p-80 && sum < 0x1p100;
+    if (!__any(!fits))
+        return rms_norm_factor(&p, sum);
+    const double scale = fits ? 1.0 : sum < 1.0 ? 0x1p100 : 0x1p-80;
+    return rms_norm_factor(&p, sum_over_row(squares((float)scale), waves[1]) / (scale * scale));
 }
 
 template <rw_dtype W, int VEC>
@@ -126,11 +105,33 @@ __device__ static inline void load_weight(const void *weight, int64_t i, float (
     }
 }
 
+/* The weights of columns from i on, 1 where there are none. */
+template <int VEC>
+__device__ static inline void load_weights(const rw_rms_norm_params &p, int64_t i,
+                                           float (&w)[VEC]) {
+    if (!p.weight) {
+#pragma unroll
+        for (int n = 0; n < VEC; n++)
+            w[n] = 1.0f;
+        return;
+    }
+    if (p.weight_dtype == RW_F32)
+        load_weight<RW_F32>(p.weight, i, w);
+    else if (p.weight_dtype == RW_F16)
+        load_weight<RW_F16>(p.weight, i, w);
+    else
+        load_weight<RW_BF16>(p.weight, i, w);
+    if (p.weight_offset != 0.0f)
+#pragma unroll
+        for (int n = 0; n < VEC; n++)
+            w[n] += p.weight_offset;
+}
+
 /* Normalizes one vector and writes it. */
 template <rw_dtype D, int VEC>
 __device__ static inline void store_scaled(const rw_rms_norm_params &p, const norm_row &row,
-                                           int64_t i, rwi_rms_factor factor,
-                                           rwi_packed<D, VEC> &packed) {
+                                           int64_t i, rwi_rms_factor factor, const float (&w)[VEC],
+                                           const rwi_packed<D, VEC> &packed) {
     float x[VEC];
     rwi_unpack(packed, x);
     if (factor.first != 1.0f)
@@ -140,26 +141,13 @@ __device__ static inline void store_scaled(const rw_rms_norm_params &p, const no
 #pragma unroll
     for (int n = 0; n < VEC; n++)
         x[n] *= factor.second;
-    if (p.weight) {
-        float w[VEC];
-        if (p.weight_dtype == RW_F32)
-            load_weight<RW_F32>(p.weight, i, w);
-        else if (p.weight_dtype == RW_F16)
-            load_weight<RW_F16>(p.weight, i, w);
-        else
-            load_weight<RW_BF16>(p.weight, i, w);
-        if (p.cast_before_weight)
-#pragma unroll
-            for (int n = 0; n < VEC; n++)
-                x[n] = rwi_round_to(D, x[n]);
-        if (p.weight_offset != 0.0f)
-#pragma unroll
-            for (int n = 0; n < VEC; n++)
-                w[n] += p.weight_offset;
+    if (p.weight && p.cast_before_weight)
 #pragma unroll
         for (int n = 0; n < VEC; n++)
-            x[n] *= w[n];
-    }
+            x[n] = rwi_round_to(D, x[n]);
+#pragma unroll
+    for (int n = 0; n < VEC; n++)
+        x[n] *= w[n];
     rwi_store_vector<D>(row.out, i, x);
 }
 
@@ -195,6 +183,9 @@ static __global__ void __launch_bounds__(KEPT_THREADS)
         share.count += row.valid && share.column(k) < p.hidden;
     rwi_packed<D, VEC> x[COUNT];
     load_share(row.x, share, x);
+    float w[VEC];
+    if (COUNT == 1) /* beside the row, not after it */
+        load_weights(p, share.count ? share.first : 0, w);
     if constexpr (RESIDUAL) {
         rwi_packed<D, VEC> residual[COUNT];
         load_share(row.residual, share, residual);
@@ -203,11 +194,16 @@ static __global__ void __launch_bounds__(KEPT_THREADS)
             if (k < share.count)
                 add_residual(row, share.column(k), residual[k], x[k]);
     }
-    const rwi_rms_factor factor = rms_norm_factor(&p, sum_over_row(squares(x, share.count)));
+    const rwi_rms_factor factor =
+        find_factor(p, [&](float scale) { return rwi_scaled_squares(x, share.count, scale); });
 #pragma unroll
-    for (int k = 0; k < COUNT; k++)
-        if (k < share.count)
-            store_scaled(p, row, share.column(k), factor, x[k]);
+    for (int k = 0; k < COUNT; k++) {
+        if (k >= share.count)
+            continue;
+        if (COUNT > 1)
+            load_weights(p, share.column(k), w);
+        store_scaled(p, row, share.column(k), factor, w, x[k]);
+    }
 }
 
 /* Rows of any length, which are read twice. */
@@ -225,12 +221,15 @@ static __global__ void __launch_bounds__(LONG_THREADS)
             rwi_load_packed(row.residual, i, residual);
             add_residual(row, i, residual, x[0]);
         }
-        sum += squares(x, 1);
+        sum += rwi_squares(x, 1);
     }
-    const rwi_rms_factor factor = rms_norm_factor(&p, sum_over_row(sum));
+    const rwi_rms_factor factor =
+        find_factor(p, [&](float scale) { return (float)(sum * ((double)scale * (double)scale)); });
     for (int64_t i = first; i < end; i += step) {
+        float w[VEC];
+        load_weights(p, i, w);
         rwi_load_packed(RESIDUAL ? row.sum : row.x, i, x[0]); /* written by this thread */
-        store_scaled(p, row, i, factor, x[0]);
+        store_scaled(p, row, i, factor, w, x[0]);
     }
 }
 
@@ -242,13 +241,13 @@ static bool has_vectors(const rw_rms_norm_params &p) {
            (uintptr_t)p.weight % 16 == 0;
 }
 
-/* `threads` of a row, rounded up to a number that sum_over_row() can reduce; short rows share a
- * block. */
+/* `threads` of a row, rounded up to a number that sum_over_row() can reduce; rows of at most LANES
+ * threads share a block. */
 static rwi_launch_shape shape_for(const rw_rms_norm_params &p, int64_t threads) {
     int64_t x = rwi_ceil_div(threads, LANES) * LANES;
     for (int64_t fewer = LANES; fewer >= threads; fewer /= 2)
         x = fewer;
-    const int64_t y = rwi_max(1, RWI_BLOCK / 2 / x);
+    const int64_t y = x <= LANES ? RWI_BLOCK / 2 / x : 1;
     return rwi_launch_rows(RWI_OP_rms_norm, rwi_ceil_div(rms_norm_work(&p).items, y),
                            dim3((uint32_t)x, (uint32_t)y));
 }

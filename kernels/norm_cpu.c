@@ -204,8 +204,8 @@ RWI_INLINE void scale_pairs(norm_kind kind, const void *in, const float *weight,
     int64_t half = count / 2;
 #pragma omp simd
     for (int64_t i = 0; i < half; i++) {
-        float a = rms_norm_scale(rwi_pair_first(x[i]), factor);
-        float b = rms_norm_scale(rwi_pair_second(x[i]), factor);
+        float a = rwi_rms_scale(rwi_pair_first(x[i]), factor);
+        float b = rwi_rms_scale(rwi_pair_second(x[i]), factor);
         if (kind == NORM_CAST_WEIGHT) {
             a = rwi_pair_rounded(a);
             b = rwi_pair_rounded(b);
@@ -217,7 +217,7 @@ RWI_INLINE void scale_pairs(norm_kind kind, const void *in, const float *weight,
         y[i] = rwi_pair_join(a, b);
     }
     if (count % 2) {
-        float a = rms_norm_scale(rwi_load(RW_BF16, in, count - 1), factor);
+        float a = rwi_rms_scale(rwi_load(RW_BF16, in, count - 1), factor);
         a = kind == NORM_CAST_WEIGHT ? rwi_round_to(RW_BF16, a) : a;
         a *= kind == NORM_PLAIN ? 1.0f : weight[count - 1];
         rwi_store(RW_BF16, out, count - 1, a);
@@ -230,12 +230,12 @@ RWI_INLINE void scale_floats(rw_dtype dtype, norm_kind kind, const float *x, con
     if (kind == NORM_WEIGHT || (kind == NORM_CAST_WEIGHT && dtype == RW_F32)) {
 #pragma omp simd
         for (int64_t i = 0; i < count; i++)
-            y[i] = rms_norm_scale(x[i], factor) * weight[i];
+            y[i] = rwi_rms_scale(x[i], factor) * weight[i];
         return;
     }
 #pragma omp simd
     for (int64_t i = 0; i < count; i++)
-        y[i] = rms_norm_scale(x[i], factor);
+        y[i] = rwi_rms_scale(x[i], factor);
     if (kind == NORM_PLAIN)
         return;
     rwi_round_many(dtype, count, y);

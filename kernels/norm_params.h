@@ -3,6 +3,7 @@
 #define RWI_NORM_PARAMS_H
 
 #include "shared/dtype.h"
+#include "shared/rms.h"
 #include "shared/rows.h"
 
 typedef struct rw_rms_norm_params {
@@ -33,28 +34,8 @@ RWI_INLINE rwi_work rms_norm_work(const rw_rms_norm_params *p) {
     return work;
 }
 
-/* 1 / rms as first * second: neither overflows or underflows unless 1 / rms does in f32. */
-typedef struct rwi_rms_factor {
-    float first; /* a power of two */
-    float second;
-} rwi_rms_factor;
-
 RWI_INLINE rwi_rms_factor rms_norm_factor(const rw_rms_norm_params *p, double sum_of_squares) {
-    double mean = sum_of_squares * p->per_column + (double)p->eps;
-    rwi_rms_factor factor = {1.0f, 0.0f};
-    if (mean > 0x1p100) {
-        factor.first = 0x1p-64f;
-        mean *= 0x1p-128;
-    } else if (mean < 0x1p-100) {
-        factor.first = 0x1p96f;
-        mean *= 0x1p192;
-    }
-    factor.second = 1.0f / sqrtf((float)mean);
-    return factor;
-}
-
-RWI_INLINE float rms_norm_scale(float value, rwi_rms_factor factor) {
-    return (value * factor.first) * factor.second;
+    return rwi_rms_factor_of(sum_of_squares * p->per_column + (double)p->eps);
 }
 
 #endif

@@ -9,6 +9,9 @@
 /* The maximum number of threads along x, each with a vector of pairs. */
 #define MAX_COLUMNS 64
 
+/* Rows of which a thread reads its pairs at a time. */
+#define ROWS 2
+
 /* The rotations (cos, sin) of frequencies [first, first + PAIRS). */
 template <int PAIRS>
 __device__ static inline void compute_turns(const rw_rope_params &p, const int64_t *ids,
@@ -37,16 +40,6 @@ __device__ static inline void compute_turns(const rw_rope_params &p, const int64
     }
 }
 
-/* Rotates PAIRS pairs of one head from pair i on. */
-template <rw_dtype D, int PAIRS, bool INTERLEAVED>
-__device__ static inline void rotate_pairs(const void *in, void *out, int64_t i, int64_t apart,
-                                           const rwi_cos_sin (&turns)[PAIRS]) {
-    float x1[PAIRS], x2[PAIRS];
-    rwi_rope_load_pairs<D, PAIRS, INTERLEAVED>(in, i, apart, x1, x2);
-    rwi_rope_rotate_pairs(x1, x2, turns);
-    rwi_rope_store_pairs<D, PAIRS, INTERLEAVED>(out, i, apart, x1, x2);
-}
-
 /* The heads of q or k of one token. */
 struct token_heads {
     const void *in;
@@ -63,58 +56,90 @@ __device__ static inline token_heads find_heads(const rwi_rope_heads &heads, int
             heads.in_stride[2], heads.out_stride[2], heads.heads};
 }
 
-/* Calls body(in, out) for the heads of this thread's row: those of q, then those of k. */
-template <rw_dtype D, typename Body>
-__device__ static inline void for_each_head(const token_heads &q, const token_heads &k,
-                                            const Body &body) {
-#pragma unroll 1
-    for (int64_t head = threadIdx.y; head < (int64_t)q.heads + k.heads; head += blockDim.y) {
-        const bool is_q = head < q.heads;
-        const int64_t h = is_q ? head : head - q.heads;
-        body(rwi_element(D, is_q ? q.in : k.in, h * (is_q ? q.in_stride : k.in_stride)),
-             rwi_element(D, is_q ? q.out : k.out, h * (is_q ? q.out_stride : k.out_stride)));
+/* The rows of a token: the heads of q, then those of k. */
+struct token_rows {
+    token_heads q;
+    token_heads k;
+
+    __device__ __forceinline__ int64_t count() const {
+        return (int64_t)q.heads + k.heads;
     }
-}
+    template <rw_dtype D> __device__ __forceinline__ const void *in(int64_t row) const {
+        const bool is_q = row < q.heads;
+        return rwi_element(D, is_q ? q.in : k.in,
+                           is_q ? row * q.in_stride : (row - q.heads) * k.in_stride);
+    }
+    template <rw_dtype D> __device__ __forceinline__ void *out(int64_t row) const {
+        const bool is_q = row < q.heads;
+        return rwi_element(D, is_q ? q.out : k.out,
+                           is_q ? row * q.out_stride : (row - q.heads) * k.out_stride);
+    }
+};
 
 /* The columns of one head outside the rotary window. */
 template <rw_dtype D>
 __device__ static inline void copy_rest(const rw_rope_params &p, const void *in, void *out) {
     const int64_t end = p.start + 2 * p.num_frequencies;
+    if (in == out)
+        return;
 #pragma unroll 1
     for (int64_t i = threadIdx.x; i < p.head_dim; i += blockDim.x)
         if (i < p.start || i >= end)
             rwi_copy_element<D>(in, out, i);
 }
 
+/* A block rotates the rows of a token. A thread holds the rotations of its pairs and begins to read
+ * them in ROWS rows at a time: the first ones before its token's ids and angles are known. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     rope_kernel(rw_rope_params p, rwi_fault_sink sink) {
     const int64_t token = rwi_block_row();
     if (token >= p.batch * p.seq)
         return;
-    int64_t b, s;
+    int64_t b, s, ids[RWI_ROPE_MAX_AXES];
     rwi_bad_id bad;
     rwi_split_index(token, p.seq, &b, &s);
-    const token_heads q = find_heads<D>(p.heads[0], b, s), k = find_heads<D>(p.heads[1], b, s);
-    int64_t ids[RWI_ROPE_MAX_AXES];
+    const token_rows rows = {find_heads<D>(p.heads[0], b, s), find_heads<D>(p.heads[1], b, s)};
+    const int n = p.num_frequencies;
+    const int first = ((int)blockIdx.z * (int)blockDim.x + (int)threadIdx.x) * PAIRS;
+    const bool has_pairs = first < n;
+    rwi_rope_packed<D, PAIRS, INTERLEAVED> pairs[ROWS];
+    const auto load = [&](int64_t row) {
+#pragma unroll
+        for (int i = 0; i < ROWS; i++, row += blockDim.y)
+            if (has_pairs && row < rows.count())
+                pairs[i].load(rwi_element(D, rows.in<D>(row), p.start), first, n);
+    };
+    int64_t row = threadIdx.y;
+    load(row);
     rope_find_ids(&p, b, s, ids);
     if (!rope_ids_valid(&p, ids, &bad)) {
         if (blockIdx.z == 0 && threadIdx.x == 0 && threadIdx.y == 0)
             rwi_fault_raise(sink, token, bad);
         return;
     }
-    const int64_t first = ((int64_t)blockIdx.z * blockDim.x + threadIdx.x) * PAIRS;
-    const bool has_pairs = first < p.num_frequencies;
     rwi_cos_sin turns[PAIRS];
     compute_turns(p, ids, has_pairs ? first : 0, turns);
-    for_each_head<D>(q, k, [&](const void *in, void *out) {
-        if (in != out && blockIdx.z == 0)
-            copy_rest<D>(p, in, out);
-        if (has_pairs)
-            rotate_pairs<D, PAIRS, INTERLEAVED>(rwi_element(D, in, p.start),
-                                                rwi_element(D, out, p.start), first,
-                                                p.num_frequencies, turns);
-    });
+    if (blockIdx.z == 0 && p.head_dim > 2 * n)
+#pragma unroll 1
+        for (int64_t at = row; at < rows.count(); at += blockDim.y)
+            copy_rest<D>(p, rows.in<D>(at), rows.out<D>(at));
+    if (!has_pairs)
+        return;
+#pragma unroll 1
+    for (;;) {
+#pragma unroll
+        for (int i = 0; i < ROWS; i++, row += blockDim.y) {
+            if (row >= rows.count())
+                return;
+            float x1[PAIRS], x2[PAIRS];
+            pairs[i].unpack(x1, x2);
+            rwi_rope_rotate_pairs(x1, x2, turns);
+            pairs[i].pack(x1, x2);
+            pairs[i].store(rwi_element(D, rows.out<D>(row), p.start), first, n);
+        }
+        load(row);
+    }
 }
 
 /* Whether every head's window can be read in vectors. */
@@ -133,8 +158,9 @@ static bool has_vectors(const rw_rope_params &p) {
 static rwi_launch_shape launch_shape(const rw_rope_params &p, int pairs) {
     const int64_t columns = rwi_ceil_div(p.num_frequencies, pairs);
     const int64_t x = rwi_min(columns, MAX_COLUMNS);
-    const int64_t rounds = rwi_ceil_div(rope_num_heads(&p), RWI_BLOCK / x);
-    const int64_t y = rwi_ceil_div(rope_num_heads(&p), rounds);
+    const int64_t heads = rwi_ceil_div(rope_num_heads(&p), ROWS);
+    const int64_t rounds = rwi_ceil_div(heads, RWI_BLOCK / x);
+    const int64_t y = rwi_ceil_div(heads, rounds);
     rwi_launch_shape shape =
         rwi_launch_rows(RWI_OP_rope, rope_work(&p).items, dim3((uint32_t)x, (uint32_t)y));
     shape.grid.z = (uint32_t)rwi_ceil_div(columns, x);

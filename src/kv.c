@@ -149,6 +149,7 @@ static rw_status describe_norm(const rwi_call *call, const rw_head_norm *norm,
         return rwi_fail(call, RW_INVALID_ARGUMENT, "norm.cast is %d, expected one of rw_norm_cast",
                         (int)norm->cast);
     params->norm_eps = norm->eps;
+    params->norm_per_column = 1.0 / (double)params->rope.head_dim;
     params->norm_offset = norm->weight_offset;
     params->norm_cast_before_weight = norm->cast == RW_NORM_CAST_BEFORE_WEIGHT;
     for (int i = 0; i < 2; i++) {
