@@ -111,6 +111,32 @@ RWI_INLINE float rwi_tanh_small(float x) {
     return x + x * z * p;
 }
 
+#define RWI_TANH_TINY 0x1.555554p-2f /* 1/3 */
+
+/* Terms of tanh(inner * x) / inner = x + x^3 * (third + x^2 * (fifth + x^2 * seventh)). */
+typedef struct rwi_tanh_terms {
+    float third;
+    float fifth;
+    float seventh;
+} rwi_tanh_terms;
+
+RWI_INLINE rwi_tanh_terms rwi_tanh_tiny_terms(float inner) {
+    float z = inner * inner;
+    rwi_tanh_terms terms = {-0x1.555406p-2f * z, 0x1.10801ep-3f * z * z,
+                            -0x1.9627b4p-5f * z * z * z};
+    return terms;
+}
+
+/* tanh(inner * x) / inner within about 2 ulp, for |inner * x| < RWI_TANH_TINY. */
+RWI_INLINE float rwi_tanh_tiny(float x, rwi_tanh_terms terms) {
+    float z = x * x;
+    float p = terms.seventh;
+    p = p * z + terms.fifth;
+    p = p * z + terms.third;
+    p = p * z + 1.0f;
+    return x * p;
+}
+
 /* tanh within about 2 ulp, in a form that compilers vectorize. */
 RWI_INLINE float rwi_tanh(float x) {
 #ifdef __cplusplus

@@ -177,9 +177,9 @@ template <rw_dtype D, int WIDTH, bool FEW>
 static rw_status launch_width(rwi_device *device, const rw_attention_params &p) {
     return rwi_dispatch_mma<D>(device, [&](auto unit) {
         constexpr int UNIT = decltype(unit)::value;
-        typedef attention_shape<D, WIDTH, FEW, UNIT, WIDTH, true> Plain;
+        typedef attention_shape<D, WIDTH, FEW, UNIT, WIDTH, ATTENTION_PLAIN> Plain;
         if constexpr (Plain::BACKGROUND && Plain::HALVES)
-            if (is_plain(p))
+            if (needed_rules(p) == ATTENTION_PLAIN)
                 return launch_shape<Plain>(device, p);
         return launch_shape<attention_shape<D, WIDTH, FEW, UNIT>>(device, p);
     });

@@ -20,9 +20,21 @@ static inline bool mask_has_pairs(const rwi_score_mask &mask) {
     return mask.data && mask.dtype != RW_F32 && even && (uintptr_t)mask.data % 4 == 0;
 }
 
-/* Whether a kernel without code for other rules than a scale and intervals serves. */
-static inline bool is_plain(const rw_attention_params &p) {
-    return rwi_attention_keeps_products(&p) && !rwi_pattern_has_cells(&p.rules.pattern);
+/* The rules that a kernel needs code for. */
+static inline int needed_rules(const rw_attention_params &p) {
+    const rw_softmax_params &rules = p.rules;
+    int needed = ATTENTION_PLAIN;
+    if (rules.softcap > 0.0f)
+        needed |= ATTENTION_CAP;
+    if (rules.alibi.slopes)
+        needed |= ATTENTION_ALIBI;
+    if (rules.mask.data)
+        needed |= ATTENTION_MASK;
+    const bool one_unit = needed == ATTENTION_PLAIN || needed == ATTENTION_CAP;
+    const bool other_scale = one_unit && !rwi_attention_keeps_unit(&p);
+    if (other_scale || rwi_pattern_has_cells(&rules.pattern))
+        needed |= ATTENTION_OTHER;
+    return needed;
 }
 
 template <typename Shape> static attention_launch describe_launch(const rw_attention_params &p) {

@@ -203,16 +203,26 @@ RWI_INLINE bool rwi_attention_is_plain(const rw_attention_params *p) {
     return p->rules.softcap == 0.0f && !p->rules.alibi.slopes && !p->rules.mask.data;
 }
 
-/* GPU: whether scores are kept as unscaled products; their difference times `factor` is then the
- * exponent of 2. */
+/* GPU: whether scores are kept in the unit of products, without their scale; their differences times
+ * `factor` are then exponents of 2. A soft cap's polynomial must neither overflow nor underflow in
+ * this unit. */
+RWI_INLINE bool rwi_attention_keeps_unit(const rw_attention_params *p) {
+    const rw_softmax_params *rules = &p->rules;
+    if (rules->alibi.slopes || rules->mask.data || !(rules->scale > 0.0f) ||
+        !(rules->scale * RWI_LOG2_E < INFINITY))
+        return false;
+    float inner = rules->softcap == 0.0f ? 1.0f : rules->scale / rules->softcap;
+    return inner > 0x1p-20f && inner < 0x1p20f;
+}
+
+/* GPU: whether scores are kept as the products themselves. */
 RWI_INLINE bool rwi_attention_keeps_products(const rw_attention_params *p) {
-    return rwi_attention_is_plain(p) && p->rules.scale > 0.0f &&
-           p->rules.scale * RWI_LOG2_E < INFINITY;
+    return rwi_attention_is_plain(p) && rwi_attention_keeps_unit(p);
 }
 
 /* The factor from a kept score to the score. */
 RWI_INLINE float rwi_attention_kept_scale(const rw_attention_params *p) {
-    return rwi_attention_keeps_products(p) ? p->rules.scale : 1.0f;
+    return rwi_attention_keeps_unit(p) ? p->rules.scale : 1.0f;
 }
 
 /* The score of key j from its product. */

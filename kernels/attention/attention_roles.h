@@ -18,8 +18,10 @@
 /* Registers of a thread that serves, and of a consumer, which needs more for more rules; a block is
  * launched with 168 for each. */
 template <typename Shape> struct attention_registers {
-    static constexpr int SERVER = Shape::PLAIN ? 72 : 40;
-    static constexpr int CONSUMER = Shape::PLAIN ? 216 : 232;
+    static constexpr bool ANY = Shape::RULES == ATTENTION_ANY;
+    static constexpr bool MASK = Shape::RULES == ATTENTION_MASK;
+    static constexpr int SERVER = ANY ? 40 : MASK ? 56 : 72;
+    static constexpr int CONSUMER = ANY ? 232 : MASK ? 224 : 216;
     static_assert(128 * SERVER + Shape::THREADS * CONSUMER <= 168 * Shape::BLOCK,
                   "those there are");
 };
@@ -113,10 +115,22 @@ static rw_status launch_roles_shape(rwi_device *device, const rw_attention_param
 
 template <rw_dtype D, int WIDTH, int V_WIDTH>
 static rw_status launch_roles_width(rwi_device *device, const rw_attention_params &p) {
-    constexpr int UNIT = RWI_MMA_WGMMA;
-    if (is_plain(p))
-        return launch_roles_shape<attention_shape<D, WIDTH, false, UNIT, V_WIDTH, true>>(device, p);
-    return launch_roles_shape<attention_shape<D, WIDTH, false, UNIT, V_WIDTH, false>>(device, p);
+    const auto launch = [&](auto rules) {
+        return launch_roles_shape<attention_shape<D, WIDTH, false, RWI_MMA_WGMMA, V_WIDTH, rules>>(
+            device, p);
+    };
+    const int needed = needed_rules(p);
+    if (needed == ATTENTION_PLAIN)
+        return launch(std::integral_constant<int, ATTENTION_PLAIN>());
+    if constexpr (WIDTH <= 128) { /* the usual ones */
+        if (needed == ATTENTION_CAP)
+            return launch(std::integral_constant<int, ATTENTION_CAP>());
+        if (needed == ATTENTION_ALIBI)
+            return launch(std::integral_constant<int, ATTENTION_ALIBI>());
+        if (needed == ATTENTION_MASK)
+            return launch(std::integral_constant<int, ATTENTION_MASK>());
+    }
+    return launch(std::integral_constant<int, ATTENTION_ANY>());
 }
 
 /* wgmma adds each 16 products to the sum of all keys so far and cuts off its low bits: the sum of many

@@ -34,41 +34,66 @@ __device__ static __forceinline__ float attention_tanh(float x) {
     return size < RWI_TANH_SMALL ? rwi_tanh_small(x) : copysignf(large, x);
 }
 
-/* softcap * tanh(scale / softcap * x). Most scores are small: then a polynomial does. */
+/* softcap * tanh(scale / softcap * x), in the unit of kept scores. Most scores are small: then a
+ * polynomial does. */
 template <typename Shape>
-__device__ static __forceinline__ void attention_cap(typename Shape::product (&s)[Shape::N_KEYS],
-                                                     float scale, float cap) {
-    const float inner = scale / cap;
+__device__ static __forceinline__ void attention_cap(const rw_attention_params &p,
+                                                     typename Shape::product (&s)[Shape::N_KEYS]) {
+    typedef typename Shape::unit unit;
+    const float cap = p.rules.softcap, inner = p.rules.scale / cap;
+    const float outer = cap / rwi_attention_kept_scale(&p);
+    float most[unit::QUERIES][unit::KEYS] = {}; /* rather than one chain of dependent steps */
+#pragma unroll
+    for (int n = 0; n < Shape::N_KEYS; n++)
+#pragma unroll
+        for (int q = 0; q < unit::QUERIES; q++)
+#pragma unroll
+            for (int e = 0; e < unit::KEYS; e++) /* ignores NaN, which all forms keep */
+                most[q][e] = fmaxf(most[q][e], fabsf(s[n].x[q][e]));
     float largest = 0.0f;
-    attention_each_score<Shape>(s, [&](float &x) {
-        x *= inner;
-        largest = fmaxf(largest, fabsf(x)); /* ignores NaN, which both forms keep */
-    });
+#pragma unroll
+    for (int q = 0; q < unit::QUERIES; q++)
+#pragma unroll
+        for (int e = 0; e < unit::KEYS; e++)
+            largest = fmaxf(largest, most[q][e]);
+    largest *= fabsf(inner);
+    if constexpr (Shape::RULES == ATTENTION_CAP)
+        if (__all(largest < RWI_TANH_TINY)) {
+            const rwi_tanh_terms terms = rwi_tanh_tiny_terms(inner);
+            attention_each_score<Shape>(s, [&](float &x) { x = rwi_tanh_tiny(x, terms); });
+            return;
+        }
     if (__all(largest < RWI_TANH_SMALL))
-        attention_each_score<Shape>(s, [&](float &x) { x = rwi_tanh_small(x) * cap; });
+        attention_each_score<Shape>(s, [&](float &x) { x = rwi_tanh_small(x * inner) * outer; });
     else
-        attention_each_score<Shape>(s, [&](float &x) { x = attention_tanh(x) * cap; });
+        attention_each_score<Shape>(s, [&](float &x) { x = attention_tanh(x * inner) * outer; });
 }
 
+/* x * scale, plus the bias of the distance. Mostly all keys of a tile are on one side of the query:
+ * then the bias is linear in the key. */
 template <typename Shape>
 __device__ static __forceinline__ void
 attention_add_alibi(const rwi_alibi &alibi, const rwi_attention_row *rows,
-                    typename Shape::product (&s)[Shape::N_KEYS], int32_t j) {
+                    typename Shape::product (&s)[Shape::N_KEYS], int32_t j, float scale) {
     typedef typename Shape::unit unit;
     const int lane = (int)threadIdx.x % unit::LANES;
-    const bool is_signed = alibi.is_signed;
 #pragma unroll
     for (int q = 0; q < unit::QUERIES; q++) {
         const rwi_attention_row &row = rows[unit::query(lane, q)];
-        const float slope = row.slope;
-        const float first =
-            (float)(j + unit::key(lane, 0) - rwi_alibi_position(&alibi, &row.pattern));
-        if (is_signed)
+        const int64_t distance =
+            (int64_t)j + unit::key(lane, 0) - rwi_alibi_position(&alibi, &row.pattern);
+        const float first = (float)distance;
+        const bool before = alibi.is_signed || distance + Shape::WAVE_KEYS <= 0;
+        if (__all(before || distance >= 0)) {
+            const float slope = before ? row.slope : -row.slope, bias = slope * first;
             attention_each_key<Shape>(
-                s, q, [&](float &x, int c) { x = fmaf(slope, first + (float)c, x); });
-        else
-            attention_each_key<Shape>(
-                s, q, [&](float &x, int c) { x = fmaf(-slope, fabsf(first + (float)c), x); });
+                s, q, [&](float &x, int c) { x = fmaf(x, scale, fmaf(slope, (float)c, bias)); });
+        } else {
+            const float slope = -row.slope;
+            attention_each_key<Shape>(s, q, [&](float &x, int c) {
+                x = fmaf(slope, fabsf(first + (float)c), x * scale);
+            });
+        }
     }
 }
 
@@ -158,7 +183,7 @@ attention_hide(const rwi_pattern &pattern, const rwi_attention_row *rows,
                typename Shape::product (&s)[Shape::N_KEYS], int32_t j) {
     typedef typename Shape::unit unit;
     const int lane = (int)threadIdx.x % unit::LANES;
-    const bool globals = !Shape::PLAIN && pattern.globals;
+    const bool globals = (Shape::RULES & ATTENTION_OTHER) && pattern.globals;
 #pragma unroll
     for (int q = 0; q < unit::QUERIES; q++) {
         const rwi_pattern_row &row = rows[unit::query(lane, q)].pattern;
@@ -192,6 +217,11 @@ attention_hide_cells(const rwi_pattern &pattern, const rwi_attention_row *rows,
     }
 }
 
+/* Whether a launch has a rule: a kernel with code for it alone is launched with it only. */
+template <int RULES, int RULE> __device__ static __forceinline__ bool attention_has(bool launched) {
+    return RULES == RULE || ((RULES & RULE) && launched);
+}
+
 /* Products of rows `rows` of a wave and keys from j on to scores; `all`: every row sees every key;
  * `plain`: scores are the products. */
 template <typename Shape>
@@ -200,23 +230,24 @@ attention_score(const attention_launch &launch, const attention_block<Shape> &t,
                 typename Shape::product (&s)[Shape::N_KEYS], const rwi_attention_row *rows,
                 int32_t j, bool all, bool plain) {
     const rw_softmax_params &rules = launch.op.rules;
-    if (!Shape::PLAIN && !plain) {
+    constexpr int RULES = Shape::RULES;
+    if (RULES == ATTENTION_ANY ? !plain : !Shape::PLAIN) {
         const float scale = rules.scale;
-        if (rules.softcap > 0.0f)
-            attention_cap<Shape>(s, scale, rules.softcap);
-        else
+        const bool capped = attention_has<RULES, ATTENTION_CAP>(rules.softcap > 0.0f);
+        const bool biased = attention_has<RULES, ATTENTION_ALIBI>(rules.alibi.slopes);
+        if (capped)
+            attention_cap<Shape>(launch.op, s);
+        if (biased)
+            attention_add_alibi<Shape>(rules.alibi, rows, s, j, capped ? 1.0f : scale);
+        if (!capped && !biased)
             attention_each_score<Shape>(s, [&](float &x) { x *= scale; });
-        if (rules.alibi.slopes)
-            attention_add_alibi<Shape>(rules.alibi, rows, s, j);
-        if (rules.mask.data)
+        if (attention_has<RULES, ATTENTION_MASK>(rules.mask.data))
             attention_add_mask<Shape>(launch, t, rows, s, j, all);
     }
     if (all)
         return;
     attention_hide<Shape>(rules.pattern, rows, s, j);
-    if (Shape::PLAIN)
-        return;
-    if (rules.pattern.bits || rules.pattern.mask)
+    if (attention_has<RULES, ATTENTION_OTHER>(rules.pattern.bits || rules.pattern.mask))
         attention_hide_cells<Shape>(rules.pattern, rows, s, j, t.item.keys.end);
 }
 

@@ -21,19 +21,31 @@ struct attention_launch {
     bool mask_pairs; /* rows of the mask can be read two elements at a time */
 };
 
+/* The rules that a kernel has code for, beside a positive scale and intervals of keys: fewer rules,
+ * fewer registers. */
+enum {
+    ATTENTION_PLAIN = 0,
+    ATTENTION_CAP = 1,
+    ATTENTION_ALIBI = 2,
+    ATTENTION_MASK = 4,
+    ATTENTION_OTHER = 8, /* global keys, bits and masks of patterns, other scales */
+    ATTENTION_ANY = 15
+};
+
 /* WIDTH, V_WIDTH: the maximum number of columns of q and k, and of v. FEW: 16 rows, shared by all
  * waves, each of which takes different keys; else each wave has its own rows and takes all keys.
- * ROLES: the kernel of attention_roles.h. PLAIN: the kernel has no code for rules
- * other than a positive scale and intervals of keys; where it does not matter for speed, one kernel
- * serves all.
+ * ROLES: the kernel of attention_roles.h. RULES: as above; where it does not matter for speed, one
+ * kernel serves all.
  *
  * An AMD GPU has 64 KiB of shared memory per block; NVIDIA's 227 KiB hold tiles of k and of v that
  * are copied asynchronously.
  */
-template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT, int V_WIDTH_ = WIDTH_, bool PLAIN_ = false>
+template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT, int V_WIDTH_ = WIDTH_,
+          int RULES_ = ATTENTION_ANY>
 struct attention_shape {
     static constexpr bool ROLES = UNIT == RWI_MMA_WGMMA;
-    static constexpr bool PLAIN = PLAIN_;
+    static constexpr int RULES = RULES_;
+    static constexpr bool PLAIN = RULES == ATTENTION_PLAIN;
 #if defined(__HIP_PLATFORM_NVIDIA__)
     static constexpr bool BACKGROUND = true;
 #else
