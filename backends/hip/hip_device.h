@@ -44,6 +44,8 @@ typedef struct rwi_hip_device {
     volatile uint32_t *raised;           /* pinned host memory: whether the record holds a fault */
     volatile uint32_t *raised_on_device; /* device address of the same memory */
     uint32_t *counters;                  /* see rwi_hip_counter() */
+    const void *large_kernel;            /* the last one that was allowed much shared memory, */
+    size_t large_bytes;                  /* and how much */
 } rwi_hip_device;
 
 #if defined(__HIP_PLATFORM_EMULATED__)

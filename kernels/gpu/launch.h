@@ -89,6 +89,21 @@ __device__ inline int64_t rwi_item() {
     return rwi_block_row() * RWI_BLOCK + threadIdx.x;
 }
 
+/* Allows a kernel much shared memory, unless that was done just before: it takes a tenth of a
+ * launch. */
+static inline rw_status rwi_allow_shared(rwi_hip_device *hip, const void *kernel, size_t bytes) {
+    if (bytes <= RWI_DEFAULT_SHARED_BYTES ||
+        (kernel == hip->large_kernel && bytes <= hip->large_bytes))
+        return RW_OK;
+    const rw_status status = rwi_hip_status(
+        &hip->base,
+        hipFuncSetAttribute(kernel, hipFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+        "hipFuncSetAttribute");
+    hip->large_kernel = status == RW_OK ? kernel : nullptr;
+    hip->large_bytes = bytes;
+    return status;
+}
+
 /* Launches kernel(params, sink) on the device's stream. Shapes that exceed the limits of a grid
  * (2^31 - 1 blocks along x, 65535 along y and z, 2^32 threads in all) are reported by the runtime;
  * they are not clipped. */
@@ -101,15 +116,9 @@ static inline rw_status rwi_launch(rwi_device *device, const rwi_launch_shape &s
     const rwi_device_scope scope(device);
     if (scope.status != RW_OK)
         return scope.status;
-    if (shape.shared_bytes > RWI_DEFAULT_SHARED_BYTES) {
-        const rw_status status = rwi_hip_status(
-            device,
-            hipFuncSetAttribute((const void *)kernel, hipFuncAttributeMaxDynamicSharedMemorySize,
-                                (int)shape.shared_bytes),
-            "hipFuncSetAttribute");
-        if (status != RW_OK)
-            return status;
-    }
+    const rw_status allowed = rwi_allow_shared(hip, (const void *)kernel, shape.shared_bytes);
+    if (allowed != RW_OK)
+        return allowed;
     const rwi_fault_sink sink = {hip->record, hip->raised_on_device, ++hip->launches, shape.op};
     hipLaunchKernelGGL(kernel, shape.grid, shape.block, shape.shared_bytes, hip->stream, params,
                        sink);
