@@ -1,4 +1,4 @@
-#include "replace_file.h"
+#include "common/replace_file.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "io_error.h"
+#include "common/io_error.h"
 
 /* mkstemp() makes files private; the finished file must have the mode of the user's umask. */
 static bool give_usual_mode(int descriptor) {
