@@ -257,9 +257,9 @@ static void read_window(shared *s) {
     if (!enabled || is_null(reader, "sliding_window"))
         return;
     s->window = length(reader, "sliding_window", attention->window);
-    s->window_from =
-        (int64_t)rwi_json_not_negative(&reader->json, rwi_model_field(reader, "max_window_layers"),
-                                       strstr(attention->name, "_vl") ? 80 : 28);
+    s->window_from = (int64_t)rwi_json_not_negative(
+        &reader->json, rwi_model_field(reader, "max_window_layers"),
+        attention->window_from > 0 ? (double)attention->window_from : 28);
     if (has_trait(attention, RWI_WINDOW_FLAG) && !listed &&
         !has_trait(attention, RWI_WINDOW_ALL | RWI_WINDOW_UPPER))
         s->attention = NULL;
@@ -299,7 +299,7 @@ static void read_shared(shared *s) {
     s->causal = !has_trait(attention, RWI_BOTH_WAYS) || decoder;
     s->qk_norm = attention->qk_norm;
     if (attention->qk_norm_key &&
-        !flag(reader, attention->qk_norm_key, has_trait(attention, RWI_LLAMA4)))
+        !flag(reader, attention->qk_norm_key, has_trait(attention, RWI_QK_NORM_ON)))
         s->qk_norm = RW_QK_NORM_NONE;
     if (attention->softcap > 0 && !is_null(reader, "attn_logit_softcapping"))
         s->softcap = rwi_json_positive(

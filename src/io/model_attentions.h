@@ -21,7 +21,8 @@ enum {
     RWI_OWN_T5_TABLES = 1 << 12, /* each layer has a table of biases */
     RWI_LLAMA4 = 1 << 13,        /* chunks, norm after the rotation, scaled queries */
     RWI_GPT_OSS_GLU = 1 << 14,   /* SwiGLU with swiglu_limit, swiglu_alpha, and 1 added to up */
-    RWI_HALF_WINDOW = 1 << 15    /* ModernBERT: local_attention counts both sides */
+    RWI_HALF_WINDOW = 1 << 15,   /* ModernBERT: local_attention counts both sides */
+    RWI_QK_NORM_ON = 1 << 16     /* without qk_norm_key in the file the norm is enabled */
 };
 
 /* Zero means the value in brackets. */
@@ -34,6 +35,7 @@ typedef struct rwi_attention {
     double scale;            /* its default, or the scale itself [1 / sqrt(head_dim)] */
     double softcap;          /* default of attn_logit_softcapping [there is none] */
     int64_t window;          /* default of sliding_window [none] */
+    int64_t window_from;     /* WINDOW_UPPER: default of max_window_layers [28] */
     const char *eps_key;     /* [rms_norm_eps, layer_norm_eps] */
     double eps;              /* [1e-6; LayerNorm 1e-5]. The only value if eps_key is "" */
     double weight_offset;
