@@ -164,6 +164,13 @@ static void test_layers(void **state) {
     assert_int_equal(rw_model_get_layer(model, 0)->head_dim, 256);
     assert_int_equal(rw_model_get_layer(model, 5)->head_dim, 512);
     rw_model_free(model);
+    model = read_text("{\"model_type\":\"deepseek_v4\",\"layer_types\":[\"sliding_attention\","
+                      "\"compressed_sparse_attention\"]}");
+    const rw_model_rope *of_main;
+    assert_int_equal(rw_model_find_rope(model, "main", &of_main, NULL), RW_OK);
+    assert_ptr_equal(of_main, rw_model_get_rope(model, rw_model_get_layer(model, 0)->rope));
+    assert_ptr_not_equal(of_main, rw_model_get_rope(model, rw_model_get_layer(model, 1)->rope));
+    rw_model_free(model);
     /* as many embeddings as types of layers would be two */
     model = read_text("{\"model_type\":\"gemma2\",\"layer_types\":[\"sliding_attention\","
                       "\"full_attention\"]}");

@@ -86,6 +86,15 @@ static void test_layer_types(void **state) {
          "\"sliding_attention\":{\"rope_theta\":5e4}}}",
          "full_attention", "no rotary position embedding"},
         {"{\"model_type\":\"llama\",\"layer_types\":[7]}", NULL, "layer_types[0]"},
+        {"{\"model_type\":\"llama\",\"layer_types\":[\"a234567890123456789012345678901234567890\"]"
+         "}",
+         NULL, "layer_types[0] has 40 bytes"},
+        {"{\"model_type\":\"a23456789012345678901234567890123456789012345678901234567890123"
+         "4\",\"rope_theta\":1e4}",
+         NULL, "model_type has 64 bytes"},
+        {"{\"model_type\":\"llama\",\"layer_types\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\","
+         "\"h\",\"i\",\"j\",\"k\",\"l\",\"m\",\"n\",\"o\",\"p\",\"q\"]}",
+         NULL, "one of more than 16"},
         {"{\"model_type\":\"mllama\",\"text_config\":{\"cross_attention_layers\":[\"3\"]}}", NULL,
          "cross_attention_layers[0]"},
         {"{\"model_type\":\"llama\",\"rope_theta\":[1e4,2e4]}", NULL, "rope_theta is an array"},

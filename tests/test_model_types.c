@@ -190,6 +190,7 @@ static void test_unknown_models(void **state) {
     rw_message message;
     assert_int_equal(rwt_parse_model(llama, &config, &message), RW_OK);
     assert_int_equal(config.spec.pairing, RW_ROPE_INTERLEAVED);
+    rwt_model_free(&config);
 }
 
 static void test_without_rope(void **state) {
@@ -429,6 +430,7 @@ static void test_axes(void **state) {
     const rwt_model_text source = {.text = unknown, .pairing = &half};
     assert_int_equal(rwt_parse_model(source, &config, &message), RW_OK);
     assert_int_equal(config.spec.axes, RW_ROPE_AXES_MROPE_INTERLEAVED);
+    rwt_model_free(&config);
 }
 
 int main(void) {

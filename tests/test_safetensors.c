@@ -233,10 +233,15 @@ static void test_write(void **state) {
     const char *path = rwt_path(folder.path, "out");
     rw_safetensors *file;
     rw_message message;
+    const mode_t mask = umask(027);
     for (int again = 0; again < 2; again++) { /* the second write replaces the first file */
         assert_int_equal(rw_safetensors_write(path, &list, &message), RW_OK);
         assert_int_equal(rwt_folder_count(&folder), 1);
     }
+    umask(mask);
+    struct stat info;
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0640);
     assert_int_equal(rw_safetensors_open(path, &file, &message), RW_OK);
     assert_int_equal(rw_safetensors_count(file), 3);
     const rw_safetensor *read = rw_safetensors_find(file, "q");
@@ -249,6 +254,87 @@ static void test_write(void **state) {
     assert_int_equal(rw_safetensors_load(file, read, data, &message), RW_OK);
     assert_memory_equal(data, k, sizeof k);
     rw_safetensors_close(file);
+}
+
+/* Every dtype, more axes than a tensor has, metadata, and the mapped data. */
+static void test_write_dtypes(void **state) {
+    (void)state;
+    static const unsigned char data[64] = {1, 2, 3, 255};
+    static const int64_t shape[] = {1, 2, 1, 2, 1, 2};
+    static const rw_safetensors_entry metadata[] = {{"format", "pt"}, {"\xc3\xa9", ""}};
+    rw_safetensors_item items[RW_FILE_F4 + 1];
+    for (int i = 0; i <= RW_FILE_F4; i++)
+        items[i] = (rw_safetensors_item){rw_file_dtype_name((rw_file_dtype)i), (rw_file_dtype)i, 6,
+                                         shape, data};
+    const rw_safetensors_content content = {items, RW_FILE_F4 + 1, metadata, 2};
+    const char *path = rwt_path(folder.path, "out");
+    rw_safetensors *file;
+    rw_message message;
+    assert_int_equal(rw_safetensors_write(path, &content, &message), RW_OK);
+    assert_int_equal(rw_safetensors_open(path, &file, &message), RW_OK);
+    assert_int_equal(rw_safetensors_count(file), RW_FILE_F4 + 1);
+    for (int i = 0; i <= RW_FILE_F4; i++) {
+        const rw_safetensor *tensor = rw_safetensors_get(file, i);
+        assert_string_equal(tensor->name, items[i].name);
+        assert_int_equal(tensor->dtype, i);
+        assert_int_equal(tensor->rank, 6);
+        assert_memory_equal(tensor->shape, shape, sizeof shape);
+        assert_int_equal(tensor->bytes, rw_file_dtype_bits((rw_file_dtype)i));
+        assert_memory_equal(tensor->data, data, (size_t)tensor->bytes);
+        if (i <= RW_FILE_U8)
+            assert_int_equal(tensor->bytes, 8 * rw_dtype_size((rw_dtype)i));
+    }
+    assert_string_equal(rw_safetensors_metadata(file, "format"), "pt");
+    assert_string_equal(rw_safetensors_metadata(file, "\xc3\xa9"), "");
+    rw_safetensors_close(file);
+    rw_safetensors_close(NULL);
+    assert_int_equal(rw_file_dtype_bits((rw_file_dtype)(RW_FILE_F4 + 1)), 0);
+    assert_string_equal(rw_file_dtype_name((rw_file_dtype)-1), "unknown dtype");
+}
+
+static void test_write_refuses(void **state) {
+    (void)state;
+    static const float q[4] = {1};
+    static const int64_t one[] = {1}, negative[] = {-1}, odd[] = {3},
+                         large[] = {1ll << 32, 1ll << 32};
+    static const rw_safetensors_entry twice[] = {{"a", "b"}, {"a", "c"}}, bad[] = {{"a", "\xff"}};
+    static const rw_safetensors_item valid = {"q", RW_FILE_F32, 1, one, q};
+    static const rw_safetensors_item invalid[] = {
+        {NULL, RW_FILE_F32, 1, one, q},
+        {"\xff", RW_FILE_F32, 1, one, q},
+        {"__metadata__", RW_FILE_F32, 1, one, q},
+        {"k", (rw_file_dtype)99, 1, one, q},
+        {"k", RW_FILE_F32, -1, one, q},
+        {"k", RW_FILE_F32, 65, one, q},
+        {"k", RW_FILE_F32, 1, NULL, q},
+        {"k", RW_FILE_F32, 1, negative, q},
+        {"k", RW_FILE_F4, 1, odd, q},
+        {"k", RW_FILE_F32, 2, large, q},
+        {"k", RW_FILE_F32, 1, one, NULL},
+        {"q", RW_FILE_F32, 1, one, q},
+    };
+    const char *path = rwt_path(folder.path, "out");
+    for (size_t i = 0; i < sizeof invalid / sizeof invalid[0]; i++) {
+        const rw_safetensors_item items[] = {valid, invalid[i]};
+        rw_message message = {""};
+        assert_int_equal(
+            rw_safetensors_write(path, &(rw_safetensors_content){.items = items, .num_items = 2},
+                                 &message),
+            RW_INVALID_ARGUMENT);
+        rwt_assert_sentence(message.text);
+        assert_int_equal(rwt_folder_count(&folder), 0);
+    }
+    const rw_safetensors_content contents[] = {{&valid, -1, NULL, 0},
+                                               {NULL, 1, NULL, 0},
+                                               {&valid, 1, twice, 2},
+                                               {&valid, 1, bad, 1},
+                                               {&valid, 1, NULL, 1}};
+    for (size_t i = 0; i < sizeof contents / sizeof contents[0]; i++) {
+        rw_message message = {""};
+        assert_int_equal(rw_safetensors_write(path, &contents[i], &message), RW_INVALID_ARGUMENT);
+        rwt_assert_sentence(message.text);
+        assert_int_equal(rwt_folder_count(&folder), 0);
+    }
 }
 
 static void test_write_fails(void **state) {
@@ -346,9 +432,10 @@ static void test_damage(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
-        TEST(test_valid),   TEST(test_malformed), TEST(test_truncated),
-        TEST(test_shrinks), TEST(test_write),     TEST(test_write_fails),
-        TEST(test_damage),  TEST(test_sentences), TEST(test_write_stops),
+        TEST(test_write_dtypes), TEST(test_write_refuses), TEST(test_valid),
+        TEST(test_malformed),    TEST(test_truncated),     TEST(test_shrinks),
+        TEST(test_write),        TEST(test_write_fails),   TEST(test_damage),
+        TEST(test_sentences),    TEST(test_write_stops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

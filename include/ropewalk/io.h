@@ -23,7 +23,9 @@ extern "C" {
  * Nothing is guessed: a number, a flag or an enumeration that neither the file nor the model's
  * class determines is RW_MODEL_UNKNOWN.
  */
-#define RW_MODEL_UNKNOWN (-1)
+enum {
+    RW_MODEL_UNKNOWN = -1
+};
 
 /* The input. A zeroed field is absent.
  *
@@ -70,14 +72,14 @@ typedef enum rw_model_positions {
 
 /* The norm of the hidden states before and after attention. */
 typedef enum rw_model_norm {
-    RW_MODEL_NORM_UNKNOWN = RW_MODEL_UNKNOWN,
+    RW_MODEL_NORM_UNKNOWN = -1,
     RW_MODEL_NORM_RMS = 0, /* rw_rms_norm() */
     RW_MODEL_NORM_LAYER    /* LayerNorm: mean and variance */
 } rw_model_norm;
 
 /* The norm of q and k, if there is one. Its epsilon and weight offset are those of the model. */
 typedef enum rw_model_qk_norm {
-    RW_QK_NORM_UNKNOWN = RW_MODEL_UNKNOWN,
+    RW_QK_NORM_UNKNOWN = -1,
     RW_QK_NORM_NONE = 0,
     RW_QK_NORM_HEAD,      /* RMS over the columns of each head, before the rotation (Qwen3) */
     RW_QK_NORM_ALL_HEADS, /* RMS over the columns of all heads together, before it (OLMo 2) */

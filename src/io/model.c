@@ -165,10 +165,13 @@ static void read_kinds(input *in, const rwi_model_reader *outline) {
 
 /* ---- layers ---- */
 
-/* Whether the layers, if they are alike, have one embedding; -1 where that depends on more. */
+/* Sets has_rope and rope. */
 static void set_rope(const rw_model *model, const rwi_layer_outline *outline,
                      rw_model_layer *layer) {
     const rwi_layer_kind *kind = rwi_model_find_kind(model, layer->type);
+    if (!kind && layer->type[0]) /* DeepSeek V4 */
+        kind = rwi_model_find_kind(
+            model, strcmp(layer->type, "sliding_attention") == 0 ? "main" : "compress");
     layer->rope = -1;
     if (model->info.positions != RW_POSITIONS_ROPE || (outline && !outline->has_rope)) {
         layer->has_rope = 0;

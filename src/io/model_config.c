@@ -187,6 +187,9 @@ static void find_model(rwi_model_reader *reader) {
     for (int depth = 0; depth < 8 && reader->json.status == RW_OK; depth++)
         if (!enter_composite(reader, &name))
             break;
+    if (strlen(name) >= sizeof reader->result->model_type)
+        rwi_json_fail(&reader->json, "model_type has %zu bytes, expected fewer than %zu",
+                      strlen(name), sizeof reader->result->model_type);
     const rwi_other_positions *has = rwi_model_without_rope_find(name);
     const rwi_model_type *model = rwi_model_type_find(name);
     snprintf(reader->result->model_type, sizeof reader->result->model_type, "%s", name);

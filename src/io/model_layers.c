@@ -87,6 +87,9 @@ static void read_listed_types(rwi_model_reader *reader, const json_t *types) {
         const char *type = rwi_json_text(json_array_get(types, i));
         if (!type)
             rwi_json_fail(&reader->json, "layer_types[%zu] is not a string without NUL", i);
+        else if (strlen(type) >= RWI_LAYER_TYPE)
+            rwi_json_fail(&reader->json, "layer_types[%zu] has %zu bytes, expected fewer than %d",
+                          i, strlen(type), RWI_LAYER_TYPE);
         else
             set_type(reader, (int64_t)i, type);
     }
