@@ -103,7 +103,7 @@ typedef struct rw_model_info {
                               * scaling; or unknown */
 
     /* LEARNED (a): row of the table for position 0 (OPT: 2, RoBERTa: padding_idx + 1), and the
-     * number of rows */
+     * number of rows; with an encoder and a decoder those of the decoder */
     int64_t learned_offset;
     int64_t learned_rows;
 
@@ -134,7 +134,8 @@ RW_API const rw_model_info *rw_model_get_info(const rw_model *model);
  * "conv", "mamba", "cross_attention", ...) everything but the type is 0 or unknown.
  *
  * type      layer type as the file or the class names it: "full_attention", "sliding_attention",
- *           ...; "" if all layers are alike. Valid as long as the model
+ *           ...; "" if all layers have the same embedding or none, or if the types are unknown.
+ *           Valid as long as the model
  * has_rope  1 if q and k are rotated, 0 if not, or unknown
  * rope      index for rw_model_get_rope(), if has_rope is 1; else -1
  *

@@ -53,22 +53,29 @@ static bool is_t5(const rwi_model_reader *reader) {
     return reader->result->positions == RW_POSITIONS_T5;
 }
 
-static int64_t decoder_layers(rwi_model_reader *reader, int64_t encoder_layers) {
-    return is_t5(reader) && encoder_layers > 0 && class_of(reader)
-               ? length(reader, "num_decoder_layers", encoder_layers)
-               : 0;
+/* The layers of the decoder beside an encoder; 0 in other models. */
+static int64_t decoder_layers(rwi_model_reader *reader, const rwi_attention *attention,
+                              int64_t encoder_layers) {
+    if (attention && has_trait(attention, RWI_TWO_STACKS))
+        return length(reader, "decoder_layers", attention->num_layers);
+    return attention && is_t5(reader) ? length(reader, "num_decoder_layers", encoder_layers) : 0;
+}
+
+static int64_t encoder_layers(rwi_model_reader *reader, const rwi_attention *attention) {
+    if (attention && has_trait(attention, RWI_TWO_STACKS))
+        return length(reader, "encoder_layers", attention->num_layers);
+    int64_t count = rwi_model_count_layers(reader);
+    return count == 0 && attention ? attention->num_layers : count;
 }
 
 int64_t rwi_model_attention_layers(rwi_model_reader *reader) {
     const rwi_attention *attention = class_of(reader);
-    int64_t count = rwi_model_count_layers(reader);
-    if (count == 0 && attention && reader->json.status == RW_OK)
-        count = attention->num_layers;
-    count += decoder_layers(reader, count);
-    if (count > RWI_MAX_LAYERS)
+    int64_t count = encoder_layers(reader, attention);
+    int64_t decoder = decoder_layers(reader, attention, count);
+    if (count > RWI_MAX_LAYERS || decoder > RWI_MAX_LAYERS - count)
         rwi_json_fail(&reader->json, "the model has %lld layers, expected at most %d",
-                      (long long)count, RWI_MAX_LAYERS);
-    return reader->json.status == RW_OK ? count : 0;
+                      (long long)(count > RWI_MAX_LAYERS ? count : decoder), RWI_MAX_LAYERS);
+    return reader->json.status == RW_OK ? count + decoder : 0;
 }
 
 static int64_t read_hidden_size(rwi_model_reader *reader, const rwi_attention *attention) {
@@ -86,12 +93,15 @@ static int64_t read_max_positions(rwi_model_reader *reader, const rwi_attention 
     int64_t absent = rwi_model_default(reader, reader->model->max_positions, 2048);
     if (absent == 0 && attention)
         absent = attention->max_positions;
+    if (attention && has_trait(attention, RWI_TWO_STACKS))
+        absent = length(reader, "max_target_positions", absent);
     return rwi_json_length(&reader->json, rwi_model_alias(reader, keys), absent);
 }
 
-/* The heads of a model without a rotary embedding; unknown fields remain 0. */
+/* The heads of a model without a rotary embedding, whose number is in the field `key` or under a
+ * usual name; unknown fields remain 0. */
 static rwi_layer_kind read_plain_heads(rwi_model_reader *reader, const rwi_attention *attention,
-                                       int64_t hidden) {
+                                       const char *key, int64_t hidden) {
     static const char *const keys[] = {"num_attention_heads", "n_head", "n_heads", "num_heads",
                                        NULL};
     rwi_layer_kind kind = {.rope = -1};
@@ -101,8 +111,9 @@ static rwi_layer_kind read_plain_heads(rwi_model_reader *reader, const rwi_atten
         return (rwi_layer_kind){"", -1, heads->num_heads, heads->num_kv_heads,
                                 heads->spec.head_dim};
     }
-    kind.num_heads = rwi_json_length(&reader->json, rwi_model_alias(reader, keys),
-                                     attention ? attention->num_heads : 0);
+    kind.num_heads = rwi_json_length(
+        &reader->json, key ? rwi_model_field(reader, key) : rwi_model_alias(reader, keys),
+        attention ? attention->num_heads : 0);
     if (!attention || kind.num_heads == 0)
         return kind;
     kind.num_kv_heads = kind.num_heads;
@@ -118,6 +129,7 @@ typedef struct shared {
     rw_model *model;
     const rwi_attention *attention; /* NULL: unknown */
     rwi_layer_kind plain;           /* heads of a model without a rotary embedding */
+    rwi_layer_kind decoder;         /* those of its decoder */
     int64_t nope_dim, v_head_dim, kv_rank;
     double scale;   /* 0: 1 / sqrt(head_dim) */
     double factor;  /* of the scale */
@@ -129,7 +141,7 @@ typedef struct shared {
     rw_model_qk_norm qk_norm;
     int64_t chunk;
     double query_floor, query_scale;
-    int64_t encoder_layers;
+    int64_t decoder_from; /* first layer of the decoder beside an encoder; 0: no encoder */
 } shared;
 
 static void set_unknown(rw_model_layer *layer) {
@@ -141,11 +153,11 @@ static void set_unknown(rw_model_layer *layer) {
     layer->query_floor = layer->query_scale = RW_MODEL_UNKNOWN;
 }
 
-static void set_heads(const shared *s, rw_model_layer *layer) {
+static void set_heads(const shared *s, int64_t index, rw_model_layer *layer) {
     const rwi_layer_kind *kind = rwi_model_find_kind(s->model, layer->type);
     bool ropeless = s->model->info.positions != RW_POSITIONS_ROPE;
     if (!kind && ropeless)
-        kind = &s->plain;
+        kind = s->decoder_from > 0 && index >= s->decoder_from ? &s->decoder : &s->plain;
     layer->num_heads = layer->num_kv_heads = layer->head_dim = RW_MODEL_UNKNOWN;
     if (!kind)
         return;
@@ -181,7 +193,7 @@ static void set_attention(const shared *s, int64_t index, rw_model_layer *layer)
     double scale = s->scale > 0 ? s->scale : 1 / sqrt((double)layer->head_dim);
     layer->softmax_scale = scale * s->factor / (s->by_layer_index ? (double)index + 1 : 1);
     layer->softcap = s->softcap;
-    layer->causal = is_t5(s->reader) ? index >= s->encoder_layers : s->causal;
+    layer->causal = s->decoder_from > 0 ? index >= s->decoder_from : s->causal;
     layer->window = window_of(s, index, layer);
     layer->sinks = has_trait(attention, RWI_SINKS);
     layer->qk_norm = s->qk_norm;
@@ -206,7 +218,7 @@ static void set_layer(const shared *s, int64_t index) {
         layer->num_heads = layer->num_kv_heads = layer->head_dim = RW_MODEL_UNKNOWN;
         return;
     }
-    set_heads(s, layer);
+    set_heads(s, index, layer);
     if (s->attention && layer->head_dim > 0)
         set_attention(s, index, layer);
 }
@@ -389,6 +401,20 @@ static void read_positions(rwi_model_reader *reader, const rwi_attention *attent
     }
 }
 
+/* The heads of a model without a rotary embedding, and where its decoder begins. */
+static void read_stacks(shared *s, int64_t hidden) {
+    rwi_model_reader *reader = s->reader;
+    const bool two = s->attention && has_trait(s->attention, RWI_TWO_STACKS);
+    const int64_t layers = s->model->info.num_layers;
+    int64_t encoder = s->attention ? encoder_layers(reader, s->attention) : 0;
+    s->plain =
+        read_plain_heads(reader, s->attention, two ? "encoder_attention_heads" : NULL, hidden);
+    s->decoder =
+        read_plain_heads(reader, s->attention, two ? "decoder_attention_heads" : NULL, hidden);
+    if (encoder > 0 && encoder < layers)
+        s->decoder_from = encoder;
+}
+
 void rwi_model_read_attention(rwi_model_reader *reader, rw_model *model) {
     rw_model_info *info = &model->info;
     shared s = {.reader = reader, .model = model, .attention = class_of(reader)};
@@ -401,10 +427,7 @@ void rwi_model_read_attention(rwi_model_reader *reader, rw_model *model) {
     set_model_unknown(info);
     read_shared(&s);
     if (info->positions != RW_POSITIONS_ROPE)
-        s.plain = read_plain_heads(reader, s.attention, hidden);
-    if (is_t5(reader))
-        s.encoder_layers =
-            info->num_layers - length(reader, "num_decoder_layers", info->num_layers / 2);
+        read_stacks(&s, hidden);
     info->attention_known = s.attention != NULL;
     for (int64_t i = 0; i < info->num_layers; i++)
         set_layer(&s, i);

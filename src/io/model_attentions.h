@@ -22,7 +22,8 @@ enum {
     RWI_LLAMA4 = 1 << 13,        /* chunks, norm after the rotation, scaled queries */
     RWI_GPT_OSS_GLU = 1 << 14,   /* SwiGLU with swiglu_limit, swiglu_alpha, and 1 added to up */
     RWI_HALF_WINDOW = 1 << 15,   /* ModernBERT: local_attention counts both sides */
-    RWI_QK_NORM_ON = 1 << 16     /* without qk_norm_key in the file the norm is enabled */
+    RWI_QK_NORM_ON = 1 << 16,    /* without qk_norm_key in the file the norm is enabled */
+    RWI_TWO_STACKS = 1 << 17     /* encoder_layers and decoder_layers with their own heads */
 };
 
 /* Zero means the value in brackets. */
