@@ -1,11 +1,19 @@
-# Installation: library and modules in one folder, headers, pkg-config file, CMake package. Both
+# Installation: libraries and modules in one folder, headers, pkg-config files, CMake package. They
 # find the other files relative to their own location, so that `cmake --install --prefix` may set
 # the prefix and the folder may be moved.
 #
 # An absolute CMAKE_INSTALL_LIBDIR is outside the prefix, which is then known only at installation:
 # the files below contain @CMAKE_INSTALL_PREFIX@ until the installation replaces it.
 install(TARGETS ropewalk EXPORT ropewalk-targets)
-install(DIRECTORY include/ropewalk DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+if(ROPEWALK_IO)
+  install(TARGETS ropewalk-io EXPORT ropewalk-io-targets)
+  install(EXPORT ropewalk-io-targets NAMESPACE ropewalk::
+          DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/ropewalk)
+  install(DIRECTORY include/ropewalk DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+else()
+  install(DIRECTORY include/ropewalk DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+          PATTERN io.h EXCLUDE)
+endif()
 install(EXPORT ropewalk-targets NAMESPACE ropewalk::
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/ropewalk)
 
@@ -47,6 +55,10 @@ configure_package_config_file(cmake/ropewalk-config.cmake.in ropewalk-config.cma
 write_basic_package_version_file(ropewalk-config-version.cmake 
   COMPATIBILITY ${ROPEWALK_COMPATIBILITY})
 ropewalk_install_found(ropewalk.pc pkgconfig)
+if(ROPEWALK_IO)
+  configure_file(cmake/ropewalk-io.pc.in ropewalk-io.pc @ONLY)
+  ropewalk_install_found(ropewalk-io.pc pkgconfig)
+endif()
 ropewalk_install_found(ropewalk-config.cmake cmake/ropewalk)
 install(FILES "${PROJECT_BINARY_DIR}/ropewalk-config-version.cmake"
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/ropewalk)

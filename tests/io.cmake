@@ -1,6 +1,6 @@
 # Tests of files and of the program: config.json, safetensors, `ropewalk` on its command line.
 function(ropewalk_add_io_test name)
-  ropewalk_add_test(${name} ropewalk-io)
+  ropewalk_add_test(${name} ropewalk-io PkgConfig::JANSSON)
   target_sources(${name} PRIVATE harness/io_support.c)
   target_compile_definitions(${name} PRIVATE _GNU_SOURCE _FILE_OFFSET_BITS=64
                              RWT_DATA="${CMAKE_CURRENT_SOURCE_DIR}" ${ARGN})
@@ -9,12 +9,11 @@ endfunction()
 ropewalk_add_io_test(test_safetensors)
 ropewalk_register(test_safetensors io cpu)
 
-foreach(name test_model_config test_model_json test_model_layers test_model_types test_model_zoo)
+foreach(name test_model_attention test_model_config test_model_json test_model_layers
+        test_model_types test_model_zoo)
   ropewalk_add_io_test(${name})
-  ropewalk_register(${name} io cpu)
-endforeach()
-foreach(name test_model_json test_model_layers test_model_types)
   target_sources(${name} PRIVATE harness/model_support.c)
+  ropewalk_register(${name} io cpu)
 endforeach()
 
 if(ROPEWALK_CLI)
@@ -25,5 +24,6 @@ if(ROPEWALK_CLI)
     ropewalk_register_backends(${name})
   endforeach()
   target_sources(test_cli_rotate PRIVATE ${PROJECT_SOURCE_DIR}/src/cli/array_compare.c)
-  target_include_directories(test_cli_rotate PRIVATE ${PROJECT_SOURCE_DIR}/src/cli)
+  target_include_directories(test_cli_rotate PRIVATE ${PROJECT_SOURCE_DIR}/src/cli
+                             ${PROJECT_SOURCE_DIR}/src)
 endif()

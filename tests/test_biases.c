@@ -9,22 +9,23 @@
 
 #include <cmocka.h>
 
-#include "safetensors.h"
+#include <ropewalk/io.h>
+
 #include "harness/test_support.h"
 
 #define HF_BOUND 4e-7 /* relative; they compute powers in f32 */
 
 static rw_context *context;
-static rwi_safetensors golden;
+static rw_safetensors *golden;
 
 /* A tensor of the golden file; the caller must free it. */
 static void *read_golden(const char *name, rw_dtype dtype, int64_t count) {
-    const rwi_safetensor *tensor = rwi_safetensors_find(&golden, name);
+    const rw_safetensor *tensor = rw_safetensors_find(golden, name);
     assert_non_null(tensor);
     assert_int_equal(tensor->dtype, dtype);
     assert_int_equal(tensor->bytes, (uint64_t)count * rw_dtype_size(dtype));
     void *data = rwt_allocate((size_t)tensor->bytes);
-    assert_int_equal(rwi_safetensors_read(&golden, tensor, data, NULL), RW_OK);
+    assert_int_equal(rw_safetensors_load(golden, tensor, data, NULL), RW_OK);
     return data;
 }
 
@@ -238,12 +239,12 @@ static int open_all(void **state) {
     rw_message message;
     rwt_test_restore_crash_handlers();
     context = rwt_test_context();
-    return rwi_safetensors_open(ROPEWALK_GOLDEN "/biases.safetensors", &golden, &message);
+    return rw_safetensors_open(ROPEWALK_GOLDEN "/biases.safetensors", &golden, &message);
 }
 
 static int close_all(void **state) {
     (void)state;
-    rwi_safetensors_close(&golden);
+    rw_safetensors_close(golden);
     rw_context_destroy(context);
     return 0;
 }

@@ -46,8 +46,8 @@ static void test_pairing_of_unknown_models(void **state) {
     (void)state;
     static const char unknown[] = "{\"head_dim\":64,\"rope_theta\":10000}";
     write_text("c.json", unknown);
-    assert_refused(RUN("frequencies", "--config", "c.json"), 1, "--pairing");
-    assert_refused(RUN("demo", "c.json", "--backend", "cpu"), 1, "--pairing");
+    assert_refused(RUN("frequencies", "--config", "c.json"), 1, "pairing");
+    assert_refused(RUN("demo", "c.json", "--backend", "cpu"), 1, "pairing");
     assert_ran(RUN("frequencies", "--config", "c.json", "--pairing", "interleaved"));
     json_t *got = json_load_file(in("out"), 0, NULL);
     assert_text(got, "pairing", "interleaved");

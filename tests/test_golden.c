@@ -10,9 +10,9 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "model_config.h"
+#include <ropewalk/io.h>
+
 #include "drivers/rope_reference.h"
-#include "safetensors.h"
 #include "harness/test_support.h"
 
 #define FREQUENCY_BOUND 1e-6 /* relative; the reference is f32 */
@@ -45,23 +45,24 @@ static double relative(double a, double b) {
 static void check_frequencies(const json_t *item) {
     const char *name = json_string_value(json_object_get(item, "name"));
     char *text = config_of(item);
-    rwi_model_config_text source = {.source = name, .text = text, .length = strlen(text)};
-    rwi_model_config config;
+    const rw_model_source source = {
+        .path = name, .text = text, .text_bytes = (int64_t)strlen(text)};
+    rw_model *model;
     rw_message message = {""};
-    rw_status status = rwi_model_config_parse(&source, &config, &message);
+    rw_status status = rw_model_read(&source, &model, &message);
     if (status != RW_OK)
         print_error("%s: %s\n", name, message.text);
     assert_int_equal(status, RW_OK);
     free(text);
 
+    const rw_rope_spec *spec = &rw_model_get_rope(model, 0)->spec;
     double inv_freq[MAX_FREQUENCIES], reference[MAX_FREQUENCIES], reference_factor;
     rw_rope_frequency_list list = {inv_freq, MAX_FREQUENCIES, 0, 0};
     int64_t seq_len = json_integer_value(json_object_get(item, "seq_len"));
-    assert_int_equal(rw_rope_frequencies(&config.spec, seq_len, &list, &message), RW_OK);
+    assert_int_equal(rw_rope_frequencies(spec, seq_len, &list, &message), RW_OK);
     const json_t *expected = json_object_get(item, "inv_freq");
     assert_int_equal(list.count, json_array_size(expected));
-    assert_int_equal(rwt_rope_frequencies(&config.spec, seq_len, reference, &reference_factor),
-                     list.count);
+    assert_int_equal(rwt_rope_frequencies(spec, seq_len, reference, &reference_factor), list.count);
     for (int64_t i = 0; i < list.count; i++) {
         double theirs = json_number_value(json_array_get(expected, (size_t)i));
         if (relative(inv_freq[i], theirs) > FREQUENCY_BOUND)
@@ -73,7 +74,7 @@ static void check_frequencies(const json_t *item) {
     double factor = json_number_value(json_object_get(item, "expect_attention_factor"));
     assert_true(relative(list.attention_factor, factor) <= FREQUENCY_BOUND);
     assert_true(relative(list.attention_factor, reference_factor) <= 1e-13);
-    rwi_model_config_free(&config);
+    rw_model_free(model);
 }
 
 static void test_frequencies(void **state) {
@@ -92,7 +93,7 @@ static void test_frequencies(void **state) {
 
 /* A file: [batch, heads, seq, head_dim] tensors that a model's own code rotated. */
 typedef struct golden {
-    rwi_safetensors file;
+    rw_safetensors *file;
     rw_context *context;
     rw_rope *rope;
     rw_rope_spec spec;
@@ -100,19 +101,19 @@ typedef struct golden {
     int64_t count;
 } golden;
 
-static void *read_tensor(const golden *g, const char *name, const rwi_safetensor **tensor) {
+static void *read_tensor(const golden *g, const char *name, const rw_safetensor **tensor) {
     rw_message message = {""};
-    *tensor = rwi_safetensors_find(&g->file, name);
+    *tensor = rw_safetensors_find(g->file, name);
     assert_non_null(*tensor);
-    void *data = rwt_allocate((*tensor)->bytes);
-    assert_int_equal(rwi_safetensors_read(&g->file, *tensor, data, &message), RW_OK);
+    void *data = rwt_allocate((size_t)(*tensor)->bytes);
+    assert_int_equal(rw_safetensors_load(g->file, *tensor, data, &message), RW_OK);
     return data;
 }
 
 static void open_golden(golden *g, const char *path, const rw_rope_spec *spec) {
     rw_message message = {""};
     double attention_factor;
-    rw_status status = rwi_safetensors_open(path, &g->file, &message);
+    rw_status status = rw_safetensors_open(path, &g->file, &message);
     if (status != RW_OK)
         print_error("%s\n", message.text);
     assert_int_equal(status, RW_OK);
@@ -126,15 +127,15 @@ static void open_golden(golden *g, const char *path, const rw_rope_spec *spec) {
 static void close_golden(golden *g) {
     rw_rope_destroy(g->rope);
     rw_context_destroy(g->context);
-    rwi_safetensors_close(&g->file);
+    rw_safetensors_close(g->file);
 }
 
 /* The file's positions, [batch, seq] or [3, batch, seq], in device memory. */
 static rw_tensor upload_positions(const golden *g, int64_t **host) {
-    const rwi_safetensor *tensor;
+    const rw_safetensor *tensor;
     *host = read_tensor(g, "positions", &tensor);
     assert_int_equal(tensor->dtype, RW_I64);
-    return rw_tensor_contiguous(rwt_test_upload(g->context, *host, tensor->bytes), RW_I64,
+    return rw_tensor_contiguous(rwt_test_upload(g->context, *host, (size_t)tensor->bytes), RW_I64,
                                 (int)tensor->rank, tensor->shape);
 }
 
@@ -185,9 +186,9 @@ static void rotate_double(const golden *g, double *values, const int64_t *shape)
 }
 
 static void check_tensor(const golden *g, const char *input, const char *output) {
-    const rwi_safetensor *tensor, *out_tensor;
+    const rw_safetensor *tensor, *out_tensor;
     float *values = read_tensor(g, input, &tensor), *theirs = read_tensor(g, output, &out_tensor);
-    int64_t count = (int64_t)(tensor->bytes / sizeof *values);
+    int64_t count = tensor->bytes / (int64_t)sizeof *values;
     double *exact = rwt_allocate((size_t)count * sizeof *exact);
     double worst_hf = 0.0, worst_double = 0.0, moved = 0.0;
     for (int64_t i = 0; i < count; i++)
@@ -213,7 +214,7 @@ static void check_tensor(const golden *g, const char *input, const char *output)
 
 /* cos and sin [batch, seq, d]: the rotation of the pair (1, 0). */
 static void check_cos_sin(const golden *g) {
-    const rwi_safetensor *tensor;
+    const rw_safetensor *tensor;
     float *c = read_tensor(g, "cos", &tensor), *s = read_tensor(g, "sin", &tensor);
     int64_t d = tensor->shape[2], tokens = tensor->shape[0] * tensor->shape[1];
     const int64_t shape[] = {tensor->shape[0], 1, tensor->shape[1], g->spec.head_dim};

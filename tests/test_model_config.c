@@ -9,25 +9,23 @@
 #include <jansson.h>
 
 #include "harness/harness.h"
-#include "model_config.h"
+#include "harness/model_support.h"
 
 /* For texts without a model_type. */
 static const rw_rope_pairing half = RW_ROPE_HALF;
 
-static rw_status parse(const char *text, rwi_model_config *config, rw_message *message) {
-    rwi_model_config_text source = {"config.json", text, strlen(text), NULL, &half};
-    message->text[0] = '\0';
-    return rwi_model_config_parse(&source, config, message);
+static rw_status parse(const char *text, rwt_model *config, rw_message *message) {
+    return rwt_parse_model((rwt_model_text){.text = text, .pairing = &half}, config, message);
 }
 
 /* Fails if the text is not a valid config. */
-static rwi_model_config parse_valid(const char *text, const char *layer_type) {
-    rwi_model_config config;
+static rwt_model parse_valid(const char *text, const char *layer_type) {
+    rwt_model config;
     rw_message message = {""};
     bool bare = !strstr(text, "model_type");
-    rwi_model_config_text source = {"config.json", text, strlen(text), layer_type,
-                                    bare ? &half : NULL};
-    if (rwi_model_config_parse(&source, &config, &message) != RW_OK)
+    const rwt_model_text source = {
+        .text = text, .layer_type = layer_type, .pairing = bare ? &half : NULL};
+    if (rwt_parse_model(source, &config, &message) != RW_OK)
         fail_msg("%s: %s", text, message.text);
     return config;
 }
@@ -40,7 +38,7 @@ typedef struct frequencies {
     double attention_factor;
 } frequencies;
 
-static frequencies frequencies_of(const rwi_model_config *config, int64_t seq_len) {
+static frequencies frequencies_of(const rwt_model *config, int64_t seq_len) {
     frequencies result;
     rw_message message;
     rw_rope_frequency_list list = {.inv_freq = result.inv_freq, .capacity = MAX_FREQUENCIES};
@@ -86,7 +84,7 @@ static char *config_of_case(const json_t *golden, bool old) {
 
 static void check_case(const json_t *golden, bool old) {
     char *text = config_of_case(golden, old);
-    rwi_model_config config = parse_valid(text, NULL);
+    rwt_model config = parse_valid(text, NULL);
     const json_t *expected = json_object_get(golden, "inv_freq");
     int64_t seq_len = json_integer_value(json_object_get(golden, "seq_len"));
     frequencies got = frequencies_of(&config, seq_len);
@@ -95,7 +93,7 @@ static void check_case(const json_t *golden, bool old) {
                 json_number_value(json_object_get(golden, "expect_attention_factor")));
     for (int64_t i = 0; i < got.count; i++)
         assert_near(got.inv_freq[i], json_number_value(json_array_get(expected, (size_t)i)));
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
     free(text);
 }
 
@@ -155,10 +153,10 @@ static void test_models(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
         const struct model_row *row = &models[i];
-        rwi_model_config config;
+        rwt_model config;
         rw_message message;
-        const rwi_model_config_text file = {.source = rwt_path(RWT_DATA "/models", row->file)};
-        if (rwi_model_config_load(&file, &config, &message) != RW_OK)
+        const rwt_model_text file = {.path = rwt_path(RWT_DATA "/models", row->file)};
+        if (rwt_parse_model(file, &config, &message) != RW_OK)
             fail_msg("%s", message.text);
         frequencies got = frequencies_of(&config, row->seq_len);
         assert_int_equal(config.spec.type, row->type);
@@ -167,20 +165,20 @@ static void test_models(void **state) {
         assert_int_equal(2 * got.count, row->rotary_dim);
         assert_near(got.attention_factor, row->attention_factor);
         assert_near(got.inv_freq[row->at], row->inv_freq);
-        rwi_model_config_free(&config);
+        rwt_model_free(&config);
     }
 }
 
 static void test_sections(void **state) {
     (void)state;
-    rwi_model_config config =
+    rwt_model config =
         parse_valid("{\"model_type\":\"qwen2_vl\",\"head_dim\":128,"
                     "\"rope_scaling\":{\"type\":\"mrope\",\"mrope_section\":[16,24,24]}}",
                     NULL);
     assert_int_equal(config.spec.axes, RW_ROPE_AXES_MROPE_CHUNKED);
     assert_int_equal(config.spec.type, RW_ROPE_DEFAULT);
     assert_int_equal(config.spec.sections[1], 24);
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
     config = parse_valid("{\"model_type\":\"qwen3_vl\",\"text_config\":{\"model_type\":"
                          "\"qwen3_vl_text\",\"head_dim\":128,\"rope_scaling\":{\"rope_type\":"
                          "\"default\",\"mrope_interleaved\":true,\"mrope_section\":[24,20,20]}},"
@@ -188,14 +186,14 @@ static void test_sections(void **state) {
                          NULL);
     assert_int_equal(config.spec.axes, RW_ROPE_AXES_MROPE_INTERLEAVED);
     assert_near(config.spec.theta, 500000);
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
     config = parse_valid(
         "{\"head_dim\":128,\"rope_theta\":1e4,\"max_position_embeddings\":32768,\"rope_scaling\":{"
         "\"type\":\"yarn\",\"factor\":4,\"mrope_section\":[16,24,24]}}",
         NULL);
     assert_int_equal(config.spec.axes, RW_ROPE_AXES_MROPE_CHUNKED);
     assert_int_equal(config.spec.type, RW_ROPE_YARN);
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
 }
 
 /* Phi-3's former names of longrope. */
@@ -208,11 +206,11 @@ static void test_old_names(void **state) {
         "{\"head_dim\":4,\"model_type\":\"phi3\",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2,"
         "\"short_factor\":[1,2],\"long_factor\":[3,4]},\"original_max_position_embeddings\":8}"};
     for (int i = 0; i < 2; i++) {
-        rwi_model_config config = parse_valid(texts[i], NULL);
+        rwt_model config = parse_valid(texts[i], NULL);
         assert_int_equal(config.spec.type, RW_ROPE_LONGROPE);
         assert_near(frequencies_of(&config, 8).inv_freq[1], 0.005);
         assert_near(frequencies_of(&config, 9).inv_freq[1], 0.0025);
-        rwi_model_config_free(&config);
+        rwt_model_free(&config);
     }
 }
 
@@ -225,10 +223,10 @@ static void test_pairing(void **state) {
     for (int i = 0; i < 12; i++) {
         const char *name = i < 7 ? interleaved[i] : halves[i - 7];
         snprintf(text, sizeof text, "{\"model_type\":\"%s\",\"head_dim\":64}", name);
-        rwi_model_config config = parse_valid(text, NULL);
+        rwt_model config = parse_valid(text, NULL);
         assert_int_equal(config.spec.pairing, i < 7 ? RW_ROPE_INTERLEAVED : RW_ROPE_HALF);
         assert_string_equal(config.model_type, name);
-        rwi_model_config_free(&config);
+        rwt_model_free(&config);
     }
 }
 
@@ -279,11 +277,11 @@ static void test_widths_and_thetas(void **state) {
          20000},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        rwi_model_config config = parse_valid(rows[i].text, NULL);
+        rwt_model config = parse_valid(rows[i].text, NULL);
         assert_int_equal(config.spec.head_dim, rows[i].head_dim);
         assert_int_equal(2 * frequencies_of(&config, 0).count, rows[i].rotary_dim);
         assert_near(config.spec.theta, rows[i].theta);
-        rwi_model_config_free(&config);
+        rwt_model_free(&config);
     }
 }
 
@@ -295,30 +293,30 @@ static const char nested[] =
 
 static void test_layer_types(void **state) {
     (void)state;
-    rwi_model_config config = parse_valid(nested, NULL);
+    rwt_model config = parse_valid(nested, NULL);
     assert_int_equal(config.spec.type, RW_ROPE_LINEAR);
     assert_near(config.spec.theta, 1e6);
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
     config = parse_valid(nested, "sliding_attention");
     assert_int_equal(config.spec.type, RW_ROPE_DEFAULT);
     assert_near(config.spec.theta, 1e4);
     static const char old[] = "{\"model_type\":\"gemma3_text\",\"head_dim\":64,\"rope_theta\":1e6,"
                               "\"rope_local_base_freq\":1e4,\"rope_scaling\":{\"rope_type\":"
                               "\"linear\",\"factor\":8.0}}";
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
     config = parse_valid(old, NULL);
     assert_int_equal(config.spec.type, RW_ROPE_LINEAR);
     assert_near(config.spec.theta, 1e6);
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
     config = parse_valid(old, "sliding_attention");
     assert_int_equal(config.spec.type, RW_ROPE_DEFAULT);
     assert_near(config.spec.theta, 1e4);
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
     static const char *const missing[] = {"none", "chunked_attention"};
     for (int i = 0; i < 2; i++) {
-        rwi_model_config_text source = {"config.json", nested, strlen(nested), missing[i], &half};
+        const rwt_model_text source = {.text = nested, .layer_type = missing[i], .pairing = &half};
         rw_message message;
-        assert_int_equal(rwi_model_config_parse(&source, &config, &message), RW_INVALID_ARGUMENT);
+        assert_int_equal(rwt_parse_model(source, &config, &message), RW_INVALID_ARGUMENT);
         rwt_assert_sentence(message.text);
     }
 }
@@ -433,19 +431,18 @@ static void test_malformed(void **state) {
         SCALING("{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":0,\"high_freq_factor\":4}"),
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        rwi_model_config config;
+        rwt_model config;
         rw_message message;
         if (parse(texts[i], &config, &message) != RW_INVALID_ARGUMENT)
             fail_msg("accepted %s", texts[i]);
         rwt_assert_sentence(message.text);
-        assert_null(config.factors);
     }
-    rwi_model_config config;
+    rwt_model config;
     rw_message message;
     static const char *const paths[] = {"/nowhere/config.json", "/tmp", "/dev/zero"};
     for (int i = 0; i < 3; i++) {
-        const rwi_model_config_text file = {.source = paths[i]};
-        assert_int_equal(rwi_model_config_load(&file, &config, &message), RW_INVALID_ARGUMENT);
+        const rwt_model_text file = {.path = paths[i]};
+        assert_int_equal(rwt_parse_model(file, &config, &message), RW_INVALID_ARGUMENT);
         rwt_assert_sentence(message.text);
     }
 }
@@ -474,7 +471,7 @@ static void test_damage(void **state) {
         char *whole = rwt_read_file(rwt_path(RWT_DATA "/models", files[f]), &bytes);
         char *text = malloc(bytes + 1);
         for (int i = 0; i < 2500; i++) {
-            rwi_model_config config;
+            rwt_model config;
             rw_message message;
             strcpy(text, whole);
             damage(text, &random);
@@ -483,7 +480,7 @@ static void test_damage(void **state) {
                 continue;
             }
             valid++;
-            rwi_model_config_free(&config);
+            rwt_model_free(&config);
         }
         free(text);
         free(whole);

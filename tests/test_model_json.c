@@ -25,9 +25,9 @@ static void test_lenient_json(void **state) {
         "{\"model_type\":\"llama\",\"\\ud83d\\ude00\\\\ud800\":\"\\ud83d\"}",
     };
     for (size_t i = 0; i < sizeof valid / sizeof valid[0]; i++) {
-        rwi_model_config config = rwt_read_model(valid[i], NULL);
+        rwt_model config = rwt_read_model(valid[i], NULL);
         assert_int_equal(config.spec.head_dim, 128);
-        rwi_model_config_free(&config);
+        rwt_model_free(&config);
     }
     static const char *const refused[][2] = {
         {"{\"model_type\":\"llama\",\"rope_theta\":Infinity}", "rope_theta is Infinity"},
@@ -61,7 +61,7 @@ static void test_lenient_json(void **state) {
         {"\xef\xbb\xbf", "not JSON"},
     };
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
-        rwt_assert_model_refused(&(rwi_model_config_text){.text = refused[i][0]}, refused[i][1]);
+        rwt_assert_model_refused(&(rwt_model_text){.text = refused[i][0]}, refused[i][1]);
 }
 
 /* Numbers of any length, and long texts that are not numbers. */
@@ -80,11 +80,11 @@ static void test_long_numbers(void **state) {
         snprintf(text, sizeof text, "{\"model_type\":\"llama\",\"x\":%s%s%s}", rows[i][0], digits,
                  rows[i][1]);
         if (rows[i][2]) {
-            rwt_assert_model_refused(&(rwi_model_config_text){.text = text}, rows[i][2]);
+            rwt_assert_model_refused(&(rwt_model_text){.text = text}, rows[i][2]);
             continue;
         }
-        rwi_model_config config = rwt_read_model(text, NULL);
-        rwi_model_config_free(&config);
+        rwt_model config = rwt_read_model(text, NULL);
+        rwt_model_free(&config);
     }
 }
 

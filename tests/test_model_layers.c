@@ -7,14 +7,14 @@
 
 /* 'r': a layer with a rotary embedding, '-': one without. */
 static void assert_layers(const char *text, const char *expected) {
-    rwi_model_config config = rwt_read_model(text, NULL);
+    rwt_model config = rwt_read_model(text, NULL);
     char got[64] = "";
-    assert_in_range(config.num_layers, 1, 60);
-    for (int64_t i = 0; i < config.num_layers; i++)
-        strcat(got, config.layers[i].has_rope ? "r" : "-");
+    assert_in_range(config.info->num_layers, 1, 60);
+    for (int64_t i = 0; i < config.info->num_layers; i++)
+        strcat(got, rw_model_get_layer(config.model, i)->has_rope == 1 ? "r" : "-");
     if (strcmp(got, expected) != 0)
         fail_msg("%s: %s, expected %s", text, got, expected);
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
 }
 
 static void test_layers_without_rope(void **state) {
@@ -54,9 +54,10 @@ static void test_layers_without_rope(void **state) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         assert_layers(rows[i][0], rows[i][1]);
-    rwi_model_config config = rwt_read_model("{\"model_type\":\"llama\"}", NULL);
-    assert_null(config.layers); /* all layers are alike */
-    rwi_model_config_free(&config);
+    rwt_model config = rwt_read_model("{\"model_type\":\"llama\"}", NULL);
+    assert_int_equal(config.info->num_layers, 32);
+    assert_string_equal(rw_model_get_layer(config.model, 31)->type, ""); /* all are alike */
+    rwt_model_free(&config);
 }
 
 static void test_layer_types(void **state) {
@@ -73,7 +74,8 @@ static void test_layer_types(void **state) {
          "one for each layer type"},
         {"{\"model_type\":\"olmo3\",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", NULL,
          "rope_type"},
-        {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":2,\"layer_rope_theta\":[1e4,2e4]}",
+        {"{\"model_type\":\"granite_swa\",\"layer_types\":[\"full_attention\",\"full_attention\"],"
+         "\"layer_rope_theta\":[1e4,2e4]}",
          NULL, "layer_rope_theta"},
         {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":2,\"layer_rope_theta\":[1e4,1e999]"
          "}",
@@ -84,6 +86,15 @@ static void test_layer_types(void **state) {
          "\"sliding_attention\":{\"rope_theta\":5e4}}}",
          "full_attention", "no rotary position embedding"},
         {"{\"model_type\":\"llama\",\"layer_types\":[7]}", NULL, "layer_types[0]"},
+        {"{\"model_type\":\"llama\",\"layer_types\":[\"a234567890123456789012345678901234567890\"]"
+         "}",
+         NULL, "layer_types[0] has 40 bytes"},
+        {"{\"model_type\":\"a23456789012345678901234567890123456789012345678901234567890123"
+         "4\",\"rope_theta\":1e4}",
+         NULL, "model_type has 64 bytes"},
+        {"{\"model_type\":\"llama\",\"layer_types\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\","
+         "\"h\",\"i\",\"j\",\"k\",\"l\",\"m\",\"n\",\"o\",\"p\",\"q\"]}",
+         NULL, "one of more than 16"},
         {"{\"model_type\":\"mllama\",\"text_config\":{\"cross_attention_layers\":[\"3\"]}}", NULL,
          "cross_attention_layers[0]"},
         {"{\"model_type\":\"llama\",\"rope_theta\":[1e4,2e4]}", NULL, "rope_theta is an array"},
@@ -91,8 +102,7 @@ static void test_layer_types(void **state) {
     };
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
         rwt_assert_model_refused(
-            &(rwi_model_config_text){.text = refused[i][0], .layer_type = refused[i][1]},
-            refused[i][2]);
+            &(rwt_model_text){.text = refused[i][0], .layer_type = refused[i][1]}, refused[i][2]);
     static const struct {
         const char *text, *layer_type;
         double theta;
@@ -156,6 +166,8 @@ static void test_layer_types(void **state) {
          "\"full_attention\":{\"rope_type\":\"default\"},\"sliding_attention\":{"
          "\"rope_theta\":4e3}}}",
          "full_attention", 10000, RW_ROPE_DEFAULT, 128, 0},
+        {"{\"model_type\":\"granite_swa\",\"num_hidden_layers\":2,\"layer_rope_theta\":[1e4,2e4]}",
+         "sliding_attention", 2e4, RW_ROPE_DEFAULT, 128, 0},
         {"{\"model_type\":\"dots3_note_text\"}", "sliding_attention", 50000, RW_ROPE_DEFAULT, 64,
          0},
         {"{\"model_type\":\"mllama\"}", "full_attention", 500000, RW_ROPE_DEFAULT, 128, 0},
@@ -178,7 +190,7 @@ static void test_layer_types(void **state) {
          "sliding_attention", 4321, RW_ROPE_DEFAULT, 32, 0},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        rwi_model_config config = rwt_read_model(rows[i].text, rows[i].layer_type);
+        rwt_model config = rwt_read_model(rows[i].text, rows[i].layer_type);
         if (config.spec.type != rows[i].type || config.spec.rotary_start != rows[i].rotary_start)
             fail_msg("%s: type %d, start %lld", rows[i].text, config.spec.type,
                      (long long)config.spec.rotary_start);
@@ -186,7 +198,7 @@ static void test_layer_types(void **state) {
         assert_int_equal(rw_rope_frequencies(&config.spec, 0, &list, NULL), RW_OK);
         assert_int_equal(2 * list.count, rows[i].rotary_dim);
         rwt_assert_near(config.spec.theta, rows[i].theta);
-        rwi_model_config_free(&config);
+        rwt_model_free(&config);
     }
 }
 

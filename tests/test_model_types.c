@@ -87,23 +87,16 @@ static const struct published {
      0},
 };
 
-static int64_t count_without_rope(const rwi_model_config *config) {
-    int64_t count = 0;
-    for (int64_t i = 0; i < config->num_layers; i++)
-        count += !config->layers[i].has_rope;
-    return count;
-}
-
 static void test_published(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof published / sizeof published[0]; i++) {
         const struct published *row = &published[i];
-        const rwi_model_config_text file = {.source = rwt_path(RWT_DATA "/models", row->file),
-                                            .layer_type = row->layer_type};
-        rwi_model_config config;
+        const rwt_model_text file = {.path = rwt_path(RWT_DATA "/models", row->file),
+                                     .layer_type = row->layer_type};
+        rwt_model config;
         rw_message message;
         double factor;
-        if (rwi_model_config_load(&file, &config, &message) != RW_OK)
+        if (rwt_parse_model(file, &config, &message) != RW_OK)
             fail_msg("%s", message.text);
         rwt_assert_near(rwt_model_frequency(&config, 0, row->at, &factor), row->inv_freq);
         rwt_assert_near(factor, row->attention_factor);
@@ -112,8 +105,8 @@ static void test_published(void **state) {
         assert_int_equal(config.spec.head_dim, row->head_dim);
         assert_int_equal(config.num_heads, row->num_heads);
         assert_int_equal(config.num_kv_heads, row->num_kv_heads);
-        assert_int_equal(count_without_rope(&config), row->without_rope);
-        rwi_model_config_free(&config);
+        assert_int_equal(rwt_model_layers_without_rope(&config), row->without_rope);
+        rwt_model_free(&config);
     }
 }
 
@@ -147,10 +140,10 @@ static void test_pairings(void **state) {
         {"{\"model_type\":\"glm4_moe\"}", RW_ROPE_HALF},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        rwi_model_config config = rwt_read_model(rows[i].text, NULL);
+        rwt_model config = rwt_read_model(rows[i].text, NULL);
         if (config.spec.pairing != rows[i].pairing)
-            fail_msg("%s: %s", rows[i].text, rwi_rope_pairing_name(config.spec.pairing));
-        rwi_model_config_free(&config);
+            fail_msg("%s: %s", rows[i].text, rw_rope_pairing_name(config.spec.pairing));
+        rwt_model_free(&config);
     }
 }
 
@@ -162,11 +155,11 @@ static void test_unknown_models(void **state) {
     static const char nameless[] = "{\"head_dim\":64,\"rope_theta\":5e5}";
     static const char alibi[] = "{\"model_type\":\"unheard-of\",\"head_dim\":64,\"rope_theta\":5e5,"
                                 "\"position_embedding_type\":\"alibi\"}";
-    rwt_assert_model_refused(&(rwi_model_config_text){.text = with}, "--pairing");
-    rwt_assert_model_refused(&(rwi_model_config_text){.text = nameless}, "--pairing");
-    rwt_assert_model_refused(&(rwi_model_config_text){.text = without, .pairing = &half},
-                             "rope_theta");
-    rwt_assert_model_refused(&(rwi_model_config_text){.text = alibi, .pairing = &half}, "alibi");
+    rwt_assert_model_refused(&(rwt_model_text){.text = with}, "pairing of its columns is required");
+    rwt_assert_model_refused(&(rwt_model_text){.text = nameless},
+                             "pairing of its columns is required");
+    rwt_assert_model_refused(&(rwt_model_text){.text = without, .pairing = &half}, "rope_theta");
+    rwt_assert_model_refused(&(rwt_model_text){.text = alibi, .pairing = &half}, "alibi");
     static const char *const rows[][2] = {
         {"\"rope_scaling\":{}", "rope_theta is absent"},
         {"\"partial_rotary_factor\":0.5", "rope_theta is absent"},
@@ -179,26 +172,25 @@ static void test_unknown_models(void **state) {
         char text[160];
         snprintf(text, sizeof text, "{\"model_type\":\"unheard-of\",\"head_dim\":64,%s}",
                  rows[i][0]);
-        rwt_assert_model_refused(&(rwi_model_config_text){.text = text, .pairing = &half},
-                                 rows[i][1]);
+        rwt_assert_model_refused(&(rwt_model_text){.text = text, .pairing = &half}, rows[i][1]);
     }
     const rw_rope_pairing *const pairings[] = {&half, &interleaved};
     for (int i = 0; i < 2; i++) {
-        rwi_model_config config;
+        rwt_model config;
         rw_message message;
-        const rwi_model_config_text source = {.text = with, .pairing = pairings[i]};
+        const rwt_model_text source = {.text = with, .pairing = pairings[i]};
         assert_int_equal(rwt_parse_model(source, &config, &message), RW_OK);
         assert_int_equal(config.spec.pairing, *pairings[i]);
         rwt_assert_near(config.spec.theta, 5e5);
-        rwi_model_config_free(&config);
+        rwt_model_free(&config);
     }
     /* the caller's value overrides the model_type's */
-    const rwi_model_config_text llama = {.text = "{\"model_type\":\"llama\"}",
-                                         .pairing = &interleaved};
-    rwi_model_config config;
+    const rwt_model_text llama = {.text = "{\"model_type\":\"llama\"}", .pairing = &interleaved};
+    rwt_model config;
     rw_message message;
     assert_int_equal(rwt_parse_model(llama, &config, &message), RW_OK);
     assert_int_equal(config.spec.pairing, RW_ROPE_INTERLEAVED);
+    rwt_model_free(&config);
 }
 
 static void test_without_rope(void **state) {
@@ -260,7 +252,7 @@ static void test_without_rope(void **state) {
          "two axes"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        rwt_assert_model_refused(&(rwi_model_config_text){.text = rows[i][0]}, rows[i][1]);
+        rwt_assert_model_refused(&(rwt_model_text){.text = rows[i][0]}, rows[i][1]);
 }
 
 /* The same models, with a field that enables a rotary embedding. */
@@ -275,9 +267,9 @@ static void test_switched_on(void **state) {
     };
     static const int64_t head_dims[] = {64, 128, 160, 128, 128};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        rwi_model_config config = rwt_read_model(texts[i], NULL);
+        rwt_model config = rwt_read_model(texts[i], NULL);
         assert_int_equal(config.spec.head_dim, head_dims[i]);
-        rwi_model_config_free(&config);
+        rwt_model_free(&config);
     }
 }
 
@@ -308,11 +300,11 @@ static void test_composite_models(void **state) {
          10000},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        rwi_model_config config = rwt_read_model(rows[i].text, NULL);
+        rwt_model config = rwt_read_model(rows[i].text, NULL);
         assert_string_equal(config.model_type, rows[i].model_type);
         assert_int_equal(config.spec.head_dim, rows[i].head_dim);
         rwt_assert_near(config.spec.theta, rows[i].theta);
-        rwi_model_config_free(&config);
+        rwt_model_free(&config);
     }
 }
 
@@ -338,12 +330,12 @@ static void test_names_of_old_files(void **state) {
         {"{\"model_type\":\"gptj\",\"n_embd\":4096,\"n_head\":16}", 64, 10000},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        rwi_model_config config = rwt_read_model(rows[i].text, NULL);
+        rwt_model config = rwt_read_model(rows[i].text, NULL);
         rw_rope_frequency_list list = {0};
         assert_int_equal(rw_rope_frequencies(&config.spec, 0, &list, NULL), RW_OK);
         assert_int_equal(2 * list.count, rows[i].rotary_dim);
         rwt_assert_near(config.spec.theta, rows[i].theta);
-        rwi_model_config_free(&config);
+        rwt_model_free(&config);
     }
 }
 
@@ -356,48 +348,45 @@ static void test_scalings_of_their_own(void **state) {
         "\"short_factor\":[1,2],\"long_factor\":[3,4],\"short_mscale\":1.25,"
         "\"long_mscale\":1.5}}";
     double factor;
-    rwi_model_config config = rwt_read_model(phimoe, NULL);
+    rwt_model config = rwt_read_model(phimoe, NULL);
     rwt_assert_near(rwt_model_frequency(&config, 8, 0, &factor), 1);
     rwt_assert_near(factor, 1.25);
     rwt_assert_near(rwt_model_frequency(&config, 9, 0, &factor), 1.0 / 3);
     rwt_assert_near(factor, 1.5);
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
     config = rwt_read_model("{\"model_type\":\"hunyuan_v1_moe\",\"head_dim\":64,\"rope_scaling\":{"
                             "\"type\":\"dynamic\",\"alpha\":1000,\"factor\":1}}",
                             NULL);
     assert_int_equal(config.spec.type, RW_ROPE_DEFAULT);
     rwt_assert_near(config.spec.theta, 1e4 * pow(1000, 64.0 / 62));
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
     /* half of 42 columns is rotated: 21, of which the last is paired with a 22nd */
     config = rwt_read_model("{\"model_type\":\"glm4_moe\"}", NULL);
     assert_int_equal(config.spec.rotary_dim, 22);
     rwt_assert_near(rwt_model_frequency(&config, 0, 10, NULL), pow(1e4, -20.0 / 21));
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
     config = rwt_read_model("{\"model_type\":\"mistral_large4\"}", NULL);
     assert_string_equal(config.learned_scale, "rotary_emb.alpha");
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
     config = rwt_read_model("{\"model_type\":\"nanochat\"}", NULL);
     assert_true(config.inverse);
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
+    rwt_assert_model_refused(&(rwt_model_text){.text = "{\"model_type\":\"hunyuan_v1_dense\","
+                                                       "\"head_dim\":2,\"rope_scaling\":{\"type\":"
+                                                       "\"dynamic\",\"alpha\":2,\"factor\":1}}"},
+                             "alpha");
     rwt_assert_model_refused(
-        &(rwi_model_config_text){.text = "{\"model_type\":\"hunyuan_v1_dense\","
-                                         "\"head_dim\":2,\"rope_scaling\":{\"type\":"
-                                         "\"dynamic\",\"alpha\":2,\"factor\":1}}"},
-        "alpha");
+        &(rwt_model_text){.text = "{\"model_type\":\"gptj\",\"rotary_dim\":3}"}, "rotary_dim");
     rwt_assert_model_refused(
-        &(rwi_model_config_text){.text = "{\"model_type\":\"gptj\",\"rotary_dim\":3}"},
-        "rotary_dim");
-    rwt_assert_model_refused(
-        &(rwi_model_config_text){.text = "{\"model_type\":\"llama\",\"head_dim\":65}"},
+        &(rwt_model_text){.text = "{\"model_type\":\"llama\",\"head_dim\":65}"},
         "head_dim is 65, expected an even number");
     rwt_assert_model_refused(
-        &(rwi_model_config_text){.text =
-                                     "{\"model_type\":\"deepseek_v3\",\"qk_rope_head_dim\":33}"},
+        &(rwt_model_text){.text = "{\"model_type\":\"deepseek_v3\",\"qk_rope_head_dim\":33}"},
         "qk_rope_head_dim is 33, expected an even number");
-    rwt_assert_model_refused(
-        &(rwi_model_config_text){.text = "{\"model_type\":\"glm4_moe\",\"rope_scaling\":{"
-                                         "\"type\":\"dynamic\",\"factor\":2}}"},
-        "even");
+    rwt_assert_model_refused(&(rwt_model_text){.text =
+                                                   "{\"model_type\":\"glm4_moe\",\"rope_scaling\":{"
+                                                   "\"type\":\"dynamic\",\"factor\":2}}"},
+                             "even");
 }
 
 static void test_axes(void **state) {
@@ -425,22 +414,23 @@ static void test_axes(void **state) {
         {"{\"model_type\":\"neomme\"}", RW_ROPE_AXES_2D_INTERLEAVED, {0, 0, 0}},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        rwi_model_config config = rwt_read_model(rows[i].text, NULL);
+        rwt_model config = rwt_read_model(rows[i].text, NULL);
         if (config.spec.axes != rows[i].axes)
             fail_msg("%s: axes %d", rows[i].text, config.spec.axes);
         for (int axis = 0; axis < 3; axis++)
             assert_int_equal(config.spec.sections[axis], rows[i].sections[axis]);
-        rwi_model_config_free(&config);
+        rwt_model_free(&config);
     }
     /* files of unknown models state it themselves */
     static const char unknown[] =
         "{\"head_dim\":128,\"rope_theta\":1e4,\"rope_scaling\":{\"type\":\"default\","
         "\"interleaved\":true,\"mrope_section\":[24,20,20]}}";
-    rwi_model_config config;
+    rwt_model config;
     rw_message message;
-    const rwi_model_config_text source = {.text = unknown, .pairing = &half};
+    const rwt_model_text source = {.text = unknown, .pairing = &half};
     assert_int_equal(rwt_parse_model(source, &config, &message), RW_OK);
     assert_int_equal(config.spec.axes, RW_ROPE_AXES_MROPE_INTERLEAVED);
+    rwt_model_free(&config);
 }
 
 int main(void) {

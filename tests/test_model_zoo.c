@@ -14,7 +14,7 @@
 #include <jansson.h>
 
 #include "harness/harness.h"
-#include "model_config.h"
+#include "harness/model_support.h"
 
 #define MAX_FREQUENCIES 512
 
@@ -66,8 +66,7 @@ static bool near(double got, double expected) {
     return fabs(got - expected) <= 1e-6 * fabs(expected);
 }
 
-static void check_frequencies(const char *name, const rwi_model_config *config,
-                              const json_t *layer) {
+static void check_frequencies(const char *name, const rwt_model *config, const json_t *layer) {
     double inv_freq[MAX_FREQUENCIES];
     rw_rope_frequency_list list = {.inv_freq = inv_freq, .capacity = MAX_FREQUENCIES};
     rw_message message = {""};
@@ -88,16 +87,16 @@ static void check_frequencies(const char *name, const rwi_model_config *config,
     }
 }
 
-static void check_rotation(const char *name, const rwi_model_config *config, const json_t *layer) {
+static void check_rotation(const char *name, const rwt_model *config, const json_t *layer) {
     const char *pairing = text_of(layer, "pairing");
     const struct own_rotation *own = NULL;
     for (size_t i = 0; i < sizeof own_rotations / sizeof own_rotations[0]; i++)
         if (strcmp(own_rotations[i].model_type, name) == 0)
             own = &own_rotations[i];
     if (pairing) {
-        if (strcmp(rwi_rope_pairing_name(config->spec.pairing), pairing) != 0)
+        if (strcmp(rw_rope_pairing_name(config->spec.pairing), pairing) != 0)
             fail_msg("%s: pairing %s, expected %s", name,
-                     rwi_rope_pairing_name(config->spec.pairing), pairing);
+                     rw_rope_pairing_name(config->spec.pairing), pairing);
         assert_false(config->inverse);
         return;
     }
@@ -110,14 +109,12 @@ static void check_rotation(const char *name, const rwi_model_config *config, con
 
 /* Returns whether it was read. */
 static bool check_layer(const char *name, const char *text, const json_t *layer) {
-    const rwi_model_config_text source = {.source = name,
-                                          .text = text,
-                                          .length = strlen(text),
-                                          .layer_type = text_of(layer, "layer_type")};
+    const rwt_model_text source = {
+        .path = name, .text = text, .layer_type = text_of(layer, "layer_type")};
     const char *because = reason_to_refuse(name);
-    rwi_model_config config;
+    rwt_model config;
     rw_message message = {""};
-    rw_status status = rwi_model_config_parse(&source, &config, &message);
+    rw_status status = rwt_parse_model(source, &config, &message);
     if (because) {
         assert_int_equal(status, RW_INVALID_ARGUMENT);
         rwt_assert_sentence(message.text);
@@ -130,7 +127,7 @@ static bool check_layer(const char *name, const char *text, const json_t *layer)
     assert_string_equal(config.model_type, name);
     check_frequencies(name, &config, layer);
     check_rotation(name, &config, layer);
-    rwi_model_config_free(&config);
+    rwt_model_free(&config);
     return true;
 }
 

@@ -9,8 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <ropewalk/io.h>
+
 #include "harness/harness.h"
-#include "safetensors.h"
 
 static rwt_folder folder;
 
@@ -27,17 +28,17 @@ static int remove_folder(void **state) {
 }
 
 /* Opens a file with this header; `message` receives the sentence. */
-static rw_status open_header(const char *header, size_t data_bytes, rwi_safetensors *file,
+static rw_status open_header(const char *header, size_t data_bytes, rw_safetensors **file,
                              rw_message *message) {
     const char *path = rwt_path(folder.path, "file");
     rwt_write_safetensors(path, header, data_bytes);
     message->text[0] = '\0';
-    return rwi_safetensors_open(path, file, message);
+    return rw_safetensors_open(path, file, message);
 }
 
 static void test_valid(void **state) {
     (void)state;
-    rwi_safetensors file;
+    rw_safetensors *file;
     rw_message message;
     const char *header = "{\"__metadata__\":{\"format\":\"pt\"},"
                          "\"b\":{\"dtype\":\"BOOL\",\"shape\":[3],\"data_offsets\":[8,11]},"
@@ -45,25 +46,30 @@ static void test_valid(void **state) {
                          "\"none\":{\"dtype\":\"F32\",\"shape\":[4,0],\"data_offsets\":[8,8]},"
                          "\"s\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[11,12]}}   ";
     assert_int_equal(open_header(header, 12, &file, &message), RW_OK);
-    assert_int_equal(file.count, 4);
-    const rwi_safetensor *q = rwi_safetensors_find(&file, "q");
+    assert_int_equal(rw_safetensors_count(file), 4);
+    const rw_safetensor *q = rw_safetensors_find(file, "q");
     assert_non_null(q);
-    assert_true(q->supported && q->dtype == RW_F16 && q->rank == 2);
+    assert_true(q->dtype == RW_FILE_F16 && q->rank == 2);
     assert_int_equal(q->shape[0], 2);
     assert_int_equal(q->bytes, 8);
     unsigned char data[8];
-    assert_int_equal(rwi_safetensors_read(&file, q, data, &message), RW_OK);
+    assert_int_equal(rw_safetensors_load(file, q, data, &message), RW_OK);
     for (int i = 0; i < 8; i++)
         assert_int_equal(data[i], i);
-    assert_false(rwi_safetensors_find(&file, "b")->supported);
-    assert_string_equal(rwi_safetensors_find(&file, "b")->dtype_name, "BOOL");
-    assert_int_equal(rwi_safetensors_find(&file, "none")->bytes, 0);
-    assert_int_equal(rwi_safetensors_find(&file, "s")->rank, 0);
-    assert_null(rwi_safetensors_find(&file, "__metadata__"));
-    assert_null(rwi_safetensors_find(&file, "x"));
-    rwi_safetensors_close(&file);
+    assert_int_equal(rw_safetensors_find(file, "b")->dtype, RW_FILE_BOOL);
+    assert_string_equal(rw_file_dtype_name(RW_FILE_BOOL), "BOOL");
+    assert_memory_equal(q->data, data, 8);
+    assert_string_equal(rw_safetensors_metadata(file, "format"), "pt");
+    assert_null(rw_safetensors_metadata(file, "x"));
+    assert_null(rw_safetensors_get(file, 4));
+    assert_null(rw_safetensors_get(file, -1));
+    assert_int_equal(rw_safetensors_find(file, "none")->bytes, 0);
+    assert_int_equal(rw_safetensors_find(file, "s")->rank, 0);
+    assert_null(rw_safetensors_find(file, "__metadata__"));
+    assert_null(rw_safetensors_find(file, "x"));
+    rw_safetensors_close(file);
     assert_int_equal(open_header("{}", 0, &file, &message), RW_OK);
-    rwi_safetensors_close(&file);
+    rw_safetensors_close(file);
 }
 
 /* A header of one tensor "q" with 16 bytes of data. */
@@ -128,13 +134,13 @@ static void test_malformed(void **state) {
         "{\"a\\nb\":{\"dtype\":\"F32\",\"shape\":[9],\"data_offsets\":[0,16]}}",
     };
     for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) {
-        rwi_safetensors file;
+        rw_safetensors *file;
         rw_message message;
         rw_status status = open_header(headers[i], 16, &file, &message);
         if (status != RW_INVALID_ARGUMENT)
             fail_msg("header %s: status %d", headers[i], (int)status);
         rwt_assert_sentence(message.text);
-        assert_int_equal(file.descriptor, -1);
+        assert_null(file);
     }
 }
 
@@ -156,7 +162,7 @@ static void test_sentences(void **state) {
         {ONE("\"F32\"", "[5]", "[0,16]"), 16, "do not fit"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        rwi_safetensors file;
+        rw_safetensors *file;
         rw_message message;
         assert_int_equal(open_header(rows[i].header, rows[i].data_bytes, &file, &message),
                          RW_INVALID_ARGUMENT);
@@ -173,11 +179,11 @@ static void test_truncated(void **state) {
     rwt_write_safetensors(path, ONE("\"F32\"", "[4]", "[0,16]"), 16);
     size_t bytes;
     char *whole = rwt_read_file(path, &bytes);
-    rwi_safetensors file;
+    rw_safetensors *file;
     rw_message message;
     for (size_t length = 0; length < bytes; length++) {
         rwt_write_file(cut, whole, length);
-        assert_int_equal(rwi_safetensors_open(cut, &file, &message), RW_INVALID_ARGUMENT);
+        assert_int_equal(rw_safetensors_open(cut, &file, &message), RW_INVALID_ARGUMENT);
         rwt_assert_sentence(message.text);
     }
     static const uint64_t lengths[] = {
@@ -185,32 +191,32 @@ static void test_truncated(void **state) {
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
         memcpy(whole, &lengths[i], 8);
         rwt_write_file(cut, whole, bytes);
-        assert_int_equal(rwi_safetensors_open(cut, &file, &message), RW_INVALID_ARGUMENT);
+        assert_int_equal(rw_safetensors_open(cut, &file, &message), RW_INVALID_ARGUMENT);
         rwt_assert_sentence(message.text);
     }
     free(whole);
-    assert_int_equal(rwi_safetensors_open("/nowhere/file", &file, &message), RW_INVALID_ARGUMENT);
-    assert_int_equal(rwi_safetensors_open(folder.path, &file, &message), RW_INVALID_ARGUMENT);
-    assert_int_equal(rwi_safetensors_open("/dev/null", &file, &message), RW_INVALID_ARGUMENT);
+    assert_int_equal(rw_safetensors_open("/nowhere/file", &file, &message), RW_INVALID_ARGUMENT);
+    assert_int_equal(rw_safetensors_open(folder.path, &file, &message), RW_INVALID_ARGUMENT);
+    assert_int_equal(rw_safetensors_open("/dev/null", &file, &message), RW_INVALID_ARGUMENT);
     const char *pipe = rwt_path(folder.path, "pipe");
     assert_int_equal(mkfifo(pipe, 0600), 0);
-    assert_int_equal(rwi_safetensors_open(pipe, &file, &message), RW_INVALID_ARGUMENT);
+    assert_int_equal(rw_safetensors_open(pipe, &file, &message), RW_INVALID_ARGUMENT);
     rwt_assert_sentence(message.text);
 }
 
 /* A file that shrinks after it was opened. */
 static void test_shrinks(void **state) {
     (void)state;
-    rwi_safetensors file;
+    rw_safetensors *file;
     rw_message message;
     const char *header = ONE("\"F32\"", "[4]", "[0,16]");
     assert_int_equal(open_header(header, 16, &file, &message), RW_OK);
     assert_int_equal(truncate(rwt_path(folder.path, "file"), (off_t)(8 + strlen(header) + 3)), 0);
     char data[16];
-    assert_int_equal(rwi_safetensors_read(&file, &file.tensors[0], data, &message),
+    assert_int_equal(rw_safetensors_load(file, rw_safetensors_get(file, 0), data, &message),
                      RW_INVALID_ARGUMENT);
     rwt_assert_sentence(message.text);
-    rwi_safetensors_close(&file);
+    rw_safetensors_close(file);
 }
 
 static void test_write(void **state) {
@@ -218,43 +224,129 @@ static void test_write(void **state) {
     static const float q[6] = {1, 2, 3, 4, 5, 6};
     static const uint16_t k[3] = {7, 8, 9};
     static const int64_t q_shape[] = {2, 3}, k_shape[] = {3}, empty[] = {0, 7};
-    const rwi_safetensors_item items[] = {
-        {"q", RW_F32, 2, q_shape, q},
-        {"k \"quoted\"", RW_BF16, 1, k_shape, k},
-        {"e", RW_I64, 2, empty, q},
+    const rw_safetensors_item items[] = {
+        {"q", RW_FILE_F32, 2, q_shape, q},
+        {"k \"quoted\"", RW_FILE_BF16, 1, k_shape, k},
+        {"e", RW_FILE_I64, 2, empty, q},
     };
-    const rwi_safetensors_items list = {items, 3};
+    const rw_safetensors_content list = {.items = items, .num_items = 3};
     const char *path = rwt_path(folder.path, "out");
-    rwi_safetensors file;
+    rw_safetensors *file;
     rw_message message;
+    const mode_t mask = umask(027);
     for (int again = 0; again < 2; again++) { /* the second write replaces the first file */
-        assert_int_equal(rwi_safetensors_write(path, &list, &message), RW_OK);
+        assert_int_equal(rw_safetensors_write(path, &list, &message), RW_OK);
         assert_int_equal(rwt_folder_count(&folder), 1);
     }
-    assert_int_equal(rwi_safetensors_open(path, &file, &message), RW_OK);
-    assert_int_equal(file.count, 3);
-    const rwi_safetensor *read = rwi_safetensors_find(&file, "q");
+    umask(mask);
+    struct stat info;
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0640);
+    assert_int_equal(rw_safetensors_open(path, &file, &message), RW_OK);
+    assert_int_equal(rw_safetensors_count(file), 3);
+    const rw_safetensor *read = rw_safetensors_find(file, "q");
     float data[6];
     assert_int_equal(read->offset % 8, 0);
-    assert_int_equal(rwi_safetensors_read(&file, read, data, &message), RW_OK);
+    assert_int_equal(rw_safetensors_load(file, read, data, &message), RW_OK);
     assert_memory_equal(data, q, sizeof q);
-    read = rwi_safetensors_find(&file, "k \"quoted\"");
-    assert_int_equal(read->dtype, RW_BF16);
-    assert_int_equal(rwi_safetensors_read(&file, read, data, &message), RW_OK);
+    read = rw_safetensors_find(file, "k \"quoted\"");
+    assert_int_equal(read->dtype, RW_FILE_BF16);
+    assert_int_equal(rw_safetensors_load(file, read, data, &message), RW_OK);
     assert_memory_equal(data, k, sizeof k);
-    rwi_safetensors_close(&file);
+    rw_safetensors_close(file);
+}
+
+/* Every dtype, more axes than a tensor has, metadata, and the mapped data. */
+static void test_write_dtypes(void **state) {
+    (void)state;
+    static const unsigned char data[64] = {1, 2, 3, 255};
+    static const int64_t shape[] = {1, 2, 1, 2, 1, 2};
+    static const rw_safetensors_entry metadata[] = {{"format", "pt"}, {"\xc3\xa9", ""}};
+    rw_safetensors_item items[RW_FILE_F4 + 1];
+    for (int i = 0; i <= RW_FILE_F4; i++)
+        items[i] = (rw_safetensors_item){rw_file_dtype_name((rw_file_dtype)i), (rw_file_dtype)i, 6,
+                                         shape, data};
+    const rw_safetensors_content content = {items, RW_FILE_F4 + 1, metadata, 2};
+    const char *path = rwt_path(folder.path, "out");
+    rw_safetensors *file;
+    rw_message message;
+    assert_int_equal(rw_safetensors_write(path, &content, &message), RW_OK);
+    assert_int_equal(rw_safetensors_open(path, &file, &message), RW_OK);
+    assert_int_equal(rw_safetensors_count(file), RW_FILE_F4 + 1);
+    for (int i = 0; i <= RW_FILE_F4; i++) {
+        const rw_safetensor *tensor = rw_safetensors_get(file, i);
+        assert_string_equal(tensor->name, items[i].name);
+        assert_int_equal(tensor->dtype, i);
+        assert_int_equal(tensor->rank, 6);
+        assert_memory_equal(tensor->shape, shape, sizeof shape);
+        assert_int_equal(tensor->bytes, rw_file_dtype_bits((rw_file_dtype)i));
+        assert_memory_equal(tensor->data, data, (size_t)tensor->bytes);
+        if (i <= RW_FILE_U8)
+            assert_int_equal(tensor->bytes, 8 * rw_dtype_size((rw_dtype)i));
+    }
+    assert_string_equal(rw_safetensors_metadata(file, "format"), "pt");
+    assert_string_equal(rw_safetensors_metadata(file, "\xc3\xa9"), "");
+    rw_safetensors_close(file);
+    rw_safetensors_close(NULL);
+    assert_int_equal(rw_file_dtype_bits((rw_file_dtype)(RW_FILE_F4 + 1)), 0);
+    assert_string_equal(rw_file_dtype_name((rw_file_dtype)-1), "unknown dtype");
+}
+
+static void test_write_refuses(void **state) {
+    (void)state;
+    static const float q[4] = {1};
+    static const int64_t one[] = {1}, negative[] = {-1}, odd[] = {3},
+                         large[] = {1ll << 32, 1ll << 32};
+    static const rw_safetensors_entry twice[] = {{"a", "b"}, {"a", "c"}}, bad[] = {{"a", "\xff"}};
+    static const rw_safetensors_item valid = {"q", RW_FILE_F32, 1, one, q};
+    static const rw_safetensors_item invalid[] = {
+        {NULL, RW_FILE_F32, 1, one, q},
+        {"\xff", RW_FILE_F32, 1, one, q},
+        {"__metadata__", RW_FILE_F32, 1, one, q},
+        {"k", (rw_file_dtype)99, 1, one, q},
+        {"k", RW_FILE_F32, -1, one, q},
+        {"k", RW_FILE_F32, 65, one, q},
+        {"k", RW_FILE_F32, 1, NULL, q},
+        {"k", RW_FILE_F32, 1, negative, q},
+        {"k", RW_FILE_F4, 1, odd, q},
+        {"k", RW_FILE_F32, 2, large, q},
+        {"k", RW_FILE_F32, 1, one, NULL},
+        {"q", RW_FILE_F32, 1, one, q},
+    };
+    const char *path = rwt_path(folder.path, "out");
+    for (size_t i = 0; i < sizeof invalid / sizeof invalid[0]; i++) {
+        const rw_safetensors_item items[] = {valid, invalid[i]};
+        rw_message message = {""};
+        assert_int_equal(
+            rw_safetensors_write(path, &(rw_safetensors_content){.items = items, .num_items = 2},
+                                 &message),
+            RW_INVALID_ARGUMENT);
+        rwt_assert_sentence(message.text);
+        assert_int_equal(rwt_folder_count(&folder), 0);
+    }
+    const rw_safetensors_content contents[] = {{&valid, -1, NULL, 0},
+                                               {NULL, 1, NULL, 0},
+                                               {&valid, 1, twice, 2},
+                                               {&valid, 1, bad, 1},
+                                               {&valid, 1, NULL, 1}};
+    for (size_t i = 0; i < sizeof contents / sizeof contents[0]; i++) {
+        rw_message message = {""};
+        assert_int_equal(rw_safetensors_write(path, &contents[i], &message), RW_INVALID_ARGUMENT);
+        rwt_assert_sentence(message.text);
+        assert_int_equal(rwt_folder_count(&folder), 0);
+    }
 }
 
 static void test_write_fails(void **state) {
     (void)state;
     static const float q[1] = {1};
     static const int64_t shape[] = {1};
-    const rwi_safetensors_item item = {"q", RW_F32, 1, shape, q};
-    const rwi_safetensors_items list = {&item, 1};
+    const rw_safetensors_item item = {"q", RW_FILE_F32, 1, shape, q};
+    const rw_safetensors_content list = {.items = &item, .num_items = 1};
     const char *const paths[] = {"/nowhere/out", folder.path, "/dev/null", "/dev/full", ""};
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         rw_message message = {""};
-        assert_int_equal(rwi_safetensors_write(paths[i], &list, &message), RW_INVALID_ARGUMENT);
+        assert_int_equal(rw_safetensors_write(paths[i], &list, &message), RW_INVALID_ARGUMENT);
         rwt_assert_sentence(message.text);
         assert_int_equal(rwt_folder_count(&folder), 0);
     }
@@ -265,26 +357,28 @@ static void test_write_stops(void **state) {
     (void)state;
     static const char q[4096] = {1};
     static const int64_t small[] = {8}, large[] = {4096};
-    const rwi_safetensors_item items[] = {{"q", RW_U8, 1, small, q}, {"q", RW_U8, 1, large, q}};
+    const rw_safetensors_item items[] = {{"q", RW_FILE_U8, 1, small, q},
+                                         {"q", RW_FILE_U8, 1, large, q}};
     const char *path = rwt_path(folder.path, "out");
     rw_message message = {""};
-    rwi_safetensors file;
-    assert_int_equal(rwi_safetensors_write(path, &(rwi_safetensors_items){items, 1}, &message),
+    rw_safetensors *file;
+    assert_int_equal(rw_safetensors_write(
+                         path, &(rw_safetensors_content){.items = items, .num_items = 1}, &message),
                      RW_OK);
     struct rlimit before, limit;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
     limit = (struct rlimit){1000, before.rlim_max};
     signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    rw_status status =
-        rwi_safetensors_write(path, &(rwi_safetensors_items){items + 1, 1}, &message);
+    rw_status status = rw_safetensors_write(
+        path, &(rw_safetensors_content){.items = items + 1, .num_items = 1}, &message);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
     assert_int_equal(status, RW_INVALID_ARGUMENT);
     rwt_assert_sentence(message.text);
     assert_int_equal(rwt_folder_count(&folder), 1);
-    assert_int_equal(rwi_safetensors_open(path, &file, &message), RW_OK);
-    assert_int_equal(file.tensors[0].bytes, 8);
-    rwi_safetensors_close(&file);
+    assert_int_equal(rw_safetensors_open(path, &file, &message), RW_OK);
+    assert_int_equal(rw_safetensors_get(file, 0)->bytes, 8);
+    rw_safetensors_close(file);
 }
 
 /* A file with damaged bytes either opens or gives a sentence. */
@@ -315,19 +409,20 @@ static void test_damage(void **state) {
         bool cut = rwt_random_below(&random, 8) == 0;
         rwt_write_file(path, damaged,
                        cut ? (size_t)rwt_random_below(&random, (int64_t)bytes) : bytes);
-        rwi_safetensors file;
+        rw_safetensors *file;
         rw_message message = {""};
-        if (rwi_safetensors_open(path, &file, &message) != RW_OK) {
+        if (rw_safetensors_open(path, &file, &message) != RW_OK) {
             rwt_assert_sentence(message.text);
             continue;
         }
         valid++;
-        for (size_t t = 0; t < file.count; t++) {
-            char *data = malloc(file.tensors[t].bytes + 1);
-            assert_int_equal(rwi_safetensors_read(&file, &file.tensors[t], data, &message), RW_OK);
+        for (int64_t t = 0; t < rw_safetensors_count(file); t++) {
+            char *data = malloc((size_t)rw_safetensors_get(file, t)->bytes + 1);
+            assert_int_equal(rw_safetensors_load(file, rw_safetensors_get(file, t), data, &message),
+                             RW_OK);
             free(data);
         }
-        rwi_safetensors_close(&file);
+        rw_safetensors_close(file);
     }
     assert_in_range(valid, 1, 3000);
     free(damaged);
@@ -337,9 +432,10 @@ static void test_damage(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
-        TEST(test_valid),   TEST(test_malformed), TEST(test_truncated),
-        TEST(test_shrinks), TEST(test_write),     TEST(test_write_fails),
-        TEST(test_damage),  TEST(test_sentences), TEST(test_write_stops),
+        TEST(test_write_dtypes), TEST(test_write_refuses), TEST(test_valid),
+        TEST(test_malformed),    TEST(test_truncated),     TEST(test_shrinks),
+        TEST(test_write),        TEST(test_write_fails),   TEST(test_damage),
+        TEST(test_sentences),    TEST(test_write_stops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

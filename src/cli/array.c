@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "io_error.h"
+#include "common/io_error.h"
+
+#define MAX_PRINTED_AXES 8
 
 /* "[2, 8, 17, 64]", truncated if it is long. */
 typedef struct shape_text {
@@ -13,7 +15,7 @@ typedef struct shape_text {
 static shape_text print_shape(const int64_t *shape, size_t rank) {
     shape_text result = {"["};
     size_t used = 1;
-    for (size_t i = 0; i < rank && i < RWI_SAFETENSORS_MAX_RANK; i++) {
+    for (size_t i = 0; i < rank && i < MAX_PRINTED_AXES; i++) {
         int n = snprintf(result.text + used, sizeof result.text - used, "%s%lld", i ? ", " : "",
                          (long long)shape[i]);
         if (n < 0 || (size_t)n >= sizeof result.text - used - 2)
@@ -25,32 +27,31 @@ static shape_text print_shape(const int64_t *shape, size_t rank) {
     return result;
 }
 
-static bool is_allowed(const rwi_safetensor *tensor, cli_array_kind kind) {
-    if (!tensor->supported)
-        return false;
+static bool is_allowed(const rw_safetensor *tensor, cli_array_kind kind) {
     switch (kind) {
     case CLI_ARRAY_FLOATS:
         break;
     case CLI_ARRAY_IDS:
-        return tensor->dtype == RW_I32 || tensor->dtype == RW_I64;
+        return tensor->dtype == RW_FILE_I32 || tensor->dtype == RW_FILE_I64;
     case CLI_ARRAY_BYTES:
-        return tensor->dtype == RW_U8;
+        return tensor->dtype == RW_FILE_U8;
     }
-    return tensor->dtype == RW_F32 || tensor->dtype == RW_F16 || tensor->dtype == RW_BF16;
+    return tensor->dtype == RW_FILE_F32 || tensor->dtype == RW_FILE_F16 ||
+           tensor->dtype == RW_FILE_BF16;
 }
 
 static rw_status check_tensor(const cli_source *source, const cli_array_rule *rule,
-                              const rwi_safetensor *tensor) {
+                              const rw_safetensor *tensor) {
     static const char *const expected_dtypes[] = {[CLI_ARRAY_FLOATS] = "F32, F16 or BF16",
                                                   [CLI_ARRAY_IDS] = "I32 or I64",
                                                   [CLI_ARRAY_BYTES] = "U8"};
     if (!is_allowed(tensor, rule->kind))
         return rwi_io_fail(source->message, RW_INVALID_ARGUMENT,
                            "%.100s: %s has dtype %s, expected %s", source->path, rule->name,
-                           tensor->dtype_name, expected_dtypes[rule->kind]);
-    if (tensor->rank >= (size_t)rule->min_rank && tensor->rank <= (size_t)rule->max_rank)
+                           rw_file_dtype_name(tensor->dtype), expected_dtypes[rule->kind]);
+    if (tensor->rank >= rule->min_rank && tensor->rank <= rule->max_rank)
         return RW_OK;
-    shape_text shape = print_shape(tensor->shape, tensor->rank);
+    shape_text shape = print_shape(tensor->shape, (size_t)tensor->rank);
     char expected[24];
     snprintf(expected, sizeof expected, rule->min_rank == rule->max_rank ? "%d" : "%d to %d",
              rule->min_rank, rule->max_rank);
@@ -61,7 +62,7 @@ static rw_status check_tensor(const cli_source *source, const cli_array_rule *ru
 
 rw_status cli_array_read(const cli_source *source, const cli_array_rule *rule, cli_array *array) {
     *array = (cli_array){.name = rule->name};
-    const rwi_safetensor *tensor = rwi_safetensors_find(&source->file, rule->name);
+    const rw_safetensor *tensor = rw_safetensors_find(source->file, rule->name);
     if (!tensor && !rule->required)
         return RW_OK;
     if (!tensor)
@@ -70,7 +71,7 @@ rw_status cli_array_read(const cli_source *source, const cli_array_rule *rule, c
     rw_status status = check_tensor(source, rule, tensor);
     if (status != RW_OK)
         return status;
-    array->dtype = tensor->dtype;
+    array->dtype = (rw_dtype)tensor->dtype;
     array->rank = (int)tensor->rank;
     for (int axis = 0; axis < array->rank; axis++)
         array->shape[axis] = tensor->shape[axis];
@@ -79,7 +80,7 @@ rw_status cli_array_read(const cli_source *source, const cli_array_rule *rule, c
     if (!array->data)
         return rwi_io_fail(source->message, RW_OUT_OF_MEMORY, "no memory for the %zu bytes of %s",
                            array->bytes, rule->name);
-    status = rwi_safetensors_read(&source->file, tensor, array->data, source->message);
+    status = rw_safetensors_load(source->file, tensor, array->data, source->message);
     if (status != RW_OK)
         cli_array_free(array);
     return status;
@@ -150,18 +151,18 @@ rw_status cli_array_download(rw_context *context, const rw_tensor *tensor, cli_a
 
 rw_status cli_arrays_write(const char *path, const cli_array *const *arrays, size_t count,
                            rw_message *message) {
-    rwi_safetensors_item items[4];
-    rwi_safetensors_items list = {items, 0};
-    for (size_t i = 0; i < count && list.count < sizeof items / sizeof items[0]; i++) {
+    rw_safetensors_item items[4];
+    rw_safetensors_content list = {.items = items};
+    for (size_t i = 0; i < count && list.num_items < 4; i++) {
         if (!arrays[i]->data)
             continue;
-        items[list.count++] = (rwi_safetensors_item){
+        items[list.num_items++] = (rw_safetensors_item){
             .name = arrays[i]->name,
-            .dtype = arrays[i]->dtype,
-            .rank = (size_t)arrays[i]->rank,
+            .dtype = (rw_file_dtype)arrays[i]->dtype,
+            .rank = arrays[i]->rank,
             .shape = arrays[i]->shape,
             .data = arrays[i]->data,
         };
     }
-    return rwi_safetensors_write(path, &list, message);
+    return rw_safetensors_write(path, &list, message);
 }

@@ -2,9 +2,8 @@
 #ifndef CLI_ARRAY_H
 #define CLI_ARRAY_H
 
+#include <ropewalk/io.h>
 #include <ropewalk/ropewalk.h>
-
-#include "safetensors.h"
 
 /* Row-major. data is NULL if the file has no such tensor; else the owner must free it. */
 typedef struct cli_array {
@@ -34,7 +33,7 @@ typedef struct cli_array_rule {
 /* A file that is read, and the sentence of an error. */
 typedef struct cli_source {
     const char *path;
-    rwi_safetensors file;
+    rw_safetensors *file;
     rw_message *message;
 } cli_source;
 

@@ -1,5 +1,5 @@
 /* ropewalk attend: attention over the q, k and v of a file. */
-#include "io_error.h"
+#include "common/io_error.h"
 #include "pattern_parts.h"
 #include "rotation.h"
 #include "work.h"
@@ -39,12 +39,12 @@ static rw_status read_input(attention *a, rw_message *message) {
                                  &a->rotation.positions};
     const size_t count = a->options->config ? 5 : 4;
     cli_source source = {.path = a->options->input, .message = message};
-    rw_status status = rwi_safetensors_open(source.path, &source.file, message);
+    rw_status status = rw_safetensors_open(source.path, &source.file, message);
     if (status != RW_OK)
         return status;
     for (size_t n = 0; n < count && status == RW_OK; n++)
         status = cli_array_read(&source, &rules[n], arrays[n]);
-    rwi_safetensors_close(&source.file);
+    rw_safetensors_close(source.file);
     return status;
 }
 

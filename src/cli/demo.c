@@ -19,7 +19,7 @@
 /* One model on one backend. */
 typedef struct trial {
     rw_context *context;
-    const rwi_model_config *model;
+    const rw_model_rope *model;
     rw_rope *rope;
     int64_t tokens;
     int64_t offset; /* the id of the first token */
@@ -161,7 +161,7 @@ static void print_row(const char *name, const char *target, const trial *t) {
     snprintf(shape, sizeof shape, "%lld/%lld", (long long)spec->rotary_dim,
              (long long)spec->head_dim);
     printf("%-18s %-8s %-11s %8s %8s %8lld  %-17s %9.1e %6lld %10.1f %9.1f\n", name,
-           rwi_rope_type_name(spec->type), rwi_rope_pairing_name(spec->pairing), heads, shape,
+           rw_rope_type_name(spec->type), rw_rope_pairing_name(spec->pairing), heads, shape,
            (long long)(t->offset + t->tokens - 1), target, t->worst, (long long)t->tokens,
            t->seconds * 1e6, t->bytes / t->seconds * 1e-9);
 }
@@ -181,7 +181,7 @@ typedef struct backends {
     int count;
 } backends;
 
-static int try_on_all(const rwi_model_config *model, const char *path, const backends *on) {
+static int try_on_all(const rw_model_rope *model, const char *path, const backends *on) {
     char name[256];
     model_name(path, name, sizeof name);
     int worst_status = CLI_OK;
@@ -206,18 +206,17 @@ static int run_models(const cli_options *options, const backends *on) {
     printf("%-18s %-8s %-11s %8s %8s %8s  %-17s %9s %6s %10s %9s\n", "model", "type", "pairing",
            "heads", "columns", "last id", "on", "f32 error", "tokens", "bf16 us", "GB/s");
     for (int i = 0; i < options->num_operands; i++) {
-        rwi_model_config model;
+        cli_model model;
         rw_message message;
         int status = CLI_FAILED;
-        const rwi_model_config_text file = cli_config_file(options, options->operands[i]);
-        if (rwi_model_config_load(&file, &model, &message) != RW_OK) {
+        if (cli_model_load(&model, options, options->operands[i], &message) != RW_OK) {
             cli_fail(CLI_FAILED, "%s", message.text);
         } else if (cli_check_config(&model, options->operands[i], &message) != RW_OK) {
             cli_fail(CLI_FAILED, "%s", message.text);
-            rwi_model_config_free(&model);
+            cli_model_free(&model);
         } else {
-            status = try_on_all(&model, options->operands[i], on);
-            rwi_model_config_free(&model);
+            status = try_on_all(model.rope, options->operands[i], on);
+            cli_model_free(&model);
         }
         if (status != CLI_OK)
             worst_status = status;

@@ -4,7 +4,7 @@
 
 #include "array.h"
 #include "cli.h"
-#include "io_error.h"
+#include "common/io_error.h"
 
 /* The tensors: blocks and scales are input, values are output. */
 typedef struct quantized {
@@ -42,13 +42,13 @@ static rw_status read_input(const char *path, const rw_mx_layout *layout, quanti
     static const cli_array_rule blocks = {"blocks", 2, 2, CLI_ARRAY_BYTES, true};
     static const cli_array_rule scales = {"scales", 1, 1, CLI_ARRAY_BYTES, true};
     cli_source source = {.path = path, .message = message};
-    rw_status status = rwi_safetensors_open(path, &source.file, message);
+    rw_status status = rw_safetensors_open(path, &source.file, message);
     if (status != RW_OK)
         return status;
     status = cli_array_read(&source, &blocks, &input->blocks);
     if (status == RW_OK && !layout->scale_in_front)
         status = cli_array_read(&source, &scales, &input->scales);
-    rwi_safetensors_close(&source.file);
+    rw_safetensors_close(source.file);
     long long count = (long long)input->blocks.shape[0];
     int64_t bytes = rw_mx_block_bytes(layout);
     if (status == RW_OK && input->blocks.shape[1] != bytes)

@@ -7,8 +7,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "io_error.h"
-#include "replace_file.h"
+#include "common/io_error.h"
+#include "common/replace_file.h"
 
 #ifdef CLI_HAS_PNG
 #include <png.h>

@@ -1,7 +1,7 @@
 /* ropewalk embed: learned positions added to the hidden states of a file. */
 #include "array.h"
 #include "cli.h"
-#include "io_error.h"
+#include "common/io_error.h"
 
 /* The tensors of a file: x, table, positions. */
 typedef struct embedding {
@@ -13,7 +13,7 @@ static rw_status read_input(const char *path, embedding *input, rw_message *mess
     static const cli_array_rule table = {"table", 2, 2, CLI_ARRAY_FLOATS, true};
     static const cli_array_rule positions = {"positions", 1, 2, CLI_ARRAY_IDS, false};
     cli_source source = {.path = path, .message = message};
-    rw_status status = rwi_safetensors_open(path, &source.file, message);
+    rw_status status = rw_safetensors_open(path, &source.file, message);
     if (status != RW_OK)
         return status;
     status = cli_array_read(&source, &x, &input->x);
@@ -21,7 +21,7 @@ static rw_status read_input(const char *path, embedding *input, rw_message *mess
         status = cli_array_read(&source, &table, &input->table);
     if (status == RW_OK)
         status = cli_array_read(&source, &positions, &input->positions);
-    rwi_safetensors_close(&source.file);
+    rw_safetensors_close(source.file);
     return status;
 }
 

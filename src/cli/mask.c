@@ -3,7 +3,7 @@
 
 #include "cli.h"
 #include "drawing.h"
-#include "io_error.h"
+#include "common/io_error.h"
 #include "pattern_parts.h"
 
 /* The results to write. */

@@ -202,7 +202,7 @@ static const struct option_row {
     const char *help;
     set_option *set;
 } rows[] = {
-    {"config", "FILE", "the model's Hugging Face config.json", set_config},
+    {"config", "FILE", "the model's Hugging Face config.json, or its folder", set_config},
     {"layer-type", "NAME", "type of layers, if they differ [full_attention]", set_layer_type},
     {"seq-len", "N", "sequence length, for dynamic and longrope [short]", set_seq_len},
     {"input", "FILE", "a safetensors file", set_input},

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "io_error.h"
+#include "common/io_error.h"
 
 rw_status cli_pattern_cuts(const cli_numbers *documents, int64_t end, cli_array *cuts,
                            rw_message *message) {
@@ -36,7 +36,7 @@ static rw_status read_custom(const cli_pattern_spec *spec, cli_pattern_parts *pa
     static const cli_array_rule mask = {"mask", 2, 2, CLI_ARRAY_FLOATS, false};
     static const cli_array_rule positions = {"positions", 1, 1, CLI_ARRAY_IDS, false};
     cli_source source = {.path = spec->custom, .message = message};
-    rw_status status = rwi_safetensors_open(spec->custom, &source.file, message);
+    rw_status status = rw_safetensors_open(spec->custom, &source.file, message);
     if (status != RW_OK)
         return status;
     status = cli_array_read(&source, &bits, &parts->bits);
@@ -47,7 +47,7 @@ static rw_status read_custom(const cli_pattern_spec *spec, cli_pattern_parts *pa
     if (status == RW_OK && !parts->bits.data && !parts->mask.data)
         status = rwi_io_fail(message, RW_INVALID_ARGUMENT,
                              "%.140s has no tensor \"bits\" or \"mask\"", spec->custom);
-    rwi_safetensors_close(&source.file);
+    rw_safetensors_close(source.file);
     return status;
 }
 

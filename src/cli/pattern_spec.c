@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io_error.h"
+#include "common/io_error.h"
 
 static bool fail(rw_message *message, const char *part, const char *expected) {
     rwi_io_fail(message, RW_INVALID_ARGUMENT, "--pattern has the part \"%.80s\", expected %s", part,

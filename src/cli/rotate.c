@@ -1,5 +1,5 @@
 /* ropewalk rotate: rotates q and k of a file as a config.json defines. */
-#include "io_error.h"
+#include "common/io_error.h"
 #include "rotation.h"
 #include "work.h"
 
@@ -8,7 +8,7 @@ static rw_status read_input(cli_rotation *rotation, rw_message *message) {
     static const cli_array_rule k = {"k", 4, 4, CLI_ARRAY_FLOATS, false};
     static const cli_array_rule positions = {"positions", 1, 3, CLI_ARRAY_IDS, false};
     cli_source source = {.path = rotation->options->input, .message = message};
-    rw_status status = rwi_safetensors_open(source.path, &source.file, message);
+    rw_status status = rw_safetensors_open(source.path, &source.file, message);
     if (status != RW_OK)
         return status;
     status = cli_array_read(&source, &q, &rotation->q);
@@ -19,7 +19,7 @@ static rw_status read_input(cli_rotation *rotation, rw_message *message) {
     if (status == RW_OK && !rotation->q.data && !rotation->k.data)
         status = rwi_io_fail(message, RW_INVALID_ARGUMENT,
                              "%.140s has no tensor \"q\" and no \"k\"", source.path);
-    rwi_safetensors_close(&source.file);
+    rw_safetensors_close(source.file);
     return status;
 }
 

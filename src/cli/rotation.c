@@ -2,33 +2,46 @@
 
 #include <math.h>
 
-#include "io_error.h"
+#include "common/io_error.h"
 
 /* The maximum number of positions of a table. */
 #define MAX_TABLE ((int64_t)1 << 31)
 
-rwi_model_config_text cli_config_file(const cli_options *options, const char *path) {
-    return (rwi_model_config_text){
-        .source = path,
-        .layer_type = options->layer_type,
+rw_status cli_model_load(cli_model *model, const cli_options *options, const char *path,
+                         rw_message *message) {
+    const rw_model_source source = {
+        .path = path,
         .pairing = options->given & CLI_OPTION_PAIRING ? &options->pairing : NULL,
     };
+    *model = (cli_model){0};
+    rw_status status = rw_model_read(&source, &model->model, message);
+    if (status == RW_OK)
+        status = rw_model_find_rope(model->model, options->layer_type, &model->rope, message);
+    if (status == RW_OK)
+        model->info = rw_model_get_info(model->model);
+    else
+        cli_model_free(model);
+    return status;
 }
 
-rw_status cli_check_config(const rwi_model_config *config, const char *path, rw_message *message) {
-    if (!config->learned_scale)
+void cli_model_free(cli_model *model) {
+    rw_model_free(model->model);
+    *model = (cli_model){0};
+}
+
+rw_status cli_check_config(const cli_model *model, const char *path, rw_message *message) {
+    if (!model->rope->learned_scale)
         return RW_OK;
     return rwi_io_fail(message, RW_UNSUPPORTED,
                        "%.120s: model_type %s multiplies its frequencies by exp(%s) of the "
                        "checkpoint, which is not supported",
-                       path, config->model_type, config->learned_scale);
+                       path, model->info->model_type, model->rope->learned_scale);
 }
 
 rw_status cli_rotation_load(cli_rotation *rotation, const cli_options *options,
                             rw_message *message) {
     *rotation = (cli_rotation){.options = options};
-    const rwi_model_config_text file = cli_config_file(options, options->config);
-    rw_status status = rwi_model_config_load(&file, &rotation->config, message);
+    rw_status status = cli_model_load(&rotation->config, options, options->config, message);
     return status == RW_OK ? cli_check_config(&rotation->config, options->config, message) : status;
 }
 
@@ -36,7 +49,7 @@ void cli_rotation_free(cli_rotation *rotation) {
     cli_array_free(&rotation->q);
     cli_array_free(&rotation->k);
     cli_array_free(&rotation->positions);
-    rwi_model_config_free(&rotation->config);
+    cli_model_free(&rotation->config);
 }
 
 /* ---- lengths ---- */
@@ -62,7 +75,7 @@ static rw_status check_shard(const cli_rotation *rotation, const cli_array *arra
 
 /* Whether q and k, read in this order of axes, have all heads of the model. */
 static bool has_all_heads(const cli_rotation *rotation, bool bhsd) {
-    const rwi_model_config *config = &rotation->config;
+    const rw_model_rope *config = rotation->config.rope;
     const cli_array *q = &rotation->q, *k = &rotation->k;
     return (!q->data || heads_of(q, bhsd) == config->num_heads) &&
            (!k->data || heads_of(k, bhsd) == config->num_kv_heads);
@@ -72,7 +85,7 @@ static bool has_all_heads(const cli_rotation *rotation, bool bhsd) {
 static rw_status check_order(const cli_rotation *rotation, rw_message *message) {
     const cli_options *options = rotation->options;
     const cli_array *any = rotation->q.data ? &rotation->q : &rotation->k;
-    if (rotation->config.num_heads == 0 || options->given & CLI_OPTION_LAYOUT ||
+    if (rotation->config.rope->num_heads == 0 || options->given & CLI_OPTION_LAYOUT ||
         has_all_heads(rotation, options->bhsd) || !has_all_heads(rotation, !options->bhsd))
         return RW_OK;
     return rwi_io_fail(message, RW_INVALID_ARGUMENT,
@@ -86,7 +99,7 @@ static rw_status check_order(const cli_rotation *rotation, rw_message *message) 
 /* Reports errors with the lengths of the file, before the axes are permuted for the library. */
 static rw_status check_heads(const cli_rotation *rotation, const cli_array *array, int64_t whole,
                              rw_message *message) {
-    int64_t head_dim = rotation->config.spec.head_dim;
+    int64_t head_dim = rotation->config.rope->spec.head_dim;
     if (!array->data)
         return RW_OK;
     if (array->shape[3] == head_dim)
@@ -138,7 +151,7 @@ static double promised_length(const rw_rope_spec *spec) {
 /* Chooses the sequence length, as Hugging Face does, and the length of the table: as short as
  * possible; as long as allowed if an id is out of range, so that the error states the limit. */
 static void choose_lengths(cli_rotation *rotation) {
-    const rw_rope_spec *spec = &rotation->config.spec;
+    const rw_rope_spec *spec = &rotation->config.rope->spec;
     int64_t needed = end_of_ids(rotation);
     double promised = promised_length(spec);
     int64_t limit = promised > 0 && promised < (double)MAX_TABLE ? (int64_t)promised : MAX_TABLE;
@@ -153,7 +166,7 @@ static void choose_lengths(cli_rotation *rotation) {
 }
 
 rw_status cli_rotation_prepare(cli_rotation *rotation, rw_message *message) {
-    const rwi_model_config *config = &rotation->config;
+    const rw_model_rope *config = rotation->config.rope;
     rw_status status = check_heads(rotation, &rotation->q, config->num_heads, message);
     if (status == RW_OK)
         status = check_heads(rotation, &rotation->k, config->num_kv_heads, message);
@@ -191,8 +204,9 @@ static rw_status apply(const cli_rotation *rotation, rw_context *context, const 
         .k = cli_as_bshd(rotation->options, on->k),
         .positions = on->positions,
         .offset = rotation->options->offset,
-        .direction = rotation->options->inverse != rotation->config.inverse ? RW_ROPE_INVERSE
-                                                                            : RW_ROPE_FORWARD,
+        .direction = rotation->options->inverse != (rotation->config.rope->inverse != 0)
+                         ? RW_ROPE_INVERSE
+                         : RW_ROPE_FORWARD,
     };
     int64_t before = args.k.shape[1] - args.q.shape[1];
     if (!rotation->queries_are_last || before == 0)

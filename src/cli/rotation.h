@@ -4,22 +4,31 @@
 
 #include "array.h"
 #include "cli.h"
-#include "model_config.h"
+
+/* A model with the embedding of the layers that the options name; valid as long as the model. */
+typedef struct cli_model {
+    rw_model *model;
+    const rw_model_info *info;
+    const rw_model_rope *rope;
+} cli_model;
 
 typedef struct cli_rotation {
     const cli_options *options;
-    rwi_model_config config;
+    cli_model config;
     cli_array q, k, positions; /* as read */
     bool queries_are_last;     /* q may be shorter than k: its tokens are then the last of k's */
     rw_rope_options rope;
     int64_t end_of_ids; /* ids must be below it; 0: no limit */
 } cli_rotation;
 
-/* A config.json with the relevant options. */
-rwi_model_config_text cli_config_file(const cli_options *options, const char *path);
+/* Reads a config.json with the relevant options. Free the model only if this returns RW_OK. */
+rw_status cli_model_load(cli_model *model, const cli_options *options, const char *path,
+                         rw_message *message);
+
+void cli_model_free(cli_model *model);
 
 /* Fails for a model whose frequencies are not completely determined by its config. */
-rw_status cli_check_config(const rwi_model_config *config, const char *path, rw_message *message);
+rw_status cli_check_config(const cli_model *model, const char *path, rw_message *message);
 
 /* Reads the config that the options name. Free the rotation whether or not this succeeds. */
 rw_status cli_rotation_load(cli_rotation *rotation, const cli_options *options,

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "io_error.h"
+#include "common/io_error.h"
 #include "json_lenient.h"
 
 const char *rwi_json_text(const json_t *value) {

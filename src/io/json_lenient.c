@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io_error.h"
+#include "common/io_error.h"
 
 static const char *const nonfinite[] = {"NaN", "Infinity", "-Infinity"};
 

@@ -8,7 +8,7 @@
 #include "model_reader.h"
 
 static void read_section_numbers(rwi_model_reader *reader, const json_t *sections) {
-    rw_rope_spec *spec = &reader->result->spec;
+    rw_rope_spec *spec = &reader->result->rope.spec;
     bool valid = json_array_size(sections) == 3;
     for (size_t axis = 0; axis < 3 && valid; axis++) {
         double section = json_number_value(json_array_get(sections, axis));
@@ -37,7 +37,7 @@ static void fit_interleaved(rw_rope_spec *spec) {
 }
 
 void rwi_model_read_axes(rwi_model_reader *reader) {
-    rw_rope_spec *spec = &reader->result->spec;
+    rw_rope_spec *spec = &reader->result->rope.spec;
     const rwi_model_type *model = reader->model;
     rwi_json_reader *json = &reader->json;
     const json_t *sections = rwi_json_array(json, rwi_model_scaling(reader, "mrope_section"));

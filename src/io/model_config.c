@@ -1,19 +1,11 @@
 /* Sources: transformers 5.24, modeling_rope_utils.py and the configuration_*.py of each model. */
-#include "model_config.h"
-
-#include <errno.h>
-#include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "io_error.h"
-#include "json_lenient.h"
+#include "common/io_error.h"
 #include "model_reader.h"
-
-#define MAX_CONFIG_BYTES (16 << 20)
 
 rwi_json_field rwi_model_alias(const rwi_model_reader *reader, const char *const *keys) {
     while (keys[1] && !rwi_json_value(rwi_model_field(reader, keys[0])))
@@ -115,9 +107,7 @@ static void require_known(rwi_model_reader *reader, const char *name) {
                       what);
     else if (!reader->pairing)
         rwi_json_fail(&reader->json,
-                      "%s: the pairing of its columns is required (--pairing half or "
-                      "interleaved)",
-                      what);
+                      "%s: the pairing of its columns is required (half or interleaved)", what);
 }
 
 /* The value as text: a string, a number, or whether it is true. */
@@ -131,14 +121,30 @@ static void text_of(const json_t *value, char *text, size_t size) {
         snprintf(text, size, "%s", !value ? "absent" : json_is_true(value) ? "true" : "not true");
 }
 
+/* Sets another kind than ROPE, with the sentence for those who ask for a rotary embedding. */
+static void set_positions(rwi_model_reader *reader, rw_model_positions kind, const char *format,
+                          ...) {
+    char text[160];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    reader->result->positions = kind;
+    snprintf(reader->result->without, sizeof reader->result->without, "%s", text);
+}
+
 /* Models that have a rotary embedding only if a field enables it. */
 static void check_switch(rwi_model_reader *reader) {
     const char *key = reader->model->rope_switch.key, *expected = reader->model->rope_switch.value;
     char text[48];
     const json_t *attention = rwi_json_value(rwi_model_field(reader, "attn_config"));
-    if (rwi_json_bool(&reader->json, rwi_model_field(reader, "alibi"), false) ||
-        rwi_json_bool(&reader->json, (rwi_json_field){attention, "alibi"}, false))
-        rwi_json_fail(&reader->json, "alibi is true: the model has no rotary position embedding");
+    static const char with_alibi[] = "alibi is true: the model has no rotary position embedding";
+    bool alibi = rwi_json_bool(&reader->json, rwi_model_field(reader, "alibi"), false) ||
+                 rwi_json_bool(&reader->json, (rwi_json_field){attention, "alibi"}, false);
+    if (alibi && rwi_model_is(reader, "falcon"))
+        set_positions(reader, RW_POSITIONS_ALIBI, "%s", with_alibi);
+    else if (alibi)
+        rwi_json_fail(&reader->json, "%s", with_alibi);
     if (!reader->known) {
         key = "position_embedding_type";
         const json_t *value = rwi_json_value(rwi_model_field(reader, key));
@@ -152,22 +158,26 @@ static void check_switch(rwi_model_reader *reader) {
     const json_t *value = rwi_json_value(rwi_model_field(reader, key));
     text_of(value, text, sizeof text);
     if (strcmp(text, expected ? expected : "true") != 0)
-        rwi_json_fail(&reader->json, "%s is %s: model_type %s then has %s, no rotary one", key,
-                      text, reader->result->model_type, reader->model->rope_switch.otherwise);
+        set_positions(reader, reader->model->rope_switch.kind,
+                      "%s is %s: model_type %s then has %s, no rotary one", key, text,
+                      reader->result->model_type, reader->model->rope_switch.otherwise);
 }
 
-/* Reports what a model has instead of a rotary embedding. Files of models with their own code use
- * the name of a class whose learned embeddings they do not have. */
-static void refuse_without_rope(rwi_model_reader *reader, const char *name, const char *has) {
+/* What a model has instead of a rotary embedding. Files of models with their own code use the name
+ * of a class whose learned embeddings they do not have. */
+static void read_without_rope(rwi_model_reader *reader, const rwi_other_positions *has) {
     static const char key[] = "position_embedding_type";
     const json_t *value = rwi_json_value(rwi_model_field(reader, key));
+    const char *name = reader->result->model_type;
     char text[48];
     text_of(value, text, sizeof text);
-    if (value && strcmp(text, "absolute") != 0 && strstr(has, "learned"))
+    if (value && strcmp(text, "absolute") != 0 && strstr(has->text, "learned"))
         rwi_json_fail(&reader->json, "%s is %s, which is unknown for model_type %.60s", key, text,
                       name);
+    else if (!has->supported)
+        rwi_json_fail(&reader->json, "model_type %.60s %s", name, has->text);
     else
-        rwi_json_fail(&reader->json, "model_type %.60s %s", name, has);
+        set_positions(reader, has->kind, "model_type %.60s %s", name, has->text);
 }
 
 /* Selects the language model's config and finds its model type. */
@@ -177,108 +187,38 @@ static void find_model(rwi_model_reader *reader) {
     for (int depth = 0; depth < 8 && reader->json.status == RW_OK; depth++)
         if (!enter_composite(reader, &name))
             break;
-    const char *has = rwi_model_without_rope_find(name);
+    if (strlen(name) >= sizeof reader->result->model_type)
+        rwi_json_fail(&reader->json, "model_type has %zu bytes, expected fewer than %zu",
+                      strlen(name), sizeof reader->result->model_type);
+    const rwi_other_positions *has = rwi_model_without_rope_find(name);
     const rwi_model_type *model = rwi_model_type_find(name);
     snprintf(reader->result->model_type, sizeof reader->result->model_type, "%s", name);
     reader->known = model != NULL;
     reader->model = model ? model : &unknown;
-    if (has)
-        refuse_without_rope(reader, name, has);
-    else if (!model)
+    reader->result->positions = RW_POSITIONS_ROPE;
+    if (has) {
+        read_without_rope(reader, has);
+        return;
+    }
+    if (!model)
         require_known(reader, name);
     check_switch(reader);
 }
 
-static void read_config(rwi_model_reader *reader) {
+void rwi_model_read_outline(rwi_model_reader *reader) {
     find_model(reader);
-    if (reader->json.status == RW_OK)
-        rwi_model_read_layers(reader);
+    if (reader->json.status != RW_OK || reader->result->positions != RW_POSITIONS_ROPE)
+        return;
+    rwi_model_read_layers(reader);
     if (reader->json.status == RW_OK)
         rwi_model_find_scaling(reader);
-    rwi_model_check_layers(reader);
+}
+
+void rwi_model_read_rope(rwi_model_reader *reader) {
+    if (reader->json.status == RW_OK)
+        rwi_model_choose_scaling(reader);
     if (reader->json.status == RW_OK)
         rwi_model_read_spec(reader);
-}
-
-/* ---- entry points ---- */
-
-rw_status rwi_model_config_parse(const rwi_model_config_text *text, rwi_model_config *config,
-                                 rw_message *message) {
-    *config = (rwi_model_config){0};
-    json_t *root = NULL;
-    rw_status status = rwi_json_load(text->source, text->text, text->length, &root, message);
-    if (status != RW_OK)
-        return status;
-    rwi_model_reader reader = {
-        .json = {text->source, RW_OK, message},
-        .config = root,
-        .layer_type = text->layer_type,
-        .pairing = text->pairing,
-        .result = config,
-        .owned = json_array(),
-    };
-    if (!json_is_object(root))
-        rwi_json_fail(&reader.json, "not a model's config: expected a JSON object");
-    else if (!reader.owned)
-        reader.json.status = rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory for a config");
-    else
-        read_config(&reader);
-    json_decref(root);
-    json_decref(reader.owned);
-    if (reader.json.status != RW_OK)
-        rwi_model_config_free(config);
-    return reader.json.status;
-}
-
-/* The bytes of the file and their number; NULL with errno set, EFBIG for a file that is too large
- * for a config. */
-static char *read_text(const char *path, size_t *length) {
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    char *text = NULL;
-    struct stat info;
-    int error = 0;
-    size_t used = 0;
-    if (descriptor < 0)
-        return NULL;
-    if (fstat(descriptor, &info) != 0)
-        error = errno;
-    else if (!S_ISREG(info.st_mode))
-        error = S_ISDIR(info.st_mode) ? EISDIR : EINVAL;
-    else if (info.st_size > MAX_CONFIG_BYTES)
-        error = EFBIG;
-    else if (!(text = malloc((size_t)info.st_size + 1)))
-        error = ENOMEM;
-    while (error == 0 && used < (size_t)info.st_size) {
-        ssize_t got = read(descriptor, text + used, (size_t)info.st_size - used);
-        if (got == 0)
-            break;
-        if (got > 0)
-            used += (size_t)got;
-        else if (errno != EINTR)
-            error = errno;
-    }
-    close(descriptor);
-    if (error != 0) {
-        free(text);
-        errno = error;
-        return NULL;
-    }
-    *length = used;
-    return text;
-}
-
-rw_status rwi_model_config_load(const rwi_model_config_text *file, rwi_model_config *config,
-                                rw_message *message) {
-    rwi_model_config_text text = *file;
-    *config = (rwi_model_config){0};
-    char *bytes = read_text(file->source, &text.length);
-    if (!bytes)
-        return rwi_io_fail(message, errno == ENOMEM ? RW_OUT_OF_MEMORY : RW_INVALID_ARGUMENT,
-                           "cannot read %.140s: %s", file->source, strerror(errno));
-    text.text = bytes;
-    rw_status status = rwi_model_config_parse(&text, config, message);
-    free(bytes);
-    return status;
 }
 
 void rwi_model_config_free(rwi_model_config *config) {

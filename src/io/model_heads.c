@@ -77,8 +77,9 @@ static void read_numbers(rwi_model_reader *reader) {
     if (rwi_model_is(reader, "falcon") &&
         !rwi_json_bool(json, rwi_model_field(reader, "new_decoder_architecture"), false))
         kv_heads = rwi_json_bool(json, rwi_model_field(reader, "multi_query"), true) ? 1 : heads;
-    config->num_heads = rwi_json_length(json, layer_field(reader, "num_attention_heads"), heads);
-    config->num_kv_heads =
+    config->rope.num_heads =
+        rwi_json_length(json, layer_field(reader, "num_attention_heads"), heads);
+    config->rope.num_kv_heads =
         rwi_json_length(json, layer_field(reader, "num_key_value_heads"), kv_heads);
 }
 
@@ -87,7 +88,7 @@ static int64_t derived_head_dim(rwi_model_reader *reader) {
     static const char *const hidden_keys[] = {"hidden_size", "n_embd", "d_model", NULL};
     int64_t hidden = rwi_json_length(&reader->json, rwi_model_alias(reader, hidden_keys),
                                      rwi_model_default(reader, reader->model->hidden_size, 4096));
-    int64_t heads = reader->result->num_heads;
+    int64_t heads = reader->result->rope.num_heads;
     if (hidden == 0 || heads == 0) {
         rwi_json_fail(&reader->json,
                       "no head_dim, and no hidden_size with num_attention_heads to derive it from");
@@ -108,7 +109,7 @@ static int64_t full_head_dim(rwi_model_reader *reader) {
 
 static void read_head_dim(rwi_model_reader *reader, int64_t part) {
     static const char *const keys[] = {"head_dim", "attention_head_dim", "kv_channels", NULL};
-    rw_rope_spec *spec = &reader->result->spec;
+    rw_rope_spec *spec = &reader->result->rope.spec;
     spec->head_dim = part;
     if (spec->head_dim == 0)
         spec->head_dim = full_head_dim(reader);
@@ -128,7 +129,7 @@ int64_t rwi_model_read_heads(rwi_model_reader *reader) {
     read_numbers(reader);
     int64_t part = read_rope_part(reader);
     if (part > 0)
-        reader->result->num_kv_heads = 1; /* all heads share one rotated part of k */
+        reader->result->rope.num_kv_heads = 1; /* all heads share one rotated part of k */
     read_head_dim(reader, part);
     return part;
 }

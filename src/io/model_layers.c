@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io_error.h"
+#include "common/io_error.h"
 #include "model_reader.h"
 
 static const char full[] = "full_attention";
@@ -30,8 +30,7 @@ static const char *type_of_letter(char letter) {
     }
 }
 
-/* False for layers without attention, or without rotated q and k. */
-static bool attends(const char *type) {
+bool rwi_model_attends(const char *type) {
     static const char *const others[] = {"linear_attention", "conv", "mamba", "mamba2",
                                          "recurrent",        "mlp",  "moe",   "cross_attention"};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
@@ -40,7 +39,7 @@ static bool attends(const char *type) {
     return true;
 }
 
-static int64_t count_layers(rwi_model_reader *reader) {
+int64_t rwi_model_count_layers(rwi_model_reader *reader) {
     static const char *const keys[] = {
         "num_hidden_layers",         "n_layer", "n_layers", "num_layers",
         "decoder_num_hidden_layers", NULL};
@@ -70,9 +69,9 @@ static bool make_layers(rwi_model_reader *reader, int64_t count) {
 }
 
 static void set_type(rwi_model_reader *reader, int64_t layer, const char *type) {
-    rwi_model_layer *to = &reader->result->layers[layer];
+    rwi_layer_outline *to = &reader->result->layers[layer];
     snprintf(to->type, sizeof to->type, "%s", type);
-    to->has_rope = attends(type);
+    to->has_rope = rwi_model_attends(type);
 }
 
 static void read_listed_types(rwi_model_reader *reader, const json_t *types) {
@@ -88,6 +87,9 @@ static void read_listed_types(rwi_model_reader *reader, const json_t *types) {
         const char *type = rwi_json_text(json_array_get(types, i));
         if (!type)
             rwi_json_fail(&reader->json, "layer_types[%zu] is not a string without NUL", i);
+        else if (strlen(type) >= RWI_LAYER_TYPE)
+            rwi_json_fail(&reader->json, "layer_types[%zu] has %zu bytes, expected fewer than %d",
+                          i, strlen(type), RWI_LAYER_TYPE);
         else
             set_type(reader, (int64_t)i, type);
     }
@@ -96,7 +98,7 @@ static void read_listed_types(rwi_model_reader *reader, const json_t *types) {
 /* Layers whose numbers are listed have attention, the others are of another type. */
 static void read_numbered_types(rwi_model_reader *reader, const json_t *numbers,
                                 const char *others) {
-    int64_t count = count_layers(reader);
+    int64_t count = rwi_model_count_layers(reader);
     if (!make_layers(reader, count))
         return;
     for (int64_t i = 0; i < count; i++)
@@ -135,7 +137,7 @@ static char letter_of(const rwi_model_type *model, int64_t layer, int64_t count,
 
 static void derive_types(rwi_model_reader *reader) {
     const rwi_model_type *model = reader->model;
-    int64_t count = count_layers(reader), period = read_period(reader);
+    int64_t count = rwi_model_count_layers(reader), period = read_period(reader);
     if (reader->json.status != RW_OK || !make_layers(reader, count))
         return;
     bool none_slides = model->nope == RWI_NOPE_FULL_BESIDE_SLIDING &&
@@ -153,12 +155,12 @@ static void apply_no_rope_layers(rwi_model_reader *reader) {
     const json_t *flags = rwi_json_array(&reader->json, rwi_model_field(reader, "no_rope_layers"));
     int64_t interval =
         rwi_json_length(&reader->json, rwi_model_field(reader, "no_rope_layer_interval"), 4);
-    if (!config->layers && !make_layers(reader, count_layers(reader)))
+    if (!config->layers && !make_layers(reader, rwi_model_count_layers(reader)))
         return;
     bool derive = json_array_size(flags) == 0;
     bool chunked = strcmp(config->model_type, "llama4_text") == 0;
     for (int64_t i = 0; i < config->num_layers; i++) {
-        rwi_model_layer *layer = &config->layers[i];
+        rwi_layer_outline *layer = &config->layers[i];
         layer->has_rope = derive ? (i + 1) % interval != 0
                                  : json_number_value(json_array_get(flags, (size_t)i)) != 0;
         if (layer->type[0] == '\0')
@@ -192,7 +194,7 @@ static void apply_cross_attention_layers(rwi_model_reader *reader) {
         rwi_json_array(&reader->json, rwi_model_field(reader, "cross_attention_layers"));
     if (!numbers)
         numbers = rwi_model_parse(reader, of_class);
-    if (!config->layers && !make_layers(reader, count_layers(reader)))
+    if (!config->layers && !make_layers(reader, rwi_model_count_layers(reader)))
         return;
     for (int64_t i = 0; i < config->num_layers; i++)
         set_type(reader, i, full);
@@ -226,7 +228,7 @@ static void apply_full_without_rope(rwi_model_reader *reader) {
     if (reader->model->nope == RWI_NOPE_FULL_BESIDE_SLIDING && json_is_null(window))
         return;
     for (int64_t i = 0; i < reader->result->num_layers; i++) {
-        rwi_model_layer *layer = &reader->result->layers[i];
+        rwi_layer_outline *layer = &reader->result->layers[i];
         if (strcmp(layer->type, sliding) != 0 && !is_forced(reader, i))
             layer->has_rope = false;
     }
@@ -274,19 +276,4 @@ int64_t rwi_model_find_layer(const rwi_model_reader *reader, const char *type) {
         if (strcmp(config->layers[i].type, type) == 0)
             return i;
     return -1;
-}
-
-void rwi_model_check_layers(rwi_model_reader *reader) {
-    const rwi_model_config *config = reader->result;
-    const char *type = reader->layer_type;
-    bool any = config->num_layers == 0;
-    for (int64_t i = 0; i < config->num_layers && !any; i++)
-        any = config->layers[i].has_rope && (!type || strcmp(config->layers[i].type, type) == 0);
-    if (any)
-        return;
-    if (!type)
-        rwi_json_fail(&reader->json, "no layer has a rotary position embedding");
-    else if (rwi_model_find_layer(reader, type) >= 0)
-        rwi_json_fail(&reader->json, "layers of type %.40s have no rotary position embedding",
-                      type);
 }

@@ -48,7 +48,22 @@ int64_t rwi_model_default(const rwi_model_reader *reader, int64_t of_class, int6
 
 bool rwi_model_is(const rwi_model_reader *reader, const char *name);
 
+/* ---- model_config.c ---- */
+
+/* Selects the language model's config, finds its model type and reads the kind of its positions
+ * and, if they are rotary, the layers and which of them have none. */
+void rwi_model_read_outline(rwi_model_reader *reader);
+
+/* After the outline: reads the embedding of reader->layer_type. */
+void rwi_model_read_rope(rwi_model_reader *reader);
+
 /* ---- model_layers.c ---- */
+
+/* False for layers without attention, or without rotated q and k. */
+bool rwi_model_attends(const char *type);
+
+/* The number of layers; 0 if unknown. */
+int64_t rwi_model_count_layers(rwi_model_reader *reader);
 
 /* Reads the types of the layers and which of them have no rotary embedding. */
 void rwi_model_read_layers(rwi_model_reader *reader);
@@ -56,13 +71,21 @@ void rwi_model_read_layers(rwi_model_reader *reader);
 /* The first layer of this type, or -1. */
 int64_t rwi_model_find_layer(const rwi_model_reader *reader, const char *type);
 
-/* Fails if layers of the chosen type, or all layers, have no rotary embedding. */
-void rwi_model_check_layers(rwi_model_reader *reader);
-
 /* ---- model_scaling.c ---- */
 
-/* Finds the object with the scaling of the layer type, and that type. */
+/* Finds the object with the scaling, and layers that it states to have no rotary embedding. */
 void rwi_model_find_scaling(rwi_model_reader *reader);
+
+/* Chooses the scaling of the layer type, and that type. */
+void rwi_model_choose_scaling(rwi_model_reader *reader);
+
+/* Calls `visit` for each type of layers that a rotary embedding is chosen by. */
+typedef struct rwi_layer_type_visitor {
+    void (*visit)(void *user, const char *type);
+    void *user;
+} rwi_layer_type_visitor;
+
+void rwi_model_each_scaling(const rwi_model_reader *reader, rwi_layer_type_visitor visitor);
 
 /* ---- model_heads.c ---- */
 

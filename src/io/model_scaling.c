@@ -80,7 +80,7 @@ static void note_layers_without_rope(rwi_model_reader *reader) {
     if (has_two(reader))
         return; /* these classes replace null by defaults */
     for (int64_t i = 0; i < reader->result->num_layers; i++) {
-        rwi_model_layer *layer = &reader->result->layers[i];
+        rwi_layer_outline *layer = &reader->result->layers[i];
         if (json_is_null(json_object_get(reader->all_scaling, layer->type)))
             layer->has_rope = false;
     }
@@ -124,7 +124,7 @@ static void choose_nested(rwi_model_reader *reader) {
     const char *name = reader->layer_type ? reader->layer_type : only_type(reader);
     if (!name) {
         rwi_json_fail(&reader->json, "rope_parameters has no full_attention and differs by "
-                                     "layer type; choose one with --layer-type");
+                                     "layer type");
         return;
     }
     reader->chosen = name;
@@ -137,9 +137,7 @@ static void choose_nested(rwi_model_reader *reader) {
         rwi_json_fail(&reader->json, "layers of type %.40s have no rotary position embedding",
                       name);
     } else if (!json_is_object(reader->scaling)) {
-        rwi_json_fail(&reader->json,
-                      "rope_parameters has no layer type %.40s; choose another with --layer-type",
-                      name);
+        rwi_json_fail(&reader->json, "rope_parameters has no layer type %.40s", name);
     } else if (reader->model->traits & RWI_MERGES) {
         merge_defaults(reader, name);
     }
@@ -190,13 +188,38 @@ static void choose_flat(rwi_model_reader *reader) {
 
 void rwi_model_find_scaling(rwi_model_reader *reader) {
     find_object(reader);
-    if (reader->json.status != RW_OK)
-        return;
     reader->nested = is_nested(reader->scaling);
-    if (reader->nested) {
+    if (reader->nested)
         note_layers_without_rope(reader);
+}
+
+void rwi_model_choose_scaling(rwi_model_reader *reader) {
+    if (reader->nested)
         choose_nested(reader);
-    } else {
+    else
         choose_flat(reader);
+}
+
+void rwi_model_each_scaling(const rwi_model_reader *reader, rwi_layer_type_visitor visitor) {
+    const rwi_model_config *config = reader->result;
+    const char *key;
+    json_t *value;
+    if (reader->nested) {
+        json_object_foreach((json_t *)reader->all_scaling, key, value) {
+            if (json_is_object(value) && config->num_layers == 0)
+                visitor.visit(visitor.user, key);
+        }
+    } else if (reader->model->traits & RWI_TRAILING) {
+        visitor.visit(visitor.user, "main");
+        visitor.visit(visitor.user, "compress");
+        return;
+    } else if (config->num_layers == 0 && has_local_theta(reader)) {
+        visitor.visit(visitor.user, full);
+        visitor.visit(visitor.user, sliding);
+    } else if (config->num_layers == 0) {
+        visitor.visit(visitor.user, "");
     }
+    for (int64_t i = 0; i < config->num_layers; i++)
+        if (config->layers[i].has_rope)
+            visitor.visit(visitor.user, config->layers[i].type);
 }

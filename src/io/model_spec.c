@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io_error.h"
+#include "common/io_error.h"
 #include "model_reader.h"
 
 static const char *const type_names[] = {
@@ -17,12 +17,15 @@ static const char *const type_names[] = {
     [RW_ROPE_PROPORTIONAL] = "proportional",
 };
 
-const char *rwi_rope_type_name(rw_rope_type type) {
-    return type_names[type];
+const char *rw_rope_type_name(rw_rope_type type) {
+    const size_t count = sizeof type_names / sizeof type_names[0];
+    return (size_t)type < count ? type_names[type] : "unknown type";
 }
 
-const char *rwi_rope_pairing_name(rw_rope_pairing pairing) {
-    return pairing == RW_ROPE_INTERLEAVED ? "interleaved" : "half";
+const char *rw_rope_pairing_name(rw_rope_pairing pairing) {
+    if (pairing == RW_ROPE_HALF)
+        return "half";
+    return pairing == RW_ROPE_INTERLEAVED ? "interleaved" : "unknown pairing";
 }
 
 /* ---- type ---- */
@@ -43,7 +46,7 @@ static const char *translate(rwi_model_reader *reader, const char *name) {
 
 /* rope_type, formerly type. */
 static void read_type(rwi_model_reader *reader) {
-    rw_rope_spec *spec = &reader->result->spec;
+    rw_rope_spec *spec = &reader->result->rope.spec;
     const char *key = rwi_json_value(rwi_model_scaling(reader, "rope_type")) ? "rope_type" : "type";
     const char *name = rwi_json_string(&reader->json, rwi_model_scaling(reader, key), "default");
     const char *known = translate(reader, name);
@@ -103,7 +106,7 @@ static double read_partial_factor(rwi_model_reader *reader) {
  * frequencies still depend on the odd width: theta^(-2i / d) is (theta^((d + 1) / d))^(-2i / (d +
  * 1)). */
 static void set_window(rwi_model_reader *reader, int64_t width, bool is_part) {
-    rw_rope_spec *spec = &reader->result->spec;
+    rw_rope_spec *spec = &reader->result->rope.spec;
     spec->rotary_dim = width + width % 2;
     if (width % 2 != 0 && spec->type == RW_ROPE_DYNAMIC)
         rwi_json_fail(&reader->json, "rotary_dim is %lld, expected an even number for dynamic",
@@ -123,11 +126,11 @@ static void set_window(rwi_model_reader *reader, int64_t width, bool is_part) {
 /* Whether partial_rotary_factor is used: transformers ignores it in many classes. */
 static bool partial_counts(const rwi_model_reader *reader) {
     return !reader->known || reader->model->traits & RWI_PARTIAL ||
-           reader->result->spec.type != RW_ROPE_DEFAULT;
+           reader->result->rope.spec.type != RW_ROPE_DEFAULT;
 }
 
 static void read_window(rwi_model_reader *reader, int64_t part) {
-    rw_rope_spec *spec = &reader->result->spec;
+    rw_rope_spec *spec = &reader->result->rope.spec;
     const rwi_model_type *model = reader->model;
     int64_t width = 0;
     if (part > 0) {
@@ -181,8 +184,7 @@ static double read_layer_theta(rwi_model_reader *reader) {
             continue;
         if (theta != 0 && of_layer != theta)
             rwi_json_fail(&reader->json,
-                          "layer_rope_theta has %g and %g, expected one theta; choose the layers "
-                          "with --layer-type",
+                          "layer_rope_theta has %g and %g, expected one theta for a type of layers",
                           theta, of_layer);
         theta = of_layer;
     }
@@ -230,8 +232,8 @@ static void read_theta(rwi_model_reader *reader) {
         theta = rwi_json_positive(json, rwi_model_scaling(reader, "rope_theta"), theta);
     if (rwi_model_is(reader, "chatglm"))
         theta *= rwi_json_positive(json, rwi_model_field(reader, "rope_ratio"), 1);
-    reader->result->spec.theta = of_layers > 0 ? of_layers : theta;
-    if (reader->result->spec.theta == 0)
+    reader->result->rope.spec.theta = of_layers > 0 ? of_layers : theta;
+    if (reader->result->rope.spec.theta == 0)
         rwi_json_fail(json, "rope_theta is absent or 0, expected a positive number");
 }
 
@@ -240,7 +242,7 @@ static void read_lengths(rwi_model_reader *reader) {
         "max_position_embeddings", "n_positions", "seq_length", "max_seq_len",
         "model_max_length",        NULL};
     static const char original[] = "original_max_position_embeddings";
-    rw_rope_spec *spec = &reader->result->spec;
+    rw_rope_spec *spec = &reader->result->rope.spec;
     spec->max_position_embeddings =
         rwi_json_length(&reader->json, rwi_model_alias(reader, keys),
                         rwi_model_default(reader, reader->model->max_positions, 2048));
@@ -258,13 +260,13 @@ static void read_lengths(rwi_model_reader *reader) {
 static void require(rwi_model_reader *reader, const char *key) {
     if (!rwi_json_value(rwi_model_scaling(reader, key)))
         rwi_json_fail(&reader->json, "%s is absent, expected one for rope_type %s", key,
-                      rwi_rope_type_name(reader->result->spec.type));
+                      rw_rope_type_name(reader->result->rope.spec.type));
 }
 
 /* Copies an array of positive numbers to `factors`. */
 static void read_factors(rwi_model_reader *reader, const char *key, double *factors) {
     const json_t *array = rwi_json_array(&reader->json, rwi_model_scaling(reader, key));
-    size_t expected = (size_t)reader->result->spec.rotary_dim / 2;
+    size_t expected = (size_t)reader->result->rope.spec.rotary_dim / 2;
     if (reader->json.status == RW_OK && json_array_size(array) != expected)
         rwi_json_fail(&reader->json, "%s has %zu values, expected %zu, half the rotary width", key,
                       json_array_size(array), expected);
@@ -277,7 +279,7 @@ static void read_factors(rwi_model_reader *reader, const char *key, double *fact
 }
 
 static void read_longrope(rwi_model_reader *reader) {
-    rw_rope_spec *spec = &reader->result->spec;
+    rw_rope_spec *spec = &reader->result->rope.spec;
     rwi_json_reader *json = &reader->json;
     spec->attention_factor =
         rwi_json_positive(json, rwi_model_scaling(reader, "attention_factor"), 0);
@@ -302,7 +304,7 @@ static void read_longrope(rwi_model_reader *reader) {
 }
 
 static void read_yarn(rwi_model_reader *reader) {
-    rw_rope_spec *spec = &reader->result->spec;
+    rw_rope_spec *spec = &reader->result->rope.spec;
     rwi_json_reader *json = &reader->json;
     /* transformers reads truncate next to the layer types, not in them */
     const rwi_json_field truncate = {reader->all_scaling, "truncate"};
@@ -318,7 +320,7 @@ static void read_yarn(rwi_model_reader *reader) {
 }
 
 static void read_llama3(rwi_model_reader *reader) {
-    rw_rope_spec *spec = &reader->result->spec;
+    rw_rope_spec *spec = &reader->result->rope.spec;
     rwi_json_reader *json = &reader->json;
     require(reader, "factor");
     require(reader, "low_freq_factor");
@@ -334,7 +336,7 @@ static void read_llama3(rwi_model_reader *reader) {
 
 /* Hunyuan: dynamic with alpha is a larger theta, independent of the length. */
 static void read_alpha(rwi_model_reader *reader) {
-    rw_rope_spec *spec = &reader->result->spec;
+    rw_rope_spec *spec = &reader->result->rope.spec;
     double d = (double)spec->head_dim;
     rwi_json_field field = rwi_model_scaling(reader, "alpha");
     if (!reader->known && rwi_json_value(field))
@@ -353,7 +355,7 @@ static void read_alpha(rwi_model_reader *reader) {
 
 /* Reads the fields of each type; the library checks the remaining ones. */
 static void read_scaling(rwi_model_reader *reader) {
-    rw_rope_spec *spec = &reader->result->spec;
+    rw_rope_spec *spec = &reader->result->rope.spec;
     rwi_json_reader *json = &reader->json;
     if (spec->type == RW_ROPE_DYNAMIC)
         read_alpha(reader);
@@ -384,16 +386,16 @@ static void read_scaling(rwi_model_reader *reader) {
 
 static void read_pairing(rwi_model_reader *reader, int64_t part) {
     rwi_model_config *config = reader->result;
-    config->spec.pairing = reader->model->pairing;
-    bool interleaved = config->spec.pairing == RW_ROPE_INTERLEAVED;
+    config->rope.spec.pairing = reader->model->pairing;
+    bool interleaved = config->rope.spec.pairing == RW_ROPE_INTERLEAVED;
     if (reader->model->traits & RWI_PAIRING_FIELD)
         interleaved =
             rwi_json_bool(&reader->json, rwi_model_field(reader, "rope_interleave"), interleaved);
     if (reader->model->rope_part > 0 && part == 0)
         interleaved = false; /* DeepSeek without latent attention is Llama */
-    config->spec.pairing = interleaved ? RW_ROPE_INTERLEAVED : RW_ROPE_HALF;
+    config->rope.spec.pairing = interleaved ? RW_ROPE_INTERLEAVED : RW_ROPE_HALF;
     if (reader->pairing)
-        config->spec.pairing = *reader->pairing;
+        config->rope.spec.pairing = *reader->pairing;
 }
 
 /* Refuses fields of some models that this library does not support. */
@@ -409,7 +411,7 @@ static void refuse_more(rwi_model_reader *reader) {
                             "supported");
     if (scale != 1)
         rwi_json_fail(json, "rope_position_scale is %g, expected 1", scale);
-    if (rwi_model_is(reader, "molmo2_text") && reader->result->spec.type != RW_ROPE_DEFAULT &&
+    if (rwi_model_is(reader, "molmo2_text") && reader->result->rope.spec.type != RW_ROPE_DEFAULT &&
         json_is_array(scaled))
         rwi_json_fail(json, "rope_scaling_layers: only some layers are scaled, which is not "
                             "supported");
@@ -419,7 +421,7 @@ static void refuse_more(rwi_model_reader *reader) {
 static void check_spec(rwi_model_reader *reader) {
     rw_message message = {""};
     rw_rope_frequency_list list = {0};
-    const rw_rope_spec *spec = &reader->result->spec;
+    const rw_rope_spec *spec = &reader->result->rope.spec;
     /* longrope has different factors for lengths beyond the training length */
     const int64_t lengths[] = {0, spec->type == RW_ROPE_LONGROPE ? INT64_MAX : 0};
     for (int i = 0; i < 2; i++)
@@ -441,7 +443,8 @@ void rwi_model_read_spec(rwi_model_reader *reader) {
     if (reader->json.status == RW_OK)
         read_scaling(reader);
     rwi_model_read_axes(reader);
-    config->inverse = reader->model->traits & RWI_INVERSE;
-    config->learned_scale = reader->model->traits & RWI_LEARNED_SCALE ? "rotary_emb.alpha" : NULL;
+    config->rope.inverse = reader->model->traits & RWI_INVERSE;
+    config->rope.learned_scale =
+        reader->model->traits & RWI_LEARNED_SCALE ? "rotary_emb.alpha" : NULL;
     check_spec(reader);
 }

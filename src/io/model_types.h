@@ -3,7 +3,7 @@
 #ifndef RWI_MODEL_TYPES_H
 #define RWI_MODEL_TYPES_H
 
-#include <ropewalk/rope.h>
+#include <ropewalk/io.h>
 
 /* Differences of a model from Llama; bits of rwi_model_type.traits. */
 enum {
@@ -71,11 +71,12 @@ typedef struct rwi_model_type {
     const char *local_key;    /* local_theta in the file [rope_local_base_freq] */
     const char *partial_key;  /* [partial_rotary_factor] */
     /* The field and the value that enable the rotary embedding; otherwise the model has
-     * `otherwise`. */
+     * `otherwise`, which is of this kind. */
     struct {
         const char *key;
         const char *value; /* NULL: true */
         const char *otherwise;
+        rw_model_positions kind;
     } rope_switch;
 } rwi_model_type;
 
@@ -95,8 +96,14 @@ typedef struct rwi_composite_model {
 /* NULL for other model types. */
 const rwi_composite_model *rwi_composite_model_find(const char *name);
 
-/* What a model_type has instead of a readable rotary embedding, as the end of a sentence; NULL for
- * other model types. */
-const char *rwi_model_without_rope_find(const char *name);
+/* What a model_type has instead of a readable rotary embedding. */
+typedef struct rwi_other_positions {
+    const char *text;        /* the end of a sentence */
+    bool supported;          /* false: such a model is refused */
+    rw_model_positions kind; /* if supported */
+} rwi_other_positions;
+
+/* NULL for other model types. */
+const rwi_other_positions *rwi_model_without_rope_find(const char *name);
 
 #endif

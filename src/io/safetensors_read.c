@@ -1,17 +1,19 @@
 /* Reads safetensors files, as strictly as the reference implementation. */
-#include "safetensors.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <jansson.h>
 
-#include "io_error.h"
+#include <ropewalk/io.h>
+
+#include "common/io_error.h"
 #include "safetensors_dtypes.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -20,6 +22,17 @@
 
 /* The limit of the format. */
 #define MAX_HEADER_BYTES 100000000u
+
+struct rw_safetensors {
+    int descriptor;
+    json_t *header;         /* owns the names and the metadata */
+    rw_safetensor *tensors; /* in the order of their data */
+    int64_t count;
+    int64_t *shapes;
+    const char *mapping;
+    size_t mapped;
+    char path[104]; /* for sentences */
+};
 
 /* The file that is read, for error sentences. */
 typedef struct source {
@@ -134,9 +147,10 @@ static bool is_list_of_lengths(const json_t *list) {
     return true;
 }
 
-/* Fills `tensor` from its entry in the header; its offset counts from the start of the data. */
+/* Fills `tensor` from its entry in the header, and its shape at `*lengths`, which is advanced; its
+ * offset counts from the start of the data. */
 static rw_status read_entry(const source *from, const char *name, const json_t *entry,
-                            rwi_safetensor *tensor) {
+                            rw_safetensor *tensor, int64_t **lengths) {
     const json_t *dtype = json_object_get(entry, "dtype");
     const json_t *shape = json_object_get(entry, "shape");
     const json_t *offsets = json_object_get(entry, "data_offsets");
@@ -146,27 +160,26 @@ static rw_status read_entry(const source *from, const char *name, const json_t *
         return malformed(from, name, "has no shape of nonnegative integers");
     if (!is_list_of_lengths(offsets) || json_array_size(offsets) != 2)
         return malformed(from, name, "has no data_offsets [begin, end]");
-    const rwi_safetensors_dtype *known = rwi_safetensors_dtype_by_name(json_string_value(dtype));
-    if (!known)
+    rw_file_dtype known;
+    if (!rwi_file_dtype_find(json_string_value(dtype), &known))
         return malformed(from, name, "has a dtype that the format does not define");
     uint64_t begin = (uint64_t)json_integer_value(json_array_get(offsets, 0));
     uint64_t end = (uint64_t)json_integer_value(json_array_get(offsets, 1));
     uint64_t bytes;
-    if (!bytes_of(shape, known->bits, &bytes))
+    if (!bytes_of(shape, (unsigned)rw_file_dtype_bits(known), &bytes))
         return malformed(from, name, "has a shape whose size in bytes is invalid");
     if (end < begin || end - begin != bytes)
         return malformed(from, name, "has data_offsets that do not fit its shape and dtype");
-    *tensor = (rwi_safetensor){
+    *tensor = (rw_safetensor){
         .name = name,
-        .dtype_name = known->name,
-        .supported = known->supported,
-        .dtype = known->dtype,
-        .rank = json_array_size(shape),
-        .offset = begin,
-        .bytes = bytes,
+        .dtype = known,
+        .rank = (int32_t)json_array_size(shape),
+        .shape = *lengths,
+        .offset = (int64_t)begin,
+        .bytes = (int64_t)bytes,
     };
-    for (size_t i = 0; i < tensor->rank && i < RWI_SAFETENSORS_MAX_RANK; i++)
-        tensor->shape[i] = json_integer_value(json_array_get(shape, i));
+    for (int32_t i = 0; i < tensor->rank; i++)
+        *(*lengths)++ = json_integer_value(json_array_get(shape, (size_t)i));
     return RW_OK;
 }
 
@@ -184,40 +197,52 @@ static rw_status check_metadata(const source *from, const json_t *metadata) {
 }
 
 static int compare_extents(const void *a, const void *b) {
-    const rwi_safetensor *x = a, *y = b;
+    const rw_safetensor *x = a, *y = b;
     if (x->offset != y->offset)
         return x->offset < y->offset ? -1 : 1;
     return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
 /* Checks that the tensors cover the data from its first byte to its last, and sorts them. */
-static rw_status check_extents(const source *from, rwi_safetensors *file, uint64_t data_bytes) {
-    qsort(file->tensors, file->count, sizeof *file->tensors, compare_extents);
-    uint64_t next = 0;
-    for (size_t i = 0; i < file->count; i++) {
-        const rwi_safetensor *tensor = &file->tensors[i];
+static rw_status check_extents(const source *from, rw_safetensors *file, int64_t data_bytes) {
+    qsort(file->tensors, (size_t)file->count, sizeof *file->tensors, compare_extents);
+    int64_t next = 0;
+    for (int64_t i = 0; i < file->count; i++) {
+        const rw_safetensor *tensor = &file->tensors[i];
         if (tensor->offset < next)
             return malformed(from, tensor->name, "overlaps another one");
         if (tensor->offset > next)
             return malformed(from, tensor->name, "has a gap before it");
-        next += tensor->bytes;
-        if (next > data_bytes)
+        if (tensor->bytes > data_bytes - next)
             return malformed(from, tensor->name, "exceeds the end of the file");
+        next += tensor->bytes;
     }
     if (next < data_bytes)
         return rwi_io_fail(from->message, RW_INVALID_ARGUMENT,
-                           "%.120s is not a valid safetensors file: %" PRIu64
+                           "%.120s is not a valid safetensors file: %" PRId64
                            " bytes at its end belong to no tensor",
                            from->path, data_bytes - next);
     return RW_OK;
 }
 
-static rw_status read_entries(const source *from, uint64_t header_bytes, rwi_safetensors *file) {
+/* The lengths of all shapes together. A rank is at most the header's length. */
+static size_t count_lengths(const json_t *header) {
+    const char *name;
+    json_t *entry;
+    size_t count = 0;
+    json_object_foreach((json_t *)header, name, entry) count +=
+        json_array_size(json_object_get(entry, "shape"));
+    return count;
+}
+
+static rw_status read_entries(const source *from, uint64_t header_bytes, rw_safetensors *file) {
     json_t *header = file->header;
     file->tensors = calloc(json_object_size(header) + 1, sizeof *file->tensors);
-    if (!file->tensors)
+    file->shapes = calloc(count_lengths(header) + 1, sizeof *file->shapes);
+    if (!file->tensors || !file->shapes)
         return rwi_io_fail(from->message, RW_OUT_OF_MEMORY, "no memory for the tensors of %.140s",
                            from->path);
+    int64_t *lengths = file->shapes;
     const char *name;
     json_t *entry;
     rw_status status = RW_OK;
@@ -225,51 +250,88 @@ static rw_status read_entries(const source *from, uint64_t header_bytes, rwi_saf
         if (strcmp(name, "__metadata__") == 0)
             status = check_metadata(from, entry);
         else
-            status = read_entry(from, name, entry, &file->tensors[file->count++]);
+            status = read_entry(from, name, entry, &file->tensors[file->count++], &lengths);
         if (status != RW_OK)
             return status;
     }
-    uint64_t data_offset = 8 + header_bytes;
-    status = check_extents(from, file, from->bytes - data_offset);
-    for (size_t i = 0; i < file->count; i++)
+    const int64_t data_offset = (int64_t)(8 + header_bytes);
+    status = check_extents(from, file, (int64_t)from->bytes - data_offset);
+    for (int64_t i = 0; i < file->count && status == RW_OK; i++) {
         file->tensors[i].offset += data_offset;
+        file->tensors[i].data = file->mapping + file->tensors[i].offset;
+    }
     return status;
 }
 
-rw_status rwi_safetensors_open(const char *path, rwi_safetensors *file, rw_message *message) {
-    source from = {.path = path, .message = message};
-    json_t *header = NULL;
+static rw_status map(const source *from, rw_safetensors *file) {
+    void *mapping = mmap(NULL, (size_t)from->bytes, PROT_READ, MAP_PRIVATE, from->descriptor, 0);
+    if (mapping == MAP_FAILED)
+        return rwi_io_fail(from->message, errno == ENOMEM ? RW_OUT_OF_MEMORY : RW_INVALID_ARGUMENT,
+                           "cannot map %.140s: %s", from->path, strerror(errno));
+    file->mapping = mapping;
+    file->mapped = (size_t)from->bytes;
+    return RW_OK;
+}
+
+rw_status rw_safetensors_open(const char *path, rw_safetensors **file, rw_message *message) {
+    source from = {.path = path, .descriptor = -1, .message = message};
     uint64_t header_bytes = 0;
-    *file = (rwi_safetensors){.descriptor = -1};
+    *file = NULL;
+    rw_safetensors *made = calloc(1, sizeof *made);
+    if (!made)
+        return rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory to read %.140s", path);
+    snprintf(made->path, sizeof made->path, "%s", path);
     rw_status status = open_source(&from);
+    made->descriptor = from.descriptor;
     if (status == RW_OK)
-        status = read_header(&from, &header, &header_bytes);
-    file->descriptor = from.descriptor;
-    file->header = header;
+        status = read_header(&from, &made->header, &header_bytes);
     if (status == RW_OK)
-        status = read_entries(&from, header_bytes, file);
-    if (status != RW_OK)
-        rwi_safetensors_close(file);
+        status = map(&from, made);
+    if (status == RW_OK)
+        status = read_entries(&from, header_bytes, made);
+    if (status == RW_OK)
+        *file = made;
+    else
+        rw_safetensors_close(made);
     return status;
 }
 
-void rwi_safetensors_close(rwi_safetensors *file) {
+void rw_safetensors_close(rw_safetensors *file) {
+    if (!file)
+        return;
+    if (file->mapping)
+        munmap((void *)file->mapping, file->mapped);
     if (file->descriptor >= 0)
         close(file->descriptor);
     json_decref(file->header);
     free(file->tensors);
-    *file = (rwi_safetensors){.descriptor = -1};
+    free(file->shapes);
+    free(file);
 }
 
-const rwi_safetensor *rwi_safetensors_find(const rwi_safetensors *file, const char *name) {
-    for (size_t i = 0; i < file->count; i++)
+/* ---- access ---- */
+
+int64_t rw_safetensors_count(const rw_safetensors *file) {
+    return file->count;
+}
+
+const rw_safetensor *rw_safetensors_get(const rw_safetensors *file, int64_t index) {
+    return index >= 0 && index < file->count ? &file->tensors[index] : NULL;
+}
+
+const rw_safetensor *rw_safetensors_find(const rw_safetensors *file, const char *name) {
+    for (int64_t i = 0; i < file->count; i++)
         if (strcmp(file->tensors[i].name, name) == 0)
             return &file->tensors[i];
     return NULL;
 }
 
-rw_status rwi_safetensors_read(const rwi_safetensors *file, const rwi_safetensor *tensor,
-                               void *buffer, rw_message *message) {
-    source from = {.path = "the input", .descriptor = file->descriptor, .message = message};
-    return read_exactly(&from, buffer, tensor->offset, tensor->bytes);
+const char *rw_safetensors_metadata(const rw_safetensors *file, const char *key) {
+    return json_string_value(json_object_get(json_object_get(file->header, "__metadata__"), key));
+}
+
+rw_status rw_safetensors_load(const rw_safetensors *file, const rw_safetensor *tensor, void *buffer,
+                              rw_message *message) {
+    source from = {.path = file->path, .descriptor = file->descriptor, .message = message};
+    return read_exactly(&from, buffer, (uint64_t)tensor->offset, (uint64_t)tensor->bytes);
 }

@@ -1,48 +1,136 @@
 /* Writes safetensors files, completely or not at all. */
-#include "safetensors.h"
-
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <jansson.h>
 
-#include "io_error.h"
-#include "replace_file.h"
-#include "safetensors_dtypes.h"
+#include <ropewalk/io.h>
 
-static uint64_t bytes_of(const rwi_safetensors_item *item) {
-    uint64_t bytes = rw_dtype_size(item->dtype);
-    for (size_t i = 0; i < item->rank; i++)
-        bytes *= (uint64_t)item->shape[i];
-    return bytes;
+#include "common/io_error.h"
+#include "common/replace_file.h"
+
+#define MAX_RANK 64
+
+/* The file that is written. */
+typedef struct target {
+    const char *path;
+    rw_message *message;
+} target;
+
+static rw_status refuse(const target *to, const rw_safetensors_item *item, const char *why) {
+    return rwi_io_fail(to->message, RW_INVALID_ARGUMENT, "cannot write %.100s: tensor \"%.60s\" %s",
+                       to->path, item->name ? item->name : "", why);
 }
 
-/* The header as text, padded with spaces so that the data starts at a multiple of 8; NULL if out of
- * memory. */
-static char *header_text(const rwi_safetensors_items *items) {
-    json_t *header = json_object();
-    int failed = header == NULL;
-    uint64_t begin = 0;
-    for (size_t i = 0; i < items->count && !failed; i++) {
-        const rwi_safetensors_item *item = &items->items[i];
-        uint64_t end = begin + bytes_of(item);
-        json_t *shape = json_array();
-        for (size_t axis = 0; axis < item->rank; axis++)
-            failed |= json_array_append_new(shape, json_integer(item->shape[axis]));
-        json_t *entry =
-            json_pack("{s:s, s:o, s:[I, I]}", "dtype", rwi_safetensors_dtype_of(item->dtype)->name,
-                      "shape", shape, "data_offsets", (json_int_t)begin, (json_int_t)end);
-        failed |= json_object_set_new(header, item->name, entry);
-        begin = end;
+static rw_status no_memory(const target *to) {
+    return rwi_io_fail(to->message, RW_OUT_OF_MEMORY, "no memory to write %.140s", to->path);
+}
+
+/* ---- checks ---- */
+
+/* False if the size overflows or is not a whole number of bytes. */
+static bool bytes_of(const rw_safetensors_item *item, int64_t *bytes) {
+    int64_t total = 1;
+    for (int32_t i = 0; i < item->rank; i++)
+        if (item->shape[i] == 0)
+            total = 0;
+    for (int32_t i = 0; i < item->rank && total > 0; i++)
+        if (__builtin_mul_overflow(total, item->shape[i], &total))
+            return false;
+    if (__builtin_mul_overflow(total, rw_file_dtype_bits(item->dtype), &total) || total % 8 != 0)
+        return false;
+    *bytes = total / 8;
+    return true;
+}
+
+static bool is_utf8(const char *text) {
+    json_t *value = text ? json_string(text) : NULL;
+    json_decref(value);
+    return value != NULL;
+}
+
+static rw_status check_item(const target *to, const rw_safetensors_item *item) {
+    int64_t bytes;
+    if (!is_utf8(item->name) || strcmp(item->name, "__metadata__") == 0)
+        return refuse(to, item, "has an invalid name, expected UTF-8 and not __metadata__");
+    if (rw_file_dtype_bits(item->dtype) == 0)
+        return refuse(to, item, "has an unknown dtype");
+    if (item->rank < 0 || item->rank > MAX_RANK || (item->rank > 0 && !item->shape))
+        return refuse(to, item, "has an invalid rank or no shape, expected a rank of 0 to 64");
+    for (int32_t i = 0; i < item->rank; i++)
+        if (item->shape[i] < 0)
+            return refuse(to, item, "has a negative length");
+    if (!bytes_of(item, &bytes))
+        return refuse(to, item, "has a size that overflows or is not a whole number of bytes");
+    return bytes > 0 && !item->data ? refuse(to, item, "has no data") : RW_OK;
+}
+
+static rw_status check_content(const target *to, const rw_safetensors_content *content) {
+    rw_status status = RW_OK;
+    if (!to->path || !content || content->num_items < 0 || content->num_metadata < 0 ||
+        (content->num_items > 0 && !content->items) ||
+        (content->num_metadata > 0 && !content->metadata))
+        return rwi_io_fail(to->message, RW_INVALID_ARGUMENT,
+                           "rw_safetensors_write: expected a path, items and metadata");
+    for (int64_t i = 0; i < content->num_items && status == RW_OK; i++)
+        status = check_item(to, &content->items[i]);
+    for (int64_t i = 0; i < content->num_metadata && status == RW_OK; i++)
+        if (!is_utf8(content->metadata[i].key) || !is_utf8(content->metadata[i].value))
+            status =
+                rwi_io_fail(to->message, RW_INVALID_ARGUMENT,
+                            "cannot write %.140s: metadata are not strings in UTF-8", to->path);
+    return status;
+}
+
+/* ---- header ---- */
+
+/* The entry of a tensor whose data begins at `begin`; NULL if out of memory. */
+static json_t *entry_of(const rw_safetensors_item *item, int64_t begin, int64_t *end) {
+    int64_t bytes = 0;
+    int failed = !bytes_of(item, &bytes);
+    json_t *shape = json_array();
+    for (int32_t axis = 0; axis < item->rank; axis++)
+        failed |= json_array_append_new(shape, json_integer(item->shape[axis]));
+    *end = begin + bytes;
+    json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", rw_file_dtype_name(item->dtype),
+                              "shape", shape, "data_offsets", (json_int_t)begin, (json_int_t)*end);
+    if (!failed)
+        return entry;
+    json_decref(entry);
+    return NULL;
+}
+
+/* Adds to an object; the key must be new. */
+static rw_status add(const target *to, json_t *object, const char *key, json_t *value) {
+    if (json_object_get(object, key)) {
+        json_decref(value);
+        return rwi_io_fail(to->message, RW_INVALID_ARGUMENT,
+                           "cannot write %.100s: \"%.60s\" is given twice", to->path, key);
     }
-    char *text = failed ? NULL : json_dumps(header, JSON_COMPACT);
-    json_decref(header);
-    if (!text)
-        return NULL;
+    return json_object_set_new(object, key, value) == 0 ? RW_OK : no_memory(to);
+}
+
+static rw_status fill_header(const target *to, const rw_safetensors_content *content,
+                             json_t *header) {
+    rw_status status = RW_OK;
+    int64_t begin = 0;
+    if (content->num_metadata > 0) {
+        json_t *metadata = json_object();
+        status = add(to, header, "__metadata__", metadata);
+        for (int64_t i = 0; i < content->num_metadata && status == RW_OK; i++)
+            status = add(to, metadata, content->metadata[i].key,
+                         json_string(content->metadata[i].value));
+    }
+    for (int64_t i = 0; i < content->num_items && status == RW_OK; i++)
+        status =
+            add(to, header, content->items[i].name, entry_of(&content->items[i], begin, &begin));
+    return status;
+}
+
+/* Pads with spaces so that the data starts at a multiple of 8; NULL if out of memory. */
+static char *pad(char *text) {
     size_t length = strlen(text), padded = (length + 7) / 8 * 8;
     char *grown = realloc(text, padded + 1);
     if (!grown) {
@@ -53,6 +141,19 @@ static char *header_text(const rwi_safetensors_items *items) {
     grown[padded] = '\0';
     return grown;
 }
+
+/* The header as text; the caller must free it. */
+static rw_status make_header(const target *to, const rw_safetensors_content *content, char **text) {
+    json_t *header = json_object();
+    rw_status status = header ? fill_header(to, content, header) : no_memory(to);
+    *text = status == RW_OK ? json_dumps(header, JSON_COMPACT) : NULL;
+    json_decref(header);
+    if (*text)
+        *text = pad(*text);
+    return status == RW_OK && !*text ? no_memory(to) : status;
+}
+
+/* ---- file ---- */
 
 static bool write_all(int descriptor, const void *data, uint64_t bytes) {
     const char *next = data;
@@ -72,7 +173,7 @@ static bool write_all(int descriptor, const void *data, uint64_t bytes) {
 /* The contents of a file. */
 typedef struct contents {
     const char *header;
-    const rwi_safetensors_items *items;
+    const rw_safetensors_content *content;
 } contents;
 
 static bool write_contents(int descriptor, const void *user) {
@@ -83,24 +184,26 @@ static bool write_contents(int descriptor, const void *user) {
         length[i] = (unsigned char)(header_bytes >> 8 * i);
     bool written = write_all(descriptor, length, sizeof length) &&
                    write_all(descriptor, c->header, header_bytes);
-    for (size_t i = 0; i < c->items->count && written; i++)
-        written = write_all(descriptor, c->items->items[i].data, bytes_of(&c->items->items[i]));
+    for (int64_t i = 0; i < c->content->num_items && written; i++) {
+        int64_t bytes = 0;
+        written = bytes_of(&c->content->items[i], &bytes) &&
+                  write_all(descriptor, c->content->items[i].data, (uint64_t)bytes);
+    }
     return written;
 }
 
-rw_status rwi_safetensors_write(const char *path, const rwi_safetensors_items *items,
-                                rw_message *message) {
-    for (size_t i = 0; i < items->count; i++)
-        if (!rwi_safetensors_dtype_of(items->items[i].dtype))
-            return rwi_io_fail(message, RW_INVALID_ARGUMENT,
-                               "cannot write %.140s: tensor \"%s\" has an unknown dtype", path,
-                               items->items[i].name);
-    char *header = header_text(items);
-    if (!header)
-        return rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory to write %.140s", path);
-    const contents what = {header, items};
+rw_status rw_safetensors_write(const char *path, const rw_safetensors_content *content,
+                               rw_message *message) {
+    const target to = {path, message};
+    char *header = NULL;
+    rw_status status = check_content(&to, content);
+    if (status == RW_OK)
+        status = make_header(&to, content, &header);
+    if (status != RW_OK)
+        return status;
+    const contents what = {header, content};
     const rwi_file_contents file = {write_contents, &what};
-    rw_status status = rwi_replace_file(path, &file, message);
+    status = rwi_replace_file(path, &file, message);
     free(header);
     return status;
 }

@@ -12,8 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <ropewalk/io.h>
+
 #include "harness/harness.h"
-#include "safetensors.h"
 #include "harness/test_support.h"
 
 static rwt_folder folder;
@@ -120,13 +121,14 @@ static inline held make(const char *name, rw_dtype dtype, size_t rank, const int
 }
 
 static inline void write_tensors(const char *name, const held *const *tensors, size_t count) {
-    rwi_safetensors_item items[8];
+    rw_safetensors_item items[8];
     rw_message message;
     for (size_t i = 0; i < count; i++)
-        items[i] = (rwi_safetensors_item){tensors[i]->name, tensors[i]->dtype, tensors[i]->rank,
-                                          tensors[i]->shape, tensors[i]->data};
-    const rwi_safetensors_items list = {items, count};
-    assert_int_equal(rwi_safetensors_write(in(name), &list, &message), RW_OK);
+        items[i] =
+            (rw_safetensors_item){tensors[i]->name, (rw_file_dtype)tensors[i]->dtype,
+                                  (int32_t)tensors[i]->rank, tensors[i]->shape, tensors[i]->data};
+    const rw_safetensors_content list = {.items = items, .num_items = (int64_t)count};
+    assert_int_equal(rw_safetensors_write(in(name), &list, &message), RW_OK);
 }
 
 #define WRITE(file, ...)                                                                           \
@@ -135,17 +137,17 @@ static inline void write_tensors(const char *name, const held *const *tensors, s
 
 /* Reads a tensor of a file; the caller must free its data. */
 static inline held read_tensor(const char *path, const char *name) {
-    rwi_safetensors file;
+    rw_safetensors *file;
     rw_message message;
-    if (rwi_safetensors_open(path, &file, &message) != RW_OK)
+    if (rw_safetensors_open(path, &file, &message) != RW_OK)
         fail_msg("%s", message.text);
-    const rwi_safetensor *tensor = rwi_safetensors_find(&file, name);
+    const rw_safetensor *tensor = rw_safetensors_find(file, name);
     assert_non_null(tensor);
-    held result = {.name = name, .dtype = tensor->dtype, .rank = tensor->rank};
-    memcpy(result.shape, tensor->shape, sizeof result.shape);
-    result.data = malloc(tensor->bytes + 1);
-    assert_int_equal(rwi_safetensors_read(&file, tensor, result.data, &message), RW_OK);
-    rwi_safetensors_close(&file);
+    held result = {.name = name, .dtype = (rw_dtype)tensor->dtype, .rank = (size_t)tensor->rank};
+    memcpy(result.shape, tensor->shape, result.rank * sizeof *result.shape);
+    result.data = malloc((size_t)tensor->bytes + 1);
+    assert_int_equal(rw_safetensors_load(file, tensor, result.data, &message), RW_OK);
+    rw_safetensors_close(file);
     return result;
 }
 

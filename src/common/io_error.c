@@ -1,4 +1,4 @@
-#include "io_error.h"
+#include "common/io_error.h"
 
 #include <stdarg.h>
 #include <stdio.h>
