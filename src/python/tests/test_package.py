@@ -227,12 +227,15 @@ def test_threads(random):
                 got = ropewalk.rms_norm(mine, eps=1e-5, context=context)
                 found.append(np.abs(got - expected).max() < 1e-5)
 
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads are switched within calls
     barrier = threading.Barrier(4)
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    sys.setswitchinterval(interval)
     assert len(contexts) == 4 and len(found) == 4 * 400 and all(found)
 
 
