@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ._context import Arguments, Call, Context, begin, context_for, first
@@ -51,6 +52,8 @@ class Alibi:
 
     def __init__(self, slopes: Tensor, *, signed: bool = False, alignment: str = "bottom_right"):
         self.slopes = slopes
+        self.settings = json.dumps({"signed": signed, "alignment": alignment})
+        """The arguments but tensors, for graphs."""
         self._struct = Arguments("rw_alibi")
         self._struct.args.is_signed = signed
         self._struct.args.alignment = ALIGNMENT[alignment]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -60,9 +61,18 @@ class Pattern:
         function: Callable[[int, int, int], bool] | None = None,
     ):
         given = (prefix, globals, cu_seqlens, key_begin, key_end, bits, mask)
-        self._tensors = {name: x for name, x in zip(_TENSORS, given) if x is not None}
+        settings = {
+            "causal": causal,
+            "alignment": alignment,
+            "left": left,
+            "right": right,
+            "prefix_length": prefix_length,
+        }
+        self.settings = json.dumps(settings)
+        """The arguments but tensors and function, for graphs."""
+        self.tensors = {name: x for name, x in zip(_TENSORS, given) if x is not None}
+        self.function = function
         self._struct = Arguments("rw_pattern")
-        self.alignment = alignment
         args = self._struct.args
         args.causal = causal
         args.alignment = ALIGNMENT[alignment]
@@ -71,25 +81,24 @@ class Pattern:
                 side.given = True
                 side.keys = keys
         args.prefix_length = prefix_length
-        self._function = None
         if function is not None:
 
             def visible(_, pair):
                 return function(pair.b, pair.i, pair.j)
 
-            self._function = ffi.callback("bool(void *, const rw_pattern_pair *)", visible)
-            args.function = self._function
+            self._callback = ffi.callback("bool(void *, const rw_pattern_pair *)", visible)
+            args.function = self._callback
 
     def fill(self, call: Call):
         """The C struct, with tensors on the device of the call."""
-        for name, x in self._tensors.items():
+        for name, x in self.tensors.items():
             call.put(name, x, where=self._struct)
         return self._struct.args
 
     def on_host(self) -> tuple[Any, list]:
         """The C struct with tensors in host memory, and what must live until it was read."""
         kept = []
-        for name, x in self._tensors.items():
+        for name, x in self.tensors.items():
             place = self._struct.places[name]
             kept.append(_tensors.adapter(x, name).pack(x, place, name, -1, False))
         return self._struct.args, kept
@@ -116,7 +125,7 @@ def pattern_fill(
 
     Returns out.
     """
-    model = first(out, like, *pattern._tensors.values())
+    model = first(out, like, *pattern.tensors.values())
     with begin("pattern_fill", model, context) as call:
         shape = None if out is not None else _shape(batch, seq_q, seq_k)
         out = call.output("out", out, model, shape, dtype)
@@ -140,7 +149,7 @@ def pattern_fill_bits(
 
     Returns out; otherwise as pattern_fill().
     """
-    model = first(out, like, *pattern._tensors.values())
+    model = first(out, like, *pattern.tensors.values())
     with begin("pattern_fill_bits", model, context) as call:
         shape = None if out is not None else _shape(batch, seq_q, (seq_k + 7) // 8)
         out = call.output("out", out, model, shape, "u8")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -86,6 +88,10 @@ class RopeSpec:
                 raise InvalidArgument(f"{name} has {length} numbers, expected {count}")
 
 
+_keys = itertools.count(1)
+ropes: weakref.WeakValueDictionary[int, Rope] = weakref.WeakValueDictionary()
+
+
 class RopeFrequencies(NamedTuple):
     """The frequencies of a spec."""
 
@@ -154,6 +160,9 @@ class Rope:
             context.check(lib.rw_rope_create(context.handle, options, pointer))
         del kept
         self.spec = spec
+        self.key = next(_keys)
+        """Identifies the tables in graphs: ropes[key]."""
+        ropes[self.key] = self
         self.handle = context.owned(pointer[0], lib.rw_rope_destroy)
 
 
