@@ -180,6 +180,24 @@ def _tensor_offsets(ctype, prefix, base):
             yield from _tensor_offsets(field.type, path, base + field.offset)
 
 
+class Callback:
+    """A function of the caller as a C function. What it raises is kept, and raised after the C call
+    by reraise(); until then the C function gets 0."""
+
+    def __init__(self, ctype: str, function):
+        self.errors: list = []
+
+        def keep(_, error, traceback):
+            self.errors.append(error.with_traceback(traceback))
+
+        self.pointer = ffi.callback(ctype, function, onerror=keep)
+
+    def reraise(self) -> None:
+        if self.errors:
+            errors, self.errors = self.errors, []
+            raise errors[0]
+
+
 class Call(Arguments):
     """An operation on a context. `with begin(name, x, context) as call` locks the context and
     clears the struct, put() and output() fill in tensors, run() calls the C function."""
@@ -191,6 +209,7 @@ class Call(Arguments):
         self.operation = operation
         self.device = context.memory
         self.kept: list = []  # what must live until the call ends
+        self.callbacks: list[Callback] = []
         self._extra: dict = {}
 
     def __enter__(self):
@@ -199,6 +218,7 @@ class Call(Arguments):
 
     def __exit__(self, *_):
         self.kept.clear()
+        self.callbacks.clear()
         self.context.lock.release()
 
     def extra(self, ctype: str, name: str = "out") -> Arguments:
@@ -228,6 +248,8 @@ class Call(Arguments):
     def run(self, *leading) -> None:
         context = self.context
         status = self.function(context.handle, *leading, self.args)
+        for callback in self.callbacks:
+            callback.reraise()
         if status or (self.device < 0 and (status := lib.rw_synchronize(context.handle))):
             context.check(status)
 

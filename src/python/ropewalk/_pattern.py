@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 
 from . import _tensors
-from ._context import Arguments, Call, Context, begin, first
+from ._context import Arguments, Call, Callback, Context, begin, first
 from ._errors import InvalidArgument, error
 from ._library import ALIGNMENT, PATTERN_IDS, TILE, ffi, lib, text
 from ._tensors import Tensor
@@ -81,27 +80,34 @@ class Pattern:
                 side.given = True
                 side.keys = keys
         args.prefix_length = prefix_length
+        self._callback: Callback | None = None
         if function is not None:
-
-            def visible(_, pair):
-                return function(pair.b, pair.i, pair.j)
-
-            self._callback = ffi.callback("bool(void *, const rw_pattern_pair *)", visible)
-            args.function = self._callback
+            self._callback = Callback(
+                "bool(void *, const rw_pattern_pair *)",
+                lambda _, pair: bool(function(pair.b, pair.i, pair.j)),
+            )
+            args.function = self._callback.pointer
 
     def fill(self, call: Call):
         """The C struct, with tensors on the device of the call."""
         for name, x in self.tensors.items():
             call.put(name, x, where=self._struct)
+        if self._callback is not None:
+            call.callbacks.append(self._callback)
         return self._struct.args
 
-    def on_host(self) -> tuple[Any, list]:
-        """The C struct with tensors in host memory, and what must live until it was read."""
+    def on_host(self, function, *arguments) -> None:
+        """Calls a function without a context, on tensors in host memory."""
         kept = []
         for name, x in self.tensors.items():
             place = self._struct.places[name]
             kept.append(_tensors.adapter(x, name).pack(x, place, name, -1, False))
-        return self._struct.args, kept
+        try:
+            _check(function, self._struct.args, *arguments)
+        finally:
+            del kept
+            if self._callback is not None:
+                self._callback.reraise()
 
 
 def pattern_fill(
@@ -203,11 +209,12 @@ def pattern_positions(
         call.put("cu_seqlens", cu_seqlens)
         call.put("table", table)
         if function is not None:
-            callback = ffi.callback(
-                "int64_t(void *, int64_t, int64_t)", lambda _, b, position: function(b, position)
+            callback = Callback(
+                "int64_t(void *, int64_t, int64_t)",
+                lambda _, b, position: int(function(b, position)),
             )
-            args.function = callback
-            call.kept.append(callback)
+            args.function = callback.pointer
+            call.callbacks.append(callback)
         shape = None if out is not None else _shape(batch, seq)
         out = call.output("out", out, model, shape, dtype)
         call.run()
@@ -225,9 +232,7 @@ def pattern_visible(
     question, visible = ffi.new("rw_pattern_question *"), ffi.new("bool *")
     _lengths(question.shape, batch, seq_q, seq_k)
     question.pair.b, question.pair.i, question.pair.j = b, i, j
-    struct, kept = pattern.on_host()
-    _check(lib.rw_pattern_visible, struct, question, visible)
-    del kept
+    pattern.on_host(lib.rw_pattern_visible, question, visible)
     return visible[0]
 
 
@@ -248,9 +253,7 @@ def pattern_ask_tile(
     rectangle.b = b
     rectangle.i_begin, rectangle.i_end = queries
     rectangle.j_begin, rectangle.j_end = keys
-    struct, kept = pattern.on_host()
-    _check(lib.rw_pattern_ask_tile, struct, rectangle, tile)
-    del kept
+    pattern.on_host(lib.rw_pattern_ask_tile, rectangle, tile)
     return TILE.names[int(ffi.cast("int", tile[0]))]
 
 
@@ -263,9 +266,7 @@ def pattern_bake(pattern: Pattern, seq_q: int, seq_k: int, *, batch: int = 1) ->
         raise InvalidArgument(f"the lengths are {(batch, seq_q, seq_k)}, expected none below 0")
     bits = np.empty((batch, seq_q, (seq_k + 7) // 8), np.uint8)
     data = ffi.from_buffer("uint8_t[]", bits.reshape(-1)) if bits.size else ffi.NULL
-    struct, kept = pattern.on_host()
-    _check(lib.rw_pattern_bake, struct, shape, data)
-    del kept
+    pattern.on_host(lib.rw_pattern_bake, shape, data)
     return bits
 
 

@@ -85,6 +85,21 @@ def test_invalid_patterns():
         ropewalk.pattern_visible(ropewalk.Pattern(key_end=np.array([9])), 2, 4, 0, 0)
 
 
+def test_errors_of_functions_are_raised():
+    def broken(*arguments):
+        raise KeyError("broken")
+
+    pattern = ropewalk.Pattern(function=broken)
+    for call in (
+        lambda: ropewalk.pattern_fill(pattern, 2, 2),
+        lambda: ropewalk.pattern_bake(pattern, 2, 2),
+        lambda: ropewalk.pattern_positions(4, "custom", batch=1, function=broken),
+    ):
+        with pytest.raises(KeyError, match="broken"):
+            call()
+    assert (ropewalk.pattern_fill(ropewalk.Pattern(), 2, 2) == 0).all()
+
+
 def test_pattern_positions(kind):
     s = np.arange(10)
     model = kind(np.zeros(1, np.float32))
