@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from . import _tensors
 from ._errors import Fault, InvalidArgument, error
-from ._library import BACKEND, CPU_ISA, DTYPE, FAULT, ffi, lib, text
+from ._library import BACKEND, CPU_ISA, DTYPE, FAULT, STATUS, ffi, lib, text
 
 
 class Transfers(NamedTuple):
@@ -92,7 +92,7 @@ class Context:
         self.memory = -1 if on_host else self.device_index
         self.lock = threading.Lock()
         self._calls: dict = {}
-        self._stream = 0
+        self.stream = 0
 
     def __repr__(self):
         return f"<ropewalk.Context {self.backend}:{self.device_index} {self.device_name}>"
@@ -113,25 +113,25 @@ class Context:
         return ffi.gc(pointer, release)
 
     def use_stream(self, stream: int) -> None:
-        if stream != self._stream:
+        if stream != self.stream:
             self.check(lib.rw_context_set_stream(self.handle, ffi.cast("void *", stream)))
-            self._stream = stream
+            self.stream = stream
 
     def set_stream(self, stream: int) -> None:
         """Runs later operations on a stream, given as an integer (hipStream_t, cudaStream_t); 0 is
-        the device's default stream. Calls with torch tensors select torch's current stream."""
+        the device's default stream. Calls whose first tensor is one of torch select its current
+        stream."""
         with self.lock:
             self.use_stream(stream)
 
     def check(self, status: int) -> None:
         """Raises the exception of a status other than RW_OK."""
         if status:
-            raise error(status, text(lib.rw_last_error(self.handle)), self._fault())
+            fault = self._fault() if status == STATUS["out_of_range"] else None
+            raise error(status, text(lib.rw_last_error(self.handle)), fault)
 
-    def _fault(self) -> Fault | None:
+    def _fault(self) -> Fault:
         fault = lib.rw_last_fault(self.handle)
-        if not fault.kind:
-            return None
         return Fault(FAULT.names[fault.kind], text(fault.operation), fault.token, fault.id)
 
     def synchronize(self) -> None:
@@ -212,6 +212,10 @@ class Call(Arguments):
         self.callbacks: list[Callback] = []
         self._extra: dict = {}
 
+    @property
+    def stream(self) -> int:
+        return self.context.stream
+
     def __enter__(self):
         self.buffer[:] = self.zeros
         return self
@@ -233,7 +237,7 @@ class Call(Arguments):
             return
         place = (where or self).places[name]
         found = _tensors._adapters.get(type(x)) or _tensors.adapter(x, name)
-        kept = found.pack(x, place, name, self.device, write)
+        kept = found.pack(x, place, name, self, write)
         if kept is not None:
             self.kept.append(kept)
 

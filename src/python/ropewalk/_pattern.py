@@ -101,7 +101,7 @@ class Pattern:
         kept = []
         for name, x in self.tensors.items():
             place = self._struct.places[name]
-            kept.append(_tensors.adapter(x, name).pack(x, place, name, -1, False))
+            kept.append(_tensors.adapter(x, name).pack(x, place, name, _tensors.Host, False))
         try:
             _check(function, self._struct.args, *arguments)
         finally:

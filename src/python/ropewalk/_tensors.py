@@ -3,9 +3,10 @@
 An adapter is what one library's tensors need:
 
   device(x)                            index of the GPU that holds x; -1: host memory
-  pack(x, place, name, device, write)  writes the rw_tensor of x; returns what must be kept alive
+  pack(x, place, name, target, write)  writes the rw_tensor of x, which must be on target.device;
+                                       returns what must be kept alive
   empty(x, shape, dtype)               a new tensor of the same library and device
-  stream(device)                       the stream that orders work on a GPU
+  stream(device)                       the current stream of a GPU; None: the library has none
 """
 
 from __future__ import annotations
@@ -77,13 +78,13 @@ class Numpy:
         return -1
 
     @staticmethod
-    def stream(device: int) -> int:
-        return 0
+    def stream(device: int) -> int | None:
+        return None
 
     @classmethod
-    def pack(cls, x, place, name, device, write):
-        if device >= 0:
-            raise misplaced(name, "in host memory", device)
+    def pack(cls, x, place, name, target, write):
+        if target.device >= 0:
+            raise misplaced(name, "in host memory", target.device)
         dtype = x.dtype
         code = cls.codes.get(dtype)
         if code is None:
@@ -140,17 +141,18 @@ class DLPack:
         return _dlpack.device(x)
 
     @staticmethod
-    def stream(device: int) -> int:
-        return 0
+    def stream(device: int) -> int | None:
+        return None
 
     @staticmethod
-    def pack(x, place, name, device, write):
+    def pack(x, place, name, target, write):
+        device = target.device
         found = _dlpack.device(x)
         if found != device:
             where = f"on DLPack device {tuple(x.__dlpack_device__())}"
             raise misplaced(name, where, device)
         try:
-            capsule = _dlpack.export(x, 0)
+            capsule = _dlpack.export(x, target.stream)
         except (BufferError, RuntimeError, ValueError) as error:
             raise InvalidArgument(f"{name} cannot be exported by DLPack: {error}") from error
         tensor, read_only = _dlpack.read(capsule)
@@ -208,13 +210,13 @@ def _torch_adapter():
             return torch.cuda.current_stream(device).cuda_stream
 
         @classmethod
-        def pack(cls, x, place, name, device, write):
+        def pack(cls, x, place, name, target, write):
             if x.is_cpu:
                 found = -1
             else:
                 found = x.get_device() if x.is_cuda else -2
-            if found != device:
-                raise misplaced(name, f"on {x.device}", device)
+            if found != target.device:
+                raise misplaced(name, f"on {x.device}", target.device)
             code = cls.codes.get(x.dtype)
             if code is None:
                 raise bad_dtype(name, x.dtype)
@@ -246,6 +248,13 @@ def _torch_adapter():
 
 def scalar(name: str) -> InvalidArgument:
     return InvalidArgument(f"{name} has rank 0, expected at least 1")
+
+
+class Host:
+    """The target of calls without a context."""
+
+    device = -1
+    stream = 0
 
 
 _adapters = {np.ndarray: Numpy}

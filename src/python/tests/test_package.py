@@ -18,12 +18,12 @@ import ropewalk
 from ropewalk import _library, _tensors
 from ropewalk._library import ffi, lib
 
-HEADERS = Path(ropewalk.__file__).parent / "include" / "ropewalk"
+HEADERS = Path(ropewalk.__file__).parent / "include"
 
 
 def declared_functions():
-    text = "".join(file.read_text() for file in HEADERS.glob("*.h"))
-    return set(re.findall(r"^RW_API [^;(]*?\b(rw_\w+)\(", text, flags=re.MULTILINE))
+    text = _library.declarations(HEADERS, "ropewalk/ropewalk.h")
+    return set(re.findall(r"^\w[^;({]*?\b(rw_\w+)\(", text, flags=re.MULTILINE))
 
 
 def test_every_function_is_bound():

@@ -110,6 +110,9 @@ def test_a_position_out_of_range(q):
         ropewalk.rope_apply(rope, q, positions=np.array([0, 1, 64, 3, 4]))
     assert caught.value.status == "RW_OUT_OF_RANGE"
     assert caught.value.fault == ("position", "rope", 2, 64)
+    with pytest.raises(ropewalk.InvalidArgument) as caught:
+        ropewalk.rope_apply(rope, q[..., :8])
+    assert caught.value.fault is None
     ropewalk.rope_apply(rope, q)  # reported once
 
 
