@@ -1,9 +1,10 @@
 """Operations as torch.library custom operators, for torch.compile and torch.export.
 
-torch.ops.ropewalk.rms_norm, rms_norm_residual, rope_apply and attention have fake implementations
-(shapes without data) and take only what a graph can hold. The functions of this module call them
-with the arguments of the package's functions of the same name; they make their outputs and record
-no gradients. Create Rope, Pattern and Alibi outside of a compiled function.
+torch.ops.ropewalk has rms_norm, rms_norm_residual, swiglu, rope_apply, kv_append, rope_append,
+attention and attention_merge, which have fake implementations (shapes without data) and take only
+what a graph can hold. The functions of this module call them with the arguments of the package's
+functions of the same name; they make their outputs and record no gradients. Create Rope, Pattern
+and Alibi outside of a compiled function.
 """
 
 from __future__ import annotations
@@ -14,17 +15,26 @@ import json
 import torch
 from torch import Tensor
 
-from . import _attention, _norm, _rope
+from . import _attention, _kv, _norm, _rope
 from ._bias import Alibi
 from ._errors import InvalidArgument
+from ._kv import HeadNorm, KVCache
 from ._pattern import Pattern
 from ._rope import Rope
 from ._tensors import adapter
 
-__all__ = ["attention", "rms_norm", "rope_apply"]
+__all__ = [
+    "attention",
+    "attention_merge",
+    "kv_append",
+    "rms_norm",
+    "rope_append",
+    "rope_apply",
+    "swiglu",
+]
 
 
-def _operator(name: str, function):
+def _operator(name: str, function, mutates=()):
     """Registers an operator. It records no gradient: torch refuses to propagate one through it."""
 
     @functools.wraps(function)
@@ -32,7 +42,7 @@ def _operator(name: str, function):
         with torch.no_grad():
             return function(*arguments)
 
-    return torch.library.custom_op(f"ropewalk::{name}", without_gradients, mutates_args=())
+    return torch.library.custom_op(f"ropewalk::{name}", without_gradients, mutates_args=mutates)
 
 
 def _like(x: Tensor) -> Tensor:
@@ -83,6 +93,47 @@ def rms_norm(
     return torch.ops.ropewalk.rms_norm_residual(x, residual, weight, eps, weight_offset, cast)
 
 
+def _swiglu_operator(
+    gate: Tensor | None,
+    up: Tensor | None,
+    packed: Tensor | None,
+    packing: str,
+    limit: float,
+    alpha: float,
+    up_offset: float,
+) -> Tensor:
+    options = {"limit": limit, "alpha": alpha, "up_offset": up_offset}
+    return _norm.swiglu(gate, up, packed=packed, packing=packing, **options)
+
+
+@_operator("swiglu", _swiglu_operator).register_fake
+def _(gate, up, packed, packing, limit, alpha, up_offset):
+    if gate is not None:
+        return _like(gate)
+    return packed.new_empty((*packed.shape[:-1], packed.shape[-1] // 2))
+
+
+def swiglu(
+    gate: Tensor | None = None,
+    up: Tensor | None = None,
+    *,
+    packed: Tensor | None = None,
+    packing: str = "gate_first",
+    limit: float = 0.0,
+    alpha: float = 0.0,
+    up_offset: float = 0.0,
+) -> Tensor:
+    """ropewalk.swiglu() as an operator."""
+    return torch.ops.ropewalk.swiglu(gate, up, packed, packing, limit, alpha, up_offset)
+
+
+def _tables(rope: int) -> Rope:
+    found = _rope.ropes.get(rope)
+    if found is None:
+        raise InvalidArgument(f"the Rope with key {rope} no longer exists")
+    return found
+
+
 def _rope_apply_operator(
     rope: int,
     tensors: list[Tensor],
@@ -91,9 +142,7 @@ def _rope_apply_operator(
     offset: int,
     direction: str,
 ) -> list[Tensor]:
-    tables = _rope.ropes.get(rope)
-    if tables is None:
-        raise InvalidArgument(f"the Rope with key {rope} no longer exists")
+    tables = _tables(rope)
     q, k = (*tensors, None)[:2]
     options = {"offsets": offsets, "offset": offset, "direction": direction}
     out = _rope.rope_apply(tables, q, k, positions=positions, **options)
@@ -120,6 +169,89 @@ def rope_apply(
     given = [x for x in (q, k) if x is not None]
     out = torch.ops.ropewalk.rope_apply(rope.key, given, positions, offsets, offset, direction)
     return out[0] if len(given) == 1 else (out[0], out[1])
+
+
+def _kv_append_operator(
+    k: Tensor,
+    v: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor | None,
+    offsets: Tensor | None,
+    offset: int,
+) -> None:
+    _kv.kv_append(k, v, KVCache(k_cache, v_cache, block_table), offsets=offsets, offset=offset)
+
+
+@_operator("kv_append", _kv_append_operator, ("k_cache", "v_cache")).register_fake
+def _(k, v, k_cache, v_cache, block_table, offsets, offset):
+    return None
+
+
+def kv_append(
+    k: Tensor, v: Tensor, cache: KVCache, *, offsets: Tensor | None = None, offset: int = 0
+) -> None:
+    """ropewalk.kv_append() as an operator."""
+    torch.ops.ropewalk.kv_append(k, v, *cache, offsets, offset)
+
+
+def _rope_append_operator(
+    rope: int,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor | None,
+    positions: Tensor | None,
+    offsets: Tensor | None,
+    offset: int,
+    cache_offsets: Tensor | None,
+    cache_offset: int,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
+    eps: float,
+    weight_offset: float,
+    cast: str,
+) -> Tensor:
+    return _kv.rope_append(
+        _tables(rope),
+        q,
+        k,
+        v,
+        KVCache(k_cache, v_cache, block_table),
+        positions=positions,
+        offsets=offsets,
+        offset=offset,
+        cache_offsets=cache_offsets,
+        cache_offset=cache_offset,
+        norm=HeadNorm(q_weight, k_weight, eps, weight_offset, cast),
+    )
+
+
+@_operator("rope_append", _rope_append_operator, ("k_cache", "v_cache")).register_fake
+def _(rope, q, *_):
+    return _like(q)
+
+
+def rope_append(
+    rope: Rope,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cache: KVCache,
+    *,
+    positions: Tensor | None = None,
+    offsets: Tensor | None = None,
+    offset: int = 0,
+    cache_offsets: Tensor | None = None,
+    cache_offset: int = 0,
+    norm: HeadNorm | None = None,
+) -> Tensor:
+    """ropewalk.rope_append() as an operator."""
+    ids = positions, offsets, offset, cache_offsets, cache_offset
+    norm = norm or HeadNorm(None, None, 0.0)
+    return torch.ops.ropewalk.rope_append(rope.key, q, k, v, *cache, *ids, *norm)
 
 
 _TERMS = ("block_table", "mask", "sinks")
@@ -204,3 +336,19 @@ def attention(
         lse,
     )
     return (out[0], out[1]) if lse else out[0]
+
+
+def _attention_merge_operator(
+    a: Tensor, a_lse: Tensor, b: Tensor, b_lse: Tensor
+) -> tuple[Tensor, Tensor]:
+    return _attention.attention_merge((a, a_lse), (b, b_lse))
+
+
+@_operator("attention_merge", _attention_merge_operator).register_fake
+def _(a, a_lse, b, b_lse):
+    return _like(a), _like(a_lse)
+
+
+def attention_merge(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """ropewalk.attention_merge() as an operator."""
+    return torch.ops.ropewalk.attention_merge(*a, *b)

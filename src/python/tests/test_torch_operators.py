@@ -41,6 +41,21 @@ def test_opcheck_rope_apply(rope, qkv):
     check("rope_apply", rope.key, [q, k], None, torch.tensor([1, 7]), 0, "inverse")
 
 
+def test_opcheck_swiglu():
+    gate, up = torch.randn(2, 3, 8)
+    check("swiglu", gate, up, None, "gate_first", 0.0, 0.0, 0.0)
+    check("swiglu", None, None, torch.randn(3, 16), "interleaved", 7.0, 1.702, 1.0)
+
+
+def test_opcheck_cache(rope, qkv):
+    q = qkv[0]
+    k, v = torch.randn(2, 2, 5, 2, 16)
+    cache = torch.zeros(2, 9, 2, 16), torch.zeros(2, 9, 2, 16), None
+    check("kv_append", k, v, *cache, torch.tensor([1, 3]), 1)
+    norm = torch.ones(16), None, 1e-5, 0.0, "before_weight"
+    check("rope_append", rope.key, q, k, v, *cache, None, None, 7, None, 2, *norm)
+
+
 def test_opcheck_attention(qkv):
     pattern = ropewalk.Pattern(causal=True, left=2).settings
     mask, lengths = torch.randn(5, 9), torch.tensor([4, 9])
@@ -69,6 +84,18 @@ def test_functions_compute_the_same(rope, qkv):
     for got, expected in zip(
         operators.attention(*qkv, **options), ropewalk.attention(*qkv, **options)
     ):
+        assert torch.equal(got, expected)
+    k, v = torch.randn(2, 2, 5, 2, 16)
+    lse, norm = torch.randn(2, 2, 5), ropewalk.HeadNorm(torch.rand(16), None, 1e-5)
+    caches = []
+    for package in (operators, ropewalk):
+        cache = ropewalk.KVCache(torch.zeros(2, 20, 2, 16), torch.zeros(2, 20, 2, 16))
+        package.kv_append(k, v, cache)
+        out = package.rope_append(rope, qkv[0], k, v, cache, offset=3, cache_offset=7, norm=norm)
+        caches.append((out, *cache[:2]))
+        caches[-1] += package.attention_merge((k, lse), (v, -lse))
+        caches[-1] += (package.swiglu(k, v, limit=1.0),)
+    for got, expected in zip(*caches):
         assert torch.equal(got, expected)
     with pytest.raises(ropewalk.InvalidArgument, match="function"):
         operators.attention(*qkv, pattern=ropewalk.Pattern(function=lambda b, i, j: True))
