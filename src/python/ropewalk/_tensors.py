@@ -181,8 +181,12 @@ class DLPack:
         if _dlpack.device(x) != -1:
             kind = type(x).__name__
             raise InvalidArgument(f"no output can be made on the device of a {kind}: give out=")
-        x = np.from_dlpack(x)
-        return Numpy.empty(x, shape, dtype)
+        tensor, _ = _dlpack.read(capsule := _dlpack.export(x, 0))
+        if dtype is None:
+            dtype = _dlpack.DTYPES[tensor.dtype.code, tensor.dtype.bits]
+        made = Numpy.empty(None, shape or tuple(tensor.shape[0 : tensor.ndim]), dtype)
+        del capsule
+        return made
 
 
 def _torch_adapter():
@@ -288,6 +292,8 @@ def shape_of(x) -> tuple[int, ...]:
     """The shape of a tensor of any library."""
     shape = getattr(x, "shape", None)
     if shape is None:
-        tensor, _ = _dlpack.read(_dlpack.export(x, 0))
-        return tuple(tensor.shape[0 : tensor.ndim])
+        tensor, _ = _dlpack.read(capsule := _dlpack.export(x, 0))
+        shape = tuple(tensor.shape[0 : tensor.ndim])
+        del capsule
+        return shape
     return tuple(shape)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import close
+from conftest import Exported, close
 from references import normalised
 
 import ropewalk
@@ -19,6 +19,16 @@ def test_bfloat16():
     got = ropewalk.rms_norm(x, eps=1e-5)
     assert got.dtype == torch.bfloat16
     close(got.float().numpy(), normalised(x.float().numpy(), None, 1e-5), 2**-8)
+
+
+def test_bfloat16_by_dlpack():
+    x = torch.randn(3, 32, dtype=torch.bfloat16)
+    out = torch.empty_like(x)
+    ropewalk.rms_norm(Exported(x), eps=1e-5, out=Exported(out))
+    assert torch.equal(out, ropewalk.rms_norm(x, eps=1e-5))
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    made = ropewalk.rms_norm(Exported(x), eps=1e-5)
+    assert (made.view(np.int16) == out.view(torch.int16).numpy()).all()
 
 
 def test_views_and_subclasses():
