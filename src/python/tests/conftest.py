@@ -61,11 +61,6 @@ def random():
     return np.random.default_rng(7)
 
 
-@pytest.fixture(scope="session")
-def need_torch():
-    return pytest.importorskip("torch", reason="torch is not installed")
-
-
 def close(got, expected, tolerance=2e-6):
     """|got - expected| <= tolerance * max(1, largest |expected|), with equal infinities."""
     got = np.asarray(got, np.float64)
