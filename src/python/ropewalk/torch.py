@@ -1,0 +1,354 @@
+"""Operations as torch.library custom operators, for torch.compile and torch.export.
+
+torch.ops.ropewalk has rms_norm, rms_norm_residual, swiglu, rope_apply, kv_append, rope_append,
+attention and attention_merge, which have fake implementations (shapes without data) and take only
+what a graph can hold. The functions of this module call them with the arguments of the package's
+functions of the same name; they make their outputs and record no gradients. Create Rope, Pattern
+and Alibi outside of a compiled function.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import torch
+from torch import Tensor
+
+from . import _attention, _kv, _norm, _rope
+from ._bias import Alibi
+from ._errors import InvalidArgument
+from ._kv import HeadNorm, KVCache
+from ._pattern import Pattern
+from ._rope import Rope
+from ._tensors import adapter
+
+__all__ = [
+    "attention",
+    "attention_merge",
+    "kv_append",
+    "rms_norm",
+    "rope_append",
+    "rope_apply",
+    "swiglu",
+]
+
+
+def _operator(name: str, function, mutates=()):
+    """Registers an operator. It records no gradient: torch refuses to propagate one through it."""
+
+    @functools.wraps(function)
+    def without_gradients(*arguments):
+        with torch.no_grad():
+            return function(*arguments)
+
+    return torch.library.custom_op(f"ropewalk::{name}", without_gradients, mutates_args=mutates)
+
+
+def _like(x: Tensor) -> Tensor:
+    return adapter(x).empty(x, None, None)
+
+
+def _rms_norm_operator(
+    x: Tensor, weight: Tensor | None, eps: float, weight_offset: float, cast: str
+) -> Tensor:
+    return _norm.rms_norm(x, weight, eps=eps, weight_offset=weight_offset, cast=cast)
+
+
+@_operator("rms_norm", _rms_norm_operator).register_fake
+def _(x, weight, eps, weight_offset, cast):
+    return _like(x)
+
+
+def _rms_norm_residual_operator(
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor | None,
+    eps: float,
+    weight_offset: float,
+    cast: str,
+) -> tuple[Tensor, Tensor]:
+    return _norm.rms_norm(
+        x, weight, eps=eps, weight_offset=weight_offset, residual=residual, cast=cast
+    )
+
+
+@_operator("rms_norm_residual", _rms_norm_residual_operator).register_fake
+def _(x, residual, weight, eps, weight_offset, cast):
+    return _like(x), _like(x)
+
+
+def rms_norm(
+    x: Tensor,
+    weight: Tensor | None = None,
+    *,
+    eps: float,
+    weight_offset: float = 0.0,
+    residual: Tensor | None = None,
+    cast: str = "before_weight",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """ropewalk.rms_norm() as an operator."""
+    if residual is None:
+        return torch.ops.ropewalk.rms_norm(x, weight, eps, weight_offset, cast)
+    return torch.ops.ropewalk.rms_norm_residual(x, residual, weight, eps, weight_offset, cast)
+
+
+def _swiglu_operator(
+    gate: Tensor | None,
+    up: Tensor | None,
+    packed: Tensor | None,
+    packing: str,
+    limit: float,
+    alpha: float,
+    up_offset: float,
+) -> Tensor:
+    options = {"limit": limit, "alpha": alpha, "up_offset": up_offset}
+    return _norm.swiglu(gate, up, packed=packed, packing=packing, **options)
+
+
+@_operator("swiglu", _swiglu_operator).register_fake
+def _(gate, up, packed, packing, limit, alpha, up_offset):
+    if gate is not None:
+        return _like(gate)
+    return packed.new_empty((*packed.shape[:-1], packed.shape[-1] // 2))
+
+
+def swiglu(
+    gate: Tensor | None = None,
+    up: Tensor | None = None,
+    *,
+    packed: Tensor | None = None,
+    packing: str = "gate_first",
+    limit: float = 0.0,
+    alpha: float = 0.0,
+    up_offset: float = 0.0,
+) -> Tensor:
+    """ropewalk.swiglu() as an operator."""
+    return torch.ops.ropewalk.swiglu(gate, up, packed, packing, limit, alpha, up_offset)
+
+
+def _tables(rope: int) -> Rope:
+    found = _rope.ropes.get(rope)
+    if found is None:
+        raise InvalidArgument(f"the Rope with key {rope} no longer exists")
+    return found
+
+
+def _rope_apply_operator(
+    rope: int,
+    tensors: list[Tensor],
+    positions: Tensor | None,
+    offsets: Tensor | None,
+    offset: int,
+    direction: str,
+) -> list[Tensor]:
+    tables = _tables(rope)
+    q, k = (*tensors, None)[:2]
+    options = {"offsets": offsets, "offset": offset, "direction": direction}
+    out = _rope.rope_apply(tables, q, k, positions=positions, **options)
+    return [out] if k is None else list(out)
+
+
+@_operator("rope_apply", _rope_apply_operator).register_fake
+def _(rope, tensors, positions, offsets, offset, direction):
+    return [_like(x) for x in tensors]
+
+
+def rope_apply(
+    rope: Rope,
+    q: Tensor | None,
+    k: Tensor | None = None,
+    *,
+    positions: Tensor | None = None,
+    offsets: Tensor | None = None,
+    offset: int = 0,
+    direction: str = "forward",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """ropewalk.rope_apply() as an operator. A graph holds the key of the Rope, not the Rope, which
+    the caller keeps."""
+    given = [x for x in (q, k) if x is not None]
+    out = torch.ops.ropewalk.rope_apply(rope.key, given, positions, offsets, offset, direction)
+    return out[0] if len(given) == 1 else (out[0], out[1])
+
+
+def _kv_append_operator(
+    k: Tensor,
+    v: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor | None,
+    offsets: Tensor | None,
+    offset: int,
+) -> None:
+    _kv.kv_append(k, v, KVCache(k_cache, v_cache, block_table), offsets=offsets, offset=offset)
+
+
+@_operator("kv_append", _kv_append_operator, ("k_cache", "v_cache")).register_fake
+def _(k, v, k_cache, v_cache, block_table, offsets, offset):
+    return None
+
+
+def kv_append(
+    k: Tensor, v: Tensor, cache: KVCache, *, offsets: Tensor | None = None, offset: int = 0
+) -> None:
+    """ropewalk.kv_append() as an operator."""
+    torch.ops.ropewalk.kv_append(k, v, *cache, offsets, offset)
+
+
+def _rope_append_operator(
+    rope: int,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor | None,
+    positions: Tensor | None,
+    offsets: Tensor | None,
+    offset: int,
+    cache_offsets: Tensor | None,
+    cache_offset: int,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
+    eps: float,
+    weight_offset: float,
+    cast: str,
+) -> Tensor:
+    return _kv.rope_append(
+        _tables(rope),
+        q,
+        k,
+        v,
+        KVCache(k_cache, v_cache, block_table),
+        positions=positions,
+        offsets=offsets,
+        offset=offset,
+        cache_offsets=cache_offsets,
+        cache_offset=cache_offset,
+        norm=HeadNorm(q_weight, k_weight, eps, weight_offset, cast),
+    )
+
+
+@_operator("rope_append", _rope_append_operator, ("k_cache", "v_cache")).register_fake
+def _(rope, q, *_):
+    return _like(q)
+
+
+def rope_append(
+    rope: Rope,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cache: KVCache,
+    *,
+    positions: Tensor | None = None,
+    offsets: Tensor | None = None,
+    offset: int = 0,
+    cache_offsets: Tensor | None = None,
+    cache_offset: int = 0,
+    norm: HeadNorm | None = None,
+) -> Tensor:
+    """ropewalk.rope_append() as an operator."""
+    ids = positions, offsets, offset, cache_offsets, cache_offset
+    norm = norm or HeadNorm(None, None, 0.0)
+    return torch.ops.ropewalk.rope_append(rope.key, q, k, v, *cache, *ids, *norm)
+
+
+_TERMS = ("block_table", "mask", "sinks")
+
+
+@functools.lru_cache(maxsize=256)
+def _settings(text: str) -> dict:
+    return json.loads(text)
+
+
+def _attention_operator(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tensors: list[Tensor],
+    names: str,
+    pattern: str | None,
+    alibi: str | None,
+    scale: float,
+    softcap: float,
+    lse: bool,
+) -> list[Tensor]:
+    """`tensors` are those of `names`, separated by commas: terms, "slopes", "pattern.NAME"."""
+    given = dict(zip(names.split(","), tensors))
+    of_pattern = {name[8:]: x for name, x in given.items() if name.startswith("pattern.")}
+    out = _attention.attention(
+        q,
+        k,
+        v,
+        pattern=None if pattern is None else Pattern(**_settings(pattern), **of_pattern),
+        alibi=None if alibi is None else Alibi(given["slopes"], **_settings(alibi)),
+        scale=scale,
+        softcap=softcap,
+        lse=lse,
+        **{name: given[name] for name in _TERMS if name in given},
+    )
+    return list(out) if lse else [out]
+
+
+@_operator("attention", _attention_operator).register_fake
+def _(q, k, v, tensors, names, pattern, alibi, scale, softcap, lse):
+    *batch, seq_q, heads, _ = q.shape
+    out = q.new_empty((*batch, seq_q, heads, v.shape[-1]))
+    return [out, q.new_empty((*batch, heads, seq_q), dtype=torch.float32)] if lse else [out]
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: Pattern | None = None,
+    block_table: Tensor | None = None,
+    scale: float = 0.0,
+    softcap: float = 0.0,
+    mask: Tensor | None = None,
+    alibi: Alibi | None = None,
+    sinks: Tensor | None = None,
+    lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """ropewalk.attention() as an operator, with a workspace where it helps; the pattern has no
+    function."""
+    given = {"block_table": block_table, "mask": mask, "sinks": sinks}
+    if pattern is not None:
+        if pattern.function is not None:
+            raise InvalidArgument("the pattern has a function, which a graph cannot hold")
+        for name, x in pattern.tensors.items():
+            given["pattern." + name] = x
+    if alibi is not None:
+        given["slopes"] = alibi.slopes
+    given = {name: x for name, x in given.items() if x is not None}
+    out = torch.ops.ropewalk.attention(
+        q,
+        k,
+        v,
+        list(given.values()),
+        ",".join(given),
+        None if pattern is None else pattern.settings,
+        None if alibi is None else alibi.settings,
+        scale,
+        softcap,
+        lse,
+    )
+    return (out[0], out[1]) if lse else out[0]
+
+
+def _attention_merge_operator(
+    a: Tensor, a_lse: Tensor, b: Tensor, b_lse: Tensor
+) -> tuple[Tensor, Tensor]:
+    return _attention.attention_merge((a, a_lse), (b, b_lse))
+
+
+@_operator("attention_merge", _attention_merge_operator).register_fake
+def _(a, a_lse, b, b_lse):
+    return _like(a), _like(a_lse)
+
+
+def attention_merge(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """ropewalk.attention_merge() as an operator."""
+    return torch.ops.ropewalk.attention_merge(*a, *b)

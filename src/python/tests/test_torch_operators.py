@@ -1,0 +1,143 @@
+"""ropewalk.torch: operators for graphs."""
+
+import pytest
+import references
+from conftest import close
+
+import ropewalk
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+operators = pytest.importorskip("ropewalk.torch")
+
+
+@pytest.fixture
+def qkv():
+    torch.manual_seed(3)
+    shapes = (2, 5, 4, 16), (2, 9, 2, 16), (2, 9, 2, 8)
+    return [torch.randn(shape) for shape in shapes]
+
+
+@pytest.fixture(scope="module")
+def rope():
+    return ropewalk.Rope(ropewalk.RopeSpec(16), max_positions=64)
+
+
+def check(name, *arguments):
+    torch.library.opcheck(getattr(torch.ops.ropewalk, name).default, arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_opcheck_rms_norm(dtype):
+    x = torch.randn(3, 5, 32, dtype=dtype)
+    check("rms_norm", x.transpose(0, 1), torch.ones(32, dtype=dtype), 1e-5, 0.0, "after_weight")
+    check("rms_norm", x, None, 1e-5, 0.0, "before_weight")
+    check("rms_norm_residual", x, torch.randn_like(x), None, 1e-5, 0.0, "before_weight")
+
+
+def test_opcheck_rope_apply(rope, qkv):
+    ids = torch.arange(5)
+    check("rope_apply", rope.key, [qkv[0]], ids, None, 3, "forward")
+    q, k = qkv[0], qkv[0][:, :, :2].transpose(1, 2).contiguous().transpose(1, 2)
+    check("rope_apply", rope.key, [q, k], None, torch.tensor([1, 7]), 0, "inverse")
+
+
+def test_opcheck_swiglu():
+    gate, up = torch.randn(2, 3, 8)
+    check("swiglu", gate, up, None, "gate_first", 0.0, 0.0, 0.0)
+    check("swiglu", None, None, torch.randn(3, 16), "interleaved", 7.0, 1.702, 1.0)
+
+
+def test_opcheck_cache(rope, qkv):
+    q = qkv[0]
+    k, v = torch.randn(2, 2, 5, 2, 16)
+    cache = torch.zeros(2, 9, 2, 16), torch.zeros(2, 9, 2, 16), None
+    check("kv_append", k, v, *cache, torch.tensor([1, 3]), 1)
+    norm = torch.ones(16), None, 1e-5, 0.0, "before_weight"
+    check("rope_append", rope.key, q, k, v, *cache, None, None, 7, None, 2, *norm)
+
+
+def test_opcheck_attention(qkv):
+    pattern = ropewalk.Pattern(causal=True, left=2).settings
+    mask, lengths = torch.randn(5, 9), torch.tensor([4, 9])
+    check("attention", *qkv, [], "", None, None, 0.0, 0.0, False)
+    named = [mask, lengths], "mask,pattern.key_end"
+    check("attention", *qkv, *named, pattern, None, 0.5, 3.0, True)
+
+
+def test_functions_compute_the_same(rope, qkv):
+    q, k, v = qkv
+    close(operators.rms_norm(q, eps=1e-5).numpy(), references.normalised(q.numpy(), None, 1e-5))
+    out, total = operators.rms_norm(q, residual=q, eps=1e-5)
+    assert torch.equal(total, 2 * q)
+    assert torch.equal(
+        operators.rope_apply(rope, q, offset=2), ropewalk.rope_apply(rope, q, offset=2)
+    )
+    options = {
+        "pattern": ropewalk.Pattern(causal=True, key_end=torch.tensor([8, 9])),
+        "alibi": ropewalk.Alibi(torch.rand(4), signed=True),
+        "mask": torch.randn(5, 9),
+        "sinks": torch.randn(4),
+        "scale": 0.5,
+        "softcap": 3.0,
+        "lse": True,
+    }
+    for got, expected in zip(
+        operators.attention(*qkv, **options), ropewalk.attention(*qkv, **options)
+    ):
+        assert torch.equal(got, expected)
+    k, v = torch.randn(2, 2, 5, 2, 16)
+    lse, norm = torch.randn(2, 2, 5), ropewalk.HeadNorm(torch.rand(16), None, 1e-5)
+    caches = []
+    for package in (operators, ropewalk):
+        cache = ropewalk.KVCache(torch.zeros(2, 20, 2, 16), torch.zeros(2, 20, 2, 16))
+        package.kv_append(k, v, cache)
+        out = package.rope_append(rope, qkv[0], k, v, cache, offset=3, cache_offset=7, norm=norm)
+        caches.append((out, *cache[:2]))
+        caches[-1] += package.attention_merge((k, lse), (v, -lse))
+        caches[-1] += (package.swiglu(k, v, limit=1.0),)
+    for got, expected in zip(*caches):
+        assert torch.equal(got, expected)
+    with pytest.raises(ropewalk.InvalidArgument, match="function"):
+        operators.attention(*qkv, pattern=ropewalk.Pattern(function=lambda b, i, j: True))
+
+
+def test_a_layer_compiles_to_one_graph(rope, qkv):
+    pattern = ropewalk.Pattern(causal=True)
+    weight = torch.nn.Parameter(torch.rand(16))
+
+    def layer(q, k, v):
+        q = operators.rms_norm(q, weight, eps=1e-5)
+        q = operators.rope_apply(rope, q, offset=4)
+        k = operators.rope_apply(rope, k)
+        out, lse = operators.attention(q, k, v, pattern=pattern, lse=True)
+        return 2 * out, lse
+
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        for arguments in (qkv, [x[:, :4] for x in qkv]):
+            for got, expected in zip(compiled(*arguments), layer(*arguments)):
+                assert torch.equal(got, expected)
+
+
+def test_export(rope):
+    class Layer(torch.nn.Module):
+        def forward(self, q):
+            return operators.rope_apply(rope, operators.rms_norm(q, eps=1e-5))
+
+    q = torch.randn(2, 5, 4, 16)
+    exported = torch.export.export(Layer(), (q,))
+    assert torch.equal(exported.module()(q), Layer()(q))
+    names = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+    assert names[:2] == ["ropewalk.rms_norm.default", "ropewalk.rope_apply.default"]
+
+
+def test_gradients_are_refused():
+    x = torch.randn(2, 8, requires_grad=True)
+    with pytest.raises(RuntimeError, match="autograd"):
+        operators.rms_norm(x, eps=1e-5).sum().backward()
+
+
+def test_a_rope_that_is_gone(qkv):
+    key = ropewalk.Rope(ropewalk.RopeSpec(16), max_positions=8).key
+    with pytest.raises(ropewalk.InvalidArgument, match=f"key {key} no longer exists"):
+        torch.ops.ropewalk.rope_apply(key, [qkv[0]], None, None, 0, "forward")
