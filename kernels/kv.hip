@@ -110,12 +110,17 @@ template <int LENGTH, int UNIT> __device__ static inline int place_of(int i, int
 /* The LENGTH numbers from i on, a multiple of LENGTH. */
 template <int LENGTH>
 __device__ static inline void load_placed(const float *from, int i, int count, float (&x)[LENGTH]) {
-    constexpr int UNIT = LENGTH < 4 ? LENGTH : 4;
+    if constexpr (LENGTH < 4) {
 #pragma unroll
-    for (int n = 0; n < LENGTH; n += UNIT)
-        memcpy(x + n,
-               __builtin_assume_aligned(from + place_of<LENGTH, UNIT>(i + n, count), 4 * UNIT),
-               sizeof(float) * UNIT);
+        for (int n = 0; n < LENGTH; n++)
+            x[n] = from[i + n];
+    } else {
+#pragma unroll
+        for (int n = 0; n < LENGTH; n += 4) {
+            const float4 four = *(const float4 *)(from + place_of<LENGTH, 4>(i + n, count));
+            x[n] = four.x, x[n + 1] = four.y, x[n + 2] = four.z, x[n + 3] = four.w;
+        }
+    }
 }
 
 /* Computes the rotations (cos, sin) of token (b, s), unless its ids are invalid, with all threads of
@@ -185,18 +190,24 @@ __device__ static inline rwi_rms_factor head_factor(const rw_rope_append_params 
     return factor_of_sum(p, sum);
 }
 
+/* The norm of a head. Its weights are in shared memory; they are set only if it is present. */
+struct append_norm {
+    bool present;
+    const float *weights;
+};
+
 /* The columns outside the rotary window. */
 template <rw_dtype D, int VEC>
-__device__ static inline void finish_rest(const rw_rope_append_params &p, const float *weights,
+__device__ static inline void finish_rest(const rw_rope_append_params &p, append_norm norm,
                                           rwi_rms_factor factor, const void *in, void *out) {
     const int64_t turned = 2 * p.rope.num_frequencies;
 #pragma unroll 1
     for (int64_t n = threadIdx.x; n < p.rope.head_dim - turned; n += blockDim.x) {
         const int64_t i = n < p.rope.start ? n : n + turned;
-        if (weights)
+        if (norm.present)
             rwi_store(D, out, i,
                       rope_append_norm(&p, D, rwi_load(D, in, i), factor,
-                                       weights[place_of<VEC, 4>((int)i, p.rope.head_dim)]));
+                                       norm.weights[place_of<VEC, 4>((int)i, p.rope.head_dim)]));
         else if (in != out)
             rwi_copy_element<D>(in, out, i);
     }
@@ -205,7 +216,7 @@ __device__ static inline void finish_rest(const rw_rope_append_params &p, const 
 /* Pairs from `i` on, counted from the start of the rotary window: norm and rotation. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 __device__ static __forceinline__ void
-turn_pairs(const rw_rope_append_params &p, const rwi_cos_sin *turns, const float *weights,
+turn_pairs(const rw_rope_append_params &p, const rwi_cos_sin *turns, append_norm norm,
            rwi_rms_factor factor, int64_t i, float (&x1)[PAIRS], float (&x2)[PAIRS]) {
     const int n = p.rope.num_frequencies;
     float numbers[2 * PAIRS];
@@ -214,13 +225,13 @@ turn_pairs(const rw_rope_append_params &p, const rwi_cos_sin *turns, const float
 #pragma unroll
     for (int k = 0; k < PAIRS; k++)
         my_turns[k] = {numbers[2 * k], numbers[2 * k + 1]};
-    if (weights) {
+    if (norm.present) {
         constexpr int VEC = INTERLEAVED && PAIRS > 1 ? 2 * PAIRS : PAIRS;
         const int column = p.rope.start + (INTERLEAVED ? 2 : 1) * (int)i;
         float w1[VEC], w2[VEC];
-        load_placed(weights, column, p.rope.head_dim, w1);
+        load_placed(norm.weights, column, p.rope.head_dim, w1);
         if (VEC == PAIRS)
-            load_placed(weights, column + (INTERLEAVED ? 1 : n), p.rope.head_dim, w2);
+            load_placed(norm.weights, column + (INTERLEAVED ? 1 : n), p.rope.head_dim, w2);
 #pragma unroll
         for (int k = 0; k < PAIRS; k++) {
             x1[k] = rope_append_norm(&p, D, x1[k], factor, VEC == PAIRS ? w1[k] : w1[2 * k]);
@@ -232,7 +243,7 @@ turn_pairs(const rw_rope_append_params &p, const rwi_cos_sin *turns, const float
 
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 __device__ static inline void turn_head(const rw_rope_append_params &p, const rwi_cos_sin *turns,
-                                        const float *weights, rwi_rms_factor factor, const void *in,
+                                        append_norm norm, rwi_rms_factor factor, const void *in,
                                         void *out) {
     const int64_t n = p.rope.num_frequencies;
     const void *x = rwi_element(D, in, p.rope.start);
@@ -241,7 +252,7 @@ __device__ static inline void turn_head(const rw_rope_append_params &p, const rw
     for (int64_t i = threadIdx.x * PAIRS; i < n; i += blockDim.x * PAIRS) {
         float x1[PAIRS], x2[PAIRS];
         rwi_rope_load_pairs<D, PAIRS, INTERLEAVED>(x, i, n, x1, x2);
-        turn_pairs<D, PAIRS, INTERLEAVED>(p, turns, weights, factor, i, x1, x2);
+        turn_pairs<D, PAIRS, INTERLEAVED>(p, turns, norm, factor, i, x1, x2);
         rwi_rope_store_pairs<D, PAIRS, INTERLEAVED>(y, i, n, x1, x2);
     }
 }
@@ -249,7 +260,7 @@ __device__ static inline void turn_head(const rw_rope_append_params &p, const rw
 /* Rotates all heads of q or k; every thread of the block takes part in all rounds. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 __device__ static inline void turn_heads(const rw_rope_append_params &p, const rwi_cos_sin *turns,
-                                         const float *weights, const void *in_data, void *out_data,
+                                         append_norm norm, const void *in_data, void *out_data,
                                          const token_heads &heads) {
     constexpr int VEC = PAIRS == 1 ? 1 : rwi_vector_length<D>;
 #pragma unroll 1
@@ -259,12 +270,12 @@ __device__ static inline void turn_heads(const rw_rope_append_params &p, const r
         const void *in = rwi_element(D, rwi_global(in_data), heads.in + head * heads.in_stride);
         void *out = rwi_element(D, rwi_global(out_data), heads.out + head * heads.out_stride);
         rwi_rms_factor factor = {1.0f, 1.0f};
-        if (weights)
+        if (norm.present)
             factor = head_factor<D, VEC>(p, in, live);
         if (!live)
             continue;
-        turn_head<D, PAIRS, INTERLEAVED>(p, turns, weights, factor, in, out);
-        finish_rest<D, VEC>(p, weights, factor, in, out);
+        turn_head<D, PAIRS, INTERLEAVED>(p, turns, norm, factor, in, out);
+        finish_rest<D, VEC>(p, norm, factor, in, out);
     }
 }
 
@@ -328,13 +339,11 @@ __device__ static __forceinline__ void load_row(const rw_rope_append_params &p, 
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 __device__ static __forceinline__ void
 finish_row(const rw_rope_append_params &p, const append_token &token, const rwi_cos_sin *turns,
-           const float *weights, append_row<D, PAIRS, INTERLEAVED> *mine) {
+           append_norm norm, append_row<D, PAIRS, INTERLEAVED> *mine) {
     const int64_t i = threadIdx.x * PAIRS, n = p.rope.num_frequencies;
     const bool is_q = mine->side == SIDE_Q;
-    if (mine->side == SIDE_V || !(is_q ? p.norm_weight[0] : p.norm_weight[1]))
-        weights = nullptr;
-    else if (!is_q)
-        weights += p.rope.head_dim;
+    norm.present = is_q ? p.norm_weight[0] : p.norm_weight[1];
+    norm.weights += is_q ? 0 : p.rope.head_dim;
     rwi_rms_factor factor = {1.0f, 1.0f};
     if (p.norm_weight[0] || p.norm_weight[1])
         factor = factor_of_sum(p, rwi_squares(mine->pairs.vectors, INTERLEAVED ? 1 : 2));
@@ -343,7 +352,7 @@ finish_row(const rw_rope_append_params &p, const append_token &token, const rwi_
     if (mine->side != SIDE_V) {
         float x1[PAIRS], x2[PAIRS];
         mine->pairs.unpack(x1, x2);
-        turn_pairs<D, PAIRS, INTERLEAVED>(p, turns, weights, factor, i, x1, x2);
+        turn_pairs<D, PAIRS, INTERLEAVED>(p, turns, norm, factor, i, x1, x2);
         mine->pairs.pack(x1, x2);
     }
     const token_heads heads = find_side(p, token, mine->side);
@@ -396,7 +405,7 @@ static __global__ void __launch_bounds__(APPEND_FEW_BLOCK, 2)
         const int64_t rows = p.rope.heads[0].heads + 2 * p.kv.heads;
 #pragma unroll 1
         for (;;) {
-            finish_row<D, PAIRS, INTERLEAVED>(p, token, turns, weights, &mine);
+            finish_row<D, PAIRS, INTERLEAVED>(p, token, turns, {false, weights}, &mine);
             row += blockDim.y;
             if (row - threadIdx.y >= rows)
                 return;
@@ -413,10 +422,10 @@ static __global__ void __launch_bounds__(APPEND_FEW_BLOCK, 2)
             return;
         }
         const bool is_q = side == SIDE_Q;
-        const float *own = weights + (is_q ? 0 : p.rope.head_dim);
-        turn_heads<D, PAIRS, INTERLEAVED>(
-            p, turns, (is_q ? p.norm_weight[0] : p.norm_weight[1]) ? own : nullptr,
-            is_q ? p.rope.heads[0].in : kv.in, is_q ? p.rope.heads[0].out : kv.cache, heads);
+        const append_norm norm = {(is_q ? p.norm_weight[0] : p.norm_weight[1]) != nullptr,
+                                  weights + (is_q ? 0 : p.rope.head_dim)};
+        turn_heads<D, PAIRS, INTERLEAVED>(p, turns, norm, is_q ? p.rope.heads[0].in : kv.in,
+                                          is_q ? p.rope.heads[0].out : kv.cache, heads);
     }
 }
 

@@ -119,17 +119,6 @@ attention_add_pairs(const void *data, const rwi_attention_row *rows,
     }
 }
 
-/* Element i of a dense mask. Its bits are one register: clang-19 would convert several 16-bit
- * elements by 16-bit shifts, and use halves of the result that hold other data. */
-template <rw_dtype D>
-__device__ static __forceinline__ float attention_load_mask(const void *data, int64_t i) {
-    if constexpr (D == RW_F32)
-        return rwi_load(D, rwi_global(data), i);
-    else
-        return rwi_unpack_half<D>(
-            (uint32_t)rwi_computed_here((int)((const uint16_t *)rwi_global(data))[i]), 0);
-}
-
 /* Adds a dense mask. Keys from `end` on, which are hidden, repeat the last key: the mask has none
  * for them. An element as f32 is one register too: for gfx942, clang-19 added pairs of them
  * (v_pk_add_f32) to wrong scores. */
@@ -139,13 +128,14 @@ attention_add_elements(const void *data, const rwi_attention_row *rows,
                        typename Shape::product (&s)[Shape::N_KEYS], int32_t j, int32_t end) {
     typedef typename Shape::unit unit;
     const int lane = (int)threadIdx.x % unit::LANES;
+    const auto *mask = (const typename rwi_storage<D>::type *)rwi_global(data);
 #pragma unroll
     for (int q = 0; q < unit::QUERIES; q++) {
         const int64_t row = rows[unit::query(lane, q)].mask;
         const int32_t first = j + unit::key(lane, 0);
         attention_each_key<Shape>(s, q, [&](float &x, int c) {
             x += rwi_computed_here(
-                attention_load_mask<D>(data, row + (first + c < end ? first + c : end - 1)));
+                rwi_widen<D>(mask[row + (first + c < end ? first + c : end - 1)]));
         });
     }
 }

@@ -2,6 +2,7 @@
 #ifndef RWI_VECTORS_H
 #define RWI_VECTORS_H
 
+#include "gpu/registers.h"
 #include "shared/dtype.h"
 
 RWI_ASSERT_16_BIT_FLOATS;
@@ -92,12 +93,23 @@ template <rw_dtype D> __device__ inline float rwi_unpack_half(uint32_t word, int
         return rwi_f16_to_f32((uint16_t)(n == 0 ? word : word >> 16));
 }
 
+/* A single element as f32. Its bits are one register: clang-19 would convert several 16-bit elements by
+ * 16-bit shifts, and use halves of the result that hold other data. */
+template <rw_dtype D>
+__device__ static __forceinline__ float rwi_widen(typename rwi_storage<D>::type element) {
+    if constexpr (D == RW_F32)
+        return element;
+    else
+        return rwi_unpack_half<D>((uint32_t)rwi_computed_here((int)element), 0);
+}
+
 /* The elements as f32. */
 template <rw_dtype D, int VEC>
 __device__ inline void rwi_unpack(const rwi_packed<D, VEC> &packed, float (&x)[VEC]) {
     if constexpr (VEC != rwi_vector_length<D>) {
+#pragma unroll
         for (int n = 0; n < VEC; n++)
-            x[n] = rwi_load(D, packed.elements, n);
+            x[n] = rwi_widen<D>(packed.elements[n]);
     } else if constexpr (D == RW_F32) {
 #pragma unroll
         for (int n = 0; n < VEC; n++)
