@@ -4,9 +4,6 @@
 
 #include <ropewalk/context.h>
 
-/* The largest valid number of threads. */
-#define RWI_MAX_THREADS 1024
-
 typedef struct rwi_environment {
     rw_backend_kind backend; /* ROPEWALK_BACKEND; AUTO where unset */
     int device;

@@ -18,7 +18,7 @@ typedef struct rw_context rw_context;
 typedef enum rw_backend_kind {
     RW_BACKEND_DEFAULT = 0,
     RW_BACKEND_AUTO, /* hip if a real device is usable, else cpu */
-    RW_BACKEND_CPU,  /* OpenMP */
+    RW_BACKEND_CPU,  /* OpenMP, or the caller's threads */
     RW_BACKEND_HIP   /* a GPU; an error if none is usable, never the CPU instead */
 } rw_backend_kind;
 
@@ -36,10 +36,29 @@ typedef struct rw_context_options {
     rw_backend_kind backend;
     int32_t device;      /* index of the GPU; 0 unless `backend` is RW_BACKEND_HIP */
     int32_t num_threads; /* CPU threads, up to 1024; 0: ROPEWALK_NUM_THREADS, else every core that
-                            this process may use */
+                            this process may use. With parallel_for: the most tasks of one loop */
     rw_cpu_isa cpu_isa;
     void (*log)(void *user, const char *line); /* NULL: stderr if ROPEWALK_LOG=1, else silent */
     void *log_user;
+
+    /* The caller's threads for the CPU backend, in place of OpenMP, which is then never called;
+     * NULL: OpenMP. Calls task(data, index) exactly once for every index from 0 to num_tasks - 1
+     * and returns when all of these calls have returned.
+     *
+     * num_tasks  2 to num_threads. Work that is too small to be divided (one token) runs in the
+     *            thread that calls the operation, without parallel_for
+     * task       may be called from any thread and in any order. No task waits for another: one
+     *            thread may run several, or all. It never calls parallel_for, and does not throw
+     * data       valid until parallel_for returns
+     *
+     * It is called by the thread that called the operation, which may itself be a thread of the
+     * pool if the pool supports nested loops; what tasks wrote must be visible to that thread when
+     * parallel_for returns. Results do not depend on the number of tasks or on their order. If an
+     * index was missed, repeated or out of range, the operation returns RW_INVALID_ARGUMENT and its
+     * output is undefined. A GPU ignores it. */
+    void (*parallel_for)(void *user, int32_t num_tasks, void (*task)(void *data, int32_t index),
+                         void *data);
+    void *parallel_for_user; /* passed as `user`; NULL without parallel_for */
 } rw_context_options;
 
 /* Opens a context.
