@@ -35,8 +35,10 @@ typedef enum rw_cpu_isa {
 typedef struct rw_context_options {
     rw_backend_kind backend;
     int32_t device;      /* index of the GPU; 0 unless `backend` is RW_BACKEND_HIP */
-    int32_t num_threads; /* CPU threads, up to 1024; 0: ROPEWALK_NUM_THREADS, else every core that
-                            this process may use. With parallel_for: the most tasks of one loop */
+    int32_t num_threads; /* CPU threads, up to 1024; with parallel_for, the most tasks of one loop.
+                            0: ROPEWALK_NUM_THREADS, else the first number of OMP_NUM_THREADS, both
+                            as they are when the context is created, else every core that this
+                            process may use (omp_get_num_procs), up to 1024 */
     rw_cpu_isa cpu_isa;
     void (*log)(void *user, const char *line); /* NULL: stderr if ROPEWALK_LOG=1, else silent */
     void *log_user;
