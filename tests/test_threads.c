@@ -1,4 +1,6 @@
-/* The threads that operations run on: the caller's pool in place of OpenMP. */
+/* The threads that operations run on: the caller's pool in place of OpenMP, and after fork(). */
+#define _POSIX_C_SOURCE 200809L
+
 #include <ropewalk/ropewalk.h>
 
 #include <pthread.h>
@@ -8,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -218,15 +222,116 @@ static void test_pool_without_a_function(void **state) {
     assert_true(rwt_test_says(message.text, "options.parallel_for is NULL"));
 }
 
+/* ---- fork() ---- */
+
+/* A child that hangs ends after this time. */
+#define CHILD_SECONDS 20
+
+/* The exit status of a child that runs `child`; -1 if it crashed or hung. */
+static int fork_and_run(int (*child)(rw_context *context, const fixture *f, const float *expected),
+                        rw_context *context, const fixture *f, const float *expected) {
+    const pid_t pid = fork();
+    if (pid == 0) {
+        alarm(CHILD_SECONDS);
+        _exit(child(context, f, expected));
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* 0: an operation works, on the parent's context and on a new one. */
+static int use_cpu(rw_context *context, const fixture *f, const float *expected) {
+    const size_t bytes = (size_t)ROWS * COLUMNS * sizeof(float);
+    float *out = rwt_allocate(bytes);
+    const rw_context_options options = {.backend = RW_BACKEND_CPU, .num_threads = 4};
+    for (int i = 0; i < 2; i++) {
+        memset(out, 0xFF, bytes);
+        if (embed(context, f, ROWS, out) != RW_OK || memcmp(out, expected, bytes) != 0)
+            return 1 + i;
+        rw_context_destroy(context);
+        if (i == 0 && rw_context_create(&options, &context, NULL) != RW_OK)
+            return 3;
+    }
+    free(out);
+    return 0;
+}
+
+static void test_openmp_after_fork(void **state) {
+    const fixture *f = *state;
+    const size_t bytes = (size_t)ROWS * COLUMNS * sizeof(float);
+    float *expected = embed_by_openmp(f), *out = rwt_allocate(bytes);
+    rw_context *context = open_context((rw_context_options){.num_threads = 3});
+    for (int i = 0; i < 2; i++) { /* and the parent keeps working */
+        assert_int_equal(embed(context, f, ROWS, out), RW_OK);
+        assert_memory_equal(out, expected, bytes);
+        assert_int_equal(fork_and_run(use_cpu, context, f, expected), 0);
+    }
+    rw_context_destroy(context);
+    free(expected);
+    free(out);
+}
+
+static void test_pool_after_fork(void **state) {
+    const fixture *f = *state;
+    float *expected = embed_by_openmp(f);
+    pool p = {.way = THREADS}; /* which starts its threads when it is called */
+    rw_context *context = open_pool(&p);
+    assert_int_equal(fork_and_run(use_cpu, context, f, expected), 0);
+    rw_context_destroy(context);
+    free(expected);
+}
+
+/* 0: a context of the parent's is refused, with a sentence, and can be destroyed. */
+static int use_gpu(rw_context *context, const fixture *f, const float *unused) {
+    (void)unused;
+    void *pointer = NULL;
+    const rw_status refused[] = {embed(context, f, 1, f->x), rw_alloc(context, 8, &pointer),
+                                 rw_synchronize(context)};
+    for (int i = 0; i < 3; i++)
+        if (refused[i] != RW_DEVICE_ERROR)
+            return 1 + i;
+    if (!rwt_test_says(rw_last_error(context), "fork()"))
+        return 4;
+    rw_context_destroy(context);
+    return 0;
+}
+
+static void test_gpu_after_fork(void **state) {
+    const fixture *f = *state;
+    rw_context *context = rwt_test_context();
+    fixture device = {
+        .x = rwt_test_upload(context, f->x, COLUMNS * sizeof *f->x),
+        .table = rwt_test_upload(context, f->table, (size_t)ROWS * COLUMNS * sizeof *f->table),
+        .ids = rwt_test_upload(context, f->ids, ROWS * sizeof *f->ids)};
+    assert_int_equal(embed(context, &device, 1, device.x), RW_OK);
+    assert_int_equal(rw_synchronize(context), RW_OK);
+    assert_int_equal(fork_and_run(use_gpu, context, &device, NULL), 0);
+    assert_int_equal(embed(context, &device, 1, device.x), RW_OK); /* the parent's still works */
+    assert_int_equal(rw_synchronize(context), RW_OK);
+    assert_int_equal(rw_free(context, device.x) | rw_free(context, device.table), RW_OK);
+    assert_int_equal(rw_free(context, device.ids), RW_OK);
+    rw_context_destroy(context);
+}
+
 #define WITH_FIXTURE(test) cmocka_unit_test_setup_teardown(test, create, destroy)
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
+    if (!rwt_test_backend_usable())
+        return RWT_TEST_SKIPPED;
+    const struct CMUnitTest gpu[] = {WITH_FIXTURE(test_gpu_after_fork)};
+    const struct CMUnitTest cpu[] = {
         WITH_FIXTURE(test_pool_gives_the_same_bits),
         WITH_FIXTURE(test_pool_is_left_alone_by_little_work),
         WITH_FIXTURE(test_pool_and_faults),
         WITH_FIXTURE(test_pool_that_miscounts),
         WITH_FIXTURE(test_pool_without_a_function),
+        WITH_FIXTURE(test_openmp_after_fork),
+        WITH_FIXTURE(test_pool_after_fork),
     };
-    return cmocka_run_group_tests_name("threads", tests, NULL, NULL);
+    rw_context *context = rwt_test_context();
+    const bool on_cpu = strcmp(rw_context_get_info(context).backend, "cpu") == 0;
+    rw_context_destroy(context);
+    return on_cpu ? cmocka_run_group_tests_name("threads", cpu, NULL, NULL)
+                  : cmocka_run_group_tests_name("threads", gpu, NULL, NULL);
 }

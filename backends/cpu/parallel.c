@@ -2,6 +2,7 @@
 #include "parallel.h"
 
 #include <omp.h>
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "backend.h"
@@ -21,7 +22,20 @@ static void run_range(const rwi_loop *loop, int index, int count) {
                range_begin(loop->items, index + 1, count));
 }
 
+/* GNU OpenMP keeps the threads of a team for the next one of the same thread, and in the child of
+ * fork(), which does not have them, would wait for them forever. So that both processes start new
+ * ones, the thread that forks ends them first. */
+static void end_team(void) {
+    (void)omp_pause_resource(omp_pause_soft, omp_get_initial_device());
+}
+
+static void prepare_for_fork(void) {
+    (void)pthread_atfork(end_team, NULL, NULL);
+}
+
 static void run_openmp(const rwi_loop *loop, int num_threads) {
+    static pthread_once_t prepared = PTHREAD_ONCE_INIT;
+    pthread_once(&prepared, prepare_for_fork);
 #pragma omp parallel num_threads(num_threads)
     run_range(loop, omp_get_thread_num(), omp_get_num_threads());
 }

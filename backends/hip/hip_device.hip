@@ -1,6 +1,7 @@
 /* The HIP backend: devices, memory, copies and errors. */
 #include "hip_device.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -39,7 +40,31 @@ rw_status rwi_hip_unsupported_dtype(rwi_device *device, rw_dtype dtype) {
     return RW_UNSUPPORTED;
 }
 
+/* ---- fork() ---- */
+
+static unsigned forks;
+
+static void count_fork(void) {
+    forks++;
+}
+
+static void watch_forks(void) {
+    (void)pthread_atfork(NULL, NULL, count_fork);
+}
+
+static bool was_forked(const rwi_device *device) {
+    return ((const rwi_hip_device *)device)->forks != forks;
+}
+
+/* ---- the current device ---- */
+
 rwi_device_scope::rwi_device_scope(rwi_device *device) : before(0), changed(false) {
+    if (was_forked(device)) {
+        snprintf(device->error.text, sizeof device->error.text,
+                 "the context was created before fork(), expected one of this process");
+        status = RW_DEVICE_ERROR;
+        return;
+    }
     status = rwi_hip_status(device, hipGetDevice(&before), "hipGetDevice");
     if (status != RW_OK || before == device->index)
         return;
@@ -155,6 +180,9 @@ static rw_status hip_open(const rwi_open_options *options, rwi_device **device,
         snprintf(message->text, sizeof message->text, "out of memory");
         return RW_OUT_OF_MEMORY;
     }
+    static pthread_once_t watched = PTHREAD_ONCE_INIT;
+    pthread_once(&watched, watch_forks);
+    hip->forks = forks;
     hip->base.index = options->index;
     const rwi_device_scope scope(&hip->base);
     status = scope.status;
@@ -175,6 +203,10 @@ static rw_status hip_open(const rwi_open_options *options, rwi_device **device,
 
 static void hip_close(rwi_device *device) {
     rwi_hip_device *hip = (rwi_hip_device *)device;
+    if (was_forked(device)) {
+        free(hip); /* the rest is the parent's */
+        return;
+    }
     const rwi_device_scope scope(device);
     if (scope.status == RW_OK)
         (void)hipStreamSynchronize(hip->stream);

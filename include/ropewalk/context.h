@@ -1,6 +1,11 @@
 /* A context: one device of one backend, its stream, its errors.
  *
  * Contexts are independent of each other; a context must be used by one thread at a time.
+ *
+ * fork(): in the child, a context of the CPU backend works, with new OpenMP threads, unless another
+ * thread was using it during fork(); the threads of a caller's pool are the caller's concern. A GPU
+ * does not survive fork(): in the child, functions on a context that the parent created return
+ * RW_DEVICE_ERROR, and rw_context_destroy() releases host memory only.
  */
 #ifndef ROPEWALK_CONTEXT_H
 #define ROPEWALK_CONTEXT_H
