@@ -181,9 +181,14 @@ RW_API rw_fault rw_last_fault(const rw_context *context);
 
 /* Runs every later operation on the caller's stream (hipStream_t; cudaStream_t on HIP's NVIDIA
  * platform); NULL selects the device's default stream again. Ignored by the CPU backend. The caller
- * keeps ownership of the stream and must order work across the change. Replays of a graph that was
+ * keeps ownership of the stream and must order work across the change.
+ *
+ * Operations can be captured in a graph. Functions that wait or allocate (rw_synchronize, rw_copy,
+ * rw_alloc, rw_free, rw_rope_create, ...) must not be called during a capture: the runtime returns
+ * an error, RW_DEVICE_ERROR here, and may invalidate the capture. Replays of a graph that was
  * captured with this context count as its operations: they and its other operations must run one
- * after another. */
+ * after another, and rw_synchronize() reports their faults. The graph must not be replayed after
+ * rw_context_destroy(). */
 RW_API rw_status rw_context_set_stream(rw_context *context, void *stream);
 
 /* Bytes that this context has moved between host and device since it was created. Operations never

@@ -80,15 +80,10 @@ hipError_t hipStreamEndCapture(hipStream_t handle, hipGraph_t *graph) {
 
 /* ---- graphs ---- */
 
-hipError_t hipGraphInstantiateWithFlags(hipGraphExec_t *exec, hipGraph_t graph,
-                                        unsigned long long) {
-    *exec = new hip_emulator_graph_exec{graph->nodes};
-    return hipSuccess;
-}
-
 hipError_t hipGraphInstantiate(hipGraphExec_t *exec, hipGraph_t graph, hipGraphNode_t *, char *,
                                size_t) {
-    return hipGraphInstantiateWithFlags(exec, graph, 0);
+    *exec = new hip_emulator_graph_exec{graph->nodes};
+    return hipSuccess;
 }
 
 hipError_t hipGraphLaunch(hipGraphExec_t exec, hipStream_t stream) {
