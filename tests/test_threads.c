@@ -282,7 +282,8 @@ static void test_pool_after_fork(void **state) {
     free(expected);
 }
 
-/* 0: a context of the parent's is refused, with a sentence, and can be destroyed. */
+/* 0: a context of the parent's is refused, with a sentence, and can be destroyed, and a new one is
+ * refused; auto is the CPU. */
 static int use_gpu(rw_context *context, const fixture *f, const float *unused) {
     (void)unused;
     void *pointer = NULL;
@@ -293,6 +294,16 @@ static int use_gpu(rw_context *context, const fixture *f, const float *unused) {
             return 1 + i;
     if (!rwt_test_says(rw_last_error(context), "fork()"))
         return 4;
+    rw_context_destroy(context);
+    rw_context_options options = {.backend = RW_BACKEND_HIP};
+    rw_message message = {""};
+    if (rw_context_create(&options, &context, &message) != RW_BACKEND_UNAVAILABLE ||
+        !rwt_test_says(message.text, "fork()"))
+        return 5;
+    options.backend = RW_BACKEND_AUTO;
+    if (rw_context_create(&options, &context, NULL) != RW_OK ||
+        strcmp(rw_context_get_info(context).backend, "cpu") != 0)
+        return 6;
     rw_context_destroy(context);
     return 0;
 }

@@ -35,7 +35,6 @@ struct rwi_fault_sink {
 
 typedef struct rwi_hip_device {
     rwi_device base;
-    unsigned forks;     /* of this process and its parents, when it was opened */
     hipStream_t stream; /* the caller's; NULL: the device's default stream */
     uint64_t launches;
     int wave; /* lanes */
@@ -67,7 +66,7 @@ rw_status rwi_hip_status(rwi_device *device, hipError_t error, const char *what)
 rw_status rwi_hip_unsupported_dtype(rwi_device *device, rw_dtype dtype);
 
 /* Makes a device the thread's current one, if status is RW_OK, and restores the caller's at the end
- * of the scope. Fails in a process that was forked after the device was opened: GPU runtimes do not
+ * of the scope. Fails in a process that was forked after the runtime was used: GPU runtimes do not
  * work there, and some hang. */
 struct rwi_device_scope {
     rw_status status;

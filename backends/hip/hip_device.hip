@@ -42,24 +42,21 @@ rw_status rwi_hip_unsupported_dtype(rwi_device *device, rw_dtype dtype) {
 
 /* ---- fork() ---- */
 
-static unsigned forks;
+/* Whether the parent of this process used the runtime before fork(). */
+static bool forked;
 
-static void count_fork(void) {
-    forks++;
+static void note_fork(void) {
+    forked = true;
 }
 
 static void watch_forks(void) {
-    (void)pthread_atfork(NULL, NULL, count_fork);
-}
-
-static bool was_forked(const rwi_device *device) {
-    return ((const rwi_hip_device *)device)->forks != forks;
+    (void)pthread_atfork(NULL, NULL, note_fork);
 }
 
 /* ---- the current device ---- */
 
 rwi_device_scope::rwi_device_scope(rwi_device *device) : before(0), changed(false) {
-    if (was_forked(device)) {
+    if (forked) {
         snprintf(device->error.text, sizeof device->error.text,
                  "the context was created before fork(), expected one of this process");
         status = RW_DEVICE_ERROR;
@@ -82,6 +79,13 @@ rwi_device_scope::~rwi_device_scope() {
 static rw_status hip_device_count(int32_t *count, char platform[16], rw_message *message) {
     snprintf(platform, 16, "%s", PLATFORM);
     *count = 0;
+    static pthread_once_t watched = PTHREAD_ONCE_INIT;
+    pthread_once(&watched, watch_forks);
+    if (forked) {
+        snprintf(message->text, sizeof message->text,
+                 "the GPU runtime was used before fork(), expected a process that was not forked");
+        return RW_BACKEND_UNAVAILABLE;
+    }
     const hipError_t error = hipGetDeviceCount(count);
     if (error == hipSuccess && *count > 0)
         return RW_OK;
@@ -180,9 +184,6 @@ static rw_status hip_open(const rwi_open_options *options, rwi_device **device,
         snprintf(message->text, sizeof message->text, "out of memory");
         return RW_OUT_OF_MEMORY;
     }
-    static pthread_once_t watched = PTHREAD_ONCE_INIT;
-    pthread_once(&watched, watch_forks);
-    hip->forks = forks;
     hip->base.index = options->index;
     const rwi_device_scope scope(&hip->base);
     status = scope.status;
@@ -203,7 +204,7 @@ static rw_status hip_open(const rwi_open_options *options, rwi_device **device,
 
 static void hip_close(rwi_device *device) {
     rwi_hip_device *hip = (rwi_hip_device *)device;
-    if (was_forked(device)) {
+    if (forked) {
         free(hip); /* the rest is the parent's */
         return;
     }

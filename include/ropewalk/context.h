@@ -4,8 +4,9 @@
  *
  * fork(): in the child, a context of the CPU backend works, with new OpenMP threads, unless another
  * thread was using it during fork(); the threads of a caller's pool are the caller's concern. A GPU
- * does not survive fork(): in the child, functions on a context that the parent created return
- * RW_DEVICE_ERROR, and rw_context_destroy() releases host memory only.
+ * does not survive fork(): in the child of a process that had created a GPU context or probed for
+ * one, functions on the parent's GPU contexts return RW_DEVICE_ERROR, rw_context_destroy() releases
+ * host memory only, and the backend hip is not usable; auto chooses the CPU.
  */
 #ifndef ROPEWALK_CONTEXT_H
 #define ROPEWALK_CONTEXT_H
