@@ -49,9 +49,9 @@ typedef struct rw_context_options {
     void (*log)(void *user, const char *line); /* NULL: stderr if ROPEWALK_LOG=1, else silent */
     void *log_user;
 
-    /* The caller's threads for the CPU backend, in place of OpenMP, which is then never called;
-     * NULL: OpenMP. Calls task(data, index) exactly once for every index from 0 to num_tasks - 1
-     * and returns when all of these calls have returned.
+    /* The caller's threads for the CPU backend; none of OpenMP's is then started. NULL: OpenMP.
+     * Calls task(data, index) exactly once for every index from 0 to num_tasks - 1 and returns when
+     * all of these calls have returned.
      *
      * num_tasks  2 to num_threads. Work that is too small to be divided (one token) runs in the
      *            thread that calls the operation, without parallel_for
