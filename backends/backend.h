@@ -20,13 +20,16 @@ typedef enum rwi_op {
 /* The ABI of modules: a version, which is raised when the functions in this file change, and the
  * size of every operation's params, so that a module built from other sources is not loaded. */
 enum {
-    RWI_BACKEND_ABI = 1 * 1000000
+    RWI_BACKEND_ABI = 2 * 1000000
 #define RW_OP(op, dtypes) +(RWI_OP_##op + 1) * (int)sizeof(rw_##op##_params)
 #include "ops.def"
 #undef RW_OP
 };
 
 typedef struct rwi_backend rwi_backend;
+
+/* The largest valid number of threads. */
+#define RWI_MAX_THREADS 1024
 
 /* The first member of every backend's device; the backend appends its own state. */
 typedef struct rwi_device {
@@ -50,6 +53,9 @@ typedef struct rwi_open_options {
     int index;
     int num_threads; /* 0: every core that the process may use */
     rw_cpu_isa isa;  /* DEFAULT: the best */
+    void (*parallel_for)(void *user, int32_t num_tasks, void (*task)(void *data, int32_t index),
+                         void *data); /* of rw_context_options; NULL: OpenMP */
+    void *parallel_for_user;
 } rwi_open_options;
 
 /* Every function that returns a status writes a sentence to device->error when it fails (open and

@@ -39,7 +39,8 @@ function(ropewalk_link_hip_emulator target)
     add_library(ropewalk-hip-emulator STATIC ${folder}/emulator_block.cpp
                 ${folder}/emulator_fiber.cpp ${folder}/emulator_matrix.cpp
                 ${folder}/emulator_barriers.cpp ${folder}/emulator_copy.cpp
-                ${folder}/emulator_match.cpp ${folder}/emulator_runtime.cpp
+                ${folder}/emulator_graphs.cpp ${folder}/emulator_match.cpp
+                ${folder}/emulator_runtime.cpp ${folder}/emulator_streams.cpp
                 ${folder}/emulator_wgmma.cpp)
     target_compile_options(ropewalk-hip-emulator PRIVATE -fno-exceptions -fno-rtti)
     if(ROPEWALK_SANITIZE)
@@ -258,6 +259,9 @@ endif()
 
 if(TARGET ropewalk-hip)
   set(exports ${PROJECT_SOURCE_DIR}/cmake/hip-module.map)
+  if(ROPEWALK_HIP_PLATFORM STREQUAL emulated)
+    set(exports ${PROJECT_SOURCE_DIR}/tests/hip_emulator/hip-module.map)
+  endif()
   target_link_options(ropewalk-hip PRIVATE -Wl,--version-script=${exports})
   set_target_properties(ropewalk-hip PROPERTIES LINK_DEPENDS ${exports})
   if(NOT ROPEWALK_SANITIZE)

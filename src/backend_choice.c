@@ -114,6 +114,8 @@ rw_status rwi_backend_choose(const rw_context_options *options, const rwi_enviro
         .index = by_environment ? environment->device : options->device,
         .num_threads = options->num_threads ? options->num_threads : environment->num_threads,
         .isa = options->cpu_isa ? options->cpu_isa : environment->cpu_isa,
+        .parallel_for = options->parallel_for,
+        .parallel_for_user = options->parallel_for_user,
     };
     rw_message passed_over = {""};
     rw_status status = RW_INVALID_ARGUMENT;

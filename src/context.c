@@ -84,6 +84,9 @@ static rw_status check_options(const rw_context_options *options, rw_message *me
         return rwi_message_set(message, RW_INVALID_ARGUMENT,
                                "options.num_threads is %d, expected 0 to %d", options->num_threads,
                                RWI_MAX_THREADS);
+    if (options->parallel_for_user && !options->parallel_for)
+        return rwi_message_set(message, RW_INVALID_ARGUMENT,
+                               "options.parallel_for_user is set but options.parallel_for is NULL");
     return RW_OK;
 }
 

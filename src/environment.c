@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,15 +61,32 @@ static rw_status read_cpu_isa(rwi_environment *environment, rw_message *message)
     return RW_OK;
 }
 
+/* ROPEWALK_NUM_THREADS, else OMP_NUM_THREADS: a list, a number for each level of nested loops. */
+static rw_status read_num_threads(rwi_environment *environment, rw_message *message) {
+    const char *value = variable("ROPEWALK_NUM_THREADS");
+    if (value && !parse_int(value, 1, RWI_MAX_THREADS, &environment->num_threads))
+        return rwi_message_set(message, RW_INVALID_ARGUMENT,
+                               "ROPEWALK_NUM_THREADS is \"%.64s\", expected a number from 1 to %d",
+                               value, RWI_MAX_THREADS);
+    const char *list = value ? NULL : variable("OMP_NUM_THREADS");
+    if (!list)
+        return RW_OK;
+    char first[16];
+    const char *number = list + strspn(list, " \t");
+    const int64_t length = (int64_t)strcspn(number, ", \t");
+    snprintf(first, sizeof first, "%.*s", (int)rwi_min(length, sizeof first), number);
+    if (!parse_int(first, 1, RWI_MAX_THREADS, &environment->num_threads))
+        return rwi_message_set(message, RW_INVALID_ARGUMENT,
+                               "OMP_NUM_THREADS is \"%.64s\", expected a number from 1 to %d", list,
+                               RWI_MAX_THREADS);
+    return RW_OK;
+}
+
 rw_status rwi_environment_read(rwi_environment *environment, rw_message *message) {
     memset(environment, 0, sizeof *environment);
     RWI_TRY(read_backend(environment, message));
     RWI_TRY(read_cpu_isa(environment, message));
-    const char *threads = variable("ROPEWALK_NUM_THREADS");
-    if (threads && !parse_int(threads, 1, RWI_MAX_THREADS, &environment->num_threads))
-        return rwi_message_set(message, RW_INVALID_ARGUMENT,
-                               "ROPEWALK_NUM_THREADS is \"%.64s\", expected a number from 1 to %d",
-                               threads, RWI_MAX_THREADS);
+    RWI_TRY(read_num_threads(environment, message));
     const char *log = variable("ROPEWALK_LOG");
     if (log && strcmp(log, "0") != 0 && strcmp(log, "1") != 0)
         return rwi_message_set(message, RW_INVALID_ARGUMENT,

@@ -1,16 +1,13 @@
-/* The environment variables of ropewalk, read and checked in one place. */
+/* The environment variables that ropewalk reads, checked in one place. */
 #ifndef RWI_ENVIRONMENT_H
 #define RWI_ENVIRONMENT_H
 
 #include <ropewalk/context.h>
 
-/* The largest valid number of threads. */
-#define RWI_MAX_THREADS 1024
-
 typedef struct rwi_environment {
     rw_backend_kind backend; /* ROPEWALK_BACKEND; AUTO where unset */
     int device;
-    int num_threads;    /* ROPEWALK_NUM_THREADS; 0 where unset */
+    int num_threads;    /* ROPEWALK_NUM_THREADS, else OMP_NUM_THREADS; 0 where unset */
     rw_cpu_isa cpu_isa; /* ROPEWALK_CPU_ISA; DEFAULT where unset */
     bool log;           /* ROPEWALK_LOG */
 } rwi_environment;

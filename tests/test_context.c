@@ -1,6 +1,7 @@
 /* Contexts: which backend opens, the environment, memory, copies, counters, errors. */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE /* sched_setaffinity */
 
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,7 +15,7 @@
 /* ---- the environment ------------------------------------------------------------------------- */
 
 static const char *const variables[] = {"ROPEWALK_BACKEND", "ROPEWALK_NUM_THREADS",
-                                        "ROPEWALK_CPU_ISA", "ROPEWALK_LOG"};
+                                        "OMP_NUM_THREADS", "ROPEWALK_CPU_ISA", "ROPEWALK_LOG"};
 static char saved[sizeof variables / sizeof *variables][64];
 
 static int clear_environment(void **state) {
@@ -155,6 +156,43 @@ static void test_num_threads(void **state) {
     unsetenv("ROPEWALK_NUM_THREADS");
     const char *const words[] = {"num_threads", "-4", NULL};
     assert_create_fails((rw_context_options){.num_threads = -4}, RW_INVALID_ARGUMENT, words);
+}
+
+static void test_num_threads_of_openmp(void **state) {
+    (void)state;
+    setenv("OMP_NUM_THREADS", "3", 1);
+    assert_threads((rw_context_options){0}, 3);
+    setenv("OMP_NUM_THREADS", " 5, 2", 1);
+    assert_threads((rw_context_options){0}, 5);
+    assert_threads((rw_context_options){.num_threads = 2}, 2);
+    setenv("ROPEWALK_NUM_THREADS", "4", 1);
+    assert_threads((rw_context_options){0}, 4);
+    setenv("OMP_NUM_THREADS", "x", 1);
+    assert_threads((rw_context_options){0}, 4);
+    unsetenv("ROPEWALK_NUM_THREADS");
+    static const char *const values[] = {"x", "0", "1025", ",2", "4x", "1000000000000000000000001"};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        setenv("OMP_NUM_THREADS", values[i], 1);
+        const char *const words[] = {"OMP_NUM_THREADS", values[i], "1 to 1024", NULL};
+        assert_create_fails((rw_context_options){0}, RW_INVALID_ARGUMENT, words);
+    }
+}
+
+/* Without a number, as many threads as the process may use cores. */
+static void test_num_threads_of_affinity(void **state) {
+    (void)state;
+    cpu_set_t before, one;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    assert_threads((rw_context_options){0}, CPU_COUNT(&before));
+    CPU_ZERO(&one);
+    for (int cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&one) == 0; cpu++)
+        if (CPU_ISSET(cpu, &before))
+            CPU_SET(cpu, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    rw_context *context = create((rw_context_options){.backend = RW_BACKEND_CPU});
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+    assert_int_equal(rw_context_get_info(context).num_threads, 1);
+    rw_context_destroy(context);
 }
 
 static void test_cpu_isa(void **state) {
@@ -405,6 +443,8 @@ int main(void) {
         ENVIRONMENT_TEST(test_unknown_backend_lists_the_valid_ones),
         ENVIRONMENT_TEST(test_explicit_hip_never_falls_back),
         ENVIRONMENT_TEST(test_num_threads),
+        ENVIRONMENT_TEST(test_num_threads_of_openmp),
+        ENVIRONMENT_TEST(test_num_threads_of_affinity),
         ENVIRONMENT_TEST(test_cpu_isa),
         ENVIRONMENT_TEST(test_log_says_what_opened),
         ENVIRONMENT_TEST(test_probe),

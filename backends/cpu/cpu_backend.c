@@ -20,6 +20,7 @@ struct rwi_fault_sink {
 typedef struct cpu_device {
     rwi_device base;
     const rwi_cpu_kernels *kernels;
+    rwi_threads threads;
     rwi_fault_sink sink;
 } cpu_device;
 
@@ -61,6 +62,7 @@ static rw_status cpu_open(const rwi_open_options *options, rwi_device **device,
     rw_cpu_isa isa = rwi_cpu_isa_best(options->isa);
     cpu->kernels = rwi_cpu_isa_kernels(isa);
     atomic_flag_clear(&cpu->sink.busy);
+    cpu->threads = (rwi_threads){options->parallel_for, options->parallel_for_user};
     cpu->base.num_threads =
         options->num_threads > 0 ? options->num_threads : rwi_parallel_max_threads();
     cpu->base.parts = PARTS;
@@ -123,8 +125,12 @@ static rw_status cpu_run(rwi_device *device, rwi_op op, rwi_work work, const voi
     cpu->sink.op = (int32_t)op;
     int64_t items_per_thread = rwi_max(1, BYTES_PER_THREAD / rwi_max(1, work.bytes_per_item));
     int64_t useful = rwi_ceil_div(work.items, items_per_thread);
-    rwi_parallel_for((int)rwi_min(useful, device->num_threads), work.items, body, &task);
-    return RW_OK;
+    const rwi_loop loop = {work.items, body, &task};
+    if (rwi_parallel_for(&cpu->threads, (int)rwi_min(useful, device->num_threads), &loop))
+        return RW_OK;
+    snprintf(device->error.text, sizeof device->error.text,
+             "options.parallel_for did not run every task exactly once before it returned");
+    return RW_INVALID_ARGUMENT;
 }
 
 /* An operation's range and its slot: only the types differ. */

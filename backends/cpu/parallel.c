@@ -2,9 +2,14 @@
 #include "parallel.h"
 
 #include <omp.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "backend.h"
 
 int rwi_parallel_max_threads(void) {
-    return omp_get_num_procs();
+    const int cores = omp_get_num_procs();
+    return cores < RWI_MAX_THREADS ? cores : RWI_MAX_THREADS;
 }
 
 /* The range [begin, end) of thread `index` of `count`; sizes differ by at most one. */
@@ -12,19 +17,67 @@ static int64_t range_begin(int64_t items, int index, int count) {
     return items / count * index + items % count * index / count;
 }
 
-void rwi_parallel_for(int num_threads, int64_t items,
-                      void (*body)(const void *task, int64_t begin, int64_t end),
-                      const void *task) {
-    if (num_threads > items)
-        num_threads = (int)items;
-    if (num_threads <= 1) {
-        body(task, 0, items);
+static void run_range(const rwi_loop *loop, int index, int count) {
+    loop->body(loop->task, range_begin(loop->items, index, count),
+               range_begin(loop->items, index + 1, count));
+}
+
+/* GNU OpenMP keeps the threads of a team for the next one of the same thread, and in the child of
+ * fork(), which does not have them, would wait for them forever. So that both processes start new
+ * ones, the thread that forks ends them first. */
+static void end_team(void) {
+    (void)omp_pause_resource(omp_pause_soft, omp_get_initial_device());
+}
+
+static void prepare_for_fork(void) {
+    (void)pthread_atfork(end_team, NULL, NULL);
+}
+
+static void run_openmp(const rwi_loop *loop, int num_threads) {
+    static pthread_once_t prepared = PTHREAD_ONCE_INIT;
+    pthread_once(&prepared, prepare_for_fork);
+#pragma omp parallel num_threads(num_threads)
+    run_range(loop, omp_get_thread_num(), omp_get_num_threads());
+}
+
+#define WORD_BITS 32
+
+/* One call of the caller's parallel_for. */
+typedef struct pool_call {
+    const rwi_loop *loop;
+    int count;
+    atomic_int done;
+    atomic_bool misused; /* an index was repeated or out of range */
+    atomic_uint claimed[(RWI_MAX_THREADS + WORD_BITS - 1) / WORD_BITS]; /* a bit for every index */
+} pool_call;
+
+static void pool_task(void *data, int32_t index) {
+    pool_call *call = data;
+    const unsigned bit = 1u << (unsigned)index % WORD_BITS;
+    if (index < 0 || index >= call->count ||
+        (atomic_fetch_or(&call->claimed[index / WORD_BITS], bit) & bit)) {
+        atomic_store(&call->misused, true);
         return;
     }
-#pragma omp parallel num_threads(num_threads)
-    {
-        int index = omp_get_thread_num();
-        int count = omp_get_num_threads();
-        body(task, range_begin(items, index, count), range_begin(items, index + 1, count));
+    run_range(call->loop, index, call->count);
+    atomic_fetch_add(&call->done, 1);
+}
+
+static bool run_pool(const rwi_threads *threads, const rwi_loop *loop, int count) {
+    pool_call call = {.loop = loop, .count = count};
+    threads->parallel_for(threads->user, count, pool_task, &call);
+    return atomic_load(&call.done) == count && !atomic_load(&call.misused);
+}
+
+bool rwi_parallel_for(const rwi_threads *threads, int count, const rwi_loop *loop) {
+    if (count > loop->items)
+        count = (int)loop->items;
+    if (count <= 1) {
+        loop->body(loop->task, 0, loop->items);
+        return true;
     }
+    if (threads->parallel_for)
+        return run_pool(threads, loop, count);
+    run_openmp(loop, count);
+    return true;
 }

@@ -1,15 +1,29 @@
-/* Parallel loops over several threads. */
+/* Parallel loops over several threads: those of OpenMP, or the caller's. */
 #ifndef RWI_PARALLEL_H
 #define RWI_PARALLEL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
-/* Runs body(task, begin, end) over [0, items), divided into one contiguous range per thread. With
- * one thread it runs in the calling thread. */
-void rwi_parallel_for(int num_threads, int64_t items,
-                      void (*body)(const void *task, int64_t begin, int64_t end), const void *task);
+/* The threads of a device. */
+typedef struct rwi_threads {
+    void (*parallel_for)(void *user, int32_t num_tasks, void (*task)(void *data, int32_t index),
+                         void *data); /* of rw_context_options; NULL: OpenMP */
+    void *user;
+} rwi_threads;
 
-/* The number of cores that this process may use. */
+/* body(task, begin, end) over ranges of [0, items). */
+typedef struct rwi_loop {
+    int64_t items;
+    void (*body)(const void *task, int64_t begin, int64_t end);
+    const void *task;
+} rwi_loop;
+
+/* Runs a loop, divided into at most `count` contiguous ranges, one per thread; a single one runs in
+ * the calling thread. False: the caller's parallel_for did not run every range exactly once. */
+bool rwi_parallel_for(const rwi_threads *threads, int count, const rwi_loop *loop);
+
+/* The number of cores that this process may use, RWI_MAX_THREADS at most. */
 int rwi_parallel_max_threads(void);
 
 #endif

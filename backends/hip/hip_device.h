@@ -68,7 +68,8 @@ rw_status rwi_hip_status(rwi_device *device, hipError_t error, const char *what)
 rw_status rwi_hip_unsupported_dtype(rwi_device *device, rw_dtype dtype);
 
 /* Makes a device the thread's current one, if status is RW_OK, and restores the caller's at the end
- * of the scope. */
+ * of the scope. Fails in a process that was forked after the runtime was used: GPU runtimes do not
+ * work there, and some hang. */
 struct rwi_device_scope {
     rw_status status;
     int before;

@@ -1,6 +1,7 @@
 /* The HIP backend: devices, memory, copies and errors. */
 #include "hip_device.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -39,7 +40,28 @@ rw_status rwi_hip_unsupported_dtype(rwi_device *device, rw_dtype dtype) {
     return RW_UNSUPPORTED;
 }
 
+/* ---- fork() ---- */
+
+/* Whether the parent of this process used the runtime before fork(). */
+static bool forked;
+
+static void note_fork(void) {
+    forked = true;
+}
+
+static void watch_forks(void) {
+    (void)pthread_atfork(NULL, NULL, note_fork);
+}
+
+/* ---- the current device ---- */
+
 rwi_device_scope::rwi_device_scope(rwi_device *device) : before(0), changed(false) {
+    if (forked) {
+        snprintf(device->error.text, sizeof device->error.text,
+                 "the context was created before fork(), expected one of this process");
+        status = RW_DEVICE_ERROR;
+        return;
+    }
     status = rwi_hip_status(device, hipGetDevice(&before), "hipGetDevice");
     if (status != RW_OK || before == device->index)
         return;
@@ -57,6 +79,13 @@ rwi_device_scope::~rwi_device_scope() {
 static rw_status hip_device_count(int32_t *count, char platform[16], rw_message *message) {
     snprintf(platform, 16, "%s", PLATFORM);
     *count = 0;
+    static pthread_once_t watched = PTHREAD_ONCE_INIT;
+    pthread_once(&watched, watch_forks);
+    if (forked) {
+        snprintf(message->text, sizeof message->text,
+                 "the GPU runtime was used before fork(), expected a process that was not forked");
+        return RW_BACKEND_UNAVAILABLE;
+    }
     const hipError_t error = hipGetDeviceCount(count);
     if (error == hipSuccess && *count > 0)
         return RW_OK;
@@ -175,6 +204,10 @@ static rw_status hip_open(const rwi_open_options *options, rwi_device **device,
 
 static void hip_close(rwi_device *device) {
     rwi_hip_device *hip = (rwi_hip_device *)device;
+    if (forked) {
+        free(hip); /* the rest is the parent's */
+        return;
+    }
     const rwi_device_scope scope(device);
     if (scope.status == RW_OK)
         (void)hipStreamSynchronize(hip->stream);

@@ -1,6 +1,12 @@
 /* A context: one device of one backend, its stream, its errors.
  *
  * Contexts are independent of each other; a context must be used by one thread at a time.
+ *
+ * fork(): in the child, a context of the CPU backend works, with new OpenMP threads, unless another
+ * thread was using it during fork(); the threads of a caller's pool are the caller's concern. A GPU
+ * does not survive fork(): in the child of a process that had created a GPU context or probed for
+ * one, functions on the parent's GPU contexts return RW_DEVICE_ERROR, rw_context_destroy() releases
+ * host memory only, and the backend hip is not usable; auto chooses the CPU.
  */
 #ifndef ROPEWALK_CONTEXT_H
 #define ROPEWALK_CONTEXT_H
@@ -18,7 +24,7 @@ typedef struct rw_context rw_context;
 typedef enum rw_backend_kind {
     RW_BACKEND_DEFAULT = 0,
     RW_BACKEND_AUTO, /* hip if a real device is usable, else cpu */
-    RW_BACKEND_CPU,  /* OpenMP */
+    RW_BACKEND_CPU,  /* OpenMP, or the caller's threads */
     RW_BACKEND_HIP   /* a GPU; an error if none is usable, never the CPU instead */
 } rw_backend_kind;
 
@@ -35,11 +41,32 @@ typedef enum rw_cpu_isa {
 typedef struct rw_context_options {
     rw_backend_kind backend;
     int32_t device;      /* index of the GPU; 0 unless `backend` is RW_BACKEND_HIP */
-    int32_t num_threads; /* CPU threads, up to 1024; 0: ROPEWALK_NUM_THREADS, else every core that
-                            this process may use */
+    int32_t num_threads; /* CPU threads, up to 1024; with parallel_for, the most tasks of one loop.
+                            0: ROPEWALK_NUM_THREADS, else the first number of OMP_NUM_THREADS, both
+                            as they are when the context is created, else every core that this
+                            process may use (omp_get_num_procs), up to 1024 */
     rw_cpu_isa cpu_isa;
     void (*log)(void *user, const char *line); /* NULL: stderr if ROPEWALK_LOG=1, else silent */
     void *log_user;
+
+    /* The caller's threads for the CPU backend; none of OpenMP's is then started. NULL: OpenMP.
+     * Calls task(data, index) exactly once for every index from 0 to num_tasks - 1 and returns when
+     * all of these calls have returned.
+     *
+     * num_tasks  2 to num_threads. Work that is too small to be divided (one token) runs in the
+     *            thread that calls the operation, without parallel_for
+     * task       may be called from any thread and in any order. No task waits for another: one
+     *            thread may run several, or all. It never calls parallel_for, and does not throw
+     * data       valid until parallel_for returns
+     *
+     * It is called by the thread that called the operation, which may itself be a thread of the
+     * pool if the pool supports nested loops; what tasks wrote must be visible to that thread when
+     * parallel_for returns. Results do not depend on the number of tasks or on their order. If an
+     * index was missed, repeated or out of range, the operation returns RW_INVALID_ARGUMENT and its
+     * output is undefined. A GPU ignores it. */
+    void (*parallel_for)(void *user, int32_t num_tasks, void (*task)(void *data, int32_t index),
+                         void *data);
+    void *parallel_for_user; /* passed as `user`; NULL without parallel_for */
 } rw_context_options;
 
 /* Opens a context.
@@ -155,9 +182,14 @@ RW_API rw_fault rw_last_fault(const rw_context *context);
 
 /* Runs every later operation on the caller's stream (hipStream_t; cudaStream_t on HIP's NVIDIA
  * platform); NULL selects the device's default stream again. Ignored by the CPU backend. The caller
- * keeps ownership of the stream and must order work across the change. Replays of a graph that was
+ * keeps ownership of the stream and must order work across the change.
+ *
+ * Operations can be captured in a graph. Functions that wait or allocate (rw_synchronize, rw_copy,
+ * rw_alloc, rw_free, rw_rope_create, ...) must not be called during a capture: the runtime returns
+ * an error, RW_DEVICE_ERROR here, and may invalidate the capture. Replays of a graph that was
  * captured with this context count as its operations: they and its other operations must run one
- * after another. */
+ * after another, and rw_synchronize() reports their faults. The graph must not be replayed after
+ * rw_context_destroy(). */
 RW_API rw_status rw_context_set_stream(rw_context *context, void *stream);
 
 /* Bytes that this context has moved between host and device since it was created. Operations never

@@ -321,7 +321,8 @@ const rwt_driver *rwt_driver_find(const char *name);
 /* ---- running --------------------------------------------------------------------------------- */
 
 /* A way to run: a backend and, on the CPU, an ISA. The results of its contexts must have the same
- * bits; on the CPU they have 1, 2 and 5 threads, on a GPU there is one context, used twice. */
+ * bits; on the CPU they have one thread, a pool of 3 tasks in place of OpenMP, and 5 threads, on a
+ * GPU there is one context, used twice. */
 #define RWT_MAX_RUNS 3
 
 typedef struct rwt_target {

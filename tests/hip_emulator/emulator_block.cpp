@@ -5,7 +5,6 @@
  * another fiber continues with the remaining threads. When no thread can run, the waiting threads
  * are matched (emulator_match.cpp).
  */
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -23,8 +22,6 @@ static hip_emulator_block_state &block = hip_emulator_block;
 
 /* The alignment of a block's shared memory: a 128-byte swizzle's pattern. */
 #define SHARED_ALIGNMENT 1024
-
-static pthread_mutex_t launch_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static uint64_t times_held;
 
@@ -241,7 +238,6 @@ hipError_t hip_emulator_run_launch(const hip_emulator_launch &requested) {
     hip_emulator_settings settings;
     if (!hip_emulator_read_settings(&settings))
         return hipErrorInvalidValue;
-    pthread_mutex_lock(&launch_lock);
     block.launch = &requested;
     block.arch = settings.arch;
     warpSize = settings.wave;
@@ -257,7 +253,6 @@ hipError_t hip_emulator_run_launch(const hip_emulator_launch &requested) {
         free(shared);
         block.dynamic_shared = nullptr;
     }
-    pthread_mutex_unlock(&launch_lock);
     return error;
 }
 

@@ -1,10 +1,9 @@
-/* The runtime calls: device memory is host memory, streams do nothing, errors are kept until they
+/* The runtime calls that concern no stream: device memory is host memory, errors are kept until they
  * are queried. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
-#include "emulator_state.h"
+#include "emulator_streams.h"
 
 #define ALIGNMENT ((size_t)256)
 #define MAX_GRID_YZ 65535u
@@ -16,11 +15,10 @@
 /* The device's memory; larger allocations fail, whatever the host's allocator supports. */
 #define DEVICE_BYTES ((size_t)64 << 30)
 
-/* The last failed call of a thread; and the error of a kernel, until a synchronizing call. */
+/* The last failed call of a thread. */
 static thread_local hipError_t last_error;
-static hipError_t kernel_error;
 
-static hipError_t fail(hipError_t error) {
+hipError_t hip_emulator_keep_error(hipError_t error) {
     last_error = error;
     return error;
 }
@@ -102,7 +100,7 @@ hipError_t hipGetDeviceCount(int *count) {
     hip_emulator_settings settings;
     *count = 0;
     if (!hip_emulator_read_settings(&settings))
-        return fail(hipErrorInvalidValue);
+        return hip_emulator_keep_error(hipErrorInvalidValue);
     *count = 1;
     return hipSuccess;
 }
@@ -113,15 +111,15 @@ hipError_t hipGetDevice(int *device) {
 }
 
 hipError_t hipSetDevice(int device) {
-    return device == 0 ? hipSuccess : fail(hipErrorInvalidDevice);
+    return device == 0 ? hipSuccess : hip_emulator_keep_error(hipErrorInvalidDevice);
 }
 
 hipError_t hipGetDeviceProperties(hipDeviceProp_t *properties, int device) {
     hip_emulator_settings settings;
     if (device != 0)
-        return fail(hipErrorInvalidDevice);
+        return hip_emulator_keep_error(hipErrorInvalidDevice);
     if (!hip_emulator_read_settings(&settings))
-        return fail(hipErrorInvalidValue);
+        return hip_emulator_keep_error(hipErrorInvalidValue);
     *properties = {};
     snprintf(properties->name, sizeof properties->name, "HIP on the CPU, waves of %d",
              settings.wave);
@@ -133,11 +131,6 @@ hipError_t hipGetDeviceProperties(hipDeviceProp_t *properties, int device) {
     properties->maxThreadsPerBlock = HIP_EMULATOR_MAX_THREADS;
     properties->multiProcessorCount = settings.multiprocessors;
     return hipSuccess;
-}
-
-hipError_t hipDeviceSynchronize(void) {
-    const hipError_t error = __atomic_exchange_n(&kernel_error, hipSuccess, __ATOMIC_ACQ_REL);
-    return error == hipSuccess ? hipSuccess : fail(error);
 }
 
 hipError_t hipPeekAtLastError(void) {
@@ -168,6 +161,24 @@ const char *hipGetErrorName(hipError_t error) {
         return "hipErrorAssert";
     case hipErrorNotSupported:
         return "hipErrorNotSupported";
+    case hipErrorInvalidHandle:
+        return "hipErrorInvalidHandle";
+    case hipErrorIllegalState:
+        return "hipErrorIllegalState";
+    case hipErrorNotReady:
+        return "hipErrorNotReady";
+    case hipErrorStreamCaptureUnsupported:
+        return "hipErrorStreamCaptureUnsupported";
+    case hipErrorStreamCaptureInvalidated:
+        return "hipErrorStreamCaptureInvalidated";
+    case hipErrorStreamCaptureIsolation:
+        return "hipErrorStreamCaptureIsolation";
+    case hipErrorStreamCaptureImplicit:
+        return "hipErrorStreamCaptureImplicit";
+    case hipErrorCapturedEvent:
+        return "hipErrorCapturedEvent";
+    case hipErrorStreamCaptureWrongThread:
+        return "hipErrorStreamCaptureWrongThread";
     }
     return "unknown error";
 }
@@ -180,18 +191,26 @@ const char *hipGetErrorString(hipError_t error) {
 /* ---- memory ---- */
 
 hipError_t hipMalloc(void **pointer, size_t bytes) {
+    const hip_emulator_lock held;
     *pointer = nullptr;
-    if (bytes == 0)
-        return hipSuccess;
+    const hipError_t error = held.error != hipSuccess ? held.error : hip_emulator_check_captures();
+    if (error != hipSuccess || bytes == 0)
+        return error;
     if (bytes > DEVICE_BYTES || posix_memalign(pointer, ALIGNMENT, bytes) != 0) {
         *pointer = nullptr;
-        return fail(hipErrorOutOfMemory);
+        return hip_emulator_keep_error(hipErrorOutOfMemory);
     }
     memset(*pointer, 0xFF, bytes);
     return hipSuccess;
 }
 
+/* Waits for the device. */
 hipError_t hipFree(void *pointer) {
+    const hip_emulator_lock held;
+    const hipError_t error = held.error != hipSuccess ? held.error : hip_emulator_check_captures();
+    if (error != hipSuccess)
+        return error;
+    hip_emulator_run_all();
     free(pointer);
     return hipSuccess;
 }
@@ -209,120 +228,9 @@ hipError_t hipHostFree(void *pointer) {
     return hipFree(pointer);
 }
 
-hipError_t hipMemcpyAsync(void *to, const void *from, size_t bytes, hipMemcpyKind, hipStream_t) {
-    if (bytes > 0)
-        memmove(to, from, bytes);
-    return hipSuccess;
-}
-
-hipError_t hipMemcpy(void *to, const void *from, size_t bytes, hipMemcpyKind kind) {
-    hipMemcpyAsync(to, from, bytes, kind, nullptr);
-    return hipDeviceSynchronize();
-}
-
-hipError_t hipMemsetAsync(void *pointer, int value, size_t bytes, hipStream_t) {
-    if (bytes > 0)
-        memset(pointer, value, bytes);
-    return hipSuccess;
-}
-
-hipError_t hipMemset(void *pointer, int value, size_t bytes) {
-    return hipMemsetAsync(pointer, value, bytes, nullptr);
-}
-
-/* ---- streams and events ---- */
-
-struct hip_emulator_stream {
-    unsigned flags;
-};
-
-struct hip_emulator_event {
-    timespec time;
-};
-
-hipError_t hipStreamCreateWithFlags(hipStream_t *stream, unsigned flags) {
-    *stream = (hipStream_t)malloc(sizeof **stream);
-    if (!*stream)
-        return fail(hipErrorOutOfMemory);
-    (*stream)->flags = flags;
-    return hipSuccess;
-}
-
-hipError_t hipStreamCreate(hipStream_t *stream) {
-    return hipStreamCreateWithFlags(stream, hipStreamDefault);
-}
-
-hipError_t hipStreamDestroy(hipStream_t stream) {
-    free(stream);
-    return hipSuccess;
-}
-
-hipError_t hipStreamSynchronize(hipStream_t) {
-    return hipDeviceSynchronize();
-}
-
-hipError_t hipStreamWaitEvent(hipStream_t, hipEvent_t, unsigned) {
-    return hipSuccess;
-}
-
-hipError_t hipEventCreateWithFlags(hipEvent_t *event, unsigned) {
-    *event = (hipEvent_t)calloc(1, sizeof **event);
-    return *event ? hipSuccess : fail(hipErrorOutOfMemory);
-}
-
-hipError_t hipEventCreate(hipEvent_t *event) {
-    return hipEventCreateWithFlags(event, hipEventDefault);
-}
-
-hipError_t hipEventDestroy(hipEvent_t event) {
-    free(event);
-    return hipSuccess;
-}
-
-hipError_t hipEventRecord(hipEvent_t event, hipStream_t) {
-    clock_gettime(CLOCK_MONOTONIC, &event->time);
-    return hipSuccess;
-}
-
-hipError_t hipEventSynchronize(hipEvent_t) {
-    return hipDeviceSynchronize();
-}
-
-hipError_t hipEventElapsedTime(float *milliseconds, hipEvent_t start, hipEvent_t stop) {
-    *milliseconds = (float)((double)(stop->time.tv_sec - start->time.tv_sec) * 1e3 +
-                            (double)(stop->time.tv_nsec - start->time.tv_nsec) * 1e-6);
-    return hipSuccess;
-}
-
-/* ---- graphs ---- */
-
-hipError_t hipStreamBeginCapture(hipStream_t, hipStreamCaptureMode) {
-    return fail(hipErrorNotSupported);
-}
-
-hipError_t hipStreamEndCapture(hipStream_t, hipGraph_t *) {
-    return fail(hipErrorNotSupported);
-}
-
-hipError_t hipGraphInstantiate(hipGraphExec_t *, hipGraph_t, hipGraphNode_t *, char *, size_t) {
-    return fail(hipErrorNotSupported);
-}
-
-hipError_t hipGraphLaunch(hipGraphExec_t, hipStream_t) {
-    return fail(hipErrorNotSupported);
-}
-
-hipError_t hipGraphExecDestroy(hipGraphExec_t) {
-    return fail(hipErrorNotSupported);
-}
-
-hipError_t hipGraphDestroy(hipGraph_t) {
-    return fail(hipErrorNotSupported);
-}
-
 /* ---- launches ---- */
 
-static bool shape_is_valid(const hip_emulator_launch &launch) {
+bool hip_emulator_shape_is_valid(const hip_emulator_launch &launch) {
     const dim3 &grid = launch.grid, &block = launch.block;
     hip_emulator_settings settings;
     if (!hip_emulator_read_settings(&settings))
@@ -336,19 +244,4 @@ static bool shape_is_valid(const hip_emulator_launch &launch) {
         return false;
     return (uint64_t)block.x * block.y * block.z <= HIP_EMULATOR_MAX_THREADS &&
            launch.shared_bytes <= settings.shared_bytes;
-}
-
-void hip_emulator_run(const hip_emulator_launch &launch) {
-    if (!shape_is_valid(launch)) {
-        fail(hipErrorInvalidConfiguration);
-        return;
-    }
-    /* Nothing runs on a device after a failure. */
-    if (__atomic_load_n(&kernel_error, __ATOMIC_ACQUIRE) != hipSuccess)
-        return;
-    const hipError_t error = hip_emulator_run_launch(launch);
-    if (error == hipErrorAssert)
-        __atomic_store_n(&kernel_error, error, __ATOMIC_RELEASE);
-    else if (error != hipSuccess)
-        fail(error);
 }

@@ -28,6 +28,9 @@ const char *hip_emulator_arch_name(hip_emulator_arch arch);
  */
 bool hip_emulator_read_settings(hip_emulator_settings *settings);
 
+/* Whether a launch has a grid, blocks and shared memory that a device supports. */
+bool hip_emulator_shape_is_valid(const hip_emulator_launch &launch);
+
 /* Runs a grid, whose shape must be valid. hipErrorAssert: a line on stderr describes the error. */
 hipError_t hip_emulator_run_launch(const hip_emulator_launch &launch);
 

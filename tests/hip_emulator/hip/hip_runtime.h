@@ -14,6 +14,11 @@
  *   - an instruction of the whole wave (hip_matrix.h) or warpgroup (hip_hopper.h) that a lane does
  *     not reach, or that the architecture lacks.
  *
+ * Streams are queues: a launch, copy or fill runs when something waits for it (hipStreamSynchronize,
+ * hipDeviceSynchronize, hipEventSynchronize, hipMemcpy, hipFree), after what it must come after and
+ * nothing else, so that a missing order of streams shows. Captured graphs are supported, and calls
+ * that a capture forbids fail and invalidate it.
+ *
  * Environment variables, with defaults in brackets:
  *   ROPEWALK_EMULATED_ARCH   gfx90a, gfx942 (waves of 64), gfx1030, gfx1100, gfx1201, sm_90, sm_90a
  *                            (waves of 32): the architecture, which determines the matrix
@@ -339,8 +344,17 @@ enum hipError_t {
     hipErrorInvalidConfiguration = 9,
     hipErrorNoDevice = 100,
     hipErrorInvalidDevice = 101,
+    hipErrorInvalidHandle = 400,
+    hipErrorIllegalState = 401,
+    hipErrorNotReady = 600,
     hipErrorAssert = 710,
-    hipErrorNotSupported = 801
+    hipErrorNotSupported = 801,
+    hipErrorStreamCaptureUnsupported = 900,
+    hipErrorStreamCaptureInvalidated = 901,
+    hipErrorStreamCaptureIsolation = 905,
+    hipErrorStreamCaptureImplicit = 906,
+    hipErrorCapturedEvent = 907,
+    hipErrorStreamCaptureWrongThread = 908
 };
 
 enum hipMemcpyKind {
@@ -376,6 +390,7 @@ typedef struct hip_emulator_event *hipEvent_t;
 typedef struct hip_emulator_graph *hipGraph_t;
 typedef struct hip_emulator_graph_exec *hipGraphExec_t;
 typedef struct hip_emulator_graph_node *hipGraphNode_t;
+typedef void (*hipHostFn_t)(void *user);
 
 struct hipDeviceProp_t {
     char name[256];
@@ -386,6 +401,10 @@ struct hipDeviceProp_t {
     int maxThreadsPerBlock;
     int multiProcessorCount;
 };
+
+/* Exported by a module that contains the emulator, so that tests share its streams. */
+#pragma GCC visibility push(default)
+extern "C" {
 
 hipError_t hipGetDeviceCount(int *count);
 hipError_t hipGetDevice(int *device);
@@ -421,7 +440,10 @@ hipError_t hipEventRecord(hipEvent_t event, hipStream_t stream = nullptr);
 hipError_t hipEventSynchronize(hipEvent_t event);
 hipError_t hipEventElapsedTime(float *milliseconds, hipEvent_t start, hipEvent_t stop);
 
-/* Graphs: hipErrorNotSupported. */
+hipError_t hipLaunchHostFunc(hipStream_t stream, hipHostFn_t function, void *user);
+
+/* Graphs hold the work of one stream: a capture fails where an event would order it with another
+ * stream. */
 hipError_t hipStreamBeginCapture(hipStream_t stream, hipStreamCaptureMode mode);
 hipError_t hipStreamEndCapture(hipStream_t stream, hipGraph_t *graph);
 hipError_t hipGraphInstantiate(hipGraphExec_t *exec, hipGraph_t graph, hipGraphNode_t *node,
@@ -429,6 +451,9 @@ hipError_t hipGraphInstantiate(hipGraphExec_t *exec, hipGraph_t graph, hipGraphN
 hipError_t hipGraphLaunch(hipGraphExec_t exec, hipStream_t stream);
 hipError_t hipGraphExecDestroy(hipGraphExec_t exec);
 hipError_t hipGraphDestroy(hipGraph_t graph);
+
+} /* extern "C" */
+#pragma GCC visibility pop
 
 /* Shared memory is as large as a launch requires. */
 enum hipFuncAttribute {
@@ -448,16 +473,21 @@ struct hip_emulator_launch {
     const void *body;
 };
 
-/* Runs the grid; errors are returned by hipGetLastError() and the synchronizing calls. */
-void hip_emulator_run(const hip_emulator_launch &launch);
+/* Copies the body and adds the grid to a stream; errors are returned by hipGetLastError() and the
+ * synchronizing calls. */
+void hip_emulator_launch_async(const hip_emulator_launch &launch, size_t body_bytes,
+                               hipStream_t stream);
 
 template <typename... Parameters, typename... Arguments>
 inline void hip_emulator_launch_kernel(const char *name, void (*kernel)(Parameters...), dim3 grid,
-                                       dim3 block, size_t shared_bytes, hipStream_t,
+                                       dim3 block, size_t shared_bytes, hipStream_t stream,
                                        const Arguments &...arguments) {
-    const auto body = [&]() { kernel(arguments...); };
+    const auto body = [kernel, arguments...]() { kernel(arguments...); };
+    static_assert(__is_trivially_copyable(decltype(body)), "arguments are copied as bytes");
+    static_assert(alignof(decltype(body)) <= 64, "bodies are aligned to 64 bytes");
     const auto run_thread = [](const void *self) { (*(decltype(&body))self)(); };
-    hip_emulator_run({name, grid, block, shared_bytes, run_thread, &body});
+    hip_emulator_launch_async({name, grid, block, shared_bytes, run_thread, &body}, sizeof body,
+                              stream);
 }
 
 #define hipLaunchKernelGGL(kernel, ...) hip_emulator_launch_kernel(#kernel, (kernel), __VA_ARGS__)
