@@ -11,7 +11,7 @@
 
 /* Vectors that a thread keeps where there are enough rows to occupy the GPU: with one, too much of its
  * time is the reduction. And the maximum number of threads of such a block. */
-#define KEPT 2
+#define KEPT 4
 #define KEPT_THREADS 512
 #define MANY_ROWS 512
 

@@ -9,8 +9,17 @@
 /* The maximum number of threads along x, each with a vector of pairs. */
 #define MAX_COLUMNS 64
 
-/* Rows of which a thread reads its pairs at a time. */
+/* Rows of which a thread reads its pairs at a time, where there are few tokens: then the latency of a
+ * read counts. Where there are many, the memory is faster if each row is written before the next one
+ * is read. */
 #define ROWS 2
+#define MANY_TOKENS 4096
+
+/* The parameters of the operation, and the rows to read at a time. */
+struct rope_launch {
+    rw_rope_params op;
+    int ahead;
+};
 
 /* The rotations (cos, sin) of frequencies [first, first + PAIRS). */
 template <int PAIRS>
@@ -89,10 +98,11 @@ __device__ static inline void copy_rest(const rw_rope_params &p, const void *in,
 }
 
 /* A block rotates the rows of a token. A thread holds the rotations of its pairs and begins to read
- * them in ROWS rows at a time: the first ones before its token's ids and angles are known. */
+ * them in some rows at a time: the first ones before its token's ids and angles are known. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 static __global__ void __launch_bounds__(RWI_BLOCK)
-    rope_kernel(rw_rope_params p, rwi_fault_sink sink) {
+    rope_kernel(rope_launch launch, rwi_fault_sink sink) {
+    const rw_rope_params &p = launch.op;
     const int64_t token = rwi_block_row();
     if (token >= p.batch * p.seq)
         return;
@@ -104,11 +114,19 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     const int first = ((int)blockIdx.z * (int)blockDim.x + (int)threadIdx.x) * PAIRS;
     const bool has_pairs = first < n;
     rwi_rope_packed<D, PAIRS, INTERLEAVED> pairs[ROWS];
+    rwi_cos_sin turns[PAIRS];
     const auto load = [&](int64_t row) {
 #pragma unroll
         for (int i = 0; i < ROWS; i++, row += blockDim.y)
-            if (has_pairs && row < rows.count())
+            if (i < launch.ahead && has_pairs && row < rows.count())
                 pairs[i].load(rwi_element(D, rows.in<D>(row), p.start), first, n);
+    };
+    const auto finish = [&](int64_t row, rwi_rope_packed<D, PAIRS, INTERLEAVED> &mine) {
+        float x1[PAIRS], x2[PAIRS];
+        mine.unpack(x1, x2);
+        rwi_rope_rotate_pairs(x1, x2, turns);
+        mine.pack(x1, x2);
+        mine.store(rwi_element(D, rows.out<D>(row), p.start), first, n);
     };
     int64_t row = threadIdx.y;
     load(row);
@@ -118,7 +136,6 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
             rwi_fault_raise(sink, token, bad);
         return;
     }
-    rwi_cos_sin turns[PAIRS];
     compute_turns(p, ids, has_pairs ? first : 0, turns);
     if (blockIdx.z == 0 && p.head_dim > 2 * n)
 #pragma unroll 1
@@ -129,15 +146,12 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
 #pragma unroll 1
     for (;;) {
 #pragma unroll
-        for (int i = 0; i < ROWS; i++, row += blockDim.y) {
-            if (row >= rows.count())
-                return;
-            float x1[PAIRS], x2[PAIRS];
-            pairs[i].unpack(x1, x2);
-            rwi_rope_rotate_pairs(x1, x2, turns);
-            pairs[i].pack(x1, x2);
-            pairs[i].store(rwi_element(D, rows.out<D>(row), p.start), first, n);
-        }
+        for (int i = 0; i < ROWS; i++)
+            if (i < launch.ahead && row + i * (int64_t)blockDim.y < rows.count())
+                finish(row + i * (int64_t)blockDim.y, pairs[i]);
+        row += launch.ahead * (int64_t)blockDim.y;
+        if (row >= rows.count())
+            return;
         load(row);
     }
 }
@@ -169,7 +183,8 @@ static rwi_launch_shape launch_shape(const rw_rope_params &p, int pairs) {
 
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 static rw_status launch_rope(rwi_device *device, const rw_rope_params &p) {
-    return rwi_launch(device, launch_shape(p, PAIRS), rope_kernel<D, PAIRS, INTERLEAVED>, p);
+    const rope_launch launch = {p, rope_work(&p).items < MANY_TOKENS ? ROWS : 1};
+    return rwi_launch(device, launch_shape(p, PAIRS), rope_kernel<D, PAIRS, INTERLEAVED>, launch);
 }
 
 extern "C" rw_status rwi_hip_rope(rwi_device *device, const rw_rope_params *p) {

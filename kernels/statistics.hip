@@ -33,7 +33,7 @@ struct score_walk {
 
 /* Mostly all are finite. */
 template <int VEC>
-__device__ static inline void add_vector(rwi_statistics *s, const float (&x)[VEC]) {
+__device__ static __forceinline__ void add_vector(rwi_statistics *s, const float (&x)[VEC]) {
     bool finite = true;
 #pragma unroll
     for (int n = 0; n < VEC; n++)
@@ -63,9 +63,7 @@ __device__ static inline rwi_statistics join_lanes(rwi_statistics mine) {
         other.num_finite = __shfl_xor((long long)mine.num_finite, distance, LANES);
         other.num_nan = __shfl_xor((long long)mine.num_nan, distance, LANES);
         other.num_inf = __shfl_xor((long long)mine.num_inf, distance, LANES);
-        /* The same order on both sides, so that all lanes hold the same bits. */
-        mine = (int)threadIdx.x & distance ? rwi_statistics_join(other, mine)
-                                           : rwi_statistics_join(mine, other);
+        mine = rwi_statistics_join(mine, other);
     }
     return mine;
 }
@@ -89,18 +87,19 @@ static __global__ void __launch_bounds__(THREADS)
         rwi_packed<D, VEC> packed[LOADS];
         int count = 0;
 #pragma unroll
-        for (int k = 0; k < LOADS; k++, walk.next())
-            if (walk.row < rows) {
-                rwi_load_packed(scores, walk.row * p.stride[2] + walk.vector * VEC, packed[k]);
-                count++;
-            }
+        for (int k = 0; k < LOADS; k++) { /* those past the last repeat the first element */
+            const bool inside = walk.row < rows;
+            rwi_load_packed(scores, inside ? walk.row * p.stride[2] + walk.vector * VEC : 0,
+                            packed[k]);
+            count += inside;
+            walk.next();
+        }
 #pragma unroll
         for (int k = 0; k < LOADS; k++) {
             float x[VEC];
-            if (k >= count)
-                break;
             rwi_unpack(packed[k], x);
-            add_vector(&mine, x);
+            if (k < count)
+                add_vector(&mine, x);
         }
     }
     mine = join_lanes(mine);

@@ -50,6 +50,7 @@ const rwt_case_row rope_rows[] = {
     /* every dtype, placement, stride and pairing */
     {RWT_QUICK, "dtype=f32|f16|bf16,placement=out|in|same,stride=contiguous|gaps|negative,"
                 "pairing=half|interleaved,batch=2,seq=3,q_heads=3,k_heads=2,head_dim=32"},
+    {RWT_QUICK, "seq=4099,q_heads=3,k_heads=2,head_dim=8,dtype=f32|bf16,positions=none|seq"},
     {RWT_FULL, "dtype=f32|f16|bf16,placement=out|in,stride=contiguous|gaps|negative,"
                "pairing=half|interleaved,batch=2,seq=17,q_heads=8,k_heads=2,head_dim=128,"
                "positions=batch_seq"},
