@@ -197,9 +197,9 @@ static void check_tensor(const golden *g, const char *input, const char *output)
     float *before = read_tensor(g, input, &tensor);
     rotate(g, values, tensor->shape);
     for (int64_t i = 0; i < count; i++) {
-        worst_hf = fmax(worst_hf, fabs((double)values[i] - theirs[i]));
-        worst_double = fmax(worst_double, fabs(values[i] - exact[i]));
-        moved = fmax(moved, fabs((double)values[i] - before[i]));
+        worst_hf = rwt_worse(worst_hf, fabs((double)values[i] - theirs[i]));
+        worst_double = rwt_worse(worst_double, fabs(values[i] - exact[i]));
+        moved = rwt_worse(moved, fabs((double)values[i] - before[i]));
     }
     print_message("%s: off by %.2g from Hugging Face, by %.2g from double\n", output, worst_hf,
                   worst_double);
@@ -231,8 +231,8 @@ static void check_cos_sin(const golden *g) {
         int64_t token = i / g->count, frequency = i % g->count;
         pair_columns(g, frequency, &column1, &column2);
         const float *row = rows + token * shape[3];
-        worst = fmax(worst, fabs((double)row[column1] - c[token * d + frequency]));
-        worst = fmax(worst, fabs((double)row[column2] - s[token * d + frequency]));
+        worst = rwt_worse(worst, fabs((double)row[column1] - c[token * d + frequency]));
+        worst = rwt_worse(worst, fabs((double)row[column2] - s[token * d + frequency]));
     }
     print_message("cos and sin: off by %.2g from Hugging Face\n", worst);
     assert_true(worst <= HF_BOUND);

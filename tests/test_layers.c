@@ -214,7 +214,7 @@ static void check_trip(const rwt_guarded *f, rw_mx_layout layout) {
     for (int64_t b = 0; b < NUM_BLOCKS; b++) {
         double largest = 0.0;
         for (int i = 0; i < RW_MX_BLOCK; i++)
-            largest = fmax(largest, fabs((double)values[b * RW_MX_BLOCK + i]));
+            largest = rwt_worse(largest, fabs((double)values[b * RW_MX_BLOCK + i]));
         double unit = ldexp(1.0, ilogb(largest));
         for (int i = 0; i < RW_MX_BLOCK; i++) {
             double difference =

@@ -68,8 +68,8 @@ static double worst_error(const trial *t, const float *source, const float *got)
             double angle = (double)(t->offset + token) * inv_freq[i];
             double c = factor * cos(angle), s = factor * sin(t->model->inverse ? -angle : angle);
             int64_t first = pairs ? 2 * i : i, second = pairs ? 2 * i + 1 : n + i;
-            worst = fmax(worst, fabs(x[first] * c - x[second] * s - y[first]));
-            worst = fmax(worst, fabs(x[second] * c + x[first] * s - y[second]));
+            worst = rwt_worse(worst, fabs(x[first] * c - x[second] * s - y[first]));
+            worst = rwt_worse(worst, fabs(x[second] * c + x[first] * s - y[second]));
         }
     }
     free(inv_freq);

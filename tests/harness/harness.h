@@ -52,6 +52,11 @@ void rwt_store(rw_dtype dtype, void *data, int64_t i, double value);
 /* `value` rounded to the dtype. */
 double rwt_round(rw_dtype dtype, double value);
 
+/* The larger of two errors; NaN, which fmax() ignores, is the largest. */
+static inline double rwt_worse(double worst, double error) {
+    return error > worst || error != error ? error : worst;
+}
+
 /* The results that `value` may round to if f32 arithmetic is off by 4 eps: the middle, and the
  * largest distance of a result from it. */
 typedef struct rwt_rounded {
