@@ -1,14 +1,21 @@
 /* The only file that uses OpenMP. */
+#define _GNU_SOURCE /* sched_getaffinity */
 #include "parallel.h"
 
 #include <omp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "backend.h"
 
+/* LLVM's omp_get_num_procs() is the number when OpenMP started. But where OpenMP binds threads, the
+ * calling one may be bound to a single core. */
 int rwi_parallel_max_threads(void) {
-    const int cores = omp_get_num_procs();
+    cpu_set_t own;
+    const bool bound = omp_get_proc_bind() != omp_proc_bind_false;
+    const int cores = !bound && sched_getaffinity(0, sizeof own, &own) == 0 ? CPU_COUNT(&own)
+                                                                            : omp_get_num_procs();
     return cores < RWI_MAX_THREADS ? cores : RWI_MAX_THREADS;
 }
 

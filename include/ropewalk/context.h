@@ -44,7 +44,7 @@ typedef struct rw_context_options {
     int32_t num_threads; /* CPU threads, up to 1024; with parallel_for, the most tasks of one loop.
                             0: ROPEWALK_NUM_THREADS, else the first number of OMP_NUM_THREADS, both
                             as they are when the context is created, else every core that this
-                            process may use (omp_get_num_procs), up to 1024 */
+                            process may use (its affinity), up to 1024 */
     rw_cpu_isa cpu_isa;
     void (*log)(void *user, const char *line); /* NULL: stderr if ROPEWALK_LOG=1, else silent */
     void *log_user;
