@@ -11,6 +11,7 @@ packages_for_amd=(hipcc libamdhip64-dev rocm-device-libs)
 packages_for_young_amd=(clang-19 lld-19 llvm-19 clang-tools-19)
 packages_for_amd_isa=(python3-dev clang-19)
 packages_for_python=(python3-venv)
+packages_for_aarch64=(gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user)
 packages_for_clang=(clang-19 libomp-19-dev)
 
 installed() {

@@ -17,9 +17,12 @@ foreach(name test_model_attention test_model_config test_model_json test_model_l
 endforeach()
 
 if(ROPEWALK_CLI)
+  # The first arguments of a command that runs the program.
+  set(program ${CMAKE_CROSSCOMPILING_EMULATOR} $<TARGET_FILE:ropewalk-program>)
+  list(JOIN program "\", \"" program)
   foreach(name test_cli test_cli_attend test_cli_attend_errors test_cli_dequantize test_cli_heads
           test_cli_mask test_cli_models test_cli_rotate)
-    ropewalk_add_io_test(${name} RWT_PROGRAM="$<TARGET_FILE:ropewalk-program>")
+    ropewalk_add_io_test(${name} "RWT_PROGRAM=\"${program}\"")
     add_dependencies(${name} ropewalk-program)
     ropewalk_register_backends(${name})
   endforeach()

@@ -41,20 +41,23 @@ static inline void write_text(const char *name, const char *text) {
 
 /* ---- running the program ---- */
 
-#define MAX_ARGUMENTS 24
+#define MAX_ARGUMENTS 32
 
 /* Runs `ropewalk` with the arguments, which must end with NULL, in the folder, with stdout to the
  * file "out" and stderr to "err". Returns its exit status. */
 static inline int run(const char *const *arguments) {
-    char *argv[MAX_ARGUMENTS] = {(char *)"ropewalk"};
+    char *argv[MAX_ARGUMENTS] = {RWT_PROGRAM}; /* of a cross-compiled program, after its emulator */
+    int count = 0;
+    while (argv[count])
+        count++;
     for (int i = 0; arguments[i]; i++)
-        argv[i + 1] = (char *)arguments[i];
+        argv[count + i] = (char *)arguments[i];
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
         if (chdir(folder.path) != 0 || !freopen("out", "w", stdout) || !freopen("err", "w", stderr))
             _exit(120);
-        execv(RWT_PROGRAM, argv);
+        execv(argv[0], argv);
         _exit(121);
     }
     int status;
