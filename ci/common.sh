@@ -13,6 +13,7 @@ packages_for_amd_isa=(python3-dev clang-19)
 packages_for_python=(python3-venv)
 packages_for_aarch64=(gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user)
 packages_for_clang=(clang-19 libomp-19-dev)
+packages_for_threads=(clang-19 libomp-19-dev libclang-rt-19-dev)
 
 installed() {
     dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'

@@ -64,3 +64,24 @@ fetch_sources() {
         -o APT::Sandbox::User="$(id -un)" -o APT::Update::Error-Mode=any)
     "${apt[@]}" update && (cd "$folder" && "${apt[@]}" source "$@")
 }
+
+# Runs contexts on several threads under ThreadSanitizer, on a caller's pool and on clang's OpenMP,
+# which reports its synchronization to the sanitizer (libarcher; GNU's does not). The emulated HIP
+# module is that of the step emulated, without instrumentation: only the library's use of it is
+# checked, since threads of its kernels are fibers.
+threads() {
+    install_packages "${packages_for_threads[@]}" || return 77
+    configure threads -DCMAKE_C_COMPILER=clang-19 -DCMAKE_CXX_COMPILER=clang++-19 \
+        -DROPEWALK_HIP=off -DROPEWALK_WERROR=ON -DROPEWALK_SANITIZE=thread \
+        -DCMAKE_BUILD_TYPE=None -DCMAKE_C_FLAGS=-O1 || return 1
+    build threads test_concurrency test_threads || return 1
+    emulated_configure && build emulated ropewalk-hip || return 1
+    local backend test
+    for backend in cpu hip; do
+        for test in test_concurrency test_threads; do
+            ROPEWALK_BACKEND=$backend ROPEWALK_BACKEND_PATH=$root/build/emulated/lib \
+                TSAN_OPTIONS=die_after_fork=0:ignore_noninstrumented_modules=1 \
+                "build/threads/bin/$test" || return 1
+        done
+    done
+}
