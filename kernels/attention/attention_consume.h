@@ -15,17 +15,15 @@ __device__ static inline void clean_values(attention_block<Shape> &t, int32_t j,
     constexpr int THREADS = Shape::THREADS / 2;
     constexpr int COUNT = Shape::KEYS * Shape::V_WIDTH / Shape::VECTOR / THREADS;
     const int thread = (int)threadIdx.x % THREADS, group = (int)threadIdx.x / THREADS;
-    bool nonfinite = false;
-#pragma unroll 4
-    for (int n = 0; n < COUNT; n++) {
-        uint4 *at = (uint4 *)tile + n * THREADS + thread;
-        const uint4 x = *at;
-        if (!rwi_any_nonfinite<Shape::DTYPE>(x))
-            continue;
-        *at = rwi_zero_nonfinite<Shape::DTYPE>(x);
-        nonfinite = true;
-    }
-    if (nonfinite) {
+    uint4 *mine = (uint4 *)tile + thread;
+    uint32_t nonfinite = 0; /* rare: found first, without branches */
+#pragma unroll
+    for (int n = 0; n < COUNT; n++)
+        nonfinite |= rwi_any_nonfinite<Shape::DTYPE>(mine[n * THREADS]);
+    if (nonfinite != 0) {
+#pragma unroll 1
+        for (int n = 0; n < COUNT; n++)
+            mine[n * THREADS] = rwi_zero_nonfinite<Shape::DTYPE>(mine[n * THREADS]);
         Shape::unit::publish();
         atomicMin(&t.nonfinite.begin, j);
         atomicMax(&t.nonfinite.end, (int32_t)rwi_min((int64_t)j + Shape::KEYS, INT32_MAX));
