@@ -39,6 +39,12 @@ typedef struct rwi_pattern {
     rw_dtype mask_dtype;
     bool (*function)(void *user, const rw_pattern_pair *pair); /* CPU only; NULL: true */
     void *function_user;
+
+    /* Derived: whether all intervals follow from causal and the window, so that query i sees keys
+     * [i + band_begin, i + band_end). */
+    bool is_band;
+    int64_t band_begin;
+    int64_t band_end;
 } rwi_pattern;
 
 #define RWI_OPEN ((int64_t)1 << 40)
@@ -91,6 +97,23 @@ RWI_INLINE bool rwi_pattern_has_cells(const rwi_pattern *p) {
 }
 
 /* ---- one query ---- */
+
+/* The common case: no padding, documents, prefix or global keys. */
+RWI_INLINE void rwi_pattern_find_band(rwi_pattern *p) {
+    p->is_band = !p->shift_from_key_end && p->prefix_length == 0 && !p->prefix.data &&
+                 !p->key_begin.data && !p->key_end.data && !p->documents.cu_seqlens.data &&
+                 !p->globals;
+    p->band_begin = p->shift - p->left;
+    p->band_end = p->shift + (p->causal ? 1 : p->right + 1);
+}
+
+/* The keys that query i of a band sees. */
+RWI_INLINE rwi_span rwi_pattern_band(const rwi_pattern *p, int64_t i) {
+    int64_t begin = rwi_max(0, rwi_min(i + p->band_begin, p->seq_k));
+    int64_t end = rwi_min(i + p->band_end, p->seq_k);
+    rwi_span keys = {(int32_t)begin, (int32_t)rwi_max(begin, end)};
+    return keys;
+}
 
 /* The separate bounds of a query's keys. */
 typedef struct rwi_pattern_limits {
@@ -180,6 +203,11 @@ RWI_INLINE bool rwi_pattern_row_at(const rwi_pattern *p, int64_t b, int64_t i, r
     row->mask =
         p->mask ? rwi_element(p->mask_dtype, p->mask, b * p->mask_stride[0] + i * p->mask_stride[1])
                 : NULL;
+    if (p->is_band) {
+        row->window = rwi_pattern_band(p, i);
+        row->key_end = p->seq_k;
+        return true;
+    }
     if (!rwi_pattern_limits_at(p, b, i, &at, bad))
         return false;
     row->key_end = (int32_t)at.key_end;
@@ -251,6 +279,17 @@ RWI_INLINE bool rwi_pattern_any_global(const rwi_pattern *p, const rwi_rectangle
            rwi_any_bit(p->globals, tile->j.begin, tile->j.end);
 }
 
+/* rwi_pattern_tile() of a band. */
+RWI_INLINE rw_tile rwi_pattern_band_tile(const rwi_pattern *p, const rwi_rectangle *tile) {
+    rwi_span first = rwi_pattern_band(p, tile->i.begin),
+             last = rwi_pattern_band(p, tile->i.end - 1);
+    if (tile->j.end <= first.begin || tile->j.begin >= last.end)
+        return RW_TILE_NONE;
+    bool bits = p->bits || p->mask || p->function;
+    return last.begin <= tile->j.begin && tile->j.end <= first.end && !bits ? RW_TILE_ALL
+                                                                            : RW_TILE_SOME;
+}
+
 /* ALL and NONE are exact provided that cu_seqlens does not decrease. Queries whose values on the
  * device are invalid see nothing; where the first or the last query is one, the result is SOME. */
 RWI_INLINE rw_tile rwi_pattern_tile(const rwi_pattern *p, const rwi_rectangle *tile) {
@@ -258,6 +297,8 @@ RWI_INLINE rw_tile rwi_pattern_tile(const rwi_pattern *p, const rwi_rectangle *t
     rwi_bad_id bad;
     if (rwi_span_empty(tile->i) || rwi_span_empty(tile->j))
         return RW_TILE_NONE;
+    if (p->is_band)
+        return rwi_pattern_band_tile(p, tile);
     if (!rwi_pattern_limits_at(p, tile->b, tile->i.begin, &first, &bad) ||
         !rwi_pattern_limits_at(p, tile->b, tile->i.end - 1, &last, &bad))
         return RW_TILE_SOME;

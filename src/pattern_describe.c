@@ -182,7 +182,9 @@ rw_status rwi_describe_pattern(const rwi_call *call, const rw_pattern *pattern,
                           &described->key_end));
     RWI_TRY(
         rwi_describe_documents(call, &pattern->cu_seqlens, shape->batch, &described->documents));
-    return describe_cells(call, pattern, shape, described);
+    RWI_TRY(describe_cells(call, pattern, shape, described));
+    rwi_pattern_find_band(described);
+    return RW_OK;
 }
 
 rw_status rwi_check_apart_from_pattern(const rwi_call *call, rwi_argument output,

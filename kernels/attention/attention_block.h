@@ -175,6 +175,33 @@ __device__ static inline void ask_tiles(const attention_launch &launch, attentio
     }
 }
 
+/* ROLES: the tiles of a batch, one bit each. Every lane of a wave holds them. */
+struct attention_tile_bits {
+    uint64_t seen;  /* by any row */
+    uint64_t whole; /* by all rows */
+};
+
+/* Every lane of the wave must call it. */
+template <typename Shape>
+__device__ static inline attention_tile_bits find_tile_bits(const attention_block<Shape> &t,
+                                                            int count) {
+    constexpr int LANES = Shape::unit::LANES;
+    const int lane = (int)threadIdx.x % LANES;
+    attention_tile_bits bits = {0, 0};
+#pragma unroll
+    for (int first = 0; first < Shape::BATCH; first += LANES) {
+        const int state = first + lane < count ? t.tiles[first + lane] : RW_TILE_NONE;
+        bits.seen |= (uint64_t)__ballot(state != RW_TILE_NONE) << first;
+        bits.whole |= (uint64_t)__ballot(state == RW_TILE_ALL) << first;
+    }
+    return bits;
+}
+
+/* The first of some tiles. */
+__device__ static __forceinline__ int first_tile(uint64_t bits) {
+    return __ffsll((long long)bits) - 1;
+}
+
 template <typename Shape>
 __device__ static inline int next_tile(const attention_block<Shape> &t, int n, int count) {
     while (n < count && t.tiles[n] == RW_TILE_NONE)

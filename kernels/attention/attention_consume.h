@@ -15,17 +15,15 @@ __device__ static inline void clean_values(attention_block<Shape> &t, int32_t j,
     constexpr int THREADS = Shape::THREADS / 2;
     constexpr int COUNT = Shape::KEYS * Shape::V_WIDTH / Shape::VECTOR / THREADS;
     const int thread = (int)threadIdx.x % THREADS, group = (int)threadIdx.x / THREADS;
-    bool nonfinite = false;
-#pragma unroll 4
-    for (int n = 0; n < COUNT; n++) {
-        uint4 *at = (uint4 *)tile + n * THREADS + thread;
-        const uint4 x = *at;
-        if (!rwi_any_nonfinite<Shape::DTYPE>(x))
-            continue;
-        *at = rwi_zero_nonfinite<Shape::DTYPE>(x);
-        nonfinite = true;
-    }
-    if (nonfinite) {
+    uint4 *mine = (uint4 *)tile + thread;
+    uint32_t nonfinite = 0; /* rare: found first, without branches */
+#pragma unroll
+    for (int n = 0; n < COUNT; n++)
+        nonfinite |= rwi_any_nonfinite<Shape::DTYPE>(mine[n * THREADS]);
+    if (nonfinite != 0) {
+#pragma unroll 1
+        for (int n = 0; n < COUNT; n++)
+            mine[n * THREADS] = rwi_zero_nonfinite<Shape::DTYPE>(mine[n * THREADS]);
         Shape::unit::publish();
         atomicMin(&t.nonfinite.begin, j);
         atomicMax(&t.nonfinite.end, (int32_t)rwi_min((int64_t)j + Shape::KEYS, INT32_MAX));
@@ -33,89 +31,104 @@ __device__ static inline void clean_values(attention_block<Shape> &t, int32_t j,
     rwi_barrier_sync(ATTENTION_CLEAN + group, THREADS);
 }
 
+/* The tiles' addresses, as the matrix unit names them. */
+struct attention_addresses {
+    uint32_t q;
+    uint32_t k;
+    uint32_t v;
+};
+
 /* One tile after another: scores are begun, then the values of the previous tile. */
 template <typename Shape>
 __device__ static inline void
 consume_batch(const attention_launch &launch, attention_block<Shape> &t,
               attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles,
-              attention_thread<Shape> &mine, int q_at, bool last, int32_t first, int count,
-              int *use) {
+              const attention_addresses &address, attention_thread<Shape> &mine, int q_at,
+              bool last, int32_t first, int count, int *use) {
     typedef typename Shape::unit unit;
     const int wave = rwi_uniform((int)threadIdx.x / unit::LANES), group = wave / 4;
     const int row = wave * Shape::WAVE_ROWS;
-    const bool reporter = (int)threadIdx.x % unit::LANES == 0;
+    constexpr int Q_BYTES = Shape::Q_SIZE * (int)sizeof(typename Shape::element);
+    constexpr int STAGE_BYTES =
+        (Shape::K_SIZE + Shape::V_SIZE) * (int)sizeof(typename Shape::element);
+    const bool reporter = rwi_computed_here((int)threadIdx.x % unit::LANES) == 0;
     typename Shape::product s[Shape::N_KEYS];
     typename unit::weights w[Shape::N_KEYS];
     float kept[unit::QUERIES];
-    int n = next_tile(t, 0, count), at = rwi_uniform(*use);
-    if (n >= count) { /* no key is visible */
+    const attention_tile_bits bits = find_tile_bits(t, count);
+    uint64_t left = bits.seen;
+    const int32_t key = attention_key<Shape>(t, first);
+    uint32_t at = rwi_uniform(*use);
+    if (left == 0) { /* no key is visible */
         if (reporter)
             rwi_phase_arrive(&barriers.q_free[q_at]);
         return;
     }
 
-    const auto wait_k = [&](int nth) { rwi_phase_wait(&barriers.stages[nth % 2].k_full, nth / 2); };
-    const auto begin_scores = [&](int nth) {
-        unit::template begin_scores<Shape::WIDTH, Shape::ROWS>(
-            s, tiles.q + q_at * Shape::Q_SIZE, row, tiles.k + nth % 2 * tiles.next_stage);
+    const auto wait_k = [&](uint32_t nth) {
+        rwi_phase_wait(&barriers.stages[nth % 2].k_full, nth / 2);
     };
-    const auto wait_v = [&](int nth) { rwi_phase_wait(&barriers.stages[nth % 2].v_full, nth / 2); };
-    const auto begin_values = [&](int nth) {
-        wait_v(nth);
-        unit::template begin_values<Shape::KEYS>(mine.out, w, tiles.v + nth % 2 * tiles.next_stage);
+    const auto begin_scores = [&](uint32_t nth) {
+        unit::template begin_scores<Shape::WIDTH, Shape::ROWS>(s, address.q + q_at * Q_BYTES, row,
+                                                               address.k + nth % 2 * STAGE_BYTES);
     };
-    const auto clean = [&](int nth, int tile, int state) {
-        if (state != RW_TILE_SOME)
+    const auto wait_v = [&](uint32_t nth) {
+        rwi_phase_wait(&barriers.stages[nth % 2].v_full, nth / 2);
+    };
+    const auto begin_values = [&](uint32_t nth) {
+        unit::template begin_values<Shape::KEYS>(mine.out, w, address.v + nth % 2 * STAGE_BYTES);
+    };
+    const auto clean = [&](uint32_t nth, int n, bool whole) {
+        if (__builtin_expect(whole, 1))
             return;
         wait_v(nth);
-        clean_values<Shape>(t, attention_key<Shape>(t, first + tile),
-                            tiles.v + nth % 2 * tiles.next_stage);
+        clean_values<Shape>(t, key + n * Shape::KEYS, tiles.v + nth % 2 * tiles.next_stage);
     };
-    const auto score = [&](int nth, int tile, int state, bool ends) {
+    const auto score = [&](uint32_t nth, int n, bool whole, bool ends) {
         if (reporter)
             rwi_phase_arrive(&barriers.stages[nth % 2].k_free);
         if (reporter && ends)
             rwi_phase_arrive(&barriers.q_free[q_at]);
-        attention_score<Shape>(launch, t, s, t.rows + row, attention_key<Shape>(t, first + tile),
-                               state == RW_TILE_ALL, mine.plain);
+        attention_score<Shape>(launch, t, s, t.rows + row, key + n * Shape::KEYS, whole,
+                               mine.plain);
         attention_weigh<Shape>(s, mine, kept);
-        unit::hold(s);
     };
-    const auto end_values = [&](int nth) {
+    const auto end_values = [&](uint32_t nth) {
         unit::template wait<0>(mine.out);
         if (reporter)
             rwi_phase_arrive(&barriers.stages[nth % 2].v_free);
     };
 
-    int next = next_tile(t, n + 1, count), state = t.tiles[n];
+    int n = first_tile(left);
+    bool whole = bits.whole >> n & 1;
+    left &= left - 1;
     wait_k(at);
     begin_scores(at);
     unit::template wait<0>(s);
-    score(at, n, state, last && next >= count);
-    if (next < count)
-        wait_k(at + 1);
+    score(at, n, whole, last && left == 0);
     attention_rescale<Shape>(kept, mine);
     unit::to_weights(w, s);
 #pragma unroll 1
-    while (next < count) {
-        clean(at, n, state);
-        n = next;
-        state = t.tiles[n];
-        next = next_tile(t, n + 1, count);
-        at = rwi_uniform(at + 1);
+    while (left != 0) {
+        clean(at, n, whole);
+        n = first_tile(left);
+        whole = bits.whole >> n & 1;
+        left &= left - 1;
+        at++;
+        wait_v(at - 1);
+        wait_k(at);
         rwi_barrier_sync(ATTENTION_TURN + group, Shape::THREADS);
         begin_scores(at);
         begin_values(at - 1);
         rwi_barrier_arrive(ATTENTION_TURN + 1 - group, Shape::THREADS);
         unit::template wait<1>(s);
-        score(at, n, state, last && next >= count);
-        if (next < count) /* here, as nvcc moves a wait for products ahead of arithmetic, but not */
-            wait_k(at + 1); /* across a branch */
+        score(at, n, whole, last && left == 0);
         end_values(at - 1);
         attention_rescale<Shape>(kept, mine);
         unit::to_weights(w, s);
     }
-    clean(at, n, state);
+    clean(at, n, whole);
+    wait_v(at);
     begin_values(at);
     end_values(at);
     *use = at + 1;
@@ -273,10 +286,10 @@ __device__ static inline void end_batch(const attention_launch &launch, attentio
 
 /* An item, whose first batch of tiles is known; returns the number of its batches. */
 template <typename Shape>
-__device__ static inline int consume_item(const attention_launch &launch, attention_block<Shape> &t,
-                                          attention_barriers<Shape> &barriers,
-                                          const attention_tiles<Shape> &tiles, int q_at, int place,
-                                          int phase, int *use) {
+__device__ static inline int
+consume_item(const attention_launch &launch, attention_block<Shape> &t,
+             attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles,
+             const attention_addresses &address, int q_at, int place, int phase, int *use) {
     const rwi_span range = attention_tile_range<Shape>(t);
     attention_thread<Shape> mine;
     begin_thread<Shape>(launch.op, mine);
@@ -286,7 +299,7 @@ __device__ static inline int consume_item(const attention_launch &launch, attent
         const bool last = first + Shape::BATCH >= range.end;
         if (batch > 0)
             rwi_phase_wait(&barriers.known[place], phase + batch);
-        consume_batch(launch, t, barriers, tiles, mine, q_at, last, first,
+        consume_batch(launch, t, barriers, tiles, address, mine, q_at, last, first,
                       batch_tiles<Shape>(range, first), use);
         end_batch<Shape>(launch, t, mine, last);
         if (last && t.nonfinite.end != 0) {
@@ -302,9 +315,15 @@ __device__ static inline int consume_item(const attention_launch &launch, attent
 
 template <typename Shape>
 __device__ static inline void consume(const attention_launch &launch, attention_block<Shape> *items,
-                                      attention_barriers<Shape> &barriers,
+                                      attention_barriers<Shape> &shared_barriers,
                                       const attention_tiles<Shape> &tiles) {
     const bool second = (int)threadIdx.x >= Shape::THREADS / 2;
+    /* Addresses are computed once: nvcc would derive them from the block's number in each tile. */
+    attention_barriers<Shape> &barriers = *rwi_computed_here(&shared_barriers);
+    const attention_addresses address = {
+        (uint32_t)rwi_computed_here((int)Shape::unit::address(tiles.q)),
+        (uint32_t)rwi_computed_here((int)Shape::unit::address(tiles.k)),
+        (uint32_t)rwi_computed_here((int)Shape::unit::address(tiles.v))};
     uint32_t phases = 0;
     int use = 0, queries = 0;
     if (second)
@@ -318,7 +337,8 @@ __device__ static inline void consume(const attention_launch &launch, attention_
             break;
         const int q_at = queries % Shape::Q_TILES;
         rwi_phase_wait(&barriers.q_full[q_at], queries++ / Shape::Q_TILES);
-        const int batches = consume_item(launch, t, barriers, tiles, q_at, place, phase, &use);
+        const int batches =
+            consume_item(launch, t, barriers, tiles, address, q_at, place, phase, &use);
         phases ^= (uint32_t)(batches % 2) << place;
     }
     if (!second) /* the second one's last arrival */

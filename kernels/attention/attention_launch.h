@@ -37,6 +37,17 @@ static inline int needed_rules(const rw_attention_params &p) {
     return needed;
 }
 
+/* Groups of a section, at most `most`: as many as leave no small section for the end, in which few
+ * blocks would have work. */
+static inline int64_t even_section(int64_t groups, int64_t most) {
+    for (int64_t n = rwi_min(most, groups); 2 * n > most; n--) {
+        const int64_t left = groups % n;
+        if (left == 0 || 4 * left >= 3 * n)
+            return n;
+    }
+    return most;
+}
+
 template <typename Shape> static attention_launch describe_launch(const rw_attention_params &p) {
     constexpr rw_dtype D = Shape::DTYPE;
     const rwi_scores &lengths = p.rules.scores;
@@ -46,7 +57,8 @@ template <typename Shape> static attention_launch describe_launch(const rw_atten
     launch.op = p;
     launch.items = rwi_attention_items(&p, Shape::ROWS);
     launch.row_tiles = rwi_attention_row_tiles(&p, Shape::ROWS);
-    launch.section = rwi_max(1, SECTION_BYTES / rwi_max(1, bytes_of_group));
+    launch.section = even_section(rwi_attention_groups(&p),
+                                  rwi_max(1, SECTION_BYTES / rwi_max(1, bytes_of_group)));
     launch.vectors = tensor_has_vectors(D, p.q, p.head_dim) &&
                      tensor_has_vectors(D, p.k, p.head_dim) && tensor_has_vectors(D, p.v, p.v_dim);
     launch.out_vectors = tensor_has_vectors(p.out_dtype, p.out, p.v_dim);

@@ -15,16 +15,9 @@
 #include "attention/attention_launch.h"
 #include "attention/attention_serve.h"
 
-/* Registers of a thread that serves, and of a consumer, which needs more for more rules; a block is
- * launched with 168 for each. */
-template <typename Shape> struct attention_registers {
-    static constexpr bool ANY = Shape::RULES == ATTENTION_ANY;
-    static constexpr bool MASK = Shape::RULES == ATTENTION_MASK;
-    static constexpr int SERVER = ANY ? 40 : MASK ? 56 : 72;
-    static constexpr int CONSUMER = ANY ? 232 : MASK ? 224 : 216;
-    static_assert(128 * SERVER + Shape::THREADS * CONSUMER <= 168 * Shape::BLOCK,
-                  "those there are");
-};
+/* Registers of a thread that serves, and of a consumer; a block is launched with 168 for each. */
+#define ATTENTION_SERVER_REGISTERS 40
+#define ATTENTION_CONSUMER_REGISTERS 232
 
 template <typename Shape>
 static __global__ void __launch_bounds__(Shape::BLOCK, 1)
@@ -41,11 +34,11 @@ static __global__ void __launch_bounds__(Shape::BLOCK, 1)
         begin_barriers(barriers);
     __syncthreads();
     if ((int)threadIdx.x < Shape::THREADS) {
-        rwi_set_registers<attention_registers<Shape>::CONSUMER, true>();
+        rwi_set_registers<ATTENTION_CONSUMER_REGISTERS, true>();
         consume(launch.near, items, barriers, tiles);
         return;
     }
-    rwi_set_registers<attention_registers<Shape>::SERVER, false>();
+    rwi_set_registers<ATTENTION_SERVER_REGISTERS, false>();
     if (attention_copier<Shape>() < 0)
         load(launch, items, barriers, tiles);
     else

@@ -234,7 +234,7 @@ attention_score(const attention_launch &launch, const attention_block<Shape> &t,
         if (attention_has<RULES, ATTENTION_MASK>(rules.mask.data))
             attention_add_mask<Shape>(launch, t, rows, s, j, all);
     }
-    if (all)
+    if (__builtin_expect(all, 1))
         return;
     attention_hide<Shape>(rules.pattern, rows, s, j);
     if (attention_has<RULES, ATTENTION_OTHER>(rules.pattern.bits || rules.pattern.mask))
@@ -249,7 +249,7 @@ __device__ static inline void attention_rescale(const float (&kept)[Shape::unit:
 #pragma unroll
     for (int q = 0; q < Shape::unit::QUERIES; q++)
         same = same && kept[q] == 1.0f;
-    if (__all(same))
+    if (!Shape::ROLES && __all(same))
         return;
 #pragma unroll
     for (int q = 0; q < Shape::unit::QUERIES; q++) {
@@ -269,9 +269,7 @@ __device__ static inline void attention_weigh(typename Shape::product (&s)[Shape
                                               float (&kept)[Shape::unit::QUERIES]) {
     typedef typename Shape::unit unit;
     float base[unit::QUERIES];
-    /* In one step, exponents have the error of the base's: 2^-25 of it. It pays where a lane has
-     * many scores. */
-    bool small = Shape::HALVES && Shape::ROLES;
+    bool small = Shape::ROLES;
 #pragma unroll
     for (int q = 0; q < unit::QUERIES; q++) {
         float most[unit::KEYS]; /* several at a time, rather than one chain of dependent steps */
@@ -295,26 +293,25 @@ __device__ static inline void attention_weigh(typename Shape::product (&s)[Shape
         mine.largest[q] = largest;
         small = small && fabsf(base[q] * mine.factor) < 256.0f;
     }
-    if (Shape::ROLES)
-        small = __all(small);
+    /* In one step, exponents have the error of the base's: 2^-25 of it. It pays where a lane has many
+     * scores. */
+    const bool at_once = Shape::ROLES && __builtin_expect(__all(small), 1);
+    if (!at_once) {
+#pragma unroll
+        for (int q = 0; q < unit::QUERIES; q++)
+            attention_each_key<Shape>(s, q, [&](float &x, int) { x -= base[q]; });
+    }
 #pragma unroll
     for (int q = 0; q < unit::QUERIES; q++) {
         float tile[unit::KEYS] = {};
-        const float offset = (float)Shape::WEIGHT_BITS - base[q] * mine.factor;
-        const auto weigh = [&](auto exponent) {
+        const float offset = (float)Shape::WEIGHT_BITS - (at_once ? base[q] * mine.factor : 0.0f);
 #pragma unroll
-            for (int n = 0; n < Shape::N_KEYS; n++)
+        for (int n = 0; n < Shape::N_KEYS; n++)
 #pragma unroll
-                for (int e = 0; e < unit::KEYS; e++) {
-                    s[n].x[q][e] = rwi_exp2_fast(exponent(s[n].x[q][e]));
-                    tile[e] += s[n].x[q][e];
-                }
-        };
-        if (small)
-            weigh([&](float x) { return fmaf(x, mine.factor, offset); });
-        else
-            weigh(
-                [&](float x) { return fmaf(x - base[q], mine.factor, (float)Shape::WEIGHT_BITS); });
+            for (int e = 0; e < unit::KEYS; e++) {
+                s[n].x[q][e] = rwi_exp2_fast(fmaf(s[n].x[q][e], mine.factor, offset));
+                tile[e] += s[n].x[q][e];
+            }
 #pragma unroll
         for (int step = unit::KEYS / 2; step > 0; step /= 2)
 #pragma unroll

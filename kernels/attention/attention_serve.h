@@ -32,6 +32,7 @@ template <typename Shape> struct attention_barriers {
     uint64_t q_free[Shape::Q_TILES];
     uint64_t known[Shape::ITEMS]; /* an item, its rows, the visibility of a batch of tiles */
     uint64_t done[Shape::ITEMS];  /* the batch was computed */
+    uint64_t ending;              /* an item's last tiles are being copied */
 };
 
 template <typename Shape>
@@ -51,6 +52,7 @@ __device__ static inline void begin_barriers(attention_barriers<Shape> &barriers
         rwi_phase_init(&barriers.known[i], Shape::COPIERS);
         rwi_phase_init(&barriers.done[i], Shape::THREADS + Shape::unit::LANES); /* and the loader */
     }
+    rwi_phase_init(&barriers.ending, 1);
     rwi_phases_begin();
 }
 
@@ -121,11 +123,13 @@ prepare(const attention_roles_launch &launch, int64_t item, attention_block<Shap
         };
         wait_done();
         if (first_thread) {
+            if (queries > 0) { /* not earlier: another block may be free before this one */
+                rwi_phase_wait(&barriers.ending, queries - 1);
+                item = take_item(launch);
+            }
             begin_item(launch.near, item, t);
             if (item >= 0 && early_q)
                 load_q(launch, t, barriers, tiles, queries);
-            if (item >= 0)
-                item = take_item(launch); /* early, since it takes a while */
         }
         attention_copiers_sync<Shape>();
         if (t.number < 0) {
@@ -156,29 +160,42 @@ prepare(const attention_roles_launch &launch, int64_t item, attention_block<Shap
 
 /* ---- loader ---- */
 
-/* Begins the copies of keys [j, j + KEYS) of k or v, of W columns, by the lanes of a wave. Keys of
- * invalid pages are 0: they are outside of the tensor. */
+/* The next item is taken when so many tiles are left: it is then prepared in time. */
+#define ATTENTION_LEAD 4
+
+/* Begins the copies of contiguous keys [j, j + KEYS) of k or v, of W columns, by one lane. */
 template <typename Shape, int W>
-__device__ static inline void load_tile(const attention_roles_launch &launch,
-                                        const rwi_tensor_map &map, const attention_block<Shape> &t,
-                                        int32_t j, typename Shape::element *tile,
-                                        uint64_t *barrier) {
+__device__ static __forceinline__ void load_run(const rwi_tensor_map &map, int32_t kv_head,
+                                                int32_t b, int32_t j, typename Shape::element *tile,
+                                                uint64_t *barrier) {
+    if ((int)threadIdx.x % Shape::unit::LANES != 0)
+        return;
+    rwi_phase_expect(barrier, Shape::KEYS * W * (int)sizeof *tile);
+#pragma unroll
+    for (int column = 0; column < W; column += RWI_BOX_COLUMNS)
+        rwi_tensor_copy(tile + column * Shape::KEYS, map, column, j, kv_head, b, barrier);
+}
+
+/* The same of keys in pages, by the lanes of a wave. Keys of invalid pages are 0: they are outside of
+ * the tensor. */
+template <typename Shape, int W>
+__device__ static inline void load_pages(const attention_roles_launch &launch,
+                                         const rwi_tensor_map &map, const attention_block<Shape> &t,
+                                         int32_t kv_head, int32_t j, typename Shape::element *tile,
+                                         uint64_t *barrier) {
     constexpr int PANELS = W / RWI_BOX_COLUMNS;
     const int lane = (int)threadIdx.x % Shape::unit::LANES, rows = launch.box_keys;
     const rwi_kv_pages &pages = launch.near.op.pages;
+    const int32_t in_page = (1 << pages.shift) - 1, first_page = (int32_t)t.first_page;
     if (lane == 0)
         rwi_phase_expect(barrier, Shape::KEYS * W * (int)sizeof *tile);
     rwi_wave_sync();
 #pragma unroll 1
     for (int n = lane; n < Shape::KEYS / rows * PANELS; n += Shape::unit::LANES) {
         const int panel = n % PANELS, key = n / PANELS * rows;
-        int32_t row = j + key, b = (int32_t)t.item.b;
-        if (pages.table.data) {
-            b = (int32_t)t.pages[(row >> pages.shift) - t.first_page];
-            row &= (1 << pages.shift) - 1;
-        }
+        const int32_t row = j + key, page = (int32_t)t.pages[(row >> pages.shift) - first_page];
         rwi_tensor_copy(tile + (panel * Shape::KEYS + key) * RWI_BOX_COLUMNS, map,
-                        panel * RWI_BOX_COLUMNS, row, (int)t.item.kv_head, b, barrier);
+                        panel * RWI_BOX_COLUMNS, row & in_page, kv_head, page, barrier);
     }
 }
 
@@ -187,25 +204,47 @@ template <typename Shape>
 __device__ static inline void
 load_batch(const attention_roles_launch &launch, const attention_block<Shape> &t,
            attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles, int32_t first,
-           int count, int *use) {
+           int count, bool last, uint32_t *use) {
+    const bool reporter = (int)threadIdx.x % Shape::unit::LANES == 0;
+    const bool paged = launch.near.op.pages.table.data;
+    const int32_t key = attention_key<Shape>(t, first);
+    const int32_t kv_head = (int32_t)t.item.kv_head, b = (int32_t)t.item.b;
+    uint64_t left = find_tile_bits(t, count).seen;
+    bool ending = !last;
     int previous = -1;
 #pragma unroll 1
-    for (int n = next_tile(t, 0, count);; n = next_tile(t, n + 1, count)) {
-        if (n < count) {
-            const int at = *use % 2;
-            rwi_phase_wait(&barriers.stages[at].k_free, *use / 2 - 1);
-            load_tile<Shape, Shape::WIDTH>(launch, launch.k, t, attention_key<Shape>(t, first + n),
-                                           tiles.k + at * tiles.next_stage,
-                                           &barriers.stages[at].k_full);
+    for (;;) {
+        const int n = first_tile(left); /* -1: none */
+        left &= left - 1;
+        if (!ending && (n < 0 || count - n <= ATTENTION_LEAD)) {
+            ending = true;
+            if (reporter)
+                rwi_phase_arrive(&barriers.ending);
+        }
+        if (n >= 0) {
+            attention_stage_barriers &stage = barriers.stages[*use % 2];
+            typename Shape::element *tile = tiles.k + (int)(*use % 2) * tiles.next_stage;
+            const int32_t j = key + n * Shape::KEYS;
+            rwi_phase_wait(&stage.k_free, (int)(*use / 2) - 1);
+            if (!paged)
+                load_run<Shape, Shape::WIDTH>(launch.k, kv_head, b, j, tile, &stage.k_full);
+            else
+                load_pages<Shape, Shape::WIDTH>(launch, launch.k, t, kv_head, j, tile,
+                                                &stage.k_full);
         }
         if (previous >= 0) {
-            const int before = *use - 1, at = before % 2;
-            rwi_phase_wait(&barriers.stages[at].v_free, before / 2 - 1);
-            load_tile<Shape, Shape::V_WIDTH>(
-                launch, launch.v, t, attention_key<Shape>(t, first + previous),
-                tiles.v + at * tiles.next_stage, &barriers.stages[at].v_full);
+            const uint32_t before = *use - 1;
+            attention_stage_barriers &stage = barriers.stages[before % 2];
+            typename Shape::element *tile = tiles.v + (int)(before % 2) * tiles.next_stage;
+            const int32_t j = key + previous * Shape::KEYS;
+            rwi_phase_wait(&stage.v_free, (int)(before / 2) - 1);
+            if (!paged)
+                load_run<Shape, Shape::V_WIDTH>(launch.v, kv_head, b, j, tile, &stage.v_full);
+            else
+                load_pages<Shape, Shape::V_WIDTH>(launch, launch.v, t, kv_head, j, tile,
+                                                  &stage.v_full);
         }
-        if (n >= count)
+        if (n < 0)
             return;
         previous = n;
         ++*use;
@@ -216,8 +255,7 @@ template <typename Shape>
 __device__ static inline void
 load(const attention_roles_launch &launch, const attention_block<Shape> *items,
      attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles) {
-    uint32_t phases = 0;
-    int use = 0;
+    uint32_t phases = 0, use = 0;
 #pragma unroll 1
     for (int place = 0;; place = (place + 1) % Shape::ITEMS) {
         const attention_block<Shape> &t = items[place];
@@ -230,7 +268,8 @@ load(const attention_roles_launch &launch, const attention_block<Shape> *items,
             const bool last = first + Shape::BATCH >= range.end;
             if (first > range.begin)
                 rwi_phase_wait(&barriers.known[place], (int)(phases >> place & 1));
-            load_batch(launch, t, barriers, tiles, first, batch_tiles<Shape>(range, first), &use);
+            load_batch(launch, t, barriers, tiles, first, batch_tiles<Shape>(range, first), last,
+                       &use);
             rwi_phase_arrive(&barriers.done[place]);
             phases ^= 1u << place;
             if (last)

@@ -118,42 +118,50 @@ template <rw_dtype D> struct rwi_mma_wgmma : rwi_mma_sync<D, 1> {
         hold(x);
     }
 
+    /* The address of a tile for begin_scores() and begin_values(). */
+    __device__ static __forceinline__ uint32_t address(const uint16_t *tile) {
+#if defined(__CUDA_ARCH__)
+        return (uint32_t)__cvta_generic_to_shared(tile);
+#elif defined(__HIP_PLATFORM_EMULATED__)
+        return hip_emulator_shared_address(tile);
+#else
+        return (uint32_t)(uintptr_t)tile;
+#endif
+    }
+
     template <int W, int ROWS, int N>
-    __device__ static __forceinline__ void begin_scores(product (&s)[N], const uint16_t *q, int row,
-                                                        const uint16_t *k) {
-        const uint64_t a = descriptor(q + row / 64 * 64 * 64, 16), b = descriptor(k, 16);
+    __device__ static __forceinline__ void begin_scores(product (&s)[N], uint32_t q, int row,
+                                                        uint32_t k) {
+        const uint32_t a = descriptor(q + row / 64 * 64 * 128, 16), b = descriptor(k, 16);
         begin(s);
 #pragma unroll
         for (int d = 0; d < W / 16; d++)
-            multiply_shared(s, a + d / 4 * (ROWS * 128 >> 4) + d % 4 * 2,
-                            b + d / 4 * (16 * N * 128 >> 4) + d % 4 * 2, d > 0);
+            multiply_shared(s, whole(a + d / 4 * (ROWS * 128 >> 4) + d % 4 * 2),
+                            whole(b + d / 4 * (16 * N * 128 >> 4) + d % 4 * 2), d > 0);
         commit();
     }
 
     template <int KEYS, int NK, int N>
     __device__ static __forceinline__ void begin_values(product (&out)[N], const weights (&w)[NK],
-                                                        const uint16_t *v) {
-        const uint64_t b = descriptor(v, KEYS * 128);
+                                                        uint32_t v) {
+        const uint32_t b = descriptor(v, KEYS * 128);
         begin(out);
 #pragma unroll
         for (int k = 0; k < NK; k++)
-            multiply_registers(out, w[k].x, b + k * (2048 >> 4));
+            multiply_registers(out, w[k].x, whole(b + k * (2048 >> 4)));
         commit();
     }
 
   private:
-    /* Describes a tile to the instruction; `next`: bytes to the next panel. */
-    __device__ static __forceinline__ uint64_t descriptor(const uint16_t *tile, int next) {
-#if defined(__CUDA_ARCH__)
-        const uint32_t at = (uint32_t)__cvta_generic_to_shared(tile);
-#elif defined(__HIP_PLATFORM_EMULATED__)
-        const uint32_t at = hip_emulator_shared_address(tile);
-#else
-        const uint32_t at = (uint32_t)(uintptr_t)tile;
-#endif
+    /* Describes a tile to the instruction: the lower half; `next`: bytes to the next panel. */
+    __device__ static __forceinline__ uint32_t descriptor(uint32_t tile, int next) {
+        return tile >> 4 | (uint32_t)(next >> 4) << 16;
+    }
+
+    /* The whole descriptor. */
+    __device__ static __forceinline__ uint64_t whole(uint32_t descriptor) {
         const uint64_t rows_of_8 = 1024, swizzle = 1;
-        return (uint64_t)((at & 0x3FFFF) >> 4) | (uint64_t)(next >> 4) << 16 |
-               (rows_of_8 >> 4) << 32 | swizzle << 62;
+        return (rows_of_8 >> 4) << 32 | swizzle << 62 | descriptor;
     }
 
     template <int N> __device__ static __forceinline__ void begin(product (&x)[N]) {

@@ -32,6 +32,15 @@ __device__ inline int rwi_computed_here(int x) {
     return x;
 }
 
+template <typename T> __device__ inline T *rwi_computed_here(T *x) {
+#if defined(__HIP_DEVICE_COMPILE__) && __HIP_DEVICE_COMPILE__
+    asm volatile("" : "+v"(x));
+#elif defined(__CUDA_ARCH__)
+    asm volatile("" : "+l"(x));
+#endif
+    return x;
+}
+
 /* A value that all lanes of a wave share; the compiler may then keep it once for the wave. */
 __device__ inline int rwi_uniform(int x) {
 #if defined(__CUDA_ARCH__)

@@ -177,10 +177,10 @@ template <rw_dtype D> __device__ static __forceinline__ uint32_t rwi_nonfinite_b
     return ((~two & exponents) - 0x00010001u) & 0x80008000u;
 }
 
-/* Whether any of eight 16-bit floats is Inf or NaN. */
-template <rw_dtype D> __device__ static __forceinline__ bool rwi_any_nonfinite(const uint4 &x) {
-    return (rwi_nonfinite_bits<D>(x.x) | rwi_nonfinite_bits<D>(x.y) | rwi_nonfinite_bits<D>(x.z) |
-            rwi_nonfinite_bits<D>(x.w)) != 0;
+/* Not 0 if any of eight 16-bit floats is Inf or NaN. */
+template <rw_dtype D> __device__ static __forceinline__ uint32_t rwi_any_nonfinite(const uint4 &x) {
+    return rwi_nonfinite_bits<D>(x.x) | rwi_nonfinite_bits<D>(x.y) | rwi_nonfinite_bits<D>(x.z) |
+           rwi_nonfinite_bits<D>(x.w);
 }
 
 /* The same eight, with 0 in place of Inf and NaN. */
