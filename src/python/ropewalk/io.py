@@ -59,9 +59,7 @@ class Model(NamedTuple):
     ropes: tuple[ModelRope, ...]
 
 
-def read_model(
-    config: str | PathLike | Mapping[str, Any], *, pairing: str | None = None
-) -> Model:
+def read_model(config: str | PathLike | Mapping[str, Any], *, pairing: str | None = None) -> Model:
     """Reads a model.
 
     config   a config.json, a folder that contains one, or the contents of one

@@ -51,6 +51,8 @@ def attend(
     terms["pattern"], mask = _pattern_and_mask(attention_mask, seq_k, causal)
     if position_bias is not None:
         mask = position_bias if mask is None else position_bias + mask
+    if mask is not None and mask.stride(-1) != 1:
+        mask = mask.contiguous()
     function = operators.attention if torch.compiler.is_compiling() else attention
     return function(query, key, value, mask=mask, **terms), None
 

@@ -58,7 +58,8 @@ class PagedLayer(CacheLayerMixin):
 
     def _pages(self, like, count: int) -> torch.Tensor:
         *_, heads, _, width = like.shape
-        return like.new_empty((count * self.batch_size, self.page_size, heads, width))
+        shape = count * self.batch_size, self.page_size, heads, width
+        return torch.empty(shape, dtype=like.dtype, device=like.device)
 
     def _reserve(self, key_states, value_states, length: int) -> None:
         """Room for `length` tokens: at least half as many pages again as there are."""

@@ -19,17 +19,23 @@ class Lazy(torch.Tensor):
         return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
 
     def __init__(self, *_):
-        self._computed: torch.Tensor | None = None
+        self._value: torch.Tensor | None = None
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     def compute(self) -> torch.Tensor:
+        """The tensor, with any strides."""
         raise NotImplementedError
 
+    def value(self) -> torch.Tensor:
+        if self._value is None:
+            self._value = self.compute()
+        return self._value
+
     def dense(self) -> torch.Tensor:
-        if self._computed is None:
-            self._computed = self.compute()
-        return self._computed
+        """The value as models expect it: contiguous."""
+        self._value = self.value().contiguous()
+        return self._value
 
     def __repr__(self):
         return f"<{type(self).__name__} {tuple(self.shape)}>"
@@ -41,5 +47,5 @@ class Lazy(torch.Tensor):
 
 
 def plain(x: torch.Tensor) -> torch.Tensor:
-    """An ordinary tensor: x itself or, of a Lazy, what it computes."""
-    return x.dense() if isinstance(x, Lazy) else x
+    """An ordinary tensor: x itself or the value of a Lazy."""
+    return x.value() if isinstance(x, Lazy) else x

@@ -40,7 +40,7 @@ class Terms:
     documents: torch.Tensor | None = None
     """i64 [batch, seq]: number of the document of each token."""
     blocks: torch.Tensor | None = None
-    """i64 [batch, keys]: number of the block of each token, in which causal is ignored; -1: none."""
+    """i64 [batch, keys]: number of the block of each token, where causal is ignored; -1: none."""
     padding: list[torch.Tensor] = field(default_factory=list)
     """bool [batch, keys]: visible keys."""
 

@@ -8,6 +8,7 @@ in the process stay as they are.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -20,6 +21,7 @@ import transformers
 from .. import io
 from .._errors import Error
 from .._norm import rms_norm, swiglu
+from .._rope import RopeSpec, rope_frequencies
 from .cache import Cache
 from .lazy import plain
 from .rotation import Angles, Original, Tables, Way, turn
@@ -46,7 +48,7 @@ def patch(model: torch.nn.Module) -> Report:
     """
     report = Report()
     with torch.no_grad():
-        _patch_attention(model, report)
+        attention = _patch_attention(model, report)
         _patch_rotary(model, report)
         for module in model.modules():
             name = type(module).__name__
@@ -56,7 +58,10 @@ def patch(model: torch.nn.Module) -> Report:
                 _patch_gate(module, report)
             elif hasattr(module, "_apply_gate"):
                 _patch_experts(module, report)
-    _patch_cache(model, report)
+    if attention:
+        _patch_cache(model, report)
+    else:
+        report.left["KV cache", "only attention on ropewalk reads its pages"] += 1
     return report
 
 
@@ -82,17 +87,24 @@ def _random(*shape, like: torch.Tensor | None = None) -> torch.Tensor:
 # ---- attention -----------------------------------------------------------------------------------
 
 
-def _patch_attention(model, report: Report) -> None:
-    for module in model.modules():
-        if isinstance(module, transformers.PreTrainedModel) and module.config is not None:
-            if not module._can_set_attn_implementation():
-                why = "its attention does not use transformers' AttentionInterface"
-                report.left[f"attention of {_name(module)}", why] += 1
-    try:
+def _patch_attention(model, report: Report) -> bool:
+    """Selects attend() for the whole model; False if a part of it has attention of its own."""
+    parts = [x for x in model.modules() if isinstance(x, transformers.PreTrainedModel)]
+    others = sorted({_name(part) for part in parts if not part._can_set_attn_implementation()})
+    for name in others:
+        why = "its attention does not use transformers' AttentionInterface"
+        report.left[f"attention of {name}", why] += 1
+    modules = [x for x in model.modules() if "ALL_ATTENTION_FUNCTIONS" in _globals_of(x)]
+    if modules and parts:
         model.set_attn_implementation("ropewalk")
-        report.replaced["attention (attn_implementation)"] += 1
-    except (ValueError, AttributeError) as problem:
-        report.left[f"attention of {_name(model)}", str(problem)] += 1
+        report.replaced.update(f"attention {_name(module)}" for module in modules)
+    return bool(modules) and not others
+
+
+def _globals_of(module) -> tuple[str, ...]:
+    """Names of globals in the forward of a module."""
+    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
+    return code.co_names if code else ()
 
 
 # ---- norms ---------------------------------------------------------------------------------------
@@ -114,7 +126,9 @@ def _patch_norm(module, report: Report) -> None:
 
 def _norm_options(module) -> dict | None:
     """The arguments of rms_norm() that give what the module gives."""
-    eps = next((getattr(module, n) for n in ("variance_epsilon", "eps") if hasattr(module, n)), None)
+    eps = next(
+        (getattr(module, n) for n in ("variance_epsilon", "eps") if hasattr(module, n)), None
+    )
     weight = getattr(module, "weight", None)
     if not isinstance(eps, float) or len(inspect.signature(module.forward).parameters) != 1:
         return None
@@ -242,9 +256,8 @@ def _patch_rotary(model, report: Report) -> None:
 def _rotating_functions(module) -> dict:
     """The functions that rotate q and k in the forward of a module, by name."""
     forward = inspect.unwrap(type(module).forward)
-    code = getattr(forward, "__code__", None)
-    names = code.co_names if code else ()
-    found = {n: forward.__globals__.get(n) for n in names if n.startswith("apply_rotary")}
+    names = [name for name in _globals_of(module) if name.startswith("apply_rotary")]
+    found = {name: forward.__globals__.get(name) for name in names}
     return {n: f for n, f in found.items() if inspect.isfunction(f)}
 
 
@@ -294,11 +307,18 @@ _IDS = ["x", "position_ids"]
 
 def _find_way(module, kind, function, axis: int, ropes, tables: Tables) -> Way | None:
     for rope in ropes:
-        for by_halves in (False, True):
-            way = Way(rope.spec, rope.inverse, axis, by_halves)
+        for spec, by_halves in itertools.product(_specs(rope.spec), (False, True)):
+            way = Way(spec, rope.inverse, axis, by_halves)
             if not rope.learned_scale and _way_agrees(module, kind, function, way, tables):
                 return way
     return None
+
+
+def _specs(spec: RopeSpec) -> list[RopeSpec]:
+    """The spec of a head, and that of its rotated columns alone, if a model splits heads."""
+    width = 2 * len(rope_frequencies(spec).inv_freq)
+    part = {"head_dim": width, "rotary_start": 0, "rotary_dim": width, "partial_rotary_factor": 0.0}
+    return [spec] if width == spec.head_dim else [spec, dataclasses.replace(spec, **part)]
 
 
 def _way_agrees(module, kind, function, way: Way, tables: Tables) -> bool:

@@ -1,6 +1,6 @@
 """Tiny models of many architectures, with random weights, and what eager attention computes.
 
-    python model_zoo.py [NAME...]    prints a table of differences
+python model_zoo.py [NAME...]    prints a table of differences
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ class Case:
     model: str = ""
     config: str = ""
     kind: str = "decoder"
+    label: str = ""
     patched: tuple[str, ...] = ()
-    """What patch() must replace, besides attention: "rotary", "norm", "gate", "cache"."""
+    """What patch() must replace: "attention", "rotary", "norm", "gate", "cache"."""
 
     @property
     def short(self) -> str:
@@ -79,6 +80,7 @@ class Case:
         config = getattr(transformers, self.config or f"{self.name}Config")(**self.sizes)
         default = f"{self.name}ForCausalLM" if self.kind == "decoder" else f"{self.name}Model"
         config._attn_implementation = "eager"
+        torch.manual_seed(3)
         model = getattr(transformers, self.model or default)(config).eval()
         fill(model)
         return model
@@ -153,52 +155,71 @@ def run_pair(model, given, tokens):
     return torch.cat(found), chosen
 
 
-ALL = ("rotary", "norm", "gate", "cache")
+ALL = ("attention", "rotary", "norm", "gate", "cache")
 TEXT = {"text_config": GQA}
 
 CASES = [
     Case("Llama", patched=ALL),
     Case("Mistral", HEADS_OF_16 | {"sliding_window": 5}, patched=ALL),
-    Case("Mixtral", HEADS_OF_16 | LOCAL_MOE, patched=("rotary", "norm", "cache")),
+    Case("Mixtral", HEADS_OF_16 | LOCAL_MOE, patched=ALL),
     Case("Qwen2", GQA | MIXED | {"use_sliding_window": True}, patched=ALL),
     Case("Qwen3", HEADS_OF_16, patched=ALL),
-    Case("Qwen3Moe", HEADS_OF_16 | MOE, patched=("rotary", "norm", "cache")),
-    Case("Gemma", HEADS_OF_16, patched=("rotary", "norm", "cache")),
-    Case("Gemma2", HEADS_OF_16 | MIXED, patched=("rotary", "norm", "cache")),
+    Case("Qwen3Moe", HEADS_OF_16 | MOE, patched=ALL),
+    Case("Gemma", HEADS_OF_16, patched=("attention", "rotary", "norm", "cache")),
+    Case("Gemma2", HEADS_OF_16 | MIXED, patched=("attention", "rotary", "norm", "cache")),
     Case(
         "Gemma3",
         HEADS_OF_16 | MIXED,
         config="Gemma3TextConfig",
-        patched=("rotary", "norm", "cache"),
+        patched=("attention", "rotary", "norm", "cache"),
     ),
-    Case("GptOss", HEADS_OF_16 | MIXED | LOCAL_MOE, patched=("rotary", "norm", "cache")),
+    Case("GptOss", HEADS_OF_16 | MIXED | LOCAL_MOE, patched=ALL),
     Case("Phi3", GQA, patched=ALL),
-    Case("Phi", GQA, patched=("rotary", "cache")),
-    Case("Cohere", GQA, patched=("rotary", "gate", "cache")),
-    Case("Cohere2", GQA | MIXED, patched=("rotary", "gate", "cache")),
+    Case("Phi", GQA, patched=("attention", "rotary", "cache")),
+    Case("Cohere", GQA, patched=("attention", "rotary", "gate", "cache")),
+    Case("Cohere2", GQA | MIXED, patched=("attention", "rotary", "gate", "cache")),
     Case("Glm", HEADS_OF_16, patched=ALL),
     Case("Glm4", HEADS_OF_16, patched=ALL),
-    Case("GPTNeoX", SIZES, patched=("rotary", "cache")),
-    Case("GPTJ", GPT2_SIZES | {"rotary_dim": 8}, patched=("cache",)),
-    Case("CodeGen", GPT2_SIZES | {"rotary_dim": 8}, patched=("cache",)),
+    Case("GPTNeoX", SIZES, patched=("attention", "rotary", "cache")),
+    Case("GPTJ", GPT2_SIZES | {"rotary_dim": 8}, patched=("attention", "cache")),
+    Case("CodeGen", GPT2_SIZES | {"rotary_dim": 8}, patched=("attention", "cache")),
     Case("Falcon", GQA | {"alibi": True, "new_decoder_architecture": False}),
+    Case(
+        "Falcon",
+        GQA | {"new_decoder_architecture": True, "num_kv_heads": 2},
+        label="Falcon 40B",
+        patched=("rotary",),
+    ),
     Case("Bloom", {"vocab_size": VOCABULARY, "hidden_size": 64, "n_layer": 2, "n_head": 4}),
     Case("Mpt", {"vocab_size": VOCABULARY, "d_model": 64, "n_layers": 2, "n_heads": 4}),
-    Case("GPT2", GPT2_SIZES, model="GPT2LMHeadModel", patched=("cache",)),
-    Case("GPTNeo", SIZES | {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 5}),
-    Case("OPT", SIZES | {"ffn_dim": 96, "word_embed_proj_dim": 64}, patched=("cache",)),
-    Case("StableLm", GQA | {"partial_rotary_factor": 0.5}, patched=("rotary", "gate", "cache")),
-    Case("Starcoder2", GQA, patched=("rotary", "cache")),
+    Case("GPT2", GPT2_SIZES, model="GPT2LMHeadModel", patched=("attention", "cache")),
+    Case(
+        "GPTNeo",
+        SIZES
+        | {
+            "num_layers": 2,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], 1]],
+            "window_size": 5,
+        },
+    ),
+    Case("OPT", SIZES | {"ffn_dim": 96, "word_embed_proj_dim": 64}, patched=("attention", "cache")),
+    Case(
+        "StableLm",
+        GQA | {"partial_rotary_factor": 0.5},
+        patched=("attention", "rotary", "gate", "cache"),
+    ),
+    Case("Starcoder2", GQA, patched=("attention", "rotary", "cache")),
     Case("Olmo2", GQA, patched=ALL),
     Case("Olmo3", GQA | MIXED, patched=ALL),
     Case("SmolLM3", GQA, patched=ALL),
     Case("Granite", GQA, patched=ALL),
-    Case("Nemotron", GQA, patched=("rotary", "cache")),
+    Case("Nemotron", GQA, patched=("attention", "rotary", "cache")),
     Case("Exaone4", GQA | MIXED, patched=ALL),
     Case("HunYuanDenseV1", HEADS_OF_16, patched=ALL),
     Case("Ernie4_5", HEADS_OF_16, patched=ALL),
-    Case("DeepseekV2", MLA, patched=("rotary", "norm", "gate", "cache")),
-    Case("DeepseekV3", MLA, patched=("rotary", "norm", "gate", "cache")),
+    Case("DeepseekV2", MLA, patched=ALL),
+    Case("DeepseekV3", MLA, patched=ALL),
     Case(
         "Llama4",
         HEADS_OF_16
@@ -210,18 +231,132 @@ CASES = [
             "no_rope_layers": [1, 0],
         },
         config="Llama4TextConfig",
-        patched=("rotary", "norm", "cache"),
+        patched=ALL,
     ),
-    Case("T5", {"vocab_size": VOCABULARY, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 4}, model="T5ForConditionalGeneration", kind="pair", patched=("norm",)),
-    Case("Bart", {"vocab_size": VOCABULARY, "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96, "max_position_embeddings": 128, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 1}, model="BartForConditionalGeneration", kind="pair"),
-    Case("Whisper", {"vocab_size": VOCABULARY, "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96, "num_mel_bins": 80, "max_source_positions": 30, "max_target_positions": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}, model="WhisperForConditionalGeneration", kind="speech"),
-    Case("Bert", SIZES, kind="encoder"),
-    Case("Roberta", SIZES, kind="encoder"),
-    Case("Electra", SIZES | {"embedding_size": 64}, kind="encoder"),
-    Case("DistilBert", {"vocab_size": VOCABULARY, "dim": 64, "hidden_dim": 96, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 128}, kind="encoder"),
-    Case("ModernBert", SIZES | {"local_attention": 6, "global_attn_every_n_layers": 2, "cls_token_id": 1, "sep_token_id": 2}, kind="encoder", patched=("rotary",)),
-    Case("Qwen2VL", {"text_config": GQA | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}, "vision_config": {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2}}, model="Qwen2VLForConditionalGeneration", patched=ALL),
-    Case("Qwen3VL", {"text_config": HEADS_OF_16 | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}}, "vision_config": {"depth": 1, "hidden_size": 32, "out_hidden_size": 64, "intermediate_size": 32, "num_heads": 2, "deepstack_visual_indexes": [0]}}, model="Qwen3VLForConditionalGeneration", patched=ALL),
+    Case(
+        "T5",
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": 64,
+            "d_kv": 16,
+            "d_ff": 96,
+            "num_layers": 2,
+            "num_heads": 4,
+        },
+        model="T5ForConditionalGeneration",
+        kind="pair",
+        patched=("attention", "norm"),
+    ),
+    Case(
+        "Bart",
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": 64,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 96,
+            "decoder_ffn_dim": 96,
+            "max_position_embeddings": 128,
+            "pad_token_id": 0,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 1,
+        },
+        model="BartForConditionalGeneration",
+        kind="pair",
+        patched=("attention",),
+    ),
+    Case(
+        "Whisper",
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": 64,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 96,
+            "decoder_ffn_dim": 96,
+            "num_mel_bins": 80,
+            "max_source_positions": 30,
+            "max_target_positions": 64,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 1,
+        },
+        model="WhisperForConditionalGeneration",
+        kind="speech",
+        patched=("attention",),
+    ),
+    Case("Bert", SIZES, kind="encoder", patched=("attention",)),
+    Case("Roberta", SIZES, kind="encoder", patched=("attention",)),
+    Case("Electra", SIZES | {"embedding_size": 64}, kind="encoder", patched=("attention",)),
+    Case(
+        "DistilBert",
+        {
+            "vocab_size": VOCABULARY,
+            "dim": 64,
+            "hidden_dim": 96,
+            "n_layers": 2,
+            "n_heads": 4,
+            "max_position_embeddings": 128,
+        },
+        kind="encoder",
+        patched=("attention",),
+    ),
+    Case(
+        "ModernBert",
+        SIZES
+        | {
+            "local_attention": 6,
+            "global_attn_every_n_layers": 2,
+            "cls_token_id": 1,
+            "sep_token_id": 2,
+        },
+        kind="encoder",
+        patched=("attention", "rotary"),
+    ),
+    Case(
+        "Qwen2VL",
+        {
+            "text_config": GQA
+            | {
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1e4,
+                    "mrope_section": [2, 3, 3],
+                }
+            },
+            "vision_config": {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2},
+        },
+        model="Qwen2VLForConditionalGeneration",
+        patched=ALL,
+    ),
+    Case(
+        "Qwen3VL",
+        {
+            "text_config": HEADS_OF_16
+            | {
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1e4,
+                    "mrope_section": [4, 2, 2],
+                }
+            },
+            "vision_config": {
+                "depth": 1,
+                "hidden_size": 32,
+                "out_hidden_size": 64,
+                "intermediate_size": 32,
+                "num_heads": 2,
+                "deepstack_visual_indexes": [0],
+            },
+        },
+        model="Qwen3VLForConditionalGeneration",
+        patched=ALL,
+    ),
 ]
 
 
@@ -231,7 +366,13 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def replaced(report) -> set[str]:
     """The kinds of a report, as in Case.patched."""
-    kinds = {"rotary": "rotary", "norm": "RMS norm", "gate": "gate", "cache": "KV cache"}
+    kinds = {
+        "attention": "attention ",
+        "rotary": "rotary",
+        "norm": "RMS norm",
+        "gate": "gate",
+        "cache": "KV cache",
+    }
     return {kind for kind, word in kinds.items() if any(word in what for what in report.replaced)}
 
 
@@ -264,7 +405,10 @@ def main() -> None:
             if wanted:
                 raise
             continue
-        print(f"{case.name:16} {alone:8.1e} {patched:8.1e} {' '.join(sorted(replaced(report)))}", flush=True)
+        print(
+            f"{case.name:16} {alone:8.1e} {patched:8.1e} {' '.join(sorted(replaced(report)))}",
+            flush=True,
+        )
         if wanted:
             print(report)
 
