@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from .. import io
+from .. import torch as operators
 from .._errors import Error
 from .._norm import rms_norm, swiglu
 from .._rope import RopeSpec, rope_frequencies
@@ -52,7 +53,9 @@ def patch(model: torch.nn.Module) -> Report:
         _patch_rotary(model, report)
         for module in model.modules():
             name = type(module).__name__
-            if "RMSNorm" in name or name.endswith("T5LayerNorm"):
+            if _is_hooked(module):
+                report.left[name, "its forward is that of another package"] += 1
+            elif "RMSNorm" in name or name.endswith("T5LayerNorm"):
                 _patch_norm(module, report)
             elif _gate_names(module) is not None:
                 _patch_gate(module, report)
@@ -63,6 +66,16 @@ def patch(model: torch.nn.Module) -> Report:
     else:
         report.left["KV cache", "only attention on ropewalk reads its pages"] += 1
     return report
+
+
+def _is_hooked(module) -> bool:
+    """Whether somebody, such as accelerate, has replaced the module's forward."""
+    return not isinstance(module.forward, types.MethodType)
+
+
+def _set_forward(module, forward) -> None:
+    """As a method, so that a deep copy of a model calls it for its own modules."""
+    module.forward = types.MethodType(forward, module)
 
 
 def _name(module) -> str:
@@ -117,10 +130,11 @@ def _patch_norm(module, report: Report) -> None:
         report.left[what, "it is not the RMS norm of its weight that ropewalk has"] += 1
         return
 
-    def forward(x):
-        return rms_norm(plain(x), getattr(module, "weight", None), **options)
+    def forward(self, x):
+        function = operators.rms_norm if torch.compiler.is_compiling() else rms_norm
+        return function(plain(x), getattr(self, "weight", None), **options)
 
-    module.forward = forward
+    _set_forward(module, forward)
     report.replaced[what] += 1
 
 
@@ -185,28 +199,32 @@ def _gate_names(module) -> tuple | None:
 
 def _patch_gate(module, report: Report) -> None:
     what = f"gated feed-forward {_name(module)}"
-    gate, up, down = (None if n is None else getattr(module, n) for n in _gate_names(module))
+    gate_name, up_name, down_name = _gate_names(module)
 
-    def forward(x):
-        x = plain(x)
-        if up is None:
-            return down(swiglu(packed=gate(x)))
-        return down(swiglu(gate(x), up(x)))
+    def forward(self, x):
+        function = operators.swiglu if torch.compiler.is_compiling() else swiglu
+        gate, x = getattr(self, gate_name)(plain(x)), plain(x)
+        if up_name is None:
+            product = function(packed=gate)
+        else:
+            product = function(gate, getattr(self, up_name)(x))
+        return getattr(self, down_name)(product)
 
     parameter = next(module.parameters(), None)
-    if parameter is None or not isinstance(getattr(gate, "in_features", None), int):
-        report.left[what, "its projections are not linear layers"] += 1
+    width = getattr(getattr(module, gate_name), "in_features", None)
+    if width is None or parameter is None or not parameter.is_floating_point():
+        report.left[what, "its projections are not linear layers of floating-point numbers"] += 1
         return
     for scale in (1.0, 30.0):
-        x = _random(1, 3, gate.in_features, like=parameter) * scale
+        x = _random(1, 3, width, like=parameter) * scale
         try:
-            same = _agree(forward(x), module(x))
+            same = _agree(forward(module, x), module(x))
         except (RuntimeError, TypeError, Error):
             same = False
         if not same:
             report.left[what, "its activation is not SwiGLU"] += 1
             return
-    module.forward = forward
+    _set_forward(module, forward)
     report.replaced[what] += 1
 
 
@@ -224,10 +242,15 @@ def _patch_experts(module, report: Report) -> None:
         for options in ({}, {**numbers, "up_offset": 1.0}):
             options = {"packing": packing, **options}
             if _agree(swiglu(packed=x, **options), expected):
-                module._apply_gate = lambda x, options=options: swiglu(packed=plain(x), **options)
+                module._apply_gate = functools.partial(_apply_gate, options)
                 report.replaced[what] += 1
                 return
     report.left[what, "it is not SwiGLU"] += 1
+
+
+def _apply_gate(options: dict, x: torch.Tensor) -> torch.Tensor:
+    function = operators.swiglu if torch.compiler.is_compiling() else swiglu
+    return function(packed=plain(x), **options)
 
 
 # ---- rotary embeddings ---------------------------------------------------------------------------
@@ -236,7 +259,7 @@ def _patch_experts(module, report: Report) -> None:
 def _patch_rotary(model, report: Report) -> None:
     tables = Tables()
     for path, module in model.named_modules():
-        if "RotaryEmbedding" not in _name(module):
+        if "RotaryEmbedding" not in _name(module) or _is_hooked(module):
             continue
         owner = model.get_submodule(path.rpartition(".")[0])
         ways = _ways(module, owner, tables)
@@ -248,7 +271,7 @@ def _patch_rotary(model, report: Report) -> None:
         report.replaced[what] += 1
         for attention in owner.modules():
             functions = _rotating_functions(attention)
-            if {f for _, f, _ in ways} & set(functions.values()):
+            if {f for _, f, _ in ways} & set(functions.values()) and not _is_hooked(attention):
                 _replace_functions(attention, functions, tables)
                 report.replaced[f"rotation in {_name(attention)}"] += 1
 
@@ -356,14 +379,16 @@ def _call(function, q, k, angles, axis: int):
 
 def _replace_angles(module, ways: dict) -> None:
     """The module gives Angles, which know how functions rotate."""
-    original = module.forward
+    original = module.forward.__func__
     kinds = {kind for kind, _, _ in ways}
     by_type = {k: {(f, n): way for (t, f, n), way in ways.items() if t == k} for k in kinds}
     forms = _forms(module, next(iter(kinds)))
 
-    def forward(x, position_ids, layer_type=None):
+    def forward(self, x, position_ids, layer_type=None):
         options = () if layer_type is None else (layer_type,)
-        angles = Original(original, x, position_ids, *options)
+        if torch.compiler.is_compiling():
+            return original(self, x, position_ids, *options)
+        angles = Original(original, self, x, position_ids, *options)
         mine = by_type[layer_type if layer_type in by_type else None]
         made = [
             Angles((*position_ids.shape[-2:], width), dtype or x.dtype, x.device, angles, i, mine)
@@ -371,7 +396,7 @@ def _replace_angles(module, ways: dict) -> None:
         ]
         return made[0] if len(made) == 1 else tuple(made)
 
-    module.forward = forward
+    _set_forward(module, forward)
 
 
 def _forms(module, kind) -> list[tuple[int, torch.dtype | None]]:
@@ -394,7 +419,7 @@ def _replace_functions(attention, functions: dict, tables: Tables) -> None:
         forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__
     )
     copy.__kwdefaults__ = forward.__kwdefaults__
-    attention.forward = types.MethodType(copy, attention)
+    _set_forward(attention, copy)
 
 
 def _rotate(original, tables: Tables):
@@ -424,18 +449,19 @@ def _patch_cache(model, report: Report) -> None:
     if prepare is None:
         report.left["KV cache", "the model has no generate()"] += 1
         return
+    prepare = prepare.__func__
     try:
         Cache(model.config)
     except (Error, AttributeError) as problem:
         report.left["KV cache", str(problem)] += 1
         return
 
-    def prepare_cache(generation_config, model_kwargs, *rest, **options):
+    def prepare_cache(self, generation_config, model_kwargs, *rest, **options):
         plain_cache = generation_config.cache_implementation in (None, "dynamic")
         if plain_cache and generation_config.use_cache and model_kwargs.get("cache") is None:
-            model_kwargs["cache"] = Cache(model.config)
+            model_kwargs["cache"] = Cache(self.config)
         else:
-            prepare(generation_config, model_kwargs, *rest, **options)
+            prepare(self, generation_config, model_kwargs, *rest, **options)
 
-    model._prepare_cache_for_generation = prepare_cache
+    model._prepare_cache_for_generation = types.MethodType(prepare_cache, model)
     report.replaced["KV cache of generate()"] += 1

@@ -59,9 +59,9 @@ class Tables:
 class Original:
     """The angles of the model's own rotary embedding, computed once."""
 
-    def __init__(self, function, x, ids, *options):
+    def __init__(self, forward, module, x, ids, *options):
         self.ids = ids
-        self._call = lambda: function(x, ids, *options)
+        self._call = lambda: forward(module, x, ids, *options)
         self._tensors = None
 
     def tensors(self):

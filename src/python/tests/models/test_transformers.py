@@ -1,5 +1,6 @@
 """ropewalk.transformers: masks as patterns, caches, what patch() replaces and refuses."""
 
+import copy
 import itertools
 
 import pytest
@@ -360,15 +361,43 @@ def test_scaled_rotary_embeddings(rope):
         assert (a - b).abs().max() < 5e-6
 
 
-def test_compiled():
-    """Attention alone in one graph, in which ropewalk.attention is an operator."""
+@pytest.mark.parametrize("patched", [False, True])
+def test_compiled(patched):
+    """One graph, with attention, norms and gates as operators; rotary embeddings are torch's."""
+    model, mask = llama(), padding("left", QUERIES)
+    given = {"input_ids": torch.randint(1, 96, (2, QUERIES)), "attention_mask": mask}
+    with torch.no_grad():
+        expected = model(**given, use_cache=False).logits
+        model.set_attn_implementation("ropewalk")
+        if patched:
+            ropewalk.transformers.patch(model)
+        seen = []
+        compiled = torch.compile(model, backend=listing(seen), fullgraph=True)
+        got = compiled(**given, use_cache=False).logits
+    assert (got - expected)[mask == 1].abs().max() < 5e-6
+    names = {"attention", "rms_norm", "swiglu"} if patched else {"attention"}
+    assert {name.split(".")[1] for name in seen if name.startswith("ropewalk.")} == names
+
+
+def listing(seen):
+    """A backend of torch.compile that lists the operators of a graph."""
+
+    def backend(graph, _):
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    return backend
+
+
+def test_a_deep_copy():
+    """Copies have modules of their own."""
     model = llama()
+    ropewalk.transformers.patch(model)
+    copied = copy.deepcopy(model)
     ids = torch.randint(1, 96, (2, QUERIES))
     with torch.no_grad():
         expected = model(input_ids=ids).logits
-        model.set_attn_implementation("ropewalk")
-        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-        got = compiled(input_ids=ids, attention_mask=padding("left", QUERIES), use_cache=False)
-        expected = model(input_ids=ids, attention_mask=padding("left", QUERIES)).logits
-    real = padding("left", QUERIES) == 1
-    assert (got.logits - expected)[real].abs().max() < 5e-6
+        for x in model.parameters():
+            x.zero_()
+        assert torch.equal(copied(input_ids=ids).logits, expected)
+        assert not model(input_ids=ids).logits.any()
