@@ -7,6 +7,7 @@ import torch
 from .. import torch as operators
 from .._attention import attention
 from .._errors import InvalidArgument, Unsupported
+from .._kv import KVCache
 from .._pattern import Pattern
 from .cache import Cached
 from .lazy import plain
@@ -41,14 +42,17 @@ def attend(
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     terms = {"scale": scaling or 0.0, "softcap": softcap or 0.0, "sinks": s_aux}
     query = plain(query).transpose(1, 2)
-    if type(key) is Cached and type(attention_mask) is Mask and position_bias is None:
-        key, value, terms["block_table"] = key.pages()
+    storage = _pages(key, value) if type(attention_mask) is Mask and position_bias is None else None
+    skipped = 0
+    if storage is not None:
+        skipped = key.end - key.shape[2]
+        key, value, terms["block_table"] = storage
         seq_k = terms["block_table"].shape[1] * key.shape[1]
     else:
         key, value = plain(key).transpose(1, 2), plain(value).transpose(1, 2)
         seq_k = key.shape[1]
     causal = causal and query.shape[1] > 1
-    terms["pattern"], mask = _pattern_and_mask(attention_mask, seq_k, causal)
+    terms["pattern"], mask = _pattern_and_mask(attention_mask, seq_k, skipped, causal)
     if position_bias is not None:
         mask = position_bias if mask is None else position_bias + mask
     if mask is not None and mask.stride(-1) != 1:
@@ -61,13 +65,22 @@ def _name(module) -> str:
     return type(module).__name__
 
 
-def _pattern_and_mask(mask, seq_k: int, causal: bool):
+def _pages(key, value) -> KVCache | None:
+    """The cache of a layer, if key and value are what it has now."""
+    if type(key) is not Cached or type(value) is not Cached:
+        return None
+    same = key.layer is value.layer and (key.index, value.index) == (0, 1)
+    now = key.end == value.end == key.layer.length
+    return key.layer.storage if same and now else None
+
+
+def _pattern_and_mask(mask, seq_k: int, skipped: int, causal: bool):
     """The pattern, and what is added to the scores."""
     if mask is None:
         # As in transformers' sdpa_attention_forward(): the first query sees the first key.
         return Pattern(causal=True, alignment="top_left") if causal else None, None
     if type(mask) is Mask:
-        return mask.pattern(seq_k), None
+        return mask.pattern(seq_k, skipped), None
     mask = plain(mask)
     if mask.dim() != 4:
         raise InvalidArgument(f"attention_mask has rank {mask.dim()}, expected 4")

@@ -15,35 +15,34 @@ _ATTENTION = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 class Cached(Lazy):
-    """Keys or values of a layer's cache, [batch, kv_heads, length, width]. attend() reads their
-    pages; other code gets a copy."""
+    """Keys (index 0) or values (1) of a layer's cache, [batch, kv_heads, keys, width]: those before
+    `end`. attend() reads their pages; other code gets a copy."""
 
     def __init__(self, shape, dtype, device, layer, index):
         super().__init__()
         self.layer = layer
         self.index = index
-
-    def pages(self) -> KVCache:
-        return self.layer.storage
+        self.end = layer.length
 
     def compute(self):
         storage = self.layer.storage
         pages = storage[self.index][storage.block_table]  # [batch, pages, page_size, heads, width]
-        return pages.flatten(1, 2)[:, : self.shape[2]].transpose(1, 2)
+        return pages.flatten(1, 2)[:, self.end - self.shape[2] : self.end].transpose(1, 2)
 
 
 class PagedLayer(CacheLayerMixin):
     """The cache of one layer: pages [pages, page_size, kv_heads, head_dim], of which sequence b of
-    a batch has those with the numbers n * batch + b. Every token is kept, also in layers with a
-    window."""
+    a batch has those with the numbers n * batch + b. Every token is kept; with a window, only those
+    are read that transformers' cache would have kept."""
 
-    is_sliding = False
     is_croppable = True
     is_compileable = False
 
-    def __init__(self, page_size: int):
+    def __init__(self, page_size: int, sliding_window: int | None = None):
         super().__init__()
         self.page_size = page_size
+        self.sliding_window = sliding_window
+        self.is_sliding = sliding_window is not None
         self.length = 0
         self.storage: KVCache | None = None
 
@@ -80,6 +79,7 @@ class PagedLayer(CacheLayerMixin):
         rotation is pending are rotated into the cache, with their queries."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        keys_read, _ = self.get_mask_sizes(key_states.shape[2])
         length = self.length + key_states.shape[2]
         self._reserve(key_states, value_states, length)
         values = plain(value_states).transpose(1, 2)
@@ -87,15 +87,18 @@ class PagedLayer(CacheLayerMixin):
             keys = plain(key_states).transpose(1, 2)
             kv_append(keys, values, self.storage, offset=self.length)
         self.length = length
-        return self._cached(0), self._cached(1)
+        return self._cached(0, keys_read), self._cached(1, keys_read)
 
-    def _cached(self, index: int) -> Cached:
+    def _cached(self, index: int, keys: int) -> Cached:
         pages = self.storage[index]
-        shape = self.batch_size, pages.shape[2], self.length, pages.shape[3]
+        shape = self.batch_size, pages.shape[2], keys, pages.shape[3]
         return Cached(shape, pages.dtype, pages.device, self, index)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
+        """Number of keys that the next `query_length` queries read, and of those before them."""
+        window = self.sliding_window
+        skipped = 0 if window is None else max(self.length - window + 1, 0)
+        return self.length - skipped + query_length, skipped
 
     def get_seq_length(self) -> int:
         return self.length
@@ -152,4 +155,5 @@ class Cache(transformers.Cache):
         if others or not layers:
             kinds = ", ".join(sorted(others)) or "unknown"
             raise Unsupported(f"the model has cache layers of kind {kinds}")
-        super().__init__(layers=[PagedLayer(page_size) for _ in layers])
+        windows = [getattr(layer, "sliding_window", None) for layer in layers]
+        super().__init__(layers=[PagedLayer(page_size, window) for window in windows])

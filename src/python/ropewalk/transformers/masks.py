@@ -108,6 +108,11 @@ def pack_bits(visible: torch.Tensor, keys: int) -> torch.Tensor:
     return (padded.unflatten(-1, (-1, 8)) * weights).sum(-1, dtype=torch.uint8)
 
 
+def _pack_bits_after(visible: torch.Tensor, seq_k: int, skipped: int) -> torch.Tensor:
+    """Bits of `skipped` hidden keys, then of bool [..., n]."""
+    return pack_bits(torch.nn.functional.pad(visible, (skipped, 0)), seq_k)
+
+
 class Mask(Lazy):
     """A mask that is a pattern; as a tensor it is the mask of eager attention.
 
@@ -122,35 +127,38 @@ class Mask(Lazy):
         self.batch, _, self.seq_q, self.keys = shape
         self.position = arguments["q_offset"] - arguments["kv_offset"]
         """The index among the keys of the first query; a number or a tensor."""
-        self._patterns: dict[int, Pattern] = {}
+        self._patterns: dict[tuple[int, int], Pattern] = {}
         self._ranges = None
 
     def compute(self):
         return masking_utils.eager_mask(**self.arguments)
 
-    def pattern(self, seq_k: int) -> Pattern:
-        """The pattern for seq_k keys: those of the mask, then any number of unused ones."""
-        if seq_k not in self._patterns:
-            self._patterns[seq_k] = self._make(seq_k)
-        return self._patterns[seq_k]
+    def pattern(self, seq_k: int, skipped: int = 0) -> Pattern:
+        """The pattern for seq_k keys: `skipped` hidden ones, those of the mask, then any number of
+        unused ones."""
+        if (seq_k, skipped) not in self._patterns:
+            self._patterns[seq_k, skipped] = self._make(seq_k, skipped)
+        return self._patterns[seq_k, skipped]
 
-    def _make(self, seq_k: int) -> Pattern:
+    def _make(self, seq_k: int, skipped: int) -> Pattern:
         terms, tensors, alignment = self.terms, {}, "bottom_right"
-        last = self.position + self.seq_q
+        last = self.position + self.seq_q + skipped
         if not isinstance(last, torch.Tensor) and last == seq_k:
             pass
         elif terms is not None and terms.positional:
             alignment = "key_end"
             tensors["key_end"] = self._lengths(last)
-        elif seq_k != self.keys:
-            tensors["key_end"] = self._lengths(self.keys)
-        if terms is None or not self._add_prefix(tensors):
-            return Pattern(**tensors, bits=pack_bits(self._visible(), seq_k))
-        self._add_padding(tensors, alignment, seq_k)
+        elif seq_k != self.keys + skipped:
+            tensors["key_end"] = self._lengths(self.keys + skipped)
+        if terms is None or not self._add_prefix(tensors, skipped):
+            return Pattern(**tensors, bits=_pack_bits_after(self._visible(), seq_k, skipped))
+        if skipped:
+            tensors["key_begin"] = self._lengths(skipped)
+        self._add_padding(tensors, alignment, seq_k, skipped)
         if terms.chunk is not None:
-            tensors["cu_seqlens"] = self._chunks(*terms.chunk, seq_k)
+            tensors["cu_seqlens"] = self._chunks(*terms.chunk, seq_k, skipped)
         if terms.documents is not None:
-            tensors["cu_seqlens"] = _boundaries(terms.documents)
+            tensors["cu_seqlens"] = _boundaries(terms.documents, seq_k, skipped)
         window = {"left": terms.left, "right": terms.right}
         return Pattern(causal=terms.causal, alignment=alignment, **window, **tensors)
 
@@ -194,20 +202,20 @@ class Mask(Lazy):
         parts = [self._among_keys(part, False) for part in self.terms.padding]
         return torch.stack(parts).all(0)
 
-    def _add_padding(self, tensors: dict, alignment: str, seq_k: int) -> None:
+    def _add_padding(self, tensors: dict, alignment: str, seq_k: int, skipped: int) -> None:
         padding = self._padding()
         if padding is None:
             return
         begin, end, (whole, at_begin, at_end, at_last) = padding
         if not whole or (alignment == "key_end" and not at_last):
-            tensors["bits"] = pack_bits(self._padding_bits()[:, None], seq_k)
+            tensors["bits"] = _pack_bits_after(self._padding_bits()[:, None], seq_k, skipped)
             return
         if not at_begin:
-            tensors["key_begin"] = begin
+            tensors["key_begin"] = begin + skipped
         if not at_end and alignment != "key_end":
-            tensors["key_end"] = end
+            tensors["key_end"] = end + skipped
 
-    def _add_prefix(self, tensors: dict) -> bool:
+    def _add_prefix(self, tensors: dict, skipped: int) -> bool:
         """Blocks as a prefix: one of them, at the beginning of each sequence. False: they are not
         that."""
         if self.terms.blocks is None:
@@ -223,12 +231,12 @@ class Mask(Lazy):
         padded = index < begin[:, None]
         if not bool(((block == expected) | padded).all()):
             return False
-        tensors["prefix"] = prefix
+        tensors["prefix"] = prefix + skipped
         return True
 
-    def _chunks(self, length: int, padding: torch.Tensor, seq_k: int) -> torch.Tensor:
+    def _chunks(self, length: int, padding: torch.Tensor, seq_k: int, skipped: int) -> torch.Tensor:
         """Chunks as documents, i64 [batch, chunks + 1]: they begin at padding + n * length."""
-        first = (padding - self.arguments["kv_offset"]).to(torch.int64) % length - length
+        first = (padding - self.arguments["kv_offset"] + skipped).to(torch.int64) % length - length
         steps = torch.arange(seq_k // length + 3, device=self.device) * length
         return (first[:, None] + steps).clamp(0, seq_k)
 
@@ -239,11 +247,13 @@ class Mask(Lazy):
         return not terms.padding or bool(self._padding_bits().all())
 
 
-def _boundaries(documents: torch.Tensor) -> torch.Tensor:
-    """cu_seqlens, i64 [batch, documents + 1], of the number of each token's document."""
+def _boundaries(documents: torch.Tensor, seq_k: int, skipped: int) -> torch.Tensor:
+    """cu_seqlens, i64 [batch, documents + 3], of the number of each token's document; skipped and
+    unused keys are documents of their own."""
     numbers = torch.arange(int(documents.max()) + 2, device=documents.device)
     numbers = numbers.expand(documents.shape[0], -1).contiguous()
-    return torch.searchsorted(documents.contiguous(), numbers)
+    begins = torch.searchsorted(documents.contiguous(), numbers) + skipped
+    return torch.nn.functional.pad(torch.nn.functional.pad(begins, (1, 0)), (0, 1), value=seq_k)
 
 
 def mask(

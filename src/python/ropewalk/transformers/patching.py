@@ -132,7 +132,9 @@ def _patch_norm(module, report: Report) -> None:
 
     def forward(self, x):
         function = operators.rms_norm if torch.compiler.is_compiling() else rms_norm
-        return function(plain(x), getattr(self, "weight", None), **options)
+        x = plain(x)
+        x = x if x.stride(-1) == 1 else x.contiguous()
+        return function(x, getattr(self, "weight", None), **options)
 
     _set_forward(module, forward)
     report.replaced[what] += 1
@@ -146,7 +148,7 @@ def _norm_options(module) -> dict | None:
     weight = getattr(module, "weight", None)
     if not isinstance(eps, float) or len(inspect.signature(module.forward).parameters) != 1:
         return None
-    width = 64 if weight is None else len(weight)
+    width = getattr(module, "normalized_shape", (64,))[-1] if weight is None else len(weight)
     for offset in (0.0, 1.0):
         for cast in ("before_weight", "after_weight"):
             options = {"eps": eps, "weight_offset": offset, "cast": cast}
