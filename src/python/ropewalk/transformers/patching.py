@@ -305,7 +305,7 @@ def _axes(function) -> list[tuple[int | None, int]]:
 def _ways(module, owner, tables: Tables) -> dict | str:
     """How functions rotate: {(layer type, function, unsqueeze_dim): Way}. A sentence if ropewalk
     has no rotary embedding that agrees for every layer type."""
-    config = getattr(module, "config", None)
+    config = getattr(module, "config", getattr(owner, "config", None))
     if config is None or list(inspect.signature(module.forward).parameters)[:2] != _IDS:
         return "it does not compute cos and sin of position ids"
     try:
@@ -374,7 +374,7 @@ def _call(function, q, k, angles, axis: int):
     options = {"unsqueeze_dim": axis} if "unsqueeze_dim" in names else {}
     if names[:4] == ["q", "k", "cos", "sin"]:
         return function(q, k, *angles, **options)
-    if names[:3] == ["x", "cos", "sin"]:
+    if names[:3] in (["x", "cos", "sin"], ["tensor", "sin", "cos"]):
         return [function(x, *angles, **options) for x in (q, k)]
     return None
 
@@ -427,7 +427,7 @@ def _replace_functions(attention, functions: dict, tables: Tables) -> None:
 def _rotate(original, tables: Tables):
     """The rotating function with Angles in place of cos and sin, or freqs_cis."""
     parameters = inspect.signature(original).parameters
-    count = 1 if next(iter(parameters)) == "x" else 2
+    count = 1 if next(iter(parameters)) in ("x", "tensor") else 2
     standard = parameters["unsqueeze_dim"].default if "unsqueeze_dim" in parameters else None
 
     @functools.wraps(original)

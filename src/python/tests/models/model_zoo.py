@@ -181,8 +181,14 @@ CASES = [
     Case("Glm", HEADS_OF_16, patched=ALL),
     Case("Glm4", HEADS_OF_16, patched=ALL),
     Case("GPTNeoX", SIZES, patched=("attention", "rotary", "cache")),
-    Case("GPTJ", GPT2_SIZES | {"rotary_dim": 8}, patched=("attention", "cache")),
-    Case("CodeGen", GPT2_SIZES | {"rotary_dim": 8}, patched=("attention", "cache")),
+    Case("GPTJ", GPT2_SIZES | {"rotary_dim": 8}, patched=("attention", "rotary", "cache")),
+    Case("CodeGen", GPT2_SIZES | {"rotary_dim": 8}, patched=("attention", "rotary", "cache")),
+    Case("DiffLlama", GQA, patched=ALL),
+    Case(
+        "Moshi",
+        HEADS_OF_16 | {"ffn_dim": 96, "sliding_window": 5},
+        patched=("attention", "rotary", "norm", "cache"),
+    ),
     Case("Falcon", GQA | {"alibi": True, "new_decoder_architecture": False}),
     Case(
         "Falcon",
