@@ -13,7 +13,8 @@ from .cache import Cached
 from .lazy import plain
 from .masks import Mask, pack_bits, say_once
 
-_UNSUPPORTED = ("indices", "block_indices", "sinks")
+# Arguments of models with sparse attention or sinks of their own.
+UNSUPPORTED = ("indices", "block_indices", "sinks")
 
 
 def attend(
@@ -32,7 +33,7 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Attention of query [batch, heads, seq_q, head_dim] to key and value [batch, kv_heads, seq_k,
     width]: [batch, seq_q, heads, width]. Weights are not returned."""
-    for name in _UNSUPPORTED:
+    for name in UNSUPPORTED:
         if others.get(name) is not None:
             raise Unsupported(f"ropewalk attention has no {name}, which {_name(module)} passes")
     if dropout:

@@ -104,7 +104,7 @@ def pack_bits(visible: torch.Tensor, keys: int) -> torch.Tensor:
     """bool [..., n] to u8 [..., ceil(keys / 8)], lowest bit first, 0 past n."""
     width = (keys + 7) // 8 * 8
     padded = torch.nn.functional.pad(visible, (0, width - visible.shape[-1]))
-    weights = 2 ** torch.arange(8, dtype=torch.uint8, device=visible.device)
+    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=visible.device)
     return (padded.unflatten(-1, (-1, 8)) * weights).sum(-1, dtype=torch.uint8)
 
 

@@ -115,7 +115,7 @@ def inputs(case: Case) -> dict[str, torch.Tensor]:
 def run(model, case: Case, cache=None, tokens=None):
     """The logits of the real tokens of a prompt and of 10 steps after it, which read `tokens` or
     the likeliest ones; and the tokens."""
-    given = inputs(case)
+    given = {name: x.to(model.device) for name, x in inputs(case).items()}
     if case.kind == "encoder":
         return model(**given).last_hidden_state[given["attention_mask"] == 1], None
     if case.kind == "decoder":
@@ -144,7 +144,7 @@ def run_decoder(model, given, cache, tokens):
 
 def run_pair(model, given, tokens):
     """An encoder and a decoder: the decoder's prompt is 4 tokens."""
-    ids = torch.tensor([[1, 5, 7, 9], [1, 8, 6, 4]])
+    ids = torch.tensor([[1, 5, 7, 9], [1, 8, 6, 4]], device=model.device)
     found, chosen, options = [], [], {}
     for step in range(STEPS + 1):
         out = model(**given, decoder_input_ids=ids, use_cache=True, **options)
@@ -382,15 +382,15 @@ def replaced(report) -> set[str]:
     return {kind for kind, word in kinds.items() if any(word in what for what in report.replaced)}
 
 
-def compare(case: Case) -> tuple[float, float, Any]:
+def compare(case: Case, device: str = "cpu") -> tuple[float, float, Any]:
     """Differences to eager of attention alone and of a patched model, and the report."""
     import ropewalk.transformers
 
-    expected, tokens = run(case.make(), case)
-    model = case.make()
+    expected, tokens = run(case.make().to(device), case)
+    model = case.make().to(device)
     model.set_attn_implementation("ropewalk")
     attention_only, _ = run(model, case, None, tokens)
-    model = case.make()
+    model = case.make().to(device)
     report = ropewalk.transformers.patch(model)
     cache = None
     if "cache" in replaced(report) and case.kind == "decoder":

@@ -313,6 +313,24 @@ def test_what_is_left_alone():
     assert "rotary embedding LlamaRotaryEmbedding: no rotary" in left
 
 
+def test_sparse_attention_is_left_alone():
+    sizes = {"num_hidden_layers": 1, "num_local_experts": 2, "vocab_size": 96, "hidden_size": 64}
+    model = transformers.DeepseekV32ForCausalLM(
+        transformers.DeepseekV32Config(**sizes, n_routed_experts=4, n_group=1, topk_group=1)
+    )
+    model.set_attn_implementation("eager")
+    report = ropewalk.transformers.patch(model)
+    assert model.config._attn_implementation == "eager"
+    assert "it passes indices" in str(report) and "attention" not in "".join(report.replaced)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_another_gate_of_16_bits(dtype):
+    config = transformers.LlamaConfig(**SIZES, hidden_act="gelu")
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    assert "its activation is not SwiGLU" in str(ropewalk.transformers.patch(model))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_16_bits(dtype):
     """Norms round where the model's do."""
