@@ -230,6 +230,7 @@ class Mask(Lazy):
         expected = torch.where((index >= begin[:, None]) & (index < prefix[:, None]), first, -1)
         padded = index < begin[:, None]
         if not bool(((block == expected) | padded).all()):
+            say_once("blocks of tokens that are no prefix: a bit for each pair is passed")
             return False
         tensors["prefix"] = prefix + skipped
         return True

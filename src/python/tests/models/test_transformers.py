@@ -151,6 +151,7 @@ def test_blocks_that_are_no_prefix(caplog):
     blocks = torch.tensor([[0, 0, -1, 1, 1, -1], [-1, 0, 0, 0, -1, -1]])
     made = check_mask(MASKS["causal"], None, None, block_sequence_ids=blocks)
     assert set(made.pattern(QUERIES).tensors) == {"bits"}
+    assert "no prefix" in caplog.text
 
 
 def test_an_unknown_mask_function_is_stated(caplog):
