@@ -6,6 +6,7 @@ import torch
 
 from .. import torch as operators
 from .._attention import attention
+from .._bias import Alibi
 from .._errors import InvalidArgument, Unsupported
 from .._kv import KVCache
 from .._pattern import Pattern
@@ -29,10 +30,11 @@ def attend(
     s_aux: torch.Tensor | None = None,
     position_bias: torch.Tensor | None = None,
     is_causal: bool | None = None,
+    alibi: torch.Tensor | None = None,
     **others,
 ) -> tuple[torch.Tensor, None]:
     """Attention of query [batch, heads, seq_q, head_dim] to key and value [batch, kv_heads, seq_k,
-    width]: [batch, seq_q, heads, width]. Weights are not returned."""
+    width]: [batch, seq_q, heads, width]. Weights are not returned. alibi: slopes, f32 [heads]."""
     for name in UNSUPPORTED:
         if others.get(name) is not None:
             raise Unsupported(f"ropewalk attention has no {name}, which {_name(module)} passes")
@@ -43,7 +45,8 @@ def attend(
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     terms = {"scale": scaling or 0.0, "softcap": softcap or 0.0, "sinks": s_aux}
     query = plain(query).transpose(1, 2)
-    storage = _pages(key, value) if type(attention_mask) is Mask and position_bias is None else None
+    is_pattern = type(attention_mask) is Mask or _is_bits(attention_mask)
+    storage = _pages(key, value) if is_pattern and position_bias is None else None
     skipped = 0
     if storage is not None:
         skipped = key.end - key.shape[2]
@@ -58,12 +61,20 @@ def attend(
         mask = position_bias if mask is None else position_bias + mask
     if mask is not None and mask.stride(-1) != 1:
         mask = mask.contiguous()
+    if alibi is not None:  # signed: a shift of the position of a query changes nothing
+        alignment = "bottom_right" if terms["pattern"] is None else terms["pattern"].alignment
+        terms["alibi"] = Alibi(alibi, signed=True, alignment=alignment)
     function = operators.attention if torch.compiler.is_compiling() else attention
     return function(query, key, value, mask=mask, **terms), None
 
 
 def _name(module) -> str:
     return type(module).__name__
+
+
+def _is_bits(mask) -> bool:
+    """Whether a mask of the caller is bool and the same for all heads."""
+    return mask is not None and mask.dtype is torch.bool and mask.shape[1] == 1
 
 
 def _pages(key, value) -> KVCache | None:
@@ -85,9 +96,9 @@ def _pattern_and_mask(mask, seq_k: int, skipped: int, causal: bool):
     mask = plain(mask)
     if mask.dim() != 4:
         raise InvalidArgument(f"attention_mask has rank {mask.dim()}, expected 4")
-    if mask.dtype is not torch.bool:
-        say_once("a mask that is no pattern, but a number for each pair, is added to the scores")
-        return None, mask
-    if mask.shape[1] != 1:
-        return None, torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -torch.inf)
-    return Pattern(bits=pack_bits(mask[:, 0], seq_k)), None
+    if _is_bits(mask):
+        return Pattern(bits=pack_bits(mask[:, 0], seq_k, skipped)), None
+    say_once("a mask that is no pattern, but a number for each pair, is added to the scores")
+    if mask.dtype is torch.bool:
+        mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -torch.inf)
+    return None, mask

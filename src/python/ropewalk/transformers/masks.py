@@ -100,17 +100,13 @@ def _collect_blocks(functions, terms: Terms) -> bool:
     return True
 
 
-def pack_bits(visible: torch.Tensor, keys: int) -> torch.Tensor:
-    """bool [..., n] to u8 [..., ceil(keys / 8)], lowest bit first, 0 past n."""
-    width = (keys + 7) // 8 * 8
-    padded = torch.nn.functional.pad(visible, (0, width - visible.shape[-1]))
+def pack_bits(visible: torch.Tensor, seq_k: int, skipped: int) -> torch.Tensor:
+    """bool [..., n] to u8 [..., ceil(seq_k / 8)], lowest bit first: 0 for `skipped` keys, then the
+    n bits, then 0."""
+    width = (seq_k + 7) // 8 * 8
+    visible = torch.nn.functional.pad(visible, (skipped, width - skipped - visible.shape[-1]))
     weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=visible.device)
-    return (padded.unflatten(-1, (-1, 8)) * weights).sum(-1, dtype=torch.uint8)
-
-
-def _pack_bits_after(visible: torch.Tensor, seq_k: int, skipped: int) -> torch.Tensor:
-    """Bits of `skipped` hidden keys, then of bool [..., n]."""
-    return pack_bits(torch.nn.functional.pad(visible, (skipped, 0)), seq_k)
+    return (visible.unflatten(-1, (-1, 8)) * weights).sum(-1, dtype=torch.uint8)
 
 
 class Mask(Lazy):
@@ -151,7 +147,7 @@ class Mask(Lazy):
         elif seq_k != self.keys + skipped:
             tensors["key_end"] = self._lengths(self.keys + skipped)
         if terms is None or not self._add_prefix(tensors, skipped):
-            return Pattern(**tensors, bits=_pack_bits_after(self._visible(), seq_k, skipped))
+            return Pattern(**tensors, bits=pack_bits(self._visible(), seq_k, skipped))
         if skipped:
             tensors["key_begin"] = self._lengths(skipped)
         self._add_padding(tensors, alignment, seq_k, skipped)
@@ -208,7 +204,7 @@ class Mask(Lazy):
             return
         begin, end, (whole, at_begin, at_end, at_last) = padding
         if not whole or (alignment == "key_end" and not at_last):
-            tensors["bits"] = _pack_bits_after(self._padding_bits()[:, None], seq_k, skipped)
+            tensors["bits"] = pack_bits(self._padding_bits()[:, None], seq_k, skipped)
             return
         if not at_begin:
             tensors["key_begin"] = begin + skipped

@@ -23,6 +23,7 @@ from .. import torch as operators
 from .._errors import Error
 from .._norm import rms_norm, swiglu
 from .._rope import RopeSpec, rope_frequencies
+from . import own_attention
 from .attend import UNSUPPORTED
 from .cache import Cache
 from .lazy import plain
@@ -105,23 +106,47 @@ def _random(*shape, like: torch.Tensor | None = None) -> torch.Tensor:
 
 
 def _patch_attention(model, report: Report) -> bool:
-    """Selects attend() for the whole model; False if a part of it has attention of its own."""
+    """Puts attention on attend(); False if it, or a part of it, stays as it was."""
     parts = [x for x in model.modules() if isinstance(x, transformers.PreTrainedModel)]
-    others = sorted({_name(part) for part in parts if not part._can_set_attn_implementation()})
-    for name in others:
-        why = "its attention does not use transformers' AttentionInterface"
-        report.left[f"attention of {name}", why] += 1
     modules = [x for x in model.modules() if "ALL_ATTENTION_FUNCTIONS" in _globals_of(x)]
     sparse = {_name(x): names for x in modules if (names := _keywords_of(x) & set(UNSUPPORTED))}
     for name, keywords in sparse.items():
         why = f"it passes {', '.join(sorted(keywords))}, which attention on ropewalk has not"
         report.left[f"attention {name}", why] += 1
-    if sparse:
+    others = [part for part in parts if not part._can_set_attn_implementation()]
+    if others:
+        return _patch_own_attention(model, others, report)
+    if sparse or not modules or not parts:
         return False
-    if modules and parts:
-        model.set_attn_implementation("ropewalk")
-        report.replaced.update(f"attention {_name(module)}" for module in modules)
-    return bool(modules) and not others
+    model.set_attn_implementation("ropewalk")
+    report.replaced.update(f"attention {_name(module)}" for module in modules)
+    return True
+
+
+def _patch_own_attention(model, parts, report: Report) -> bool:
+    """Attention modules that do not use the AttentionInterface."""
+    modules = [module for module in model.modules() if type(module) in own_attention.FORWARDS]
+    if not modules or not all(_own_attention_agrees(module) for module in modules):
+        for name in sorted({_name(part) for part in parts}):
+            why = "its attention does not use transformers' AttentionInterface"
+            report.left[f"attention of {name}", why] += 1
+        return False
+    for module in modules:
+        _set_forward(module, own_attention.FORWARDS[type(module)][0])
+        report.replaced[f"attention {_name(module)}"] += 1
+    for part in parts:
+        part.config._attn_implementation = "ropewalk"
+    return True
+
+
+def _own_attention_agrees(module) -> bool:
+    forward, arguments = own_attention.FORWARDS[type(module)]
+    x = _random(2, 6, module.hidden_size, like=next(module.parameters()))
+    given = arguments(module, x)
+    try:
+        return _agree(forward(module, x, **given)[0], module(x, **given)[0])
+    except (RuntimeError, TypeError, Error):
+        return False
 
 
 def _globals_of(module) -> tuple[str, ...]:

@@ -196,8 +196,16 @@ CASES = [
         label="Falcon 40B",
         patched=("rotary",),
     ),
-    Case("Bloom", {"vocab_size": VOCABULARY, "hidden_size": 64, "n_layer": 2, "n_head": 4}),
-    Case("Mpt", {"vocab_size": VOCABULARY, "d_model": 64, "n_layers": 2, "n_heads": 4}),
+    Case(
+        "Bloom",
+        {"vocab_size": VOCABULARY, "hidden_size": 64, "n_layer": 2, "n_head": 4},
+        patched=("attention", "cache"),
+    ),
+    Case(
+        "Mpt",
+        {"vocab_size": VOCABULARY, "d_model": 64, "n_layers": 2, "n_heads": 4},
+        patched=("attention", "cache"),
+    ),
     Case("GPT2", GPT2_SIZES, model="GPT2LMHeadModel", patched=("attention", "cache")),
     Case(
         "GPTNeo",
