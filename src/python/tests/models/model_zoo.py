@@ -184,6 +184,7 @@ CASES = [
     Case("GPTJ", GPT2_SIZES | {"rotary_dim": 8}, patched=("attention", "rotary", "cache")),
     Case("CodeGen", GPT2_SIZES | {"rotary_dim": 8}, patched=("attention", "rotary", "cache")),
     Case("DiffLlama", GQA, patched=ALL),
+    Case("NanoChat", GQA, patched=("attention", "rotary", "norm", "cache")),
     Case(
         "Moshi",
         HEADS_OF_16 | {"ffn_dim": 96, "sliding_window": 5},
