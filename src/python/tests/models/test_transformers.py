@@ -270,6 +270,34 @@ def test_the_paged_cache(window):
         caches[1].layers[0].offload()
 
 
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("by_halves", [False, True])
+def test_rotation_into_the_cache(inverse, by_halves):
+    """Keys that a paged layer receives are rotated, as their queries are, in either order."""
+    pairing = "interleaved" if by_halves else "half"
+    spec = ropewalk.RopeSpec(16, pairing=pairing)
+    way = rotation.Way(spec, inverse, 1, by_halves)
+    q, k, v = torch.randn(3, 2, 4, 5, 16)
+    ids = torch.randint(0, 50, (2, 5))
+    rope = ropewalk.Rope(spec, max_positions=64)
+    direction = "inverse" if inverse else "forward"
+    expected = [
+        ropewalk.rope_apply(rope, x.transpose(1, 2), positions=ids, direction=direction)
+        for x in (q, k)
+    ]
+    if by_halves:
+        expected = [torch.cat([x[..., ::2], x[..., 1::2]], -1) for x in expected]
+    for first in (0, 1):
+        layer = PagedLayer(16)
+        turned = rotation.turn(rotation.Tables(), way, ids, q, k)
+        if first == 0:
+            turned[0].clone()
+        keys, _ = layer.update(turned[1], v)
+        got = turned[0].clone(), keys.clone()
+        for x, reference in zip(got, expected):
+            assert (x.transpose(1, 2) - reference).abs().max() < 1e-6
+
+
 def test_refused():
     model = llama()
     model.set_attn_implementation("ropewalk")
