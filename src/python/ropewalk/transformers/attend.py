@@ -96,7 +96,7 @@ def _pattern_and_mask(mask, seq_k: int, skipped: int, causal: bool):
     mask = plain(mask)
     if mask.dim() != 4:
         raise InvalidArgument(f"attention_mask has rank {mask.dim()}, expected 4")
-    if _is_bits(mask):
+    if _is_bits(mask) and not torch.compiler.is_compiling():  # a graph makes no patterns
         return Pattern(bits=pack_bits(mask[:, 0], seq_k, skipped)), None
     say_once("a mask that is no pattern, but a number for each pair, is added to the scores")
     if mask.dtype is torch.bool:

@@ -18,7 +18,6 @@ from collections import Counter
 import torch
 import transformers
 
-from .. import io
 from .. import torch as operators
 from .._errors import Error
 from .._norm import rms_norm, swiglu
@@ -347,11 +346,16 @@ def _ways(module, owner, tables: Tables) -> dict | str:
     """How functions rotate: {(layer type, function, unsqueeze_dim): Way}. A sentence if ropewalk
     has no rotary embedding that agrees for every layer type."""
     config = getattr(module, "config", getattr(owner, "config", None))
-    if config is None or list(inspect.signature(module.forward).parameters)[:2] != _IDS:
+    if config is None or list(inspect.signature(module.forward).parameters)[:2] != [
+        "x",
+        "position_ids",
+    ]:
         return "it does not compute cos and sin of position ids"
     try:
+        from .. import io
+
         ropes = io.read_model(config.to_dict()).ropes
-    except Error as problem:
+    except (ImportError, Error) as problem:
         return str(problem)
     kinds = _layer_types(module)
     functions = {f for part in owner.modules() for f in _rotating_functions(part).values()}
@@ -366,9 +370,6 @@ def _ways(module, owner, tables: Tables) -> dict | str:
     if {kind for kind, _, _ in ways} != set(kinds):
         return "no rotary embedding that the model's config describes agrees with it"
     return ways
-
-
-_IDS = ["x", "position_ids"]
 
 
 def _find_way(module, kind, function, axis: int, ropes, tables: Tables) -> Way | None:

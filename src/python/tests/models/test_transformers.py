@@ -1,6 +1,7 @@
 """ropewalk.transformers: masks as patterns, caches, what patch() replaces and refuses."""
 
 import copy
+import sys
 
 import pytest
 
@@ -340,6 +341,13 @@ def test_what_is_left_alone():
     assert "RMS norm BiasedRMSNorm: it is not" in left
     assert "gated feed-forward LlamaMLP: its activation" in left
     assert "rotary embedding LlamaRotaryEmbedding: no rotary" in left
+
+
+def test_without_libropewalk_io(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ropewalk.io", None)
+    monkeypatch.delattr(ropewalk, "io", raising=False)
+    report = ropewalk.transformers.patch(llama())
+    assert "ropewalk.io" in str(report) and "rotary" not in "".join(report.replaced)
 
 
 def test_sparse_attention_is_left_alone():
