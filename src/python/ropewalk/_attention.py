@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ._bias import Alibi
 from ._context import Call, Context, begin, make, pair
 from ._library import lib
@@ -29,6 +31,10 @@ def _describe(call: Call, q, k, v, block_table, scale, out, lse):
     if lse is not False:
         call.put("lse", lse, True)
     return out, lse
+
+
+_SIZE = object()
+"""The workspace of a call that only returns the size of one."""
 
 
 def _workspace_bytes(call: Call) -> int:
@@ -75,6 +81,8 @@ def attention(
     with begin("attention", q, context) as call:
         out, sums = _describe(call, q, k, v, block_table, scale, out, lse)
         put_score_terms(call, softcap, mask, pattern, alibi, sinks)
+        if workspace is _SIZE:
+            return _workspace_bytes(call)
         if workspace is True:
             size = _workspace_bytes(call)
             workspace = make(call.context, q, (size,), "u8") if size else False
@@ -84,27 +92,10 @@ def attention(
         return out if lse is False else (out, sums)
 
 
-def attention_workspace(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    pattern: Pattern | None = None,
-    block_table: Tensor | None = None,
-    scale: float = 0.0,
-    softcap: float = 0.0,
-    mask: Tensor | None = None,
-    alibi: Alibi | None = None,
-    sinks: Tensor | None = None,
-    out: Tensor | None = None,
-    lse: Tensor | bool = False,
-    context: Context | None = None,
-) -> int:
-    """The size in bytes of the workspace of attention() with these arguments; 0: not useful."""
-    with begin("attention", q, context) as call:
-        _describe(call, q, k, v, block_table, scale, out, lse)
-        put_score_terms(call, softcap, mask, pattern, alibi, sinks)
-        return _workspace_bytes(call)
+def attention_workspace(q: Tensor, k: Tensor, v: Tensor, **arguments: Any) -> int:
+    """The size in bytes of the workspace of attention() with these arguments, which are all of its
+    except workspace; 0: not useful."""
+    return attention(q, k, v, workspace=_SIZE, **arguments)
 
 
 def attention_merge(

@@ -71,6 +71,7 @@ class Pattern:
         """The arguments but tensors and function, for graphs."""
         self.tensors = {name: x for name, x in zip(_TENSORS, given) if x is not None}
         self.function = function
+        self.alignment = alignment
         self._struct = Arguments("rw_pattern")
         args = self._struct.args
         args.causal = causal

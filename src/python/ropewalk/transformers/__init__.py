@@ -1,0 +1,23 @@
+"""Models of transformers on ropewalk.
+
+    import ropewalk.transformers
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="ropewalk")
+    print(ropewalk.transformers.patch(model))
+
+Importing this module registers attn_implementation="ropewalk": attention on ropewalk.attention(),
+with masks as patterns. patch() puts more of a model on ropewalk: rotary embeddings, RMS norms,
+SwiGLU, and a paged KV cache in generate(). Inference only: call the model under torch.no_grad().
+Models that compute attention without transformers' AttentionInterface keep their own attention.
+"""
+
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from .attend import attend
+from .cache import Cache
+from .masks import mask
+from .patching import Report, patch
+
+__all__ = ["Cache", "Report", "attend", "mask", "patch"]
+
+AttentionInterface.register("ropewalk", attend)
+AttentionMaskInterface.register("ropewalk", mask)

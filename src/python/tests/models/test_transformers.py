@@ -1,0 +1,462 @@
+"""ropewalk.transformers: masks as patterns, caches, what patch() replaces and refuses."""
+
+import copy
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+from transformers import masking_utils  # noqa: E402
+
+import ropewalk  # noqa: E402
+import ropewalk.transformers  # noqa: E402
+from ropewalk.transformers import rotation  # noqa: E402
+from ropewalk.transformers.cache import Cached, PagedLayer  # noqa: E402
+from ropewalk.transformers.masks import Mask  # noqa: E402
+
+SIZES = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+QUERIES = 6
+
+
+def llama(**others):
+    torch.manual_seed(3)
+    config = transformers.LlamaConfig(**SIZES, **others)
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+def config_for(implementation):
+    config = transformers.LlamaConfig(**SIZES, sliding_window=4, attention_chunk_size=3)
+    config._attn_implementation = implementation
+    return config
+
+
+def filled_cache(kind, past):
+    """A cache that has seen `past` tokens."""
+    config = transformers.LlamaConfig(**SIZES)
+    if kind == "none":
+        return None
+    if kind == "dynamic":
+        cache = transformers.DynamicCache(config=config)
+    elif kind == "static":
+        cache = transformers.StaticCache(config=config, max_cache_len=19)
+    elif kind.endswith("sliding"):
+        windows = {"sliding_window": 4, "layer_types": ["sliding_attention"] * 2}
+        config = transformers.LlamaConfig(**SIZES, **windows)
+        paged = kind.startswith("paged")
+        cache = (ropewalk.transformers.Cache if paged else transformers.DynamicCache)(config=config)
+    elif kind == "paged":
+        cache = ropewalk.transformers.Cache(config, page_size=16)
+    x = torch.zeros(2, 2, past, 16)
+    for layer in range(2 if past else 0):
+        cache.update(x, x, layer)
+    return cache
+
+
+def padding(kind, length):
+    """attention_mask of `length` tokens."""
+    mask = torch.ones(2, length, dtype=torch.int64)
+    if kind == "left":
+        mask[1, :3] = 0
+    elif kind == "right":
+        mask[1, -2:] = 0
+    elif kind == "holes":
+        mask[1, 1:3] = 0
+    return None if kind == "none" else mask
+
+
+def check_mask(create, attention_mask, cache, **options):
+    """The pattern of a mask equals eager's mask, in the rows of real tokens."""
+    x = torch.zeros(2, QUERIES, 64)
+    arguments = {"inputs_embeds": x, "attention_mask": attention_mask, "cache": cache, **options}
+    expected = create(config=config_for("eager"), **arguments)[:, 0] == 0
+    made = create(config=config_for("ropewalk"), **arguments)
+    assert type(made) is Mask and made.shape == (2, 1, *expected.shape[1:])
+    real = torch.ones(2, QUERIES, dtype=torch.bool)
+    if attention_mask is not None:
+        past = attention_mask.shape[1] - QUERIES
+        real = attention_mask[:, past:] == 1
+    expected = expected.expand(2, -1, -1)
+    keys = expected.shape[2]
+    for skipped, unused in ((0, 0), (0, 5), (3, 5)):
+        seq_k = skipped + keys + unused
+        pattern = made.pattern(seq_k, skipped)
+        filled = ropewalk.pattern_fill(pattern, QUERIES, seq_k, batch=2, like=torch.zeros(1))
+        seen = torch.nn.functional.pad(expected, (skipped, unused))
+        assert torch.equal((filled == 0)[real], seen[real])
+    return made
+
+
+MASKS = {
+    "causal": masking_utils.create_causal_mask,
+    "window": masking_utils.create_sliding_window_causal_mask,
+    "chunks": masking_utils.create_chunked_causal_mask,
+    "both": masking_utils.create_bidirectional_mask,
+    "both in a window": masking_utils.create_bidirectional_sliding_window_mask,
+}
+SLIDING = ("sliding", 5), ("paged sliding", 5), ("paged sliding", 3)
+DECODER_MASKS = "causal", "window", "chunks"
+PADDINGS = "none", "left", "right", "holes"
+CACHES = ("none", 0), ("dynamic", 0), ("dynamic", 5), ("static", 0), ("static", 5), ("paged", 5)
+
+
+CACHED_MASKS = [(name, *cache) for name in DECODER_MASKS for cache in (*CACHES, *SLIDING)]
+ENCODER_MASKS = [(name, "none", 0) for name in MASKS if name not in DECODER_MASKS]
+
+
+@pytest.mark.parametrize("name, kind, past", CACHED_MASKS + ENCODER_MASKS)
+def test_masks_are_patterns(name, kind, past):
+    for padded in PADDINGS:
+        if name == "both" and padded == "none":
+            continue
+        cache = filled_cache(kind, past)
+        options = {"position_ids": None} if not name.startswith("both") else {}
+        made = check_mask(MASKS[name], padding(padded, past + QUERIES), cache, **options)
+        assert made.terms is not None
+        tensors = made.pattern(made.keys).tensors
+        assert ("bits" in tensors) <= (padded in ("right", "holes"))
+        assert "mask" not in tensors
+
+
+def test_nothing_is_hidden():
+    x = torch.zeros(2, QUERIES, 64)
+    create = masking_utils.create_bidirectional_mask
+    for mask in (None, padding("full", QUERIES)):
+        assert create(config=config_for("ropewalk"), inputs_embeds=x, attention_mask=mask) is None
+
+
+@pytest.mark.parametrize("name", ["causal", "window"])
+def test_packed_documents(name):
+    ids = torch.tensor([[0, 1, 2, 0, 1, 2], [0, 1, 0, 1, 0, 1]])
+    made = check_mask(MASKS[name], None, None, position_ids=ids)
+    assert "cu_seqlens" in made.pattern(QUERIES).tensors
+
+
+def test_a_prefix():
+    blocks = torch.tensor([[0, 0, 0, -1, -1, -1], [-1, -1, -1, 0, 0, -1]])
+    mask = padding("left", QUERIES)
+    made = check_mask(MASKS["causal"], mask, None, block_sequence_ids=blocks)
+    assert made.pattern(QUERIES).tensors["prefix"].tolist() == [3, 5]
+
+
+def test_blocks_that_are_no_prefix(caplog):
+    blocks = torch.tensor([[0, 0, -1, 1, 1, -1], [-1, 0, 0, 0, -1, -1]])
+    made = check_mask(MASKS["causal"], None, None, block_sequence_ids=blocks)
+    assert set(made.pattern(QUERIES).tensors) == {"bits"}
+    assert "no prefix" in caplog.text
+
+
+def test_an_unknown_mask_function_is_stated(caplog):
+    def every_other(batch, head, query, key):
+        return (query + key) % 2 == 0
+
+    made = check_mask(MASKS["causal"], padding("left", 6), None, and_mask_function=every_other)
+    assert made.terms is None and set(made.pattern(QUERIES).tensors) == {"bits"}
+    assert "no pattern expresses" in caplog.text
+
+
+def test_masks_of_the_caller():
+    """4D masks of bool and of numbers."""
+    model = llama()
+    ids = torch.randint(1, 96, (2, QUERIES))
+    seen = torch.rand(2, 1, QUERIES, QUERIES) < 0.5
+    seen |= torch.eye(QUERIES, dtype=torch.bool)
+    added = torch.randn(2, 1, QUERIES, QUERIES)
+    for mask in (torch.zeros(seen.shape).masked_fill(~seen, -1e9), seen, added):
+        eager_mask = torch.zeros(seen.shape).masked_fill(~seen, -1e9) if mask is seen else mask
+        results = []
+        for name, given in (("eager", eager_mask), ("ropewalk", mask)):
+            model.set_attn_implementation(name)
+            with torch.no_grad():
+                results.append(model(input_ids=ids, attention_mask=given).logits)
+        assert (results[0] - results[1]).abs().max() < 5e-6
+
+
+def test_a_model_stays_on_patterns(monkeypatch):
+    """In a patched model no mask is computed, no page copied, and nothing rotated but by
+    rope_append()."""
+
+    def refuse(_):
+        raise AssertionError("computed")
+
+    def refuse_rotation(*_, **__):
+        raise AssertionError("rope_apply")
+
+    model = llama()
+    ropewalk.transformers.patch(model)
+    monkeypatch.setattr(Mask, "compute", refuse)
+    monkeypatch.setattr(Cached, "compute", refuse)
+    monkeypatch.setattr(rotation, "rope_apply", refuse_rotation)
+    ids, mask = torch.randint(1, 96, (2, QUERIES)), padding("left", QUERIES)
+    with torch.no_grad():
+        model.generate(ids, attention_mask=mask, max_new_tokens=4, do_sample=False)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_beams": 3},
+        {"num_return_sequences": 2, "num_beams": 2},
+        {"cache_implementation": "static"},
+        {"prefill_chunk_size": 2},
+        {"prompt_lookup_num_tokens": 2},
+        {"use_cache": False},
+    ],
+    ids=str,
+)
+def test_generate(options):
+    """Modes of generate(), with attention alone and with a patched model: eager's tokens."""
+    model = llama()
+    batch = 1 if "prompt_lookup_num_tokens" in options else 2
+    ids = torch.randint(3, 96, (2, 9))[:batch]
+    mask = padding("left", 9)[:batch]
+    model.set_attn_implementation("eager")
+    found = []
+    for step in ("eager", "ropewalk", "patched"):
+        model.set_attn_implementation("eager" if step == "eager" else "ropewalk")
+        if step == "patched":
+            ropewalk.transformers.patch(model)
+        with torch.no_grad():
+            out = model.generate(
+                ids, attention_mask=mask, max_new_tokens=12, do_sample=False, **options
+            )
+        found.append(out)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_the_paged_cache(window):
+    """Against the cache of transformers: appended, cropped, selected and repeated."""
+    options = {"sliding_window": window, "layer_types": ["sliding_attention"] * 2} if window else {}
+    config = transformers.LlamaConfig(**SIZES, **options)
+    caches = transformers.DynamicCache(config=config), ropewalk.transformers.Cache(config, 16)
+
+    def append(seq):
+        batch = caches[1].batch_size if caches[1].get_seq_length() else 2
+        k, v = torch.randn(2, batch, 2, seq, 16)
+        for layer in range(2):
+            sizes = [cache.get_mask_sizes(seq, layer) for cache in caches]
+            expected, got = (cache.update(k, v, layer) for cache in caches)
+            assert sizes[0] == sizes[1] and sizes[0][0] == expected[0].shape[2]
+            for a, b in zip(expected, got):
+                assert a.shape == b.shape and torch.equal(a, b.clone())
+        assert caches[0].get_seq_length() == caches[1].get_seq_length()
+
+    assert type(caches[1].layers[0]) is PagedLayer
+    for seq in (3, 1, 30, 1, 40):
+        append(seq)
+    for step in (
+        lambda cache: cache.crop(-5),
+        lambda cache: cache.reorder_cache(torch.tensor([1, 1])),
+        lambda cache: cache.batch_repeat_interleave(2),
+        lambda cache: cache.batch_select_indices(torch.tensor([3, 0, 2])),
+    ):
+        if window is None:  # crop() of a window needs what transformers has dropped
+            for cache in caches:
+                step(cache)
+            append(2)
+    caches[1].reset()
+    assert caches[1].get_seq_length() == 0
+    with pytest.raises(ropewalk.Unsupported, match="offloaded"):
+        caches[1].layers[0].offload()
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("by_halves", [False, True])
+def test_rotation_into_the_cache(inverse, by_halves):
+    """Keys that a paged layer receives are rotated, as their queries are, in either order."""
+    pairing = "interleaved" if by_halves else "half"
+    spec = ropewalk.RopeSpec(16, pairing=pairing)
+    way = rotation.Way(spec, inverse, 1, by_halves)
+    q, k, v = torch.randn(3, 2, 4, 5, 16)
+    ids = torch.randint(0, 50, (2, 5))
+    rope = ropewalk.Rope(spec, max_positions=64)
+    direction = "inverse" if inverse else "forward"
+    expected = [
+        ropewalk.rope_apply(rope, x.transpose(1, 2), positions=ids, direction=direction)
+        for x in (q, k)
+    ]
+    if by_halves:
+        expected = [torch.cat([x[..., ::2], x[..., 1::2]], -1) for x in expected]
+    for first in (0, 1):
+        layer = PagedLayer(16)
+        turned = rotation.turn(rotation.Tables(), way, ids, q, k)
+        if first == 0:
+            turned[0].clone()
+        keys, _ = layer.update(turned[1], v)
+        got = turned[0].clone(), keys.clone()
+        for x, reference in zip(got, expected):
+            assert (x.transpose(1, 2) - reference).abs().max() < 1e-6
+
+
+def test_refused():
+    model = llama()
+    model.set_attn_implementation("ropewalk")
+    ids = torch.ones(1, 4, dtype=torch.int64)
+    with pytest.raises(ropewalk.InvalidArgument, match="requires a gradient"):
+        model(input_ids=ids)
+    dropout = llama(attention_dropout=0.5)
+    dropout.set_attn_implementation("ropewalk")
+    with pytest.raises(ropewalk.Unsupported, match="dropout of 0.5"), torch.no_grad():
+        dropout.train()(input_ids=ids)
+    with pytest.raises(ropewalk.Unsupported, match="indices"), torch.no_grad():
+        ropewalk.transformers.attend(model, ids, ids, ids, None, indices=ids)
+    config = transformers.MambaConfig(hidden_size=32, num_hidden_layers=1)
+    with pytest.raises(ropewalk.Unsupported, match="cache layers"):
+        ropewalk.transformers.Cache(config)
+
+
+def test_what_is_left_alone():
+    """A norm that adds a bias, a gate of GELU, an unknown rotary embedding: said, and unchanged."""
+
+    class BiasedRMSNorm(torch.nn.Module):
+        def __init__(self, original):
+            super().__init__()
+            self.weight, self.eps = original.weight, original.variance_epsilon
+
+        def forward(self, x):
+            x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+            return x * self.weight + 0.01
+
+    model = llama(hidden_act="gelu", rope_parameters={"rope_type": "default", "rope_theta": 5e3})
+    model.model.norm = BiasedRMSNorm(model.model.norm)
+    model.model.rotary_emb.inv_freq.mul_(1.01)
+    ids = torch.randint(1, 96, (2, QUERIES))
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        report = str(ropewalk.transformers.patch(model))
+        assert (model(input_ids=ids).logits - expected).abs().max() < 5e-6
+    replaced, left = report.split("left alone:")
+    assert "RMS norm LlamaRMSNorm" in replaced
+    assert "RMS norm BiasedRMSNorm: it is not" in left
+    assert "gated feed-forward LlamaMLP: its activation" in left
+    assert "rotary embedding LlamaRotaryEmbedding: no rotary" in left
+
+
+def test_without_libropewalk_io(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ropewalk.io", None)
+    monkeypatch.delattr(ropewalk, "io", raising=False)
+    report = ropewalk.transformers.patch(llama())
+    assert "ropewalk.io" in str(report) and "rotary" not in "".join(report.replaced)
+
+
+def test_sparse_attention_is_left_alone():
+    sizes = {"num_hidden_layers": 1, "num_local_experts": 2, "vocab_size": 96, "hidden_size": 64}
+    model = transformers.DeepseekV32ForCausalLM(
+        transformers.DeepseekV32Config(**sizes, n_routed_experts=4, n_group=1, topk_group=1)
+    )
+    model.set_attn_implementation("eager")
+    report = ropewalk.transformers.patch(model)
+    assert model.config._attn_implementation == "eager"
+    assert "it passes indices" in str(report) and "attention" not in "".join(report.replaced)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_another_gate_of_16_bits(dtype):
+    config = transformers.LlamaConfig(**SIZES, hidden_act="gelu")
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    assert "its activation is not SwiGLU" in str(ropewalk.transformers.patch(model))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_16_bits(dtype):
+    """Norms round where the model's do."""
+    config = transformers.LlamaConfig(**SIZES)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    ids = torch.randint(1, 96, (2, QUERIES))
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        report = ropewalk.transformers.patch(model)
+        got = model(input_ids=ids).logits
+    assert report.replaced["RMS norm LlamaRMSNorm"] == 5 and not report.left
+    assert (got - expected).abs().max() <= 4 * torch.finfo(dtype).eps * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "linear", "factor": 2.0},
+        {"rope_type": "dynamic", "factor": 2.0},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+        {
+            "rope_type": "longrope",
+            "short_factor": [1.0 + i / 8 for i in range(8)],
+            "long_factor": [2.0 + i for i in range(8)],
+            "original_max_position_embeddings": 16,
+        },
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    ],
+    ids=lambda rope: rope["rope_type"],
+)
+def test_scaled_rotary_embeddings(rope):
+    """Below and beyond the length at which dynamic and longrope change their frequencies."""
+    model = llama(rope_parameters={"rope_theta": 1e4, **rope}, max_position_embeddings=20)
+    results = []
+    for patched in (False, True):
+        if patched:
+            report = ropewalk.transformers.patch(model)
+            assert "rotary embedding LlamaRotaryEmbedding" in report.replaced, str(report)
+        with torch.no_grad():
+            for length in (12, 40, 12):
+                ids = torch.arange(3, 3 + length)[None] % 96
+                results.append(model(input_ids=ids).logits)
+    for a, b in zip(results[:3], results[3:]):
+        assert (a - b).abs().max() < 5e-6
+
+
+@pytest.mark.parametrize("patched", [False, True])
+def test_compiled(patched):
+    """One graph, with attention, norms and gates as operators; rotary embeddings are torch's."""
+    model, mask = llama(), padding("left", QUERIES)
+    given = {"input_ids": torch.randint(1, 96, (2, QUERIES)), "attention_mask": mask}
+    with torch.no_grad():
+        expected = model(**given, use_cache=False).logits
+        model.set_attn_implementation("ropewalk")
+        if patched:
+            ropewalk.transformers.patch(model)
+        seen = []
+        compiled = torch.compile(model, backend=listing(seen), fullgraph=True)
+        got = compiled(**given, use_cache=False).logits
+    assert (got - expected)[mask == 1].abs().max() < 5e-6
+    names = {"attention", "rms_norm", "swiglu"} if patched else {"attention"}
+    assert {name.split(".")[1] for name in seen if name.startswith("ropewalk.")} == names
+
+
+def listing(seen):
+    """A backend of torch.compile that lists the operators of a graph."""
+
+    def backend(graph, _):
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    return backend
+
+
+def test_a_deep_copy():
+    """Copies have modules of their own."""
+    model = llama()
+    ropewalk.transformers.patch(model)
+    copied = copy.deepcopy(model)
+    ids = torch.randint(1, 96, (2, QUERIES))
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        for x in model.parameters():
+            x.zero_()
+        assert torch.equal(copied(input_ids=ids).logits, expected)
+        assert not model(input_ids=ids).logits.any()
