@@ -19,14 +19,51 @@ run_example() {
     LD_LIBRARY_PATH=$example_libraries "$@"
 }
 
-# C++.
+# The first lines of README, which are part of a program, and C++.
 examples() {
     local program=$examples_folder/attention
     install_for_examples || return 1
+    first_lines || return 1
     # eval: pkg-config quotes its output for a shell.
     eval "c++ -std=c++17 -Wall -Wextra -Werror benchmarks/examples/attention.cpp \
         -o '$program' $example_flags" || return 1
     run_example "$program"
+}
+
+# README's block that begins with ~~~c, within a function that declares its variables.
+first_lines() {
+    local program=$examples_folder/first_lines
+    {
+        cat <<'EOF'
+#include <ropewalk/ropewalk.h>
+#include <stdio.h>
+int main(void) {
+    static float memory[4][64 * 8 * 128];
+    rw_tensor tensors[4];
+    for (int i = 0; i < 4; i++) {
+        int64_t shape[] = {1, 64, i == 0 || i == 3 ? 8 : 2, 128};
+        tensors[i] = rw_tensor_contiguous(memory[i], RW_F32, 4, shape);
+    }
+    rw_tensor q = tensors[0], k = tensors[1], v = tensors[2], out = tensors[3];
+    rw_rope_spec llama = {.head_dim = 128, .theta = 500000, .max_position_embeddings = 8192};
+    rw_pattern causal = {.causal = true};
+    rw_context *context = NULL;
+    rw_rope *rope = NULL;
+    rw_message why;
+EOF
+        awk '/^~~~c$/ {on = 1; next} /^~~~$/ {on = 0} on' README.md
+        cat <<'EOF'
+    if (failed)
+        puts(context ? rw_last_error(context) : why.text);
+    rw_rope_destroy(rope);
+    rw_context_destroy(context);
+    return failed;
+}
+EOF
+    } >"$program.c"
+    grep -q rw_attention "$program.c" || return 1
+    eval "cc -std=c11 -Wall -Wextra -Werror '$program.c' -o '$program' $example_flags" || return 1
+    ROPEWALK_BACKEND=cpu run_example "$program"
 }
 
 # Rust, whose declarations of the C interface must be those of the headers.
