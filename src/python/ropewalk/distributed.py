@@ -150,9 +150,10 @@ def merge(
     """Merges attention over each rank's own keys into attention over all keys, on every rank, the
     same bit for bit on all of them.
 
-    out     [batch, seq_q, heads, v_dim]: the results of attention() with lse=True, over any keys,
-            in a paged cache, too; a rank without keys passes an lse of -inf
-    lse     f32 [batch, heads, seq_q]
+    out     [batch, seq_q, heads, v_dim] or packed [seq_q, heads, v_dim]: the results of
+            ropewalk.attention() with lse=True, over any keys, in a paged cache, too; a rank without
+            keys passes an lse of -inf
+    lse     f32 [batch, heads, seq_q] or [heads, seq_q]
     method  "all_gather": every rank gets all partial results and merges them. One exchange, in
             which a rank sends (ranks - 1) * size bytes: for few queries
             "ring": each rank merges a share of the rows, which it gets from the previous rank in
@@ -161,15 +162,19 @@ def merge(
     sinks   f32, f16 or bf16 [heads], as in attention(), whose ranks must not have used them
     dtype   of the result; None: that of out
 
-    Returns out and lse, f32 [batch, heads, seq_q].
+    Returns out and lse, of the same shapes.
     """
     _check_method(method)
+    packed = out.dim() == 3
+    if packed:
+        out, lse = out[None], lse[None]
     sums = _Sum(out, out.shape[-1])
     sums.out.copy_(out)
     sums.lse.copy_(lse)
     sums.empty = False
     _merge(ranks, sums, method)
-    return _finish(sums, sinks, dtype or out.dtype)
+    merged = _finish(sums, sinks, dtype or out.dtype)
+    return (merged[0][0], merged[1][0]) if packed else merged
 
 
 def _check_method(method: str) -> None:

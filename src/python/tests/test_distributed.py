@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 if not torch.distributed.is_available():
     pytest.skip("torch was built without torch.distributed", allow_module_level=True)
 
-from ropewalk.distributed import Heads, Layout, Ranks, attention  # noqa: E402
+from ropewalk.distributed import Heads, Layout, Ranks, attention, merge  # noqa: E402
 
 TOLERANCES = {"torch.float16": 2e-3, "torch.bfloat16": 2e-2}
 
@@ -79,7 +79,7 @@ def alone(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-def test_one_process(alone, monkeypatch):
+def test_one_process(alone):
     q = torch.randn(9, 2, 16)
     layout = Layout.contiguous(9, 1)
     expected = ropewalk.attention(q, q, q, pattern=ropewalk.Pattern(causal=True))
@@ -89,6 +89,9 @@ def test_one_process(alone, monkeypatch):
                 alone, q, q, q, keys=layout, queries=queries, method=method, causal=True
             )
             assert got.shape == q.shape and torch.allclose(got, expected, atol=1e-6)
+    part = ropewalk.attention(q, q, q, pattern=ropewalk.Pattern(causal=True), lse=True)
+    got = merge(alone, *part, dtype=torch.float16)
+    assert torch.equal(got[0], part[0].half()) and torch.equal(got[1], part[1])
     assert alone.sent_bytes == 0
 
 
