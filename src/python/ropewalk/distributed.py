@@ -219,7 +219,7 @@ def _finish(sums: _Sum, sinks: Tensor | None, dtype: torch.dtype) -> tuple[Tenso
     """The result in its dtype, with the sinks: keys whose values are 0."""
     sums.clear()
     if sinks is None:
-        return sums.out.to(dtype), sums.lse
+        return sums.out.to(dtype).contiguous(), sums.lse
     zeros = sums.out.new_zeros(sums.width).expand(sums.out.shape)
     logits = sinks.to(torch.float32)[:, None].expand(sums.lse.shape)
     out = torch.empty(sums.out.shape, dtype=dtype, device=sums.out.device)
@@ -270,7 +270,8 @@ def attention(
     """
     _check_method(method)
     terms = _terms(causal, left, right, scale, softcap, alibi)
-    _check_layouts(ranks, q, k, keys, queries)
+    for name, x, layout in (("q", q, queries), ("k", k, keys), ("v", v, keys)):
+        _check_layout(ranks, name, x, layout)
     packed = q.dim() == 3
     if packed:
         q, k, v = q[None], k[None], v[None]
@@ -306,21 +307,20 @@ def _terms(causal, left, right, scale, softcap, alibi: Alibi | None) -> _Terms:
     return _Terms(left, right, scale, softcap, slopes)
 
 
-def _check_layouts(ranks: Ranks, q, k, keys: Layout, queries: Layout | None) -> None:
-    for name, x, layout in (("k", k, keys), ("q", q, queries)):
-        if x.dim() not in (3, 4):
-            raise InvalidArgument(f"{name} has rank {x.dim()}, expected 3 or 4")
-        if layout is None:
-            continue
-        if len(layout.runs) != ranks.size:
-            raise InvalidArgument(
-                f"the layout of {name} is for {len(layout.runs)} ranks, expected {ranks.size}"
-            )
-        count = layout.count(ranks.rank)
-        if x.shape[-3] != count:
-            raise InvalidArgument(
-                f"{name} has {x.shape[-3]} tokens, expected the {count} of rank {ranks.rank}"
-            )
+def _check_layout(ranks: Ranks, name: str, x: Tensor, layout: Layout | None) -> None:
+    if x.dim() not in (3, 4):
+        raise InvalidArgument(f"{name} has rank {x.dim()}, expected 3 or 4")
+    if layout is None:
+        return
+    if len(layout.runs) != ranks.size:
+        raise InvalidArgument(
+            f"the layout of {name} is for {len(layout.runs)} ranks, expected {ranks.size}"
+        )
+    count = layout.count(ranks.rank)
+    if x.shape[-3] != count:
+        raise InvalidArgument(
+            f"{name} has {x.shape[-3]} tokens, expected the {count} of rank {ranks.rank}"
+        )
 
 
 def _whole_queries(ranks: Ranks, q, k, v, keys: Layout, method, terms: _Terms, sinks):

@@ -56,6 +56,7 @@ class Case:
 def difference(got, expected):
     """The largest difference between pairs of out and LSE."""
     worst = 0.0
+    assert got[0].is_contiguous()
     for x, y in zip(got, expected):
         x = x.double().cpu().numpy()
         assert x.shape == y.shape, f"{x.shape} is not {y.shape}"

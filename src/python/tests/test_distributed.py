@@ -104,13 +104,15 @@ def test_errors(alone):
         ({"method": "tree"}, "method is 'tree', expected one of all_gather, ring"),
         ({"keys": Layout.contiguous(9, 2)}, "layout of k is for 2 ranks, expected 1"),
         ({"keys": Layout.contiguous(8, 1)}, "k has 9 tokens, expected the 8 of rank 0"),
+        ({"v": q[:, :8]}, "v has 8 tokens, expected the 9 of rank 0"),
+        ({"v": q[0, 0]}, "v has rank 2, expected 3 or 4"),
         ({"queries": Layout.contiguous(4, 1)}, "q has 9 tokens, expected the 4 of rank 0"),
         ({"left": -1}, "left is -1, expected it not to be negative"),
         ({"alibi": absolute}, "alibi is absolute, expected a signed one or a causal pattern"),
         ({"alibi": aligned}, "alibi has the alignment top_left, expected bottom_right"),
     ):
         with pytest.raises(ropewalk.InvalidArgument, match=sentence):
-            attention(alone, q, q, q, **{"keys": layout, **options})
+            attention(alone, **{"q": q, "k": q, "v": q, "keys": layout, **options})
 
 
 def test_layouts():
