@@ -14,6 +14,8 @@ packages_for_python=(python3-venv)
 packages_for_aarch64=(gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user)
 packages_for_clang=(clang-19 libomp-19-dev)
 packages_for_threads=(clang-19 libomp-19-dev libclang-rt-19-dev)
+packages_for_rust=(rustc)
+packages_for_mpi=(libopenmpi-dev openmpi-bin)
 
 installed() {
     dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'

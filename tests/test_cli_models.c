@@ -97,6 +97,15 @@ static void test_inverse_model(void **state) {
     }
     free(q.data);
     assert_ran(RUN("demo", "n.json", "--backend", "cpu"));
+    /* It ends with a picture. */
+    char *out = rwt_read_file(in("out"), NULL);
+    const char *picture = strstr(out, "┌──");
+    assert_non_null(picture);
+    assert_non_null(strstr(picture, "│█▄ "));
+    assert_non_null(strstr(picture,
+                           "┘\ncausal,window=12,global=0:30,documents=0:24: 56 queries (rows) "
+                           "x 56 keys (columns), 596 of 3136 pairs visible\n"));
+    free(out);
 }
 
 /* Frequencies that the checkpoint scales are listed; rotate refuses them, since they alone do not

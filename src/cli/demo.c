@@ -245,6 +245,17 @@ static int open_backends(const cli_options *options, backends *on) {
     return CLI_OK;
 }
 
+/* A pattern of two documents with a window and global positions, as `ropewalk mask` shows it. */
+static int draw_pattern(const cli_options *options) {
+    cli_options mask = {.given = options->given & CLI_OPTION_BACKEND,
+                        .backend = options->backend,
+                        .device = options->device,
+                        .pattern = "causal,window=12,global=0:30,documents=0:24",
+                        .seq_q = 56};
+    printf("\n");
+    return cli_mask.run(&mask);
+}
+
 static int run(const cli_options *options) {
     backends on = {.count = 0};
     if (options->num_operands == 0)
@@ -254,7 +265,7 @@ static int run(const cli_options *options) {
         status = run_models(options, &on);
     while (on.count > 0)
         rw_context_destroy(on.contexts[--on.count]);
-    return status;
+    return status == CLI_OK ? draw_pattern(options) : status;
 }
 
 const cli_command cli_demo = {
@@ -266,6 +277,6 @@ const cli_command cli_demo = {
         "CONFIG is a model's config.json. Rotates q and k of one layer at the end of the\n"
         "model's context. \"f32 error\" is the largest difference from a computation in double,\n"
         "on values from -2 to 2; time and GB/s are those of a call in bf16 whose tensors\n"
-        "may stay in the caches.\n",
+        "may stay in the caches. At the end a picture of an attention pattern.\n",
     .run = run,
 };
