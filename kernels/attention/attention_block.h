@@ -36,7 +36,7 @@ __device__ static inline void find_rows(const attention_launch &launch, attentio
         t.earlier_sum[r] = 0.0f;
         rwi_attention_find_row(&p, t.item.b, t.item.kv_head, t.item.first + (inside ? r : 0), row,
                                &bad);
-        rwi_attention_meet_keys(row, t.item.keys);
+        rwi_attention_meet_keys(&p, row, t.item.keys);
         if (!inside) {
             const rwi_span none = {0, 0};
             row->pattern.prefix = row->pattern.window = row->pattern.global = none;
@@ -113,10 +113,10 @@ template <typename Shape> __device__ static inline void clear_out(attention_thre
 }
 
 template <typename Shape>
-__device__ static inline void begin_thread(const rw_attention_params &p,
+__device__ static inline void begin_thread(const attention_launch &launch,
                                            attention_thread<Shape> &mine) {
-    mine.plain = rwi_attention_keeps_products(&p);
-    mine.factor = rwi_attention_kept_scale(&p) * RWI_LOG2_E;
+    mine.plain = launch.plain;
+    mine.factor = launch.kept_scale * RWI_LOG2_E;
 #pragma unroll
     for (int q = 0; q < Shape::unit::QUERIES; q++)
         mine.largest[q] = -INFINITY;

@@ -243,32 +243,41 @@ store_wave(const attention_launch &launch, const attention_stored_row (&rows)[Sh
 }
 
 /* Ends a batch, as sum_waves() and store_rows() do, where each wave has rows of its own and each
- * lane pairs of adjacent columns: without shared memory. */
+ * lane pairs of adjacent columns: without shared memory. Of the lanes that hold two rows, even ones
+ * end the first row, odd ones the second. */
 template <typename Shape>
 __device__ static inline void end_batch(const attention_launch &launch, attention_block<Shape> &t,
                                         attention_thread<Shape> &mine, bool last) {
     typedef typename Shape::unit unit;
-    const int lane = (int)threadIdx.x % unit::LANES;
+    static_assert(unit::QUERIES == 2, "rows of a lane");
+    const int lane = (int)threadIdx.x % unit::LANES, own = lane % 2;
     const int wave_row = (int)threadIdx.x / unit::LANES * Shape::WAVE_ROWS;
+    const int r = wave_row + unit::query(lane, own);
     const bool kept = keeps_sums(launch.op);
+    const float sums[2] = {unit::reduce_sum(mine.sum[0]), unit::reduce_sum(mine.sum[1])};
+    const float own_largest = own ? mine.largest[1] : mine.largest[0];
+    const float before = t.earlier_base[r], largest = fmaxf(before, own_largest);
+    const float base = rwi_softmax_base(largest);
+    const float earlier = rwi_exp2_fast((before - base) * mine.factor);
+    const float share = share_of_sums(mine, own_largest, base);
+    const float sum = fmaf(t.earlier_sum[r], earlier, (own ? sums[1] : sums[0]) * share);
+    rwi_wave_sync();             /* all lanes of the row have read it */
+    t.earlier_base[r] = largest; /* both of them write the same values */
+    t.earlier_sum[r] = sum;
+    clear_sums<Shape>(mine);
+    const rwi_attention_factor end = end_row(launch, t, r, base, sum, last);
     attention_stored_row rows[unit::QUERIES];
 #pragma unroll
     for (int q = 0; q < unit::QUERIES; q++) {
-        const int r = wave_row + unit::query(lane, q);
-        const float before = t.earlier_base[r], largest = fmaxf(before, mine.largest[q]);
-        const float base = rwi_softmax_base(largest);
-        const float earlier = rwi_exp2_fast((before - base) * mine.factor);
-        const float share = share_of_sums(mine, mine.largest[q], base);
-        const float sum = fmaf(t.earlier_sum[r], earlier, unit::reduce_sum(mine.sum[q]) * share);
-        rwi_wave_sync();             /* all lanes of the row have read it */
-        t.earlier_base[r] = largest; /* all of them write the same values */
-        t.earlier_sum[r] = sum;
-        mine.sum[q] = 0.0f;
-        const rwi_attention_factor end = end_row(launch, t, r, base, sum, last);
-        rows[q] = {find_target(launch, t, r), t.rows[r].valid, share * end.share,
-                   kept ? earlier : 0.0f, end};
-        if (end.root != 1.0f) {
-            multiply_row(end, share, q, mine);
+        const int owner = lane - own + q, row = wave_row + unit::query(lane, q);
+        rows[q].to = find_target(launch, t, row);
+        rows[q].valid = t.rows[row].valid;
+        rows[q].share = __shfl(share * end.share, owner);
+        rows[q].earlier = kept ? __shfl(earlier, owner) : 0.0f;
+        rows[q].end = {__shfl(end.share, owner), __shfl(end.root, owner)};
+        const float alone = __shfl(share, owner);
+        if (rows[q].end.root != 1.0f) {
+            multiply_row(rows[q].end, alone, q, mine);
             rows[q].share = 1.0f;
         }
     }
@@ -292,7 +301,7 @@ consume_item(const attention_launch &launch, attention_block<Shape> &t,
              const attention_addresses &address, int q_at, int place, int phase, int *use) {
     const rwi_span range = attention_tile_range<Shape>(t);
     attention_thread<Shape> mine;
-    begin_thread<Shape>(launch.op, mine);
+    begin_thread<Shape>(launch, mine);
 #pragma unroll 1
     for (int batch = 0;; batch++) {
         const int32_t first = range.begin + batch * Shape::BATCH;

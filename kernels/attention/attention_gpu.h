@@ -129,7 +129,7 @@ attend_item(const attention_launch &launch, int64_t item, attention_block<Shape>
     __syncthreads();
     check_pages(launch, t, sink);
     attention_thread<Shape> mine;
-    begin_thread<Shape>(launch.op, mine);
+    begin_thread<Shape>(launch, mine);
     attention_stage_q<Shape>(launch, t, tiles.q);
     attend<Shape>(launch, t, tiles, mine);
     if (t.nonfinite.end == 0)

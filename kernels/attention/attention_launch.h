@@ -63,6 +63,12 @@ template <typename Shape> static attention_launch describe_launch(const rw_atten
                      tensor_has_vectors(D, p.k, p.head_dim) && tensor_has_vectors(D, p.v, p.v_dim);
     launch.out_vectors = tensor_has_vectors(p.out_dtype, p.out, p.v_dim);
     launch.mask_pairs = mask_has_pairs(p.rules.mask);
+    launch.plain = rwi_attention_keeps_products(&p);
+    launch.kept_scale = rwi_attention_kept_scale(&p);
+    if (p.rules.softcap > 0.0f) {
+        launch.cap_inner = p.rules.scale / p.rules.softcap;
+        launch.cap_outer = p.rules.softcap / launch.kept_scale;
+    }
     return launch;
 }
 

@@ -44,8 +44,7 @@ __device__ static inline rwi_attention_factor end_row(const attention_launch &la
         }
         return {1.0f, 1.0f};
     }
-    const rwi_attention_end end =
-        rwi_attention_finish(&p, row.h, base * rwi_attention_kept_scale(&p), sum);
+    const rwi_attention_end end = rwi_attention_finish(&p, row.h, base * launch.kept_scale, sum);
     if (row.valid && p.lse.data)
         ((float *)rwi_global(p.lse.data))[rwi_attention_lse_at(&p, t.item.b, &row)] = end.lse;
     return end.factor;

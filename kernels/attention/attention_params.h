@@ -160,12 +160,17 @@ RWI_INLINE void rwi_attention_find_row(const rw_attention_params *p, int64_t b, 
     row->valid = rwi_pattern_row_at(&p->rules.pattern, b, i, &row->pattern, bad);
     row->slope =
         p->rules.alibi.slopes ? ((const float *)rwi_global(p->rules.alibi.slopes))[row->h] : 0.0f;
-    row->mask = b * p->rules.mask.stride[0] + row->h * p->rules.mask.stride[1] +
-                i * p->rules.mask.stride[2];
+    row->mask = p->rules.mask.data
+                    ? b * p->rules.mask.stride[0] + row->h * p->rules.mask.stride[1] +
+                          i * p->rules.mask.stride[2]
+                    : 0;
 }
 
 /* Restricts the keys of a row to those of its part. */
-RWI_INLINE void rwi_attention_meet_keys(rwi_attention_row *row, rwi_span keys) {
+RWI_INLINE void rwi_attention_meet_keys(const rw_attention_params *p, rwi_attention_row *row,
+                                        rwi_span keys) {
+    if (p->parts.count == 1)
+        return;
     row->pattern.prefix = rwi_span_meet(row->pattern.prefix, keys.begin, keys.end);
     row->pattern.window = rwi_span_meet(row->pattern.window, keys.begin, keys.end);
     row->pattern.global = rwi_span_meet(row->pattern.global, keys.begin, keys.end);

@@ -37,11 +37,10 @@ __device__ static __forceinline__ float attention_tanh(float x) {
 /* softcap * tanh(scale / softcap * x), in the unit of kept scores. Most scores are small: then a
  * polynomial does. */
 template <typename Shape>
-__device__ static __forceinline__ void attention_cap(const rw_attention_params &p,
+__device__ static __forceinline__ void attention_cap(const attention_launch &launch,
                                                      typename Shape::product (&s)[Shape::N_KEYS]) {
     typedef typename Shape::unit unit;
-    const float cap = p.rules.softcap, inner = p.rules.scale / cap;
-    const float outer = cap / rwi_attention_kept_scale(&p);
+    const float inner = launch.cap_inner, outer = launch.cap_outer;
     float most[unit::QUERIES][unit::KEYS] = {}; /* rather than one chain of dependent steps */
 #pragma unroll
     for (int n = 0; n < Shape::N_KEYS; n++)
@@ -226,7 +225,7 @@ attention_score(const attention_launch &launch, const attention_block<Shape> &t,
         const bool capped = attention_has<RULES, ATTENTION_CAP>(rules.softcap > 0.0f);
         const bool biased = attention_has<RULES, ATTENTION_ALIBI>(rules.alibi.slopes);
         if (capped)
-            attention_cap<Shape>(launch.op, s);
+            attention_cap<Shape>(launch, s);
         if (biased)
             attention_add_alibi<Shape>(rules.alibi, rows, s, j, capped ? 1.0f : scale);
         if (!capped && !biased)

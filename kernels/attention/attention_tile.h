@@ -18,7 +18,11 @@ struct attention_launch {
     int64_t section;   /* groups of heads whose k and v fit in the second-level cache together */
     bool vectors;      /* q, k and v can be read in vectors of 16 bytes */
     bool out_vectors;
-    bool mask_pairs; /* rows of the mask can be read two elements at a time */
+    bool mask_pairs;  /* rows of the mask can be read two elements at a time */
+    bool plain;       /* scores are kept as the products */
+    float kept_scale; /* from a kept score to the score */
+    float cap_inner;  /* from a product to the argument of tanh, and from tanh to a kept score */
+    float cap_outer;
 };
 
 /* The rules that a kernel has code for, beside a positive scale and intervals of keys: fewer rules,
