@@ -24,6 +24,9 @@ typedef struct rwi_pattern {
     int32_t shift;           /* from a query's index to its position */
     bool shift_from_key_end; /* key_end of the sequence is to be added */
     bool causal;
+    bool is_band;       /* all intervals follow from causal and the window: query i sees keys */
+    int32_t band_begin; /* [i + band_begin, i + band_end) */
+    int32_t band_end;
     int64_t left; /* window; RWI_OPEN: unbounded */
     int64_t right;
     int64_t prefix_length;
@@ -39,12 +42,6 @@ typedef struct rwi_pattern {
     rw_dtype mask_dtype;
     bool (*function)(void *user, const rw_pattern_pair *pair); /* CPU only; NULL: true */
     void *function_user;
-
-    /* Derived: whether all intervals follow from causal and the window, so that query i sees keys
-     * [i + band_begin, i + band_end). */
-    bool is_band;
-    int64_t band_begin;
-    int64_t band_end;
 } rwi_pattern;
 
 #define RWI_OPEN ((int64_t)1 << 40)
@@ -103,8 +100,8 @@ RWI_INLINE void rwi_pattern_find_band(rwi_pattern *p) {
     p->is_band = !p->shift_from_key_end && p->prefix_length == 0 && !p->prefix.data &&
                  !p->key_begin.data && !p->key_end.data && !p->documents.cu_seqlens.data &&
                  !p->globals;
-    p->band_begin = p->shift - p->left;
-    p->band_end = p->shift + (p->causal ? 1 : p->right + 1);
+    p->band_begin = (int32_t)rwi_max(INT32_MIN, p->shift - p->left);
+    p->band_end = (int32_t)rwi_min(INT32_MAX, p->shift + (p->causal ? 1 : p->right + 1));
 }
 
 /* The keys that query i of a band sees. */

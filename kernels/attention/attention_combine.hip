@@ -5,6 +5,7 @@
 #include "gpu/faults.h"
 #include "gpu/launch.h"
 #include "gpu/reduce.h"
+#include "gpu/registers.h"
 
 /* A block is groups, along the parts, of threads along the columns, which have four columns each. */
 #define COMBINE_LANES (RWI_ATTENTION_MAX_DIM / 4)
@@ -131,12 +132,19 @@ __device__ static inline float sum_parts(const rw_attention_params &p, int64_t n
 static __global__ void __launch_bounds__(RWI_BLOCK)
     combine_kernel(rw_attention_combine_params p, rwi_fault_sink sink) {
     __shared__ combine_block t;
+    /* On AMD those that find the row would need too many scalar registers. */
+    __shared__ rw_attention_combine_params kept;
+    if (!RWI_PARAMETERS_NEAR) {
+        if (threadIdx.x == 0)
+            kept = p;
+        __syncthreads();
+    }
     const int64_t number = rwi_block_row(), rows = attention_combine_work(&p).items;
     const int team = (int)threadIdx.x / COMBINE_LANES, lane = (int)threadIdx.x % COMBINE_LANES;
     if (number >= rows)
         return;
     const combine_part mine = load_part(p, number, rows, threadIdx.x);
-    find_row(p, number, t, sink);
+    find_row(RWI_PARAMETERS_NEAR ? p : kept, number, t, sink);
     if (!t.row.valid)
         return;
     const float base = find_largest(p, number, rows, mine, t);
