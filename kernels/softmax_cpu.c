@@ -257,10 +257,12 @@ RWI_INLINE float compute_scores(const rw_softmax_params *p, rw_dtype dtype, cons
 /* exp of numbers up to 0, twice as fast as rwi_exp(): 2^k * 2^r, where one instruction multiplies
  * by 2^k. Relative error |x| * 2^-24, plus 1 ulp. */
 RWI_INLINE __m512 exponential_16(__m512 x) {
-    const int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    enum {
+        NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC
+    };
     __m512 t = _mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f));
     t = _mm512_max_ps(_mm512_set1_ps(-200.0f), t); /* NaN is kept */
-    __m512 k = _mm512_roundscale_ps(t, nearest);
+    __m512 k = _mm512_roundscale_ps(t, NEAREST);
     __m512 r = _mm512_sub_ps(t, k);
     __m512 p = _mm512_set1_ps(0x1.4258d8p-13f);
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.5f44dcp-10f));
