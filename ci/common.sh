@@ -11,6 +11,7 @@ packages_for_amd=(hipcc libamdhip64-dev rocm-device-libs)
 packages_for_young_amd=(clang-19 lld-19 llvm-19 clang-tools-19)
 packages_for_amd_isa=(python3-dev clang-19)
 packages_for_python=(python3-venv)
+packages_for_fuzz=(clang-19 libclang-rt-19-dev libomp-19-dev)
 
 installed() {
     dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'
