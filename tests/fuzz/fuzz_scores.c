@@ -56,9 +56,17 @@ const rw_pattern *fuzz_pattern(fuzz_call *call, rw_pattern *pattern) {
     return pattern;
 }
 
+/* For functions that require a pattern; NULL rarely. */
+static const rw_pattern *required_pattern(fuzz_call *call, rw_pattern *pattern) {
+    if (fuzz_rarely(call))
+        return NULL;
+    fill_pattern(call, pattern);
+    return pattern;
+}
+
 static void pattern_fill(fuzz_call *call) {
     rw_pattern pattern;
-    const rw_pattern *given = fuzz_pattern(call, &pattern);
+    const rw_pattern *given = required_pattern(call, &pattern);
     const rw_tensor out = fuzz_tensor(call, call->dtype, fuzz_byte(call) % 2 ? "st" : "bst");
     fuzz_output(call, &out, NULL);
     fuzz_check(call, rw_pattern_fill(call->context, given, fuzz_rarely(call) ? NULL : &out));
@@ -66,7 +74,7 @@ static void pattern_fill(fuzz_call *call) {
 
 static void pattern_fill_bits(fuzz_call *call) {
     rw_pattern pattern;
-    const rw_pattern *given = fuzz_pattern(call, &pattern);
+    const rw_pattern *given = required_pattern(call, &pattern);
     const rw_tensor out = fuzz_tensor(call, RW_U8, fuzz_byte(call) % 2 ? "sy" : "bsy");
     const int64_t seq_k = fuzz_rarely(call) ? fuzz_number(call) : fuzz_length(call, 't');
     fuzz_output(call, &out, NULL);
@@ -90,7 +98,7 @@ static void pattern_visible(fuzz_call *call) {
     rw_pattern pattern;
     rw_message message = {""};
     bool visible = false;
-    const rw_pattern *given = fuzz_pattern(call, &pattern);
+    const rw_pattern *given = required_pattern(call, &pattern);
     rw_pattern_question question = {.shape = pattern_shape(call)};
     question.pair = (rw_pattern_pair){fuzz_number(call), fuzz_number(call), fuzz_number(call)};
     const bool without = fuzz_rarely(call);
@@ -102,7 +110,7 @@ static void pattern_ask_tile(fuzz_call *call) {
     rw_pattern pattern;
     rw_message message = {""};
     rw_tile tile = RW_TILE_SOME;
-    const rw_pattern *given = fuzz_pattern(call, &pattern);
+    const rw_pattern *given = required_pattern(call, &pattern);
     rw_pattern_rectangle rectangle = {.shape = pattern_shape(call), .b = fuzz_number(call)};
     rectangle.i_begin = fuzz_number(call);
     rectangle.i_end = fuzz_number(call);
@@ -115,7 +123,7 @@ static void pattern_ask_tile(fuzz_call *call) {
 static void pattern_bake(fuzz_call *call) {
     rw_pattern pattern;
     rw_message message = {""};
-    const rw_pattern *given = fuzz_pattern(call, &pattern);
+    const rw_pattern *given = required_pattern(call, &pattern);
     rw_pattern_shape shape = pattern_shape(call);
     const int64_t shape_of_bits[] = {shape.batch, shape.seq_q, (shape.seq_k + 7) / 8};
     rw_tensor out = {.rank = 0};
@@ -151,7 +159,9 @@ static void pattern_globals(fuzz_call *call) {
 static void alibi_slopes(fuzz_call *call) {
     rw_alibi_slopes_args args = {.out = fuzz_tensor(call, RW_F32, "h")};
     args.first_head = fuzz_number(call);
-    args.total_heads = fuzz_number(call);
+    args.total_heads = fuzz_length(call, 'h') + fuzz_byte(call);
+    if (fuzz_rarely(call))
+        args.total_heads = fuzz_number(call);
     fuzz_output(call, &args.out, NULL);
     fuzz_check(call, rw_alibi_slopes(call->context, &args));
 }
