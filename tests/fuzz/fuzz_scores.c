@@ -125,12 +125,12 @@ static void pattern_bake(fuzz_call *call) {
     rw_message message = {""};
     const rw_pattern *given = required_pattern(call, &pattern);
     rw_pattern_shape shape = pattern_shape(call);
-    const int64_t shape_of_bits[] = {shape.batch, shape.seq_q, (shape.seq_k + 7) / 8};
     rw_tensor out = {.rank = 0};
     if (shape.batch >= 0 && shape.seq_q >= 0 && shape.seq_k >= 0 && shape.batch < 4 &&
         shape.seq_q < 64 && shape.seq_k < 64) {
-        const int64_t bytes = shape_of_bits[0] * shape_of_bits[1] * shape_of_bits[2];
-        out = rw_tensor_contiguous(fuzz_memory(call, (size_t)bytes), RW_U8, 3, shape_of_bits);
+        const int64_t lengths[] = {shape.batch, shape.seq_q, (shape.seq_k + 7) / 8};
+        const int64_t bytes = lengths[0] * lengths[1] * lengths[2];
+        out = rw_tensor_contiguous(fuzz_memory(call, (size_t)bytes), RW_U8, 3, lengths);
     }
     fuzz_output(call, &out, NULL);
     fuzz_check_message(call, rw_pattern_bake(given, &shape, out.data, &message), &message);
