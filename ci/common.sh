@@ -16,6 +16,7 @@ packages_for_clang=(clang-19 libomp-19-dev)
 packages_for_threads=(clang-19 libomp-19-dev libclang-rt-19-dev)
 packages_for_rust=(rustc)
 packages_for_mpi=(libopenmpi-dev openmpi-bin)
+packages_for_fuzz=(clang-19 libclang-rt-19-dev libomp-19-dev)
 
 installed() {
     dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'

@@ -14,6 +14,10 @@ rw_status rwi_message_set(rw_message *message, rw_status status, const char *for
         va_start(arguments, format);
         vsnprintf(message->text, sizeof message->text, format, arguments);
         va_end(arguments);
+        /* values of the caller's and of the environment may contain control characters */
+        for (char *c = message->text; *c; c++)
+            if ((unsigned char)*c < ' ' || *c == 127)
+                *c = '?';
     }
     return status;
 }

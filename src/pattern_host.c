@@ -94,6 +94,18 @@ rw_status rw_pattern_ask_tile(const rw_pattern *pattern, const rw_pattern_rectan
     return answer(&q, ask_tile(&q.call, pattern, rectangle, tile), message);
 }
 
+/* Whether each query has a row. */
+static rw_status check_rows(const rwi_call *call, const rwi_pattern *described,
+                            const rw_pattern_shape *shape) {
+    rwi_pattern_row row;
+    rwi_bad_id bad;
+    for (int64_t b = 0; b < shape->batch; b++)
+        for (int64_t i = 0; i < shape->seq_q; i++)
+            if (!rwi_pattern_row_at(described, b, i, &row, &bad))
+                return rwi_fail_fault(call, "", b * shape->seq_q + i, bad);
+    return RW_OK;
+}
+
 static rw_status bake(const rwi_call *call, const rw_pattern *pattern,
                       const rw_pattern_shape *shape, uint8_t *bits) {
     rwi_pattern described;
@@ -101,16 +113,16 @@ static rw_status bake(const rwi_call *call, const rw_pattern *pattern,
     rwi_bad_id bad;
     RWI_TRY(rwi_check_pointer(call, "shape", shape));
     RWI_TRY(describe(call, pattern, shape, &described));
-    if (shape->batch > 0 && shape->seq_q > 0 && shape->seq_k > 0)
-        RWI_TRY(rwi_check_pointer(call, "bits", bits));
-    int64_t bytes = rwi_ceil_div(shape->seq_k, 8);
+    if (shape->batch == 0 || shape->seq_q == 0 || shape->seq_k == 0)
+        return RW_OK;
+    RWI_TRY(rwi_check_pointer(call, "bits", bits));
+    RWI_TRY(check_rows(call, &described, shape));
+    const int64_t bytes = rwi_ceil_div(shape->seq_k, 8);
     for (int64_t b = 0; b < shape->batch; b++)
         for (int64_t i = 0; i < shape->seq_q; i++) {
-            int64_t token = b * shape->seq_q + i;
-            if (!rwi_pattern_row_at(&described, b, i, &row, &bad))
-                return rwi_fail_fault(call, "", token, bad);
+            (void)rwi_pattern_row_at(&described, b, i, &row, &bad);
             for (int64_t n = 0; n < bytes; n++)
-                bits[token * bytes + n] =
+                bits[(b * shape->seq_q + i) * bytes + n] =
                     rwi_pattern_byte(&described, &row, rwi_pattern_has_cells(&described), n);
         }
     return RW_OK;

@@ -191,8 +191,7 @@ static bool same_view(const rw_tensor *a, const rw_tensor *b) {
  * projection); for others true if their ranges of bytes overlap. */
 static bool overlap(const rw_tensor *a, const rw_tensor *b) {
     int64_t a_low, a_high, b_low, b_high;
-    if (rwi_empty(a) || rwi_empty(b) || !byte_range(a, &a_low, &a_high) ||
-        !byte_range(b, &b_low, &b_high))
+    if (!byte_range(a, &a_low, &a_high) || !byte_range(b, &b_low, &b_high))
         return false;
     uintptr_t a_data = (uintptr_t)a->data, b_data = (uintptr_t)b->data;
     if (a_data + (uintptr_t)a_high <= b_data + (uintptr_t)b_low ||
@@ -207,14 +206,17 @@ static bool overlap(const rw_tensor *a, const rw_tensor *b) {
     return meet(steps, count, distance / size);
 }
 
-/* False if it is absent or has a rank that rwi_check_tensor() has yet to reject. */
-static bool has_axes(const rw_tensor *tensor) {
-    return tensor->rank > 0 && tensor->rank <= RW_MAX_RANK;
+/* False if it is absent or empty, or if rwi_check_tensor() has yet to reject it. */
+static bool has_elements(const rw_tensor *tensor) {
+    bool has = tensor->rank > 0 && tensor->rank <= RW_MAX_RANK && tensor->data;
+    for (int axis = 0; has && axis < tensor->rank; axis++)
+        has = tensor->shape[axis] > 0;
+    return has;
 }
 
 rw_status rwi_check_apart(const rwi_call *call, rwi_argument output, rwi_argument other,
                           bool in_place) {
-    if (!has_axes(output.tensor) || !has_axes(other.tensor) ||
+    if (!has_elements(output.tensor) || !has_elements(other.tensor) ||
         (in_place && same_view(output.tensor, other.tensor)) ||
         !overlap(output.tensor, other.tensor))
         return RW_OK;

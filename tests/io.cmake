@@ -6,8 +6,10 @@ function(ropewalk_add_io_test name)
                              RWT_DATA="${CMAKE_CURRENT_SOURCE_DIR}" ${ARGN})
 endfunction()
 
-ropewalk_add_io_test(test_safetensors)
-ropewalk_register(test_safetensors io cpu)
+foreach(name test_safetensors test_large_files)
+  ropewalk_add_io_test(${name})
+  ropewalk_register(${name} io cpu)
+endforeach()
 
 foreach(name test_model_attention test_model_config test_model_json test_model_layers
         test_model_types test_model_zoo)
@@ -15,6 +17,25 @@ foreach(name test_model_attention test_model_config test_model_json test_model_l
   target_sources(${name} PRIVATE harness/model_support.c)
   ropewalk_register(${name} io cpu)
 endforeach()
+
+# Allocations that fail: the program's in one that replaces functions of the shared libraries.
+if(BUILD_SHARED_LIBS)
+  ropewalk_add_io_test(test_out_of_memory)
+  target_sources(test_out_of_memory PRIVATE harness/failing_allocator.c)
+  target_link_libraries(test_out_of_memory PRIVATE ${CMAKE_DL_LIBS})
+  ropewalk_register_backends(test_out_of_memory)
+endif()
+if(ROPEWALK_CLI AND NOT ROPEWALK_SANITIZE) # whose libraries must be the first
+  add_library(failing-allocator MODULE harness/failing_allocator.c)
+  target_compile_definitions(failing-allocator PRIVATE _GNU_SOURCE)
+  target_include_directories(failing-allocator PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+  target_link_libraries(failing-allocator PRIVATE ropewalk-flags PkgConfig::JANSSON
+                        ${CMAKE_DL_LIBS})
+  ropewalk_add_io_test(test_cli_out_of_memory RWT_PROGRAM="$<TARGET_FILE:ropewalk-program>"
+                       RWT_ALLOCATOR="$<TARGET_FILE:failing-allocator>")
+  add_dependencies(test_cli_out_of_memory ropewalk-program failing-allocator)
+  ropewalk_register(test_cli_out_of_memory cpu cpu)
+endif()
 
 if(ROPEWALK_CLI)
   # The first arguments of a command that runs the program.

@@ -105,6 +105,9 @@ static void test_embed_shapes(void **state) {
         {&f->args.positions, 1, 2, "positions has shape [2, 2]"},
         {&f->args.positions, 0, 3, "positions has shape"},
         {&f->args.offsets, 0, 3, "offsets has shape [3]"},
+        {&f->args.positions, 0, INT64_MIN, "positions has shape"},
+        {&f->args.offsets, 0, INT64_MIN, "offsets has shape"},
+        {&f->args.offsets, 0, INT64_MAX, "beyond 2^63 bytes"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         f->args = good;

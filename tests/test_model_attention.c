@@ -213,12 +213,33 @@ static void test_sources(void **state) {
     rwt_folder_remove(&folder);
 }
 
+/* Numbers of layers and ids must be integers that int64_t holds. */
+static void test_integers(void **state) {
+    (void)state;
+    static const char *const values[] = {"1e32", "28.5", "-1", "9007199254740994"};
+    static const char *const fields[][2] = {
+        {"\"model_type\":\"qwen2\",\"use_sliding_window\":true,", "max_window_layers"},
+        {"\"model_type\":\"roberta\",", "pad_token_id"},
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        char text[160];
+        for (size_t n = 0; n < sizeof values / sizeof values[0]; n++) {
+            snprintf(text, sizeof text, "{%s\"%s\":%s}", fields[i][0], fields[i][1], values[n]);
+            rwt_assert_model_refused(&(rwt_model_text){.text = text}, fields[i][1]);
+        }
+        snprintf(text, sizeof text, "{%s\"%s\":0.0}", fields[i][0], fields[i][1]);
+        const rw_model_source source = {.text = text, .text_bytes = (int64_t)strlen(text)};
+        rw_model *model;
+        assert_int_equal(rw_model_read(&source, &model, NULL), RW_OK);
+        rw_model_free(model);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_classes),
-        cmocka_unit_test(test_unknown),
-        cmocka_unit_test(test_layers),
-        cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_classes),  cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_layers),   cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_integers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -111,8 +112,13 @@ static void test_questions(void **state) {
     assert_int_equal(rw_pattern_visible(&prefix, &question, &answer, &message), RW_OUT_OF_RANGE);
     assert_string_equal(
         message.text, "rw_pattern_visible: token 8 has length or bound -4, which is out of range");
-    uint8_t bits[2 * Q * 2];
+    uint8_t bits[2 * Q * 2], before[sizeof bits];
+    memset(bits, 0x5a, sizeof bits);
+    memset(before, 0x5a, sizeof bits);
     assert_int_equal(rw_pattern_bake(&prefix, &question.shape, bits, &message), RW_OUT_OF_RANGE);
+    assert_memory_equal(bits, before, sizeof bits);
+    const rw_pattern_shape without_keys = {(int64_t)1 << 40, INT32_MAX, 0}; /* not one by one */
+    assert_int_equal(rw_pattern_bake(&causal, &without_keys, NULL, &message), RW_OK);
 
     const int64_t ends[][2] = {{4, K + 1}, {4, -1}, {4, INT64_MAX}, {4, INT64_MIN}};
     for (size_t n = 0; n < sizeof ends / sizeof *ends; n++) {

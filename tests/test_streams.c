@@ -327,6 +327,43 @@ static void test_what_a_capture_forbids(void **state) {
     free_embedding(f, &e);
 }
 
+/* ---- a stream that the caller destroyed ---- */
+
+/* Functions on the context return an error, and closing it works, with what ran on the stream; with
+ * another stream the context works again. */
+static void test_destroyed_stream(void **state) {
+    (void)state;
+    rw_context *context = rwt_test_context();
+    if (strcmp(rw_context_get_info(context).platform, "nvidia") == 0) {
+        rw_context_destroy(context);
+        print_message("SKIPPED: CUDA does not know which streams were destroyed\n");
+        skip();
+    }
+    for (int again = 0; again < 2; again++) {
+        const fixture f = {.context = again ? rwt_test_context() : context};
+        const embedding e = create_embedding(&f);
+        void *stream, *pointer;
+        SUCCEEDS(runtime.stream_create(&stream, RWT_STREAM_NON_BLOCKING));
+        assert_int_equal(rw_context_set_stream(f.context, stream), RW_OK);
+        assert_int_equal(enqueue_embedding(&f, &e), RW_OK);
+        SUCCEEDS(runtime.stream_destroy(stream));
+        const rw_copy_args copy = {e.x, e.table, sizeof(float), RW_COPY_DEVICE_TO_DEVICE};
+        assert_int_equal(enqueue_embedding(&f, &e), RW_DEVICE_ERROR);
+        assert_int_equal(rw_copy(f.context, &copy), RW_DEVICE_ERROR);
+        assert_int_equal(rw_synchronize(f.context), RW_DEVICE_ERROR);
+        assert_true(rwt_test_says(rw_last_error(f.context), "hipStreamSynchronize failed"));
+        assert_int_equal(rw_alloc(f.context, 64, &pointer), RW_OK);
+        assert_int_equal(rw_free(f.context, pointer), RW_OK);
+        free_embedding(&f, &e);
+        if (again == 0) {
+            assert_int_equal(rw_context_set_stream(f.context, NULL), RW_OK);
+            assert_int_equal(rw_synchronize(f.context), RW_OK);
+        }
+        rw_context_destroy(f.context);
+        assert_int_equal(runtime.last_error(), 0);
+    }
+}
+
 /* ---- the CPU ---- */
 
 static void test_cpu_ignores_streams(void **state) {
@@ -350,10 +387,9 @@ int main(void) {
         return RWT_TEST_SKIPPED;
     const struct CMUnitTest cpu[] = {cmocka_unit_test(test_cpu_ignores_streams)};
     const struct CMUnitTest gpu[] = {
-        WITH_FIXTURE(test_late_producer),
-        WITH_FIXTURE(test_every_operation_as_a_graph),
-        WITH_FIXTURE(test_fault_of_a_replay),
-        WITH_FIXTURE(test_what_a_capture_forbids),
+        WITH_FIXTURE(test_late_producer),        WITH_FIXTURE(test_every_operation_as_a_graph),
+        WITH_FIXTURE(test_fault_of_a_replay),    WITH_FIXTURE(test_what_a_capture_forbids),
+        cmocka_unit_test(test_destroyed_stream),
     };
     rw_context *context = rwt_test_context();
     const bool on_cpu = strcmp(rw_context_get_info(context).backend, "cpu") == 0;

@@ -43,6 +43,7 @@ static void test_invalid(void **state) {
     assert_int_equal(rw_supports(NULL, "rope", RW_F32), RW_INVALID_ARGUMENT);
     assert_invalid(*state, NULL, RW_F32, "operation is NULL");
     assert_invalid(*state, "", RW_F32, "operation is \"\"");
+    assert_invalid(*state, "a\n\tb\x7f", RW_F32, "operation is \"a??b?\""); /* one line */
     assert_invalid(*state, "soft_max", RW_F32, "such as \"softmax\"");
     assert_invalid(*state, "attention_", RW_F32, "such as \"attention_merge\"");
     assert_invalid(*state, "rop", RW_F32, "such as \"rope\"");

@@ -184,6 +184,12 @@ RW_API rw_fault rw_last_fault(const rw_context *context);
  * platform); NULL selects the device's default stream again. Ignored by the CPU backend. The caller
  * keeps ownership of the stream and must order work across the change.
  *
+ * The stream must not be destroyed while it is the context's: first select another one, or NULL, or
+ * destroy the context, which waits for its stream. Otherwise functions on the context return
+ * RW_DEVICE_ERROR, and rw_context_destroy() releases everything without waiting for the stream,
+ * where the runtime knows the handles of its streams (AMD's, the emulator); on NVIDIA's platform
+ * the use of such a handle is undefined.
+ *
  * Operations can be captured in a graph. Functions that wait or allocate (rw_synchronize, rw_copy,
  * rw_alloc, rw_free, rw_rope_create, ...) must not be called during a capture: the runtime returns
  * an error, RW_DEVICE_ERROR here, and may invalidate the capture. Replays of a graph that was

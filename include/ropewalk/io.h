@@ -21,7 +21,7 @@ extern "C" {
  * names (rope_scaling, rope_parameters) are both accepted.
  *
  * Nothing is guessed: a number, a flag or an enumeration that neither the file nor the model's
- * class determines is RW_MODEL_UNKNOWN.
+ * class determines is RW_MODEL_UNKNOWN. A config.json of more than 16 MiB is refused.
  */
 enum {
     RW_MODEL_UNKNOWN = -1
@@ -231,6 +231,10 @@ RW_API const char *rw_rope_pairing_name(rw_rope_pairing pairing);
  * Files of named tensors: https://github.com/huggingface/safetensors, "Format". Eight bytes of
  * header length (little endian), a JSON header {name: {dtype, shape, data_offsets}}, then the data,
  * row-major and little endian, which the tensors cover without holes or overlaps.
+ *
+ * Files may be as large as the address space. A header of more than 100,000,000 bytes is refused,
+ * as by the reference implementation. jansson, which parses headers and configs, may abort the
+ * process if memory is exhausted while it parses.
  */
 
 /* Element types of the format; the first six have the values of rw_dtype. */

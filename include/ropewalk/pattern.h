@@ -165,7 +165,8 @@ RW_API rw_status rw_pattern_positions(rw_context *context, const rw_pattern_posi
 
 /* ---- on the host: no context, synchronous, a sentence in `message` (may be NULL) on failure -----
  *
- * Return RW_OK, RW_INVALID_ARGUMENT or RW_OUT_OF_RANGE (what a kernel would report).
+ * Return RW_OK, RW_INVALID_ARGUMENT or RW_OUT_OF_RANGE (what a kernel would report). On failure
+ * nothing is written.
  */
 
 /* The lengths for which a pattern is evaluated. */

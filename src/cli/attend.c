@@ -118,9 +118,8 @@ static rw_status prepare(attention *a, rw_message *message) {
         return status;
     give_mask_heads(&a->mask);
     int64_t seq_k = a->rotation.k.shape[seq_axis(a)];
-    if (!cli_pattern_fits(&a->spec, seq_k, message))
-        return RW_INVALID_ARGUMENT;
-    return cli_pattern_parts_make(&a->spec, seq_k, &a->parts, message);
+    status = cli_pattern_fits(&a->spec, seq_k, message);
+    return status == RW_OK ? cli_pattern_parts_make(&a->spec, seq_k, &a->parts, message) : status;
 }
 
 /* ---- on a backend ---- */
@@ -273,10 +272,14 @@ static int run(const cli_options *options) {
         return cli_fail(CLI_USAGE, "--layer-type, --pairing and --offset require --config; see "
                                    "ropewalk attend --help");
     int exit_status;
-    if (options->pattern && !cli_pattern_parse(options->pattern, &a.spec, &message))
-        exit_status = cli_fail(CLI_USAGE, "%s", message.text);
-    else
+    rw_status status = RW_OK;
+    if (options->pattern)
+        status = cli_pattern_parse(options->pattern, &a.spec, &message);
+    if (status == RW_OK)
         exit_status = run_attention(&a);
+    else
+        exit_status =
+            cli_fail(status == RW_OUT_OF_MEMORY ? CLI_FAILED : CLI_USAGE, "%s", message.text);
     cli_rotation_free(&a.rotation);
     cli_array_free(&a.v);
     cli_array_free(&a.mask);

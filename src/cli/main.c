@@ -93,7 +93,16 @@ static int run(int argc, char **argv) {
     return cli_fail(CLI_USAGE, "\"%s\" is not a command; see ropewalk --help", argv[1]);
 }
 
+/* jansson's functions ignore some allocations that fail, and return a part of the value. */
+static void *allocate(size_t bytes) {
+    void *memory = malloc(bytes);
+    if (!memory && bytes > 0)
+        exit(cli_fail(CLI_FAILED, "out of memory"));
+    return memory;
+}
+
 int main(int argc, char **argv) {
+    json_set_alloc_funcs(allocate, free);
     int status = run(argc, argv);
     if ((fflush(stdout) != 0 || ferror(stdout)) && status == CLI_OK)
         return cli_fail(CLI_FAILED, "cannot write to standard output");

@@ -167,11 +167,14 @@ static int run(const cli_options *given) {
     int exit_status;
     if (!(options.given & CLI_OPTION_SEQ_K))
         options.seq_k = options.seq_q;
-    if (!cli_pattern_parse(options.pattern, &spec, &message) ||
-        !cli_pattern_fits(&spec, options.seq_k, &message))
-        exit_status = cli_fail(CLI_USAGE, "%s", message.text);
-    else
+    rw_status status = cli_pattern_parse(options.pattern, &spec, &message);
+    if (status == RW_OK)
+        status = cli_pattern_fits(&spec, options.seq_k, &message);
+    if (status == RW_OK)
         exit_status = run_spec(&options, &spec);
+    else
+        exit_status =
+            cli_fail(status == RW_OUT_OF_MEMORY ? CLI_FAILED : CLI_USAGE, "%s", message.text);
     cli_pattern_release(&spec);
     return exit_status;
 }

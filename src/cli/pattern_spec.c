@@ -6,10 +6,13 @@
 
 #include "common/io_error.h"
 
-static bool fail(rw_message *message, const char *part, const char *expected) {
-    rwi_io_fail(message, RW_INVALID_ARGUMENT, "--pattern has the part \"%.80s\", expected %s", part,
-                expected);
-    return false;
+static rw_status fail(rw_message *message, const char *part, const char *expected) {
+    return rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                       "--pattern has the part \"%.80s\", expected %s", part, expected);
+}
+
+static rw_status fail_memory(rw_message *message) {
+    return rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory for --pattern");
 }
 
 /* A nonnegative number; `end` receives the text after it. */
@@ -28,9 +31,12 @@ static bool parse_number(const char *text, int64_t *value) {
     return read_number(text, value, &end) && *end == '\0';
 }
 
+/* With values NULL: out of memory. */
 static bool parse_numbers(const char *text, cli_numbers *numbers) {
     numbers->values = malloc((strlen(text) + 1) * sizeof *numbers->values);
-    while (numbers->values) {
+    if (!numbers->values)
+        return false;
+    for (;;) {
         const char *end;
         if (!read_number(text, &numbers->values[numbers->count++], &end))
             return false;
@@ -40,10 +46,10 @@ static bool parse_numbers(const char *text, cli_numbers *numbers) {
             return false;
         text = end + 1;
     }
-    return false;
 }
 
-/* Sets one part; false if it is invalid or repeated. `value`: the text after '=', or NULL. */
+/* Sets one part; false if it is invalid or repeated, or with *expected NULL if there is no memory.
+ * `value`: the text after '=', or NULL. */
 static bool set_part(cli_pattern_spec *spec, const char *name, const char *value,
                      const char **expected) {
     bool number = strcmp(name, "window") == 0 || strcmp(name, "prefix") == 0;
@@ -70,22 +76,32 @@ static bool set_part(cli_pattern_spec *spec, const char *name, const char *value
     }
     if (numbers) {
         cli_numbers *list = *name == 'g' ? &spec->globals : &spec->documents;
-        return value && !list->values && parse_numbers(value, list);
+        if (!value || list->values)
+            return false;
+        bool good = parse_numbers(value, list);
+        if (!list->values)
+            *expected = NULL;
+        return good;
     }
     if (strcmp(name, "custom") == 0) {
         *expected = "the name of a file, once";
-        return value && *value && !spec->custom && (spec->custom = strdup(value));
+        if (!value || !*value || spec->custom)
+            return false;
+        spec->custom = strdup(value);
+        if (!spec->custom)
+            *expected = NULL;
+        return spec->custom != NULL;
     }
     *expected = "causal, bidirectional, window=W, prefix=P, global=A:B:..., documents=0:A:... or "
                 "custom=FILE";
     return false;
 }
 
-bool cli_pattern_parse(const char *text, cli_pattern_spec *spec, rw_message *message) {
+rw_status cli_pattern_parse(const char *text, cli_pattern_spec *spec, rw_message *message) {
     *spec = (cli_pattern_spec){0};
     char *copy = strdup(text);
-    bool good = copy != NULL;
-    for (char *part = copy, *next; good && part; part = next) {
+    rw_status status = copy ? RW_OK : fail_memory(message);
+    for (char *part = copy, *next; status == RW_OK && part; part = next) {
         char whole[96];
         const char *expected;
         next = strchr(part, ',');
@@ -97,42 +113,36 @@ bool cli_pattern_parse(const char *text, cli_pattern_spec *spec, rw_message *mes
         if (value)
             *value++ = '\0';
         if (!set_part(spec, part, value, &expected))
-            good = fail(message, whole, expected);
+            status = expected ? fail(message, whole, expected) : fail_memory(message);
     }
-    if (!copy)
-        rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory for --pattern");
     free(copy);
-    if (good && spec->causal && spec->bidirectional)
-        good = fail(message, "bidirectional", "not both causal and bidirectional");
-    return good;
+    if (status == RW_OK && spec->causal && spec->bidirectional)
+        status = fail(message, "bidirectional", "not both causal and bidirectional");
+    return status;
 }
 
 /* A global position must be a key; documents must start at 0 and be in ascending order. */
-bool cli_pattern_fits(const cli_pattern_spec *spec, int64_t seq_k, rw_message *message) {
+rw_status cli_pattern_fits(const cli_pattern_spec *spec, int64_t seq_k, rw_message *message) {
     for (int64_t n = 0; n < spec->globals.count; n++)
-        if (spec->globals.values[n] >= seq_k) {
-            rwi_io_fail(message, RW_INVALID_ARGUMENT,
-                        "--pattern has the global position %lld, expected one of the %lld keys",
-                        (long long)spec->globals.values[n], (long long)seq_k);
-            return false;
-        }
+        if (spec->globals.values[n] >= seq_k)
+            return rwi_io_fail(
+                message, RW_INVALID_ARGUMENT,
+                "--pattern has the global position %lld, expected one of the %lld keys",
+                (long long)spec->globals.values[n], (long long)seq_k);
     for (int64_t n = 0; n < spec->documents.count; n++) {
         int64_t begin = spec->documents.values[n];
         bool follows = n == 0 ? begin == 0 : begin > spec->documents.values[n - 1];
-        if (!follows || begin >= seq_k) {
-            rwi_io_fail(message, RW_INVALID_ARGUMENT,
-                        "--pattern has a document at %lld, expected the first at 0, in ascending "
-                        "order and below the %lld keys",
-                        (long long)begin, (long long)seq_k);
-            return false;
-        }
+        if (!follows || begin >= seq_k)
+            return rwi_io_fail(
+                message, RW_INVALID_ARGUMENT,
+                "--pattern has a document at %lld, expected the first at 0, in ascending order and "
+                "below the %lld keys",
+                (long long)begin, (long long)seq_k);
     }
-    if (spec->globals.values && spec->has_window && spec->window == 0) {
-        rwi_io_fail(message, RW_INVALID_ARGUMENT,
-                    "--pattern has window=0 with global positions, expected 1 or more");
-        return false;
-    }
-    return true;
+    if (spec->globals.values && spec->has_window && spec->window == 0)
+        return rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                           "--pattern has window=0 with global positions, expected 1 or more");
+    return RW_OK;
 }
 
 void cli_pattern_release(cli_pattern_spec *spec) {

@@ -35,12 +35,12 @@ typedef struct cli_pattern_spec {
     "                     first, or mask, F32, F16 or BF16 [seq-q, seq-k], hidden where -inf;\n"   \
     "                     positions, I32 or I64 [seq-q], if any, are the ids\n"
 
-/* Parses a text; false, with a sentence, if it is malformed or contradictory. Release the result in
- * either case. */
-bool cli_pattern_parse(const char *text, cli_pattern_spec *spec, rw_message *message);
+/* Parses a text; RW_INVALID_ARGUMENT, with a sentence, if it is malformed or contradictory. Release
+ * the result in any case. */
+rw_status cli_pattern_parse(const char *text, cli_pattern_spec *spec, rw_message *message);
 
-/* Whether it is valid for so many keys; false, with a sentence, if not. */
-bool cli_pattern_fits(const cli_pattern_spec *spec, int64_t seq_k, rw_message *message);
+/* RW_OK if it is valid for so many keys, else RW_INVALID_ARGUMENT with a sentence. */
+rw_status cli_pattern_fits(const cli_pattern_spec *spec, int64_t seq_k, rw_message *message);
 
 void cli_pattern_release(cli_pattern_spec *spec);
 

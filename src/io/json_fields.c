@@ -91,15 +91,25 @@ double rwi_json_not_negative(rwi_json_reader *reader, rwi_json_field field, doub
     return absent;
 }
 
-int64_t rwi_json_length(rwi_json_reader *reader, rwi_json_field field, int64_t absent) {
-    static const char expected[] = "an integer from 1 to 2^53";
+/* An integer from `lowest` to 2^53. */
+static int64_t integer(rwi_json_reader *reader, rwi_json_field field, int64_t absent, int lowest) {
+    char expected[48];
     if (!present(reader, field))
         return absent;
+    snprintf(expected, sizeof expected, "an integer from %d to 2^53", lowest);
     double value = number(reader, field, expected);
-    if (value >= 1 && value <= 0x1p53 && value == floor(value))
+    if (value >= lowest && value <= 0x1p53 && value == floor(value))
         return (int64_t)value;
     rwi_json_fail(reader, "%s is %.17g, expected %s", field.key, value, expected);
     return absent;
+}
+
+int64_t rwi_json_length(rwi_json_reader *reader, rwi_json_field field, int64_t absent) {
+    return integer(reader, field, absent, 1);
+}
+
+int64_t rwi_json_count(rwi_json_reader *reader, rwi_json_field field, int64_t absent) {
+    return integer(reader, field, absent, 0);
 }
 
 bool rwi_json_bool(rwi_json_reader *reader, rwi_json_field field, bool absent) {

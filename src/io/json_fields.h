@@ -39,6 +39,9 @@ double rwi_json_not_negative(rwi_json_reader *reader, rwi_json_field field, doub
 /* An integer from 1 to 2^53, also written as 4096.0. */
 int64_t rwi_json_length(rwi_json_reader *reader, rwi_json_field field, int64_t absent);
 
+/* The same from 0. */
+int64_t rwi_json_count(rwi_json_reader *reader, rwi_json_field field, int64_t absent);
+
 bool rwi_json_bool(rwi_json_reader *reader, rwi_json_field field, bool absent);
 
 /* Valid as long as the object. */

@@ -158,6 +158,8 @@ rw_status rwi_json_load(const char *source, const char *text, size_t length, jso
     free(standard);
     if (*root)
         return RW_OK;
+    if (!error.text[0]) /* jansson describes errors of the text only */
+        return rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory to read %.100s", source);
     return rwi_io_fail(message, RW_INVALID_ARGUMENT, "%.100s is not JSON: %.100s (line %d)", source,
                        error.text, error.line);
 }

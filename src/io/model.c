@@ -133,7 +133,8 @@ static void read_other_kind(input *in, const char *type) {
         return;
     open_reader(in, type, &config, &reader);
     reader.chosen = type;
-    rwi_model_read_heads(&reader);
+    if (reader.json.status == RW_OK)
+        rwi_model_read_heads(&reader);
     in->status = reader.json.status;
     kind->num_heads = config.rope.num_heads;
     kind->num_kv_heads = config.rope.num_kv_heads;
@@ -254,6 +255,10 @@ static rw_status check_source(const rw_model_source *source, rw_message *message
         return rwi_io_fail(message, RW_INVALID_ARGUMENT,
                            "%s: text_bytes is %lld, expected the length of text", operation,
                            (long long)source->text_bytes);
+    if (source->text_bytes > RWI_MAX_CONFIG_BYTES)
+        return rwi_io_fail(message, RW_INVALID_ARGUMENT,
+                           "%s: text_bytes is %lld, expected at most %d", operation,
+                           (long long)source->text_bytes, RWI_MAX_CONFIG_BYTES);
     if (source->pairing && *source->pairing != RW_ROPE_HALF &&
         *source->pairing != RW_ROPE_INTERLEAVED)
         return rwi_io_fail(message, RW_INVALID_ARGUMENT,

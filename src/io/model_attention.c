@@ -269,9 +269,8 @@ static void read_window(shared *s) {
     if (!enabled || is_null(reader, "sliding_window"))
         return;
     s->window = length(reader, "sliding_window", attention->window);
-    s->window_from = (int64_t)rwi_json_not_negative(
-        &reader->json, rwi_model_field(reader, "max_window_layers"),
-        attention->window_from > 0 ? (double)attention->window_from : 28);
+    s->window_from = rwi_json_count(&reader->json, rwi_model_field(reader, "max_window_layers"),
+                                    attention->window_from > 0 ? attention->window_from : 28);
     if (has_trait(attention, RWI_WINDOW_FLAG) && !listed &&
         !has_trait(attention, RWI_WINDOW_ALL | RWI_WINDOW_UPPER))
         s->attention = NULL;
@@ -378,8 +377,7 @@ static void read_positions(rwi_model_reader *reader, const rwi_attention *attent
         info->learned_offset = attention->learned_offset;
         if (has_trait(attention, RWI_PADDED_TABLE))
             info->learned_offset =
-                1 + (int64_t)rwi_json_not_negative(&reader->json,
-                                                   rwi_model_field(reader, "pad_token_id"), 1);
+                1 + rwi_json_count(&reader->json, rwi_model_field(reader, "pad_token_id"), 1);
         info->learned_rows = info->max_positions + attention->learned_offset;
         if (has_trait(attention, RWI_PADDED_TABLE) && info->max_positions > info->learned_offset)
             info->max_positions -= info->learned_offset;

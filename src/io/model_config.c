@@ -13,22 +13,28 @@ rwi_json_field rwi_model_alias(const rwi_model_reader *reader, const char *const
     return rwi_model_field(reader, keys[0]);
 }
 
-const json_t *rwi_model_parse(rwi_model_reader *reader, const char *text) {
-    json_t *value = json_loads(text, JSON_DECODE_INT_AS_REAL, NULL);
-    if (!value || json_array_append_new(reader->owned, value) != 0)
+const json_t *rwi_model_keep(rwi_model_reader *reader, json_t *value) {
+    if (json_array_append_new(reader->owned, value) == 0)
+        return value;
+    if (reader->json.status == RW_OK)
         reader->json.status =
             rwi_io_fail(reader->json.message, RW_OUT_OF_MEMORY, "no memory for a class's defaults");
-    return reader->json.status == RW_OK ? value : NULL;
+    return NULL;
+}
+
+const json_t *rwi_model_parse(rwi_model_reader *reader, const char *text) {
+    return rwi_model_keep(reader, json_loads(text, JSON_DECODE_INT_AS_REAL, NULL));
 }
 
 const json_t *rwi_model_fill(rwi_model_reader *reader, const json_t *object,
                              const json_t *defaults) {
     json_t *filled = json_copy((json_t *)object);
-    json_object_update_missing(filled, (json_t *)defaults);
-    if (!filled || json_array_append_new(reader->owned, filled) != 0)
-        reader->json.status =
-            rwi_io_fail(reader->json.message, RW_OUT_OF_MEMORY, "no memory for a class's defaults");
-    return reader->json.status == RW_OK ? filled : NULL;
+    if (json_is_object(filled) && json_is_object(defaults) &&
+        json_object_update_missing(filled, (json_t *)defaults) != 0) {
+        json_decref(filled);
+        filled = NULL;
+    }
+    return rwi_model_keep(reader, filled);
 }
 
 int64_t rwi_model_default(const rwi_model_reader *reader, int64_t of_class, int64_t of_llama) {

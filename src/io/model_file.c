@@ -9,8 +9,6 @@
 
 #include "common/io_error.h"
 
-#define MAX_CONFIG_BYTES (16 << 20)
-
 /* Opens `path` or, if that is a folder, the config.json in it. O_NONBLOCK: a named pipe must be
  * refused, not waited for. */
 static int open_config(const char *path) {
@@ -37,7 +35,7 @@ static char *read_text(int descriptor, size_t *length) {
         error = errno;
     else if (!S_ISREG(info.st_mode))
         error = S_ISDIR(info.st_mode) ? EISDIR : EINVAL;
-    else if (info.st_size > MAX_CONFIG_BYTES)
+    else if (info.st_size > RWI_MAX_CONFIG_BYTES)
         error = EFBIG;
     else if (!(text = malloc((size_t)info.st_size + 1)))
         error = ENOMEM;

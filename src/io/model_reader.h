@@ -36,6 +36,10 @@ static inline rwi_json_field rwi_model_scaling(const rwi_model_reader *reader, c
 /* The first of `keys`, which must end with NULL, that the config has; else the last one. */
 rwi_json_field rwi_model_alias(const rwi_model_reader *reader, const char *const *keys);
 
+/* Keeps a new value as long as the reader; for NULL, or if there is no memory, fails and returns
+ * NULL. */
+const json_t *rwi_model_keep(rwi_model_reader *reader, json_t *value);
+
 /* `object` with defaults for absent fields; valid as long as the reader. */
 const json_t *rwi_model_fill(rwi_model_reader *reader, const json_t *object,
                              const json_t *defaults);

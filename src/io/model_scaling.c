@@ -109,12 +109,10 @@ static void merge_defaults(rwi_model_reader *reader, const char *name) {
     const json_t *theta = rwi_json_value(rwi_model_field(reader, "rope_theta"));
     const json_t *file = rwi_json_value(rwi_model_field(reader, "rope_parameters"));
     const json_t *given = file ? json_object_get(file, name) : NULL;
-    const json_t *scaling = given ? given : json_object();
-    if (!given)
-        json_array_append_new(reader->owned, (json_t *)scaling);
+    const json_t *scaling = given ? given : rwi_model_keep(reader, json_object());
     if (theta && !json_object_get(scaling, "rope_theta")) {
-        json_t *outer = json_pack("{s:O}", "rope_theta", theta);
-        json_array_append_new(reader->owned, outer);
+        const json_t *outer =
+            rwi_model_keep(reader, json_pack("{s:O}", "rope_theta", (json_t *)theta));
         scaling = rwi_model_fill(reader, scaling, outer);
     }
     reader->scaling = rwi_model_fill(reader, scaling, defaults);

@@ -20,7 +20,7 @@
 #error "the data of safetensors files is little endian, and so must be the host"
 #endif
 
-/* The limit of the format. */
+/* The limit of the reference implementation, which include/ropewalk/io.h states. */
 #define MAX_HEADER_BYTES 100000000u
 
 struct rw_safetensors {
@@ -111,7 +111,10 @@ static rw_status read_header(const source *from, json_t **header, uint64_t *head
     if (status == RW_OK) {
         if (bytes > 0 && text[0] == '{')
             *header = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES, &error);
-        if (!*header)
+        if (!*header && !error.text[0]) /* jansson describes errors of the text only */
+            status = rwi_io_fail(from->message, RW_OUT_OF_MEMORY,
+                                 "no memory for the header of %.140s", from->path);
+        else if (!*header)
             status = rwi_io_fail(from->message, RW_INVALID_ARGUMENT,
                                  "%.120s is not a valid safetensors file: its header is not a JSON "
                                  "object: %.80s",
@@ -264,6 +267,10 @@ static rw_status read_entries(const source *from, uint64_t header_bytes, rw_safe
 }
 
 static rw_status map(const source *from, rw_safetensors *file) {
+    if ((size_t)from->bytes != from->bytes)
+        return rwi_io_fail(from->message, RW_OUT_OF_MEMORY,
+                           "cannot map %.140s: its %" PRIu64 " bytes exceed the address space",
+                           from->path, from->bytes);
     void *mapping = mmap(NULL, (size_t)from->bytes, PROT_READ, MAP_PRIVATE, from->descriptor, 0);
     if (mapping == MAP_FAILED)
         return rwi_io_fail(from->message, errno == ENOMEM ? RW_OUT_OF_MEMORY : RW_INVALID_ARGUMENT,

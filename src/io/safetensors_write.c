@@ -45,10 +45,35 @@ static bool bytes_of(const rw_safetensors_item *item, int64_t *bytes) {
     return true;
 }
 
+/* The bytes of the character at `text`, 1 to 4; 0 if it is not UTF-8. */
+static int utf8_bytes(const unsigned char *text) {
+    static const uint32_t lowest[] = {0, 0, 0x80, 0x800, 0x10000};
+    const unsigned char first = text[0];
+    const int bytes = first < 0x80   ? 1
+                      : first < 0xc0 ? 0
+                      : first < 0xe0 ? 2
+                      : first < 0xf0 ? 3
+                      : first < 0xf8 ? 4
+                                     : 0;
+    uint32_t code = first & (0xffu >> (bytes + 1));
+    for (int i = 1; i < bytes; i++) {
+        if ((text[i] & 0xc0) != 0x80)
+            return 0;
+        code = code << 6 | (text[i] & 0x3fu);
+    }
+    const bool surrogate = code >= 0xd800 && code < 0xe000;
+    return bytes > 1 && (code < lowest[bytes] || code > 0x10ffff || surrogate) ? 0 : bytes;
+}
+
 static bool is_utf8(const char *text) {
-    json_t *value = text ? json_string(text) : NULL;
-    json_decref(value);
-    return value != NULL;
+    const unsigned char *next = (const unsigned char *)text;
+    while (next && *next) {
+        const int bytes = utf8_bytes(next);
+        if (bytes == 0)
+            return false;
+        next += bytes;
+    }
+    return next != NULL;
 }
 
 static rw_status check_item(const target *to, const rw_safetensors_item *item) {
@@ -129,27 +154,27 @@ static rw_status fill_header(const target *to, const rw_safetensors_content *con
     return status;
 }
 
-/* Pads with spaces so that the data starts at a multiple of 8; NULL if out of memory. */
-static char *pad(char *text) {
-    size_t length = strlen(text), padded = (length + 7) / 8 * 8;
-    char *grown = realloc(text, padded + 1);
-    if (!grown) {
+/* The text of a header, padded with spaces so that the data starts at a multiple of 8; NULL if out of
+ * memory. Not json_dumps(), which may then return a part of the text. */
+static char *print_header(const json_t *header) {
+    const size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
+    const size_t padded = (length + 7) / 8 * 8;
+    char *text = length > 0 ? malloc(padded + 1) : NULL;
+    if (!text || json_dumpb(header, text, length, JSON_COMPACT) != length) {
         free(text);
         return NULL;
     }
-    memset(grown + length, ' ', padded - length);
-    grown[padded] = '\0';
-    return grown;
+    memset(text + length, ' ', padded - length);
+    text[padded] = '\0';
+    return text;
 }
 
 /* The header as text; the caller must free it. */
 static rw_status make_header(const target *to, const rw_safetensors_content *content, char **text) {
     json_t *header = json_object();
     rw_status status = header ? fill_header(to, content, header) : no_memory(to);
-    *text = status == RW_OK ? json_dumps(header, JSON_COMPACT) : NULL;
+    *text = status == RW_OK ? print_header(header) : NULL;
     json_decref(header);
-    if (*text)
-        *text = pad(*text);
     return status == RW_OK && !*text ? no_memory(to) : status;
 }
 

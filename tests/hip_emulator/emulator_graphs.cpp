@@ -38,14 +38,12 @@ hipError_t hip_emulator_check_capture_of(hip_emulator_stream *stream) {
 /* ---- captures ---- */
 
 hipError_t hipStreamBeginCapture(hipStream_t handle, hipStreamCaptureMode mode) {
-    const hip_emulator_lock held;
+    const hip_emulator_stream_lock held(handle);
+    hip_emulator_stream *stream = held.stream;
     if (held.error != hipSuccess)
         return held.error;
-    hip_emulator_stream *stream = hip_emulator_find_stream(handle);
     if (!handle)
         return hip_emulator_keep_error(hipErrorStreamCaptureUnsupported);
-    if (!stream)
-        return hip_emulator_keep_error(hipErrorInvalidHandle);
     if (stream->graph)
         return hip_emulator_keep_error(hipErrorIllegalState);
     stream->graph = new hip_emulator_graph();
@@ -56,13 +54,11 @@ hipError_t hipStreamBeginCapture(hipStream_t handle, hipStreamCaptureMode mode) 
 }
 
 hipError_t hipStreamEndCapture(hipStream_t handle, hipGraph_t *graph) {
-    const hip_emulator_lock held;
+    const hip_emulator_stream_lock held(handle);
+    hip_emulator_stream *stream = held.stream;
+    *graph = nullptr;
     if (held.error != hipSuccess)
         return held.error;
-    *graph = nullptr;
-    hip_emulator_stream *stream = hip_emulator_find_stream(handle);
-    if (!stream)
-        return hip_emulator_keep_error(hipErrorInvalidHandle);
     if (!stream->graph)
         return hip_emulator_keep_error(hipErrorIllegalState);
     if (stream->capture_mode != hipStreamCaptureModeRelaxed &&
@@ -86,11 +82,11 @@ hipError_t hipGraphInstantiate(hipGraphExec_t *exec, hipGraph_t graph, hipGraphN
     return hipSuccess;
 }
 
-hipError_t hipGraphLaunch(hipGraphExec_t exec, hipStream_t stream) {
-    const hip_emulator_lock held;
+hipError_t hipGraphLaunch(hipGraphExec_t exec, hipStream_t handle) {
+    const hip_emulator_stream_lock held(handle);
     hipError_t error = held.error;
     for (size_t i = 0; i < exec->nodes.size() && error == hipSuccess; i++)
-        error = hip_emulator_enqueue(stream, exec->nodes[i]);
+        error = hip_emulator_enqueue(held.stream, exec->nodes[i]);
     return error;
 }
 

@@ -56,6 +56,14 @@ hip_emulator_stream *hip_emulator_find_stream(hipStream_t handle) {
     return nullptr;
 }
 
+hip_emulator_stream_lock::hip_emulator_stream_lock(hipStream_t handle) : stream(nullptr) {
+    if (error != hipSuccess)
+        return;
+    stream = hip_emulator_find_stream(handle);
+    if (!stream)
+        error = hip_emulator_keep_error(hipErrorInvalidHandle);
+}
+
 /* ---- queues ---- */
 
 static bool is_blocking(const hip_emulator_stream *stream) {
@@ -75,10 +83,7 @@ static std::vector<hip_emulator_mark> implicit_order(const hip_emulator_stream *
     return after;
 }
 
-hipError_t hip_emulator_enqueue(hipStream_t handle, hip_emulator_work work) {
-    hip_emulator_stream *stream = hip_emulator_find_stream(handle);
-    if (!stream)
-        return hip_emulator_keep_error(hipErrorInvalidHandle);
+hipError_t hip_emulator_enqueue(hip_emulator_stream *stream, hip_emulator_work work) {
     if (stream->graph) {
         if (stream->capture_invalid)
             return hip_emulator_keep_error(hipErrorStreamCaptureInvalidated);
@@ -136,30 +141,26 @@ hipError_t hipStreamCreate(hipStream_t *stream) {
 
 /* What the stream was given still runs. */
 hipError_t hipStreamDestroy(hipStream_t handle) {
-    const hip_emulator_lock held;
+    const hip_emulator_stream_lock held(handle);
     if (held.error != hipSuccess)
         return held.error;
-    hip_emulator_stream *stream = hip_emulator_find_stream(handle);
-    if (!stream || stream == &default_stream)
+    if (held.stream == &default_stream)
         return hip_emulator_keep_error(hipErrorInvalidHandle);
-    delete stream->graph;
-    stream->graph = nullptr;
-    run_until({stream, stream->queued});
-    stream->destroyed = true;
+    delete held.stream->graph;
+    held.stream->graph = nullptr;
+    run_until({held.stream, held.stream->queued});
+    held.stream->destroyed = true;
     return hipSuccess;
 }
 
 hipError_t hipStreamSynchronize(hipStream_t handle) {
-    const hip_emulator_lock held;
+    const hip_emulator_stream_lock held(handle);
     if (held.error != hipSuccess)
         return held.error;
-    hip_emulator_stream *stream = hip_emulator_find_stream(handle);
-    if (!stream)
-        return hip_emulator_keep_error(hipErrorInvalidHandle);
-    const hipError_t error = hip_emulator_check_capture_of(stream);
+    const hipError_t error = hip_emulator_check_capture_of(held.stream);
     if (error != hipSuccess)
         return error;
-    run_until({stream, stream->queued});
+    run_until({held.stream, held.stream->queued});
     return take_kernel_error();
 }
 
@@ -197,35 +198,31 @@ hipError_t hipEventDestroy(hipEvent_t event) {
 }
 
 hipError_t hipEventRecord(hipEvent_t event, hipStream_t handle) {
-    const hip_emulator_lock held;
+    const hip_emulator_stream_lock held(handle);
     if (held.error != hipSuccess)
         return held.error;
     const std::shared_ptr<timespec> time = std::make_shared<timespec>();
     const hipError_t error =
-        hip_emulator_enqueue(handle, [time]() { clock_gettime(CLOCK_MONOTONIC, time.get()); });
+        hip_emulator_enqueue(held.stream, [time]() { clock_gettime(CLOCK_MONOTONIC, time.get()); });
     if (error != hipSuccess)
         return error;
-    hip_emulator_stream *stream = hip_emulator_find_stream(handle);
-    *event = {{stream, stream->queued}, stream->graph, time};
+    *event = {{held.stream, held.stream->queued}, held.stream->graph, time};
     return hipSuccess;
 }
 
 /* Captures of several streams as one graph are not supported. */
 hipError_t hipStreamWaitEvent(hipStream_t handle, hipEvent_t event, unsigned) {
-    const hip_emulator_lock held;
+    const hip_emulator_stream_lock held(handle);
     if (held.error != hipSuccess)
         return held.error;
-    hip_emulator_stream *stream = hip_emulator_find_stream(handle);
-    if (!stream)
-        return hip_emulator_keep_error(hipErrorInvalidHandle);
-    if (!event->mark.stream || event->mark.stream == stream)
+    if (!event->mark.stream || event->mark.stream == held.stream)
         return hipSuccess;
-    if (stream->graph || event->graph)
-        return hip_emulator_invalidate(stream->graph ? stream : event->mark.stream,
+    if (held.stream->graph || event->graph)
+        return hip_emulator_invalidate(held.stream->graph ? held.stream : event->mark.stream,
                                        hipErrorStreamCaptureIsolation);
-    const hipError_t error = hip_emulator_enqueue(handle, nullptr);
+    const hipError_t error = hip_emulator_enqueue(held.stream, nullptr);
     if (error == hipSuccess)
-        stream->commands.back().after.push_back(event->mark);
+        held.stream->commands.back().after.push_back(event->mark);
     return error;
 }
 
@@ -259,10 +256,10 @@ hipError_t hipEventElapsedTime(float *milliseconds, hipEvent_t start, hipEvent_t
 
 hipError_t hipMemcpyAsync(void *to, const void *from, size_t bytes, hipMemcpyKind,
                           hipStream_t stream) {
-    const hip_emulator_lock held;
+    const hip_emulator_stream_lock held(stream);
     if (held.error != hipSuccess)
         return held.error;
-    return hip_emulator_enqueue(stream, [=]() {
+    return hip_emulator_enqueue(held.stream, [=]() {
         if (bytes > 0)
             memmove(to, from, bytes);
     });
@@ -281,10 +278,10 @@ hipError_t hipMemcpy(void *to, const void *from, size_t bytes, hipMemcpyKind kin
 }
 
 hipError_t hipMemsetAsync(void *pointer, int value, size_t bytes, hipStream_t stream) {
-    const hip_emulator_lock held;
+    const hip_emulator_stream_lock held(stream);
     if (held.error != hipSuccess)
         return held.error;
-    return hip_emulator_enqueue(stream, [=]() {
+    return hip_emulator_enqueue(held.stream, [=]() {
         if (bytes > 0)
             memset(pointer, value, bytes);
     });
@@ -295,10 +292,10 @@ hipError_t hipMemset(void *pointer, int value, size_t bytes) {
 }
 
 hipError_t hipLaunchHostFunc(hipStream_t stream, hipHostFn_t function, void *user) {
-    const hip_emulator_lock held;
+    const hip_emulator_stream_lock held(stream);
     if (held.error != hipSuccess)
         return held.error;
-    return hip_emulator_enqueue(stream, [=]() {
+    return hip_emulator_enqueue(held.stream, [=]() {
         in_host_function = true;
         function(user);
         in_host_function = false;
@@ -307,7 +304,7 @@ hipError_t hipLaunchHostFunc(hipStream_t stream, hipHostFn_t function, void *use
 
 void hip_emulator_launch_async(const hip_emulator_launch &launch, size_t body_bytes,
                                hipStream_t stream) {
-    const hip_emulator_lock held;
+    const hip_emulator_stream_lock held(stream);
     if (held.error != hipSuccess)
         return;
     if (!hip_emulator_shape_is_valid(launch)) {
@@ -316,8 +313,12 @@ void hip_emulator_launch_async(const hip_emulator_launch &launch, size_t body_by
     }
     const size_t bytes = (body_bytes + BODY_ALIGNMENT - 1) / BODY_ALIGNMENT * BODY_ALIGNMENT;
     const std::shared_ptr<void> body(aligned_alloc(BODY_ALIGNMENT, bytes), free);
+    if (!body) {
+        hip_emulator_keep_error(hipErrorOutOfMemory);
+        return;
+    }
     memcpy(body.get(), launch.body, body_bytes);
-    hip_emulator_enqueue(stream, [launch, body]() {
+    hip_emulator_enqueue(held.stream, [launch, body]() {
         hip_emulator_launch copy = launch;
         copy.body = body.get();
         if (kernel_error == hipSuccess)

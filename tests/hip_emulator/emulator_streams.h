@@ -51,6 +51,13 @@ class hip_emulator_lock {
     hip_emulator_lock &operator=(const hip_emulator_lock &) = delete;
 };
 
+/* The same for a call on a stream; `error` also says that the handle is of none. */
+class hip_emulator_stream_lock : public hip_emulator_lock {
+  public:
+    hip_emulator_stream *stream;
+    explicit hip_emulator_stream_lock(hipStream_t handle);
+};
+
 /* Keeps an error for hipGetLastError(), and returns it. */
 hipError_t hip_emulator_keep_error(hipError_t error);
 
@@ -61,7 +68,7 @@ std::vector<hip_emulator_stream *> hip_emulator_streams(void);
 hip_emulator_stream *hip_emulator_find_stream(hipStream_t handle);
 
 /* Adds work to a stream or, during a capture, to its graph. */
-hipError_t hip_emulator_enqueue(hipStream_t handle, hip_emulator_work work);
+hipError_t hip_emulator_enqueue(hip_emulator_stream *stream, hip_emulator_work work);
 
 /* Runs everything, and whatever it must come after. */
 void hip_emulator_run_all(void);
