@@ -134,11 +134,8 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     __shared__ combine_block t;
     /* On AMD those that find the row would need too many scalar registers. */
     __shared__ rw_attention_combine_params kept;
-    if (!RWI_PARAMETERS_NEAR) {
-        if (threadIdx.x == 0)
-            kept = p;
-        __syncthreads();
-    }
+    if (!RWI_PARAMETERS_NEAR)
+        rwi_copy_parameters(kept, p);
     const int64_t number = rwi_block_row(), rows = attention_combine_work(&p).items;
     const int team = (int)threadIdx.x / COMBINE_LANES, lane = (int)threadIdx.x % COMBINE_LANES;
     if (number >= rows)

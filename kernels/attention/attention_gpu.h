@@ -152,11 +152,8 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
     /* On AMD the parameters would need too many scalar registers: read from shared memory. */
     __shared__ attention_launch kept;
-    if (!RWI_PARAMETERS_NEAR) {
-        if (threadIdx.x == 0)
-            kept = launch;
-        __syncthreads();
-    }
+    if (!RWI_PARAMETERS_NEAR)
+        rwi_copy_parameters(kept, launch);
     const attention_launch &near = RWI_PARAMETERS_NEAR ? launch : kept;
     attend_item<Shape>(near, item, t, tiles, sink);
 }

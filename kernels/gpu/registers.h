@@ -12,6 +12,17 @@
 #define RWI_PARAMETERS_NEAR false
 #endif
 
+/* That copy, by all threads of a block of one dimension: loaded by one thread, all parameters would
+ * be in scalar registers at once. */
+template <typename Params>
+__device__ static __forceinline__ void rwi_copy_parameters(Params &to, const Params &from) {
+    static_assert(sizeof(Params) % sizeof(uint32_t) == 0, "copied by words");
+    for (int n = (int)threadIdx.x; n < (int)(sizeof(Params) / sizeof(uint32_t));
+         n += (int)blockDim.x)
+        ((uint32_t *)&to)[n] = ((const uint32_t *)&from)[n];
+    __syncthreads();
+}
+
 /* Returns x, computed at this point: the compiler neither delays the computation nor moves
  * dependent ones ahead of a surrounding loop, where they would occupy registers. */
 __device__ inline float rwi_computed_here(float x) {
