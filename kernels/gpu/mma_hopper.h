@@ -6,12 +6,12 @@
  *   place<W, ROWS>(row, column)  where an element of a tile of ROWS rows of W columns lies. Tiles
  *                                start on multiples of 1024 bytes
  *   publish()                    makes this thread's stores to tiles visible to the instruction
+ *   address(tile)                names a tile in begin_scores() and begin_values()
  *   begin_scores<W, ROWS>(s, q, row, k)
  *                                s = q k^T; q has ROWS rows, of which the wave computes 16 from
  *                                `row` on; k has 16 rows per product
  *   weights, to_weights(w, s)    the weights s as the first operand of begin_values()
  *   begin_values<KEYS>(out, w, v)  out += w v; v has KEYS rows
- *   hold(x)                      x is computed at this point, not later
  *   wait<LEFT>(x)                ends what was begun for x, where LEFT later products may go on.
  *                                Until then x must not be used, nor the tiles be overwritten
  *
@@ -118,7 +118,7 @@ template <rw_dtype D> struct rwi_mma_wgmma : rwi_mma_sync<D, 1> {
         hold(x);
     }
 
-    /* The address of a tile for begin_scores() and begin_values(). */
+    /* In shared memory. */
     __device__ static __forceinline__ uint32_t address(const uint16_t *tile) {
 #if defined(__CUDA_ARCH__)
         return (uint32_t)__cvta_generic_to_shared(tile);
