@@ -201,6 +201,7 @@ RWI_INLINE bool rwi_pattern_row_at(const rwi_pattern *p, int64_t b, int64_t i, r
         p->mask ? rwi_element(p->mask_dtype, p->mask, b * p->mask_stride[0] + i * p->mask_stride[1])
                 : NULL;
     if (p->is_band) {
+        *bad = rwi_bad(RW_FAULT_NONE, 0);
         row->window = rwi_pattern_band(p, i);
         row->key_end = p->seq_k;
         return true;

@@ -190,7 +190,7 @@ __device__ static inline attention_tile_bits find_tile_bits(const attention_bloc
     attention_tile_bits bits = {0, 0};
 #pragma unroll
     for (int first = 0; first < Shape::BATCH; first += LANES) {
-        const int state = first + lane < count ? t.tiles[first + lane] : RW_TILE_NONE;
+        const int state = first + lane < count ? t.tiles[first + lane] : (int)RW_TILE_NONE;
         bits.seen |= (uint64_t)__ballot(state != RW_TILE_NONE) << first;
         bits.whole |= (uint64_t)__ballot(state == RW_TILE_ALL) << first;
     }
