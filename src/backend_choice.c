@@ -3,9 +3,13 @@
 #include "backend_choice.h"
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <link.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "call.h"
 
@@ -28,12 +32,51 @@ static bool module_path(char path[PATH_MAX]) {
     return length > 0 && length < PATH_MAX;
 }
 
+/* Whether an ELF file of so many bytes ends before its segments do. */
+static bool is_truncated(int descriptor, uint64_t bytes) {
+    ElfW(Ehdr) file;
+    if (pread(descriptor, &file, sizeof file, 0) != sizeof file ||
+        memcmp(file.e_ident, ELFMAG, SELFMAG) != 0 || file.e_phentsize != sizeof(ElfW(Phdr)))
+        return false;
+    for (uint64_t i = 0; i < file.e_phnum; i++) {
+        ElfW(Phdr) segment;
+        const uint64_t at = file.e_phoff + i * sizeof segment;
+        if (pread(descriptor, &segment, sizeof segment, (off_t)at) != sizeof segment)
+            return false;
+        if (segment.p_type == PT_LOAD &&
+            (segment.p_offset > bytes || segment.p_filesz > bytes - segment.p_offset))
+            return true;
+    }
+    return false;
+}
+
+/* What dlopen() does not check of a file, but crashes or waits because of; NULL: nothing. */
+static const char *what_is_wrong(const char *path) {
+    struct stat info;
+    const char *wrong = NULL;
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor < 0)
+        return NULL;
+    if (fstat(descriptor, &info) == 0 && !S_ISREG(info.st_mode))
+        wrong = "it is not a regular file";
+    else if (is_truncated(descriptor, (uint64_t)info.st_size))
+        wrong = "it is truncated";
+    close(descriptor);
+    return wrong;
+}
+
 /* The module stays loaded: GPU runtimes do not survive being unloaded. */
 static const rwi_backend *load_hip(rw_message *message) {
     char path[PATH_MAX];
     if (!module_path(path)) {
         rwi_message_set(message, RW_BACKEND_UNAVAILABLE, "the folder of %s is unknown",
                         RWI_HIP_MODULE);
+        return NULL;
+    }
+    const char *wrong = what_is_wrong(path);
+    if (wrong) {
+        rwi_message_set(message, RW_BACKEND_UNAVAILABLE, "cannot load the module: %.128s: %s", path,
+                        wrong);
         return NULL;
     }
     void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
