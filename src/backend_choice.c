@@ -8,6 +8,7 @@
 #include <link.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,21 +16,36 @@
 
 #define RWI_HIP_MODULE "libropewalk-hip.so"
 
+/* The file of this library or, if it is linked statically, of the program, whose own name need not
+ * be a path. */
+static bool own_file(char path[PATH_MAX]) {
+    Dl_info self, program;
+    if (!dladdr((const void *)&rwi_cpu_backend, &self) || !self.dli_fname)
+        return false;
+    if (!dladdr((const void *)getauxval(AT_PHDR), &program) ||
+        program.dli_fbase != self.dli_fbase) {
+        const int length = snprintf(path, PATH_MAX, "%s", self.dli_fname);
+        return length > 0 && length < PATH_MAX;
+    }
+    const ssize_t length = readlink("/proc/self/exe", path, PATH_MAX);
+    if (length <= 0 || length >= PATH_MAX)
+        return false;
+    path[length] = '\0';
+    return true;
+}
+
 /* The file of the HIP module: in ROPEWALK_BACKEND_PATH, or beside this library. */
 static bool module_path(char path[PATH_MAX]) {
     const char *folder = rwi_environment_backend_path();
-    int length;
     if (folder) {
-        length = snprintf(path, PATH_MAX, "%s/%s", folder, RWI_HIP_MODULE);
-    } else {
-        Dl_info self;
-        if (!dladdr((const void *)&rwi_cpu_backend, &self) || !self.dli_fname)
-            return false;
-        const char *slash = strrchr(self.dli_fname, '/');
-        int before = slash ? (int)(slash - self.dli_fname + 1) : 0;
-        length = snprintf(path, PATH_MAX, "%.*s%s", before, self.dli_fname, RWI_HIP_MODULE);
+        const int length = snprintf(path, PATH_MAX, "%s/%s", folder, RWI_HIP_MODULE);
+        return length > 0 && length < PATH_MAX;
     }
-    return length > 0 && length < PATH_MAX;
+    char *slash = own_file(path) ? strrchr(path, '/') : NULL;
+    if (!slash || slash + 1 + sizeof RWI_HIP_MODULE > path + PATH_MAX)
+        return false;
+    strcpy(slash + 1, RWI_HIP_MODULE);
+    return true;
 }
 
 /* Whether an ELF file of so many bytes ends before its segments do. */
