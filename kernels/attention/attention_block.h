@@ -30,7 +30,7 @@ __device__ static inline void find_rows(const attention_launch &launch, attentio
 #pragma unroll 1
     for (int r = attention_copier<Shape>(); r < Shape::ROWS; r += Shape::COPIERS) {
         rwi_attention_row *row = &t.rows[r];
-        rwi_bad_id bad;
+        rwi_bad_id bad = {0, RW_FAULT_NONE};
         const bool inside = r < t.item.rows;
         t.earlier_base[r] = -INFINITY;
         t.earlier_sum[r] = 0.0f;
@@ -190,7 +190,7 @@ __device__ static inline attention_tile_bits find_tile_bits(const attention_bloc
     attention_tile_bits bits = {0, 0};
 #pragma unroll
     for (int first = 0; first < Shape::BATCH; first += LANES) {
-        const int state = first + lane < count ? t.tiles[first + lane] : RW_TILE_NONE;
+        const int state = first + lane < count ? t.tiles[first + lane] : (int)RW_TILE_NONE;
         bits.seen |= (uint64_t)__ballot(state != RW_TILE_NONE) << first;
         bits.whole |= (uint64_t)__ballot(state == RW_TILE_ALL) << first;
     }
