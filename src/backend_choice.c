@@ -3,29 +3,82 @@
 #include "backend_choice.h"
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <link.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "call.h"
 
 #define RWI_HIP_MODULE "libropewalk-hip.so"
 
+/* The file of this library or, if it is linked statically, of the program, whose own name need not
+ * be a path. */
+static bool own_file(char path[PATH_MAX]) {
+    Dl_info self, program;
+    if (!dladdr((const void *)&rwi_cpu_backend, &self) || !self.dli_fname)
+        return false;
+    if (!dladdr((const void *)getauxval(AT_PHDR), &program) ||
+        program.dli_fbase != self.dli_fbase) {
+        const int length = snprintf(path, PATH_MAX, "%s", self.dli_fname);
+        return length > 0 && length < PATH_MAX;
+    }
+    const ssize_t length = readlink("/proc/self/exe", path, PATH_MAX);
+    if (length <= 0 || length >= PATH_MAX)
+        return false;
+    path[length] = '\0';
+    return true;
+}
+
 /* The file of the HIP module: in ROPEWALK_BACKEND_PATH, or beside this library. */
 static bool module_path(char path[PATH_MAX]) {
     const char *folder = rwi_environment_backend_path();
-    int length;
     if (folder) {
-        length = snprintf(path, PATH_MAX, "%s/%s", folder, RWI_HIP_MODULE);
-    } else {
-        Dl_info self;
-        if (!dladdr((const void *)&rwi_cpu_backend, &self) || !self.dli_fname)
-            return false;
-        const char *slash = strrchr(self.dli_fname, '/');
-        int before = slash ? (int)(slash - self.dli_fname + 1) : 0;
-        length = snprintf(path, PATH_MAX, "%.*s%s", before, self.dli_fname, RWI_HIP_MODULE);
+        const int length = snprintf(path, PATH_MAX, "%s/%s", folder, RWI_HIP_MODULE);
+        return length > 0 && length < PATH_MAX;
     }
-    return length > 0 && length < PATH_MAX;
+    char *slash = own_file(path) ? strrchr(path, '/') : NULL;
+    if (!slash || slash + 1 + sizeof RWI_HIP_MODULE > path + PATH_MAX)
+        return false;
+    strcpy(slash + 1, RWI_HIP_MODULE);
+    return true;
+}
+
+/* Whether an ELF file of so many bytes ends before its segments do. */
+static bool is_truncated(int descriptor, uint64_t bytes) {
+    ElfW(Ehdr) file;
+    if (pread(descriptor, &file, sizeof file, 0) != sizeof file ||
+        memcmp(file.e_ident, ELFMAG, SELFMAG) != 0 || file.e_phentsize != sizeof(ElfW(Phdr)))
+        return false;
+    for (uint64_t i = 0; i < file.e_phnum; i++) {
+        ElfW(Phdr) segment;
+        const uint64_t at = file.e_phoff + i * sizeof segment;
+        if (pread(descriptor, &segment, sizeof segment, (off_t)at) != sizeof segment)
+            return false;
+        if (segment.p_type == PT_LOAD &&
+            (segment.p_offset > bytes || segment.p_filesz > bytes - segment.p_offset))
+            return true;
+    }
+    return false;
+}
+
+/* What dlopen() does not check of a file, but crashes or waits because of; NULL: nothing. */
+static const char *what_is_wrong(const char *path) {
+    struct stat info;
+    const char *wrong = NULL;
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor < 0)
+        return NULL;
+    if (fstat(descriptor, &info) == 0 && !S_ISREG(info.st_mode))
+        wrong = "it is not a regular file";
+    else if (is_truncated(descriptor, (uint64_t)info.st_size))
+        wrong = "it is truncated";
+    close(descriptor);
+    return wrong;
 }
 
 /* The module stays loaded: GPU runtimes do not survive being unloaded. */
@@ -34,6 +87,12 @@ static const rwi_backend *load_hip(rw_message *message) {
     if (!module_path(path)) {
         rwi_message_set(message, RW_BACKEND_UNAVAILABLE, "the folder of %s is unknown",
                         RWI_HIP_MODULE);
+        return NULL;
+    }
+    const char *wrong = what_is_wrong(path);
+    if (wrong) {
+        rwi_message_set(message, RW_BACKEND_UNAVAILABLE, "cannot load the module: %.128s: %s", path,
+                        wrong);
         return NULL;
     }
     void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);

@@ -99,6 +99,24 @@ static void test_large_header(void **state) {
     unlink(path);
 }
 
+/* One that readers would refuse is not written. */
+static void test_large_header_written(void **state) {
+    (void)state;
+    rw_message message = {""};
+    const size_t half = 50000000; /* of the limit: each character becomes two */
+    const int files = rwt_folder_count(&folder);
+    char *value = rwt_allocate(half + 1);
+    memset(value, '"', half);
+    value[half] = '\0';
+    const rw_safetensors_entry entry = {"k", value};
+    const rw_safetensors_content content = {.metadata = &entry, .num_metadata = 1};
+    assert_int_equal(rw_safetensors_write(rwt_path(folder.path, "written"), &content, &message),
+                     RW_INVALID_ARGUMENT);
+    rwt_assert_sentence(message.text);
+    assert_int_equal(rwt_folder_count(&folder), files);
+    free(value);
+}
+
 static void test_large_config(void **state) {
     (void)state;
     rw_model *model = (rw_model *)&model;
@@ -127,6 +145,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_large_file),
         cmocka_unit_test(test_large_header),
+        cmocka_unit_test(test_large_header_written),
         cmocka_unit_test(test_large_config),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -70,7 +70,23 @@ static void test_no_module(void **state) {
     const char *inside = rwt_path(folder.path, MODULE);
     assert_int_equal(mkdir(inside, 0700), 0);
     assert_unusable(folder.path, "cannot load the module");
+    assert_int_equal(rmdir(inside), 0);
+    assert_int_equal(mkfifo(inside, 0600), 0); /* nobody writes to it */
+    alarm(20);
+    assert_unusable(folder.path, "not a regular file");
+    alarm(0);
     rwt_folder_remove(&folder);
+}
+
+/* A module whose copy was interrupted: reading what is missing would raise SIGBUS. */
+static void test_truncated(void **state) {
+    (void)state;
+    char bytes[1024];
+    FILE *file = fopen(RWT_MODULES "/no_entry/" MODULE, "rb");
+    assert_non_null(file);
+    assert_int_equal(fread(bytes, 1, sizeof bytes, file), sizeof bytes);
+    fclose(file);
+    assert_file_unusable(bytes, sizeof bytes, "is truncated");
 }
 
 static void test_other_modules(void **state) {
@@ -85,6 +101,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_absent),
         cmocka_unit_test(test_no_module),
+        cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_other_modules),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

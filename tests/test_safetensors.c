@@ -296,7 +296,7 @@ static void test_write_refuses(void **state) {
     (void)state;
     static const float q[4] = {1};
     static const int64_t one[] = {1}, negative[] = {-1}, odd[] = {3},
-                         large[] = {1ll << 32, 1ll << 32};
+                         large[] = {1ll << 32, 1ll << 32}, empty[] = {1ll << 32, 1ll << 32, 0};
     static const rw_safetensors_entry twice[] = {{"a", "b"}, {"a", "c"}}, bad[] = {{"a", "\xff"}};
     static const rw_safetensors_item valid = {"q", RW_FILE_F32, 1, one, q};
     static const rw_safetensors_item invalid[] = {
@@ -310,6 +310,7 @@ static void test_write_refuses(void **state) {
         {"k", RW_FILE_F32, 1, negative, q},
         {"k", RW_FILE_F4, 1, odd, q},
         {"k", RW_FILE_F32, 2, large, q},
+        {"k", RW_FILE_F32, 3, empty, q}, /* readers multiply in this order */
         {"k", RW_FILE_F32, 1, one, NULL},
         {"q", RW_FILE_F32, 1, one, q},
     };

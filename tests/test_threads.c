@@ -71,10 +71,10 @@ static rw_status embed(rw_context *context, const fixture *f, int64_t rows, floa
     return rw_embed_learned(context, &table, &args);
 }
 
-/* The result of OpenMP; the caller frees it. */
-static float *embed_by_openmp(const fixture *f) {
+/* The result of so many threads; the caller frees it. */
+static float *embed_by(const fixture *f, int32_t num_threads) {
     float *out = rwt_allocate((size_t)ROWS * COLUMNS * sizeof *out);
-    rw_context *context = open_context((rw_context_options){.num_threads = 3});
+    rw_context *context = open_context((rw_context_options){.num_threads = num_threads});
     assert_int_equal(embed(context, f, ROWS, out), RW_OK);
     assert_int_equal(rw_synchronize(context), RW_OK);
     rw_context_destroy(context);
@@ -145,7 +145,7 @@ static rw_context *open_pool(pool *p) {
 static void test_pool_gives_the_same_bits(void **state) {
     const fixture *f = *state;
     const size_t bytes = (size_t)ROWS * COLUMNS * sizeof(float);
-    float *expected = embed_by_openmp(f), *out = rwt_allocate(bytes);
+    float *expected = embed_by(f, 3), *out = rwt_allocate(bytes);
     for (int way = FORWARD; way <= THREADS; way++) {
         pool p = {.way = way};
         rw_context *context = open_pool(&p);
@@ -257,10 +257,24 @@ static int use_cpu(rw_context *context, const fixture *f, const float *expected)
     return 0;
 }
 
+/* Threads of this program's own OpenMP loop, before any of the library's. */
+static void test_own_openmp_after_fork(void **state) {
+    const fixture *f = *state;
+    float *expected = embed_by(f, 1);
+    rw_context *context = open_context((rw_context_options){.num_threads = 3});
+    int threads = 0;
+#pragma omp parallel num_threads(3) reduction(+ : threads)
+    threads++;
+    assert_int_equal(threads, 3);
+    assert_int_equal(fork_and_run(use_cpu, context, f, expected), 0);
+    rw_context_destroy(context);
+    free(expected);
+}
+
 static void test_openmp_after_fork(void **state) {
     const fixture *f = *state;
     const size_t bytes = (size_t)ROWS * COLUMNS * sizeof(float);
-    float *expected = embed_by_openmp(f), *out = rwt_allocate(bytes);
+    float *expected = embed_by(f, 3), *out = rwt_allocate(bytes);
     rw_context *context = open_context((rw_context_options){.num_threads = 3});
     for (int i = 0; i < 2; i++) { /* and the parent keeps working */
         assert_int_equal(embed(context, f, ROWS, out), RW_OK);
@@ -274,7 +288,7 @@ static void test_openmp_after_fork(void **state) {
 
 static void test_pool_after_fork(void **state) {
     const fixture *f = *state;
-    float *expected = embed_by_openmp(f);
+    float *expected = embed_by(f, 3);
     pool p = {.way = THREADS}; /* which starts its threads when it is called */
     rw_context *context = open_pool(&p);
     assert_int_equal(fork_and_run(use_cpu, context, f, expected), 0);
@@ -332,6 +346,7 @@ int main(void) {
         return RWT_TEST_SKIPPED;
     const struct CMUnitTest gpu[] = {WITH_FIXTURE(test_gpu_after_fork)};
     const struct CMUnitTest cpu[] = {
+        WITH_FIXTURE(test_own_openmp_after_fork), /* the first that starts threads */
         WITH_FIXTURE(test_pool_gives_the_same_bits),
         WITH_FIXTURE(test_pool_is_left_alone_by_little_work),
         WITH_FIXTURE(test_pool_and_faults),

@@ -59,6 +59,7 @@ static rw_status cpu_open(const rwi_open_options *options, rwi_device **device,
         snprintf(message->text, sizeof message->text, "out of memory");
         return RW_OUT_OF_MEMORY;
     }
+    rwi_parallel_prepare_for_fork();
     rw_cpu_isa isa = rwi_cpu_isa_best(options->isa);
     cpu->kernels = rwi_cpu_isa_kernels(isa);
     atomic_flag_clear(&cpu->sink.busy);

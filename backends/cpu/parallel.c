@@ -29,20 +29,23 @@ static void run_range(const rwi_loop *loop, int index, int count) {
                range_begin(loop->items, index + 1, count));
 }
 
-/* GNU OpenMP keeps the threads of a team for the next one of the same thread, and in the child of
- * fork(), which does not have them, would wait for them forever. So that both processes start new
- * ones, the thread that forks ends them first. */
+/* GNU OpenMP keeps the threads of a team, also one of the caller's, for the next one of the same
+ * thread, and in the child of fork(), which does not have them, would wait for them forever. So that
+ * both processes start new ones, the thread that forks ends them first. */
 static void end_team(void) {
     (void)omp_pause_resource(omp_pause_soft, omp_get_initial_device());
 }
 
-static void prepare_for_fork(void) {
+static void watch_forks(void) {
     (void)pthread_atfork(end_team, NULL, NULL);
 }
 
+void rwi_parallel_prepare_for_fork(void) {
+    static pthread_once_t watched = PTHREAD_ONCE_INIT;
+    pthread_once(&watched, watch_forks);
+}
+
 static void run_openmp(const rwi_loop *loop, int num_threads) {
-    static pthread_once_t prepared = PTHREAD_ONCE_INIT;
-    pthread_once(&prepared, prepare_for_fork);
 #pragma omp parallel num_threads(num_threads)
     run_range(loop, omp_get_thread_num(), omp_get_num_threads());
 }

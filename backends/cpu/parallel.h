@@ -23,6 +23,9 @@ typedef struct rwi_loop {
  * the calling thread. False: the caller's parallel_for did not run every range exactly once. */
 bool rwi_parallel_for(const rwi_threads *threads, int count, const rwi_loop *loop);
 
+/* From now on loops also work in the child of fork(). */
+void rwi_parallel_prepare_for_fork(void);
+
 /* The number of cores that this process may use, RWI_MAX_THREADS at most. */
 int rwi_parallel_max_threads(void);
 

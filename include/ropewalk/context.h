@@ -3,7 +3,9 @@
  * Contexts are independent of each other; a context must be used by one thread at a time.
  *
  * fork(): in the child, a context of the CPU backend works, with new OpenMP threads, unless another
- * thread was using it during fork(); the threads of a caller's pool are the caller's concern. A GPU
+ * thread was using it during fork(); the threads of a caller's pool are the caller's concern. In a
+ * child of a process that had no context, operations may wait forever if the thread that forked had
+ * used OpenMP itself: GNU's does not survive fork() unless a context exists. A GPU
  * does not survive fork(): in the child of a process that had created a GPU context or probed for
  * one, functions on the parent's GPU contexts return RW_DEVICE_ERROR, rw_context_destroy() releases
  * host memory only, and the backend hip is not usable; auto chooses the CPU.

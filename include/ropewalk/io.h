@@ -349,7 +349,8 @@ typedef struct rw_safetensors_content {
 
 /* Writes a file next to `path` and renames it to `path` once it is complete: `path` is either the
  * old file or the complete new one. A `path` that exists and is not a regular file is refused. The
- * data begins at a multiple of 8. Returns RW_OK, RW_OUT_OF_MEMORY or RW_INVALID_ARGUMENT with a
+ * data begins at a multiple of 8. Content that readers would refuse, such as a header of more than
+ * 100,000,000 bytes, is not written. Returns RW_OK, RW_OUT_OF_MEMORY or RW_INVALID_ARGUMENT with a
  * sentence in `message` (may be NULL). */
 RW_API rw_status rw_safetensors_write(const char *path, const rw_safetensors_content *content,
                                       rw_message *message);

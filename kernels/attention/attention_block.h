@@ -30,7 +30,7 @@ __device__ static inline void find_rows(const attention_launch &launch, attentio
 #pragma unroll 1
     for (int r = attention_copier<Shape>(); r < Shape::ROWS; r += Shape::COPIERS) {
         rwi_attention_row *row = &t.rows[r];
-        rwi_bad_id bad;
+        rwi_bad_id bad = {0, RW_FAULT_NONE};
         const bool inside = r < t.item.rows;
         t.earlier_base[r] = -INFINITY;
         t.earlier_sum[r] = 0.0f;

@@ -20,9 +20,6 @@
 #error "the data of safetensors files is little endian, and so must be the host"
 #endif
 
-/* The limit of the reference implementation, which include/ropewalk/io.h states. */
-#define MAX_HEADER_BYTES 100000000u
-
 struct rw_safetensors {
     int descriptor;
     json_t *header;         /* owns the names and the metadata */
@@ -97,11 +94,11 @@ static rw_status read_header(const source *from, json_t **header, uint64_t *head
     uint64_t bytes = 0;
     for (int i = 7; i >= 0; i--)
         bytes = bytes << 8 | length[i];
-    if (bytes > MAX_HEADER_BYTES || bytes > from->bytes - sizeof length)
+    if (bytes > RWI_MAX_HEADER_BYTES || bytes > from->bytes - sizeof length)
         return rwi_io_fail(from->message, RW_INVALID_ARGUMENT,
                            "%.120s is not a valid safetensors file: its header length is "
                            "%" PRIu64 " bytes, expected at most %u and within the file",
-                           from->path, bytes, MAX_HEADER_BYTES);
+                           from->path, bytes, RWI_MAX_HEADER_BYTES);
     char *text = malloc((size_t)bytes + 1);
     if (!text)
         return rwi_io_fail(from->message, RW_OUT_OF_MEMORY, "no memory for the header of %.140s",

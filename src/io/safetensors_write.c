@@ -10,6 +10,7 @@
 
 #include "common/io_error.h"
 #include "common/replace_file.h"
+#include "safetensors_dtypes.h"
 
 #define MAX_RANK 64
 
@@ -30,18 +31,16 @@ static rw_status no_memory(const target *to) {
 
 /* ---- checks ---- */
 
-/* False if the size overflows or is not a whole number of bytes. */
+/* False if the size overflows, as readers compute it, or is not a whole number of bytes. */
 static bool bytes_of(const rw_safetensors_item *item, int64_t *bytes) {
-    int64_t total = 1;
+    uint64_t total = 1;
     for (int32_t i = 0; i < item->rank; i++)
-        if (item->shape[i] == 0)
-            total = 0;
-    for (int32_t i = 0; i < item->rank && total > 0; i++)
-        if (__builtin_mul_overflow(total, item->shape[i], &total))
+        if (__builtin_mul_overflow(total, (uint64_t)item->shape[i], &total))
             return false;
-    if (__builtin_mul_overflow(total, rw_file_dtype_bits(item->dtype), &total) || total % 8 != 0)
+    if (__builtin_mul_overflow(total, (uint64_t)rw_file_dtype_bits(item->dtype), &total) ||
+        total % 8 != 0)
         return false;
-    *bytes = total / 8;
+    *bytes = (int64_t)(total / 8);
     return true;
 }
 
@@ -154,28 +153,34 @@ static rw_status fill_header(const target *to, const rw_safetensors_content *con
     return status;
 }
 
-/* The text of a header, padded with spaces so that the data starts at a multiple of 8; NULL if out of
- * memory. Not json_dumps(), which may then return a part of the text. */
-static char *print_header(const json_t *header) {
+/* The text of a header, padded with spaces so that the data starts at a multiple of 8. Not
+ * json_dumps(), which may return a part of the text if out of memory. */
+static rw_status print_header(const target *to, const json_t *header, char **printed) {
     const size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
     const size_t padded = (length + 7) / 8 * 8;
+    if (padded > RWI_MAX_HEADER_BYTES)
+        return rwi_io_fail(to->message, RW_INVALID_ARGUMENT,
+                           "cannot write %.140s: its header has %zu bytes, expected at most %u",
+                           to->path, padded, RWI_MAX_HEADER_BYTES);
     char *text = length > 0 ? malloc(padded + 1) : NULL;
     if (!text || json_dumpb(header, text, length, JSON_COMPACT) != length) {
         free(text);
-        return NULL;
+        return no_memory(to);
     }
     memset(text + length, ' ', padded - length);
     text[padded] = '\0';
-    return text;
+    *printed = text;
+    return RW_OK;
 }
 
 /* The header as text; the caller must free it. */
 static rw_status make_header(const target *to, const rw_safetensors_content *content, char **text) {
     json_t *header = json_object();
     rw_status status = header ? fill_header(to, content, header) : no_memory(to);
-    *text = status == RW_OK ? print_header(header) : NULL;
+    if (status == RW_OK)
+        status = print_header(to, header, text);
     json_decref(header);
-    return status == RW_OK && !*text ? no_memory(to) : status;
+    return status;
 }
 
 /* ---- file ---- */
