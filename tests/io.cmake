@@ -30,7 +30,9 @@ if(BUILD_SHARED_LIBS)
     ropewalk_register_backends(test_out_of_memory)
   endif()
 endif()
-if(ROPEWALK_CLI AND NOT ROPEWALK_SANITIZE) # whose libraries must be the first
+# Not with sanitizers, whose libraries must be the first, nor through an emulator, which would itself
+# load the allocator.
+if(ROPEWALK_CLI AND NOT ROPEWALK_SANITIZE AND NOT CMAKE_CROSSCOMPILING)
   add_library(failing-allocator MODULE harness/failing_allocator.c)
   target_compile_definitions(failing-allocator PRIVATE _GNU_SOURCE)
   target_include_directories(failing-allocator PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})

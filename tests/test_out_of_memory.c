@@ -164,8 +164,8 @@ static void test_models(void **state) {
         "{\"model_type\":\"falcon\",\"alibi\":true}",
         "{\"model_type\":\"t5\"}",
         "{\"model_type\":\"gemma4\",\"text_config\":{\"rope_parameters\":{}}}",
-        "{\"model_type\":\"modernbert\",\"rope_theta\":1000,\"rope_parameters\":"
-        "{\"full_attention\":{\"rope_type\":\"default\"}}}",
+        ("{\"model_type\":\"modernbert\",\"rope_theta\":1000,\"rope_parameters\":"
+         "{\"full_attention\":{\"rope_type\":\"default\"}}}"),
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[512];
