@@ -7,17 +7,14 @@
 
 #include "backend_choice.h"
 #include "call.h"
+#include "common/sentence.h"
 
 rw_status rwi_message_set(rw_message *message, rw_status status, const char *format, ...) {
     if (message) {
         va_list arguments;
         va_start(arguments, format);
-        vsnprintf(message->text, sizeof message->text, format, arguments);
+        rwi_sentence_write(message, format, arguments);
         va_end(arguments);
-        /* values of the caller's and of the environment may contain control characters */
-        for (char *c = message->text; *c; c++)
-            if ((unsigned char)*c < ' ' || *c == 127)
-                *c = '?';
     }
     return status;
 }

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "harness/task_threads.h"
 #include "harness/test_support.h"
 
 #define THREADS 4
@@ -47,31 +48,11 @@ static layer layers[2]; /* of the backend under test, and of the CPU */
 
 #define POOL_TASKS 3
 
-typedef struct pool_thread {
-    pthread_t thread;
-    void (*task)(void *data, int32_t index);
-    void *data;
-    int32_t index;
-} pool_thread;
-
-static void *run_task(void *opaque) {
-    const pool_thread *one = opaque;
-    one->task(one->data, one->index);
-    return NULL;
-}
-
 static void run_pool(void *user, int32_t num_tasks, void (*task)(void *data, int32_t index),
                      void *data) {
     int *calls = user;
-    pool_thread threads[POOL_TASKS];
     (*calls)++;
-    for (int32_t i = 0; i < num_tasks; i++) {
-        threads[i] = (pool_thread){.task = task, .data = data, .index = i};
-        if (pthread_create(&threads[i].thread, NULL, run_task, &threads[i]) != 0)
-            exit(1);
-    }
-    for (int32_t i = 0; i < num_tasks; i++)
-        pthread_join(threads[i].thread, NULL);
+    rwt_run_threads(num_tasks, task, data);
 }
 
 /* One of the threads; cmocka's assertions work in the first thread only. */

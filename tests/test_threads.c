@@ -3,7 +3,6 @@
 
 #include <ropewalk/ropewalk.h>
 
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -15,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "harness/task_threads.h"
 #include "harness/test_support.h"
 
 /* Enough work for more threads than TASKS. */
@@ -98,37 +98,13 @@ typedef struct pool {
     int32_t num_tasks;
 } pool;
 
-typedef struct pool_thread {
-    pthread_t thread;
-    void (*task)(void *data, int32_t index);
-    void *data;
-    int32_t index;
-} pool_thread;
-
-static void *run_thread(void *opaque) {
-    const pool_thread *one = opaque;
-    one->task(one->data, one->index);
-    return NULL;
-}
-
-static void run_threads(int32_t num_tasks, void (*task)(void *data, int32_t index), void *data) {
-    pool_thread threads[TASKS];
-    for (int32_t i = 0; i < num_tasks; i++) {
-        threads[i] = (pool_thread){.task = task, .data = data, .index = i};
-        if (pthread_create(&threads[i].thread, NULL, run_thread, &threads[i]) != 0)
-            exit(1);
-    }
-    for (int32_t i = 0; i < num_tasks; i++)
-        pthread_join(threads[i].thread, NULL);
-}
-
 static void run_pool(void *user, int32_t num_tasks, void (*task)(void *data, int32_t index),
                      void *data) {
     pool *p = user;
     p->calls++;
     p->num_tasks = num_tasks;
     if (p->way == THREADS) {
-        run_threads(num_tasks, task, data);
+        rwt_run_threads(num_tasks, task, data);
         return;
     }
     for (int32_t i = 0; i < num_tasks - (p->way == MISSED); i++)

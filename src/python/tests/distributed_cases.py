@@ -224,14 +224,19 @@ def check_bytes(ranks, device):
             assert ranks.sent_bytes == expected, (method, ranks.sent_bytes, expected)
 
 
-def main(backend, rank, size, meeting, results):
+def join(backend, rank, size, meeting):
+    """Makes this process one of a group that meets by a file: its device and its Ranks."""
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
     if backend == "nccl":
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(1)
     dist.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=size)
-    ranks = Ranks()
+    return device, Ranks()
+
+
+def main(backend, rank, size, meeting, results):
+    device, ranks = join(backend, rank, size, meeting)
     differences = {name: run() for name, run in cases(ranks, device)}
     check_bytes(ranks, device)
     dist.barrier()

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from distributed_cases import join
 
 import ropewalk
-from ropewalk.distributed import Layout, Ranks, attention
+from ropewalk.distributed import Layout, attention
 
 HEADS, KV_HEADS, WIDTH = 32, 8, 128
 # Name, batch, queries, keys; the queries of a prefill are sharded, too.
@@ -64,13 +65,7 @@ def measure(ranks, device, shape, method):
 
 
 def process(backend, rank, size, meeting):
-    device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
-    if backend == "nccl":
-        torch.cuda.set_device(device)
-    else:
-        torch.set_num_threads(1)
-    dist.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=size)
-    ranks = Ranks()
+    device, ranks = join(backend, rank, size, meeting)
     for shape in SHAPES:
         for method in ("all_gather", "ring")[: 1 if size == 1 else 2]:
             measure(ranks, device, shape, method)
