@@ -23,7 +23,8 @@ _said: set[str] = set()
 
 
 def say_once(sentence: str) -> None:
-    if sentence not in _said:
+    """Warns, unless a graph is being traced: torch 2.11 refuses to trace loggers."""
+    if sentence not in _said and not torch.compiler.is_compiling():
         _said.add(sentence)
         _log.warning(sentence)
 

@@ -179,10 +179,13 @@ def _replace_functions(attention, functions: dict, tables: Tables) -> None:
     forward = inspect.unwrap(type(attention).forward)
     names = dict(forward.__globals__)
     names.update({name: _rotate(f, tables) for name, f in functions.items()})
+    # torch.compile looks the names up in the module of this name, where they differ (torch 2.11).
+    del names["__name__"]
     copy = types.FunctionType(
         forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__
     )
     copy.__kwdefaults__ = forward.__kwdefaults__
+    copy.__module__ = forward.__module__
     set_forward(attention, copy)
 
 

