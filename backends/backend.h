@@ -40,6 +40,8 @@ typedef struct rwi_device {
     int index;
     int num_threads; /* CPU backend */
     int parts;       /* pieces of work that keep it busy; independent of num_threads */
+    int tall_parts;  /* the same for attention in 16 bits of more than few rows: tiles of */
+    int tall_rows;   /* so many rows; 0: as all others */
 } rwi_device;
 
 /* The first fault since the last synchronize. */

@@ -73,6 +73,7 @@ __device__ static inline float narrow_value(const rw_swiglu_params &p, swiglu_sc
 template <rw_dtype D, int VEC, bool INTERLEAVED, bool PLAIN>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     swiglu_kernel(rwi_tiled<rw_swiglu_params> p, rwi_fault_sink) {
+    rwi_begin_kernel();
     int64_t number, i;
     if (!rwi_tile_place<VEC>(p.tiles, &number, &i) || i >= p.op.hidden)
         return;

@@ -7,6 +7,7 @@
 
 static __global__ void __launch_bounds__(RWI_BLOCK)
     slopes_kernel(rw_alibi_slopes_params p, rwi_fault_sink) {
+    rwi_begin_kernel();
     const int64_t h = rwi_item();
     if (h < p.heads)
         p.out[h] = rwi_alibi_slope(p.first_head + h, p.total_heads);
@@ -15,6 +16,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
 template <rw_dtype D, int VEC>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     alibi_kernel(rwi_tiled<rw_alibi_bias_params> p, rwi_fault_sink) {
+    rwi_begin_kernel();
     int64_t row, column, h, i;
     if (!rwi_tile_place<VEC>(p.tiles, &row, &column))
         return;
@@ -43,6 +45,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
 
 template <rw_dtype D, int VEC>
 static __global__ void __launch_bounds__(RWI_BLOCK) t5_kernel(rw_t5_bias_params p, rwi_fault_sink) {
+    rwi_begin_kernel();
     __shared__ float diagonals[T5_ROWS - 1 + T5_X * VEC];
     const int64_t row_tiles = rwi_ceil_div(p.rows.seq_q, T5_ROWS);
     const int64_t column_tiles = rwi_ceil_div(p.rows.seq_k, T5_X * VEC);

@@ -35,6 +35,7 @@ __device__ static inline bool find_token(const rwi_embed_rows &rows, int64_t max
 template <rw_dtype D, rw_dtype TABLE, int VEC>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     learned_kernel(rw_embed_learned_params p, rwi_fault_sink sink) {
+    rwi_begin_kernel();
     token_rows rows;
     const int64_t item = rwi_block_row();
     if (item >= p.rows.batch * p.rows.seq ||
@@ -55,6 +56,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
 template <rw_dtype D>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     sinusoidal_kernel(rw_embed_sinusoidal_params p, rwi_fault_sink sink) {
+    rwi_begin_kernel();
     token_rows rows;
     const int64_t n = p.rows.hidden / 2;
     const int64_t step = p.concatenated ? 1 : 2;

@@ -39,6 +39,7 @@ __device__ static inline token_heads find_heads(const rwi_kv_side &side, int64_t
 template <rw_dtype D, int VEC>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     kv_append_kernel(rw_kv_append_params p, rwi_fault_sink sink) {
+    rwi_begin_kernel();
     const int64_t token = rwi_block_row();
     if (token >= p.batch * p.seq)
         return;
@@ -372,6 +373,7 @@ finish_row(const rw_rope_append_params &p, const append_token &token, const rwi_
 template <rw_dtype D, int PAIRS, bool INTERLEAVED, bool WHOLE>
 static __global__ void __launch_bounds__(APPEND_FEW_BLOCK, 2)
     rope_append_kernel(rw_rope_append_params launch, rwi_fault_sink sink) {
+    rwi_begin_kernel();
     constexpr int VEC = PAIRS == 1 ? 1 : rwi_vector_length<D>;
     HIP_DYNAMIC_SHARED(uint4, shared)
     __shared__ append_token token;

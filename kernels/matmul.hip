@@ -66,6 +66,7 @@ __device__ static inline void join(float (&sum)[EACH][EACH], float (&part)[EACH]
 
 template <rw_dtype A, rw_dtype B, bool TRANSPOSED>
 static __global__ void __launch_bounds__(RWI_BLOCK) matmul_kernel(rwi_matmul p, rwi_fault_sink) {
+    rwi_begin_kernel();
     __shared__ float a[DEPTH][PITCH];
     __shared__ float b[DEPTH][PITCH];
     const int64_t block = rwi_block_row();

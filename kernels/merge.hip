@@ -8,6 +8,7 @@
 template <rw_dtype IN, rw_dtype OUT, int VEC>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     merge_kernel(rw_attention_merge_params p, rwi_fault_sink) {
+    rwi_begin_kernel();
     const int64_t item = rwi_block_row() * blockDim.y + threadIdx.y;
     const bool live = item < p.batch * p.heads * p.seq;
     const rwi_query query = rwi_query_find(live ? item : 0, p.heads, p.seq);

@@ -103,6 +103,7 @@ template <typename L, int VEC> __device__ static inline float decode(uint64_t wo
 
 template <typename L, rw_dtype D, bool VECTORS>
 static __global__ void __launch_bounds__(RWI_BLOCK) dequantize_kernel(mx_launch p, rwi_fault_sink) {
+    rwi_begin_kernel();
     constexpr int VEC = rwi_vector_length<D>;
     const auto at = find_place<HALF / VEC>();
     if (at.block >= rwi_row_count(&p.op.blocks))
@@ -198,6 +199,7 @@ __device__ static inline uint64_t encode_group(const float (&x)[RWI_MX_GROUP], u
 
 template <typename L, rw_dtype D, bool VECTORS>
 static __global__ void __launch_bounds__(RWI_BLOCK) quantize_kernel(mx_launch p, rwi_fault_sink) {
+    rwi_begin_kernel();
     const auto at = find_place<RWI_MX_GROUPS>();
     const bool valid = at.block < rwi_row_count(&p.op.blocks);
     int64_t offset[3];

@@ -176,6 +176,7 @@ __device__ static inline void load_share(const void *data, const norm_share &sha
 template <rw_dtype D, int VEC, int COUNT, bool RESIDUAL>
 static __global__ void __launch_bounds__(KEPT_THREADS)
     kept_kernel(rw_rms_norm_params p, rwi_fault_sink) {
+    rwi_begin_kernel();
     const norm_row row = find_row<D, RESIDUAL>(p);
     norm_share share = {(int)threadIdx.x * VEC, (int)blockDim.x * VEC, 0};
 #pragma unroll
@@ -210,6 +211,7 @@ static __global__ void __launch_bounds__(KEPT_THREADS)
 template <rw_dtype D, int VEC, bool RESIDUAL>
 static __global__ void __launch_bounds__(LONG_THREADS)
     long_kernel(rw_rms_norm_params p, rwi_fault_sink) {
+    rwi_begin_kernel();
     const norm_row row = find_row<D, RESIDUAL>(p);
     const int64_t first = threadIdx.x * VEC, step = blockDim.x * VEC;
     const int64_t end = row.valid ? p.hidden : 0;

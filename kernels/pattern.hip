@@ -34,6 +34,7 @@ __device__ static inline bool find_row(const rwi_tiled<Params> &p, int64_t query
 template <rw_dtype D, int VEC, bool CELLS>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     fill_kernel(rwi_tiled<rw_pattern_fill_params> p, rwi_fault_sink sink) {
+    rwi_begin_kernel();
     __shared__ block_rows rows;
     int64_t query, column;
     rwi_tile_place<VEC>(p.tiles, &query, &column);
@@ -58,6 +59,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
 template <bool CELLS>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     fill_bits_kernel(rwi_tiled<rw_pattern_fill_bits_params> p, rwi_fault_sink sink) {
+    rwi_begin_kernel();
     __shared__ block_rows rows;
     int64_t query, column;
     rwi_tile_place<1>(p.tiles, &query, &column);
@@ -75,6 +77,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
 
 static __global__ void __launch_bounds__(RWI_BLOCK)
     positions_kernel(rw_pattern_positions_params p, rwi_fault_sink sink) {
+    rwi_begin_kernel();
     const int64_t token = rwi_item();
     rwi_bad_id bad;
     if (token < p.batch * p.seq && !pattern_positions_token(&p, token, &bad))

@@ -12,6 +12,7 @@ template <typename Params> struct sized_params {
 template <typename Params, bool (*write_token)(const Params *p, int64_t token, rwi_bad_id *bad)>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     positions_kernel(sized_params<Params> p, rwi_fault_sink sink) {
+    rwi_begin_kernel();
     const int64_t token = rwi_item();
     rwi_bad_id bad;
     if (token < p.items && !write_token(&p.op, token, &bad))

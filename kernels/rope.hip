@@ -102,6 +102,7 @@ __device__ static inline void copy_rest(const rw_rope_params &p, const void *in,
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     rope_kernel(rope_launch launch, rwi_fault_sink sink) {
+    rwi_begin_kernel();
     const rw_rope_params &p = launch.op;
     const int64_t token = rwi_block_row();
     if (token >= p.batch * p.seq)

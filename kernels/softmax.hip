@@ -61,6 +61,7 @@ __device__ static inline void load_mask(const rwi_score_mask &mask, int64_t i, f
 template <rw_dtype D, int VEC>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     scale_kernel(rwi_tiled<rw_scale_params> p, rwi_fault_sink) {
+    rwi_begin_kernel();
     int64_t row, column;
     if (!rwi_tile_place<VEC>(p.tiles, &row, &column))
         return;
@@ -88,6 +89,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
 template <rw_dtype D, int VEC>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     mask_kernel(rwi_tiled<rw_mask_apply_params> p, rwi_fault_sink sink) {
+    rwi_begin_kernel();
     __shared__ block_rows rows;
     int64_t number, column;
     const bool inside = rwi_tile_place<VEC>(p.tiles, &number, &column);
@@ -205,6 +207,7 @@ __device__ static inline void store_shares(void *out, int64_t i, unsigned seen, 
 template <rw_dtype D, int VEC, int ITEMS, bool FULL, int THREADS>
 static __global__ void __launch_bounds__(THREADS)
     short_kernel(rw_softmax_params p, rwi_fault_sink sink) {
+    rwi_begin_kernel();
     __shared__ block_rows rows;
     __shared__ float largest_of_waves[RWI_MAX_WAVES], sum_of_waves[RWI_MAX_WAVES];
     const scores_row row = share_row<FULL>(p, sink, rows);
@@ -273,6 +276,7 @@ __device__ static inline unsigned load_scores(const rw_softmax_params &p, const 
 template <rw_dtype D, int VEC, bool FULL, int THREADS>
 static __global__ void __launch_bounds__(THREADS)
     long_kernel(rw_softmax_params p, rwi_fault_sink sink) {
+    rwi_begin_kernel();
     __shared__ block_rows rows;
     __shared__ float largest_of_waves[RWI_MAX_WAVES], sum_of_waves[RWI_MAX_WAVES];
     const scores_row row = share_row<FULL>(p, sink, rows);

@@ -71,6 +71,7 @@ __device__ static inline rwi_statistics join_lanes(rwi_statistics mine) {
 template <rw_dtype D, int VEC>
 static __global__ void __launch_bounds__(THREADS)
     statistics_kernel(rw_score_statistics_params p, rwi_fault_sink sink) {
+    rwi_begin_kernel();
     __shared__ rwi_statistics waves[THREADS / LANES];
     static_assert(THREADS == LANES * LANES, "the first lanes join the others");
     const int64_t head = rwi_block_row(), rows = p.columns > 0 ? p.rows : 0;

@@ -149,11 +149,15 @@ static rw_status describe_outputs(attention *a) {
 /* Splits the keys if the tiles of rows alone are too few for the device. */
 static rwi_attention_parts split_keys(const attention *a) {
     const rw_attention_params *params = &a->params;
+    const rwi_device *device = a->call.context->device;
     const int64_t seq_k = params->rules.scores.seq_k;
-    const int64_t tiles =
-        rwi_attention_groups(params) *
-        rwi_attention_row_tiles(params, rwi_attention_tile_rows(params, RWI_ATTENTION_ROWS));
-    const int64_t wanted = rwi_max(1, a->call.context->device->parts / rwi_max(1, tiles));
+    const bool tall = device->tall_rows > 0 && params->dtype != RW_F32 &&
+                      rwi_attention_group_rows(params) > RWI_ATTENTION_FEW_ROWS;
+    const int32_t rows =
+        tall ? device->tall_rows : rwi_attention_tile_rows(params, RWI_ATTENTION_ROWS);
+    const int64_t tiles = rwi_attention_groups(params) * rwi_attention_row_tiles(params, rows);
+    const int64_t wanted =
+        rwi_max(1, (tall ? device->tall_parts : device->parts) / rwi_max(1, tiles));
     const int64_t keys = rwi_ceil_div(rwi_max(1, rwi_ceil_div(seq_k, wanted)), RWI_ATTENTION_KEYS) *
                          RWI_ATTENTION_KEYS;
     rwi_attention_parts parts = {.keys = rwi_max(keys, RWI_ATTENTION_PART_KEYS)};

@@ -108,6 +108,49 @@ static void test_late_producer(void **state) {
     assert_int_equal(rw_free(f->context, x) | rw_free(f->context, out), RW_OK);
 }
 
+/* ---- an operation that takes long, before one that does not ---- */
+
+#define KEYS 16384 /* one block reads them all */
+#define WIDTH 64
+
+/* The mean of values that are all 3, in one block. */
+static rw_status enqueue_mean(const fixture *f, float *q, float *kv, float *out) {
+    const int64_t row[] = {1, 1, 1, WIDTH}, keys[] = {1, KEYS, 1, WIDTH};
+    const rw_tensor values = rw_tensor_contiguous(kv, RW_F32, 4, keys);
+    const rw_attention_args args = {.q = rw_tensor_contiguous(q, RW_F32, 4, row),
+                                    .k = values,
+                                    .v = values,
+                                    .out = rw_tensor_contiguous(out, RW_F32, 4, row)};
+    return rw_attention(f->context, &args);
+}
+
+/* GPUs may start a kernel before the previous one has ended: it must wait for what it reads, and
+ * before it writes what the previous one reads. */
+static void test_kernels_wait(void **state) {
+    const fixture *f = *state;
+    static float values[KEYS * WIDTH], zeros[COUNT], result[COUNT];
+    for (size_t i = 0; i < KEYS * WIDTH; i++)
+        values[i] = 3;
+    float *kv = rwt_test_upload(f->context, values, sizeof values);
+    float *q = rwt_test_upload(f->context, zeros, sizeof zeros);
+    float *x = rwt_test_upload(f->context, zeros, sizeof zeros);
+    float *out = rwt_test_upload(f->context, zeros, sizeof zeros);
+    assert_int_equal(enqueue_mean(f, q, kv, x), RW_OK);
+    assert_int_equal(enqueue_scale(f, x, out), RW_OK);  /* reads what is still being computed */
+    assert_int_equal(enqueue_mean(f, x, kv, q), RW_OK); /* its q is 3, its output the first q */
+    assert_int_equal(enqueue_scale(f, q, q), RW_OK);
+    rwt_test_download(f->context, result, out, sizeof result);
+    for (int i = 0; i < WIDTH; i++)
+        assert_true(result[i] == 6);
+    rwt_test_download(f->context, result, q, sizeof result);
+    for (int i = 0; i < WIDTH; i++)
+        assert_true(result[i] == 6);
+    rw_free(f->context, kv);
+    rw_free(f->context, q);
+    rw_free(f->context, x);
+    assert_int_equal(rw_free(f->context, out), RW_OK);
+}
+
 /* ---- every operation as a graph ---- */
 
 /* Cases of an operation, evenly from all that the quick tier has. */
@@ -387,8 +430,11 @@ int main(void) {
         return RWT_TEST_SKIPPED;
     const struct CMUnitTest cpu[] = {cmocka_unit_test(test_cpu_ignores_streams)};
     const struct CMUnitTest gpu[] = {
-        WITH_FIXTURE(test_late_producer),        WITH_FIXTURE(test_every_operation_as_a_graph),
-        WITH_FIXTURE(test_fault_of_a_replay),    WITH_FIXTURE(test_what_a_capture_forbids),
+        WITH_FIXTURE(test_late_producer),
+        WITH_FIXTURE(test_kernels_wait),
+        WITH_FIXTURE(test_every_operation_as_a_graph),
+        WITH_FIXTURE(test_fault_of_a_replay),
+        WITH_FIXTURE(test_what_a_capture_forbids),
         cmocka_unit_test(test_destroyed_stream),
     };
     rw_context *context = rwt_test_context();

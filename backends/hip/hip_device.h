@@ -39,6 +39,7 @@ typedef struct rwi_hip_device {
     uint64_t launches;
     int wave; /* lanes */
     int multiprocessors;
+    bool starts_early;     /* kernels, see rwi_begin_kernel() */
     char architecture[16]; /* "gfx90a", "sm_90" */
     rwi_fault_record *record;
     volatile uint32_t *raised;           /* pinned host memory: whether the record holds a fault */

@@ -4,6 +4,9 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "attention/attention_params.h"
 
 #if defined(__HIP_PLATFORM_EMULATED__)
 #define PLATFORM "emulated"
@@ -108,6 +111,18 @@ static void release(rwi_hip_device *hip) {
     free(hip);
 }
 
+#if defined(__HIP_PLATFORM_NVIDIA__)
+/* Whether there is code for just this compute capability, 900 for 9.0, which waits in
+ * rwi_begin_kernel(). Others may run older code, which does not. */
+static bool is_compiled_for(int capability) {
+    const int list[] = {__CUDA_ARCH_LIST__};
+    for (const int architecture : list)
+        if (architecture == capability)
+            return capability >= 900;
+    return false;
+}
+#endif
+
 static rw_status describe_device(rwi_hip_device *hip) {
     hipDeviceProp_t properties;
     const hipError_t error = hipGetDeviceProperties(&properties, hip->base.index);
@@ -121,9 +136,14 @@ static rw_status describe_device(rwi_hip_device *hip) {
 #if defined(__HIP_PLATFORM_NVIDIA__)
         snprintf(hip->architecture, sizeof hip->architecture, "sm_%d%d", properties.major,
                  properties.minor);
+        hip->starts_early = is_compiled_for(100 * properties.major + 10 * properties.minor);
 #else
         snprintf(hip->architecture, sizeof hip->architecture, "%.15s", properties.gcnArchName);
 #endif
+        if (strncmp(hip->architecture, "sm_90", 5) == 0) { /* attention_roles.h */
+            hip->base.tall_parts = hip->multiprocessors;
+            hip->base.tall_rows = RWI_ATTENTION_TALL_ROWS;
+        }
     }
     return rwi_hip_status(&hip->base, error, "hipGetDeviceProperties");
 }

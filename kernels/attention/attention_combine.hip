@@ -131,6 +131,7 @@ __device__ static inline float sum_parts(const rw_attention_params &p, int64_t n
 
 static __global__ void __launch_bounds__(RWI_BLOCK)
     combine_kernel(rw_attention_combine_params p, rwi_fault_sink sink) {
+    rwi_start_next_kernel();
     __shared__ combine_block t;
     /* On AMD those that find the row would need too many scalar registers. */
     __shared__ rw_attention_combine_params kept;
@@ -140,8 +141,11 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     const int team = (int)threadIdx.x / COMBINE_LANES, lane = (int)threadIdx.x % COMBINE_LANES;
     if (number >= rows)
         return;
-    const combine_part mine = load_part(p, number, rows, threadIdx.x);
+    if (!rwi_attention_rows_are_known(&p))
+        rwi_await_previous_kernel();
     find_row(RWI_PARAMETERS_NEAR ? p : kept, number, t, sink);
+    rwi_await_previous_kernel();
+    const combine_part mine = load_part(p, number, rows, threadIdx.x);
     if (!t.row.valid)
         return;
     const float base = find_largest(p, number, rows, mine, t);

@@ -70,6 +70,8 @@ __device__ static inline void attend_batch(const attention_launch &launch,
                                            int32_t end) {
     const int count = (int)rwi_min(Shape::BATCH, end - first);
     ask_tiles(launch, t, first, end);
+    rwi_await_previous_kernel(); /* the first time */
+    attention_stage_q<Shape>(launch, t, tiles.q);
     __syncthreads();
     int n = next_tile(t, 0, count);
     if (Shape::BACKGROUND && n < count)
@@ -113,7 +115,6 @@ __device__ static inline void attend(const attention_launch &launch, attention_b
             return;
         clear_sums<Shape>(mine);
         __syncthreads(); /* the stored output overlaps the tiles */
-        attention_stage_q<Shape>(launch, t, tiles.q);
     }
 }
 
@@ -122,6 +123,8 @@ template <typename Shape>
 __device__ static inline void
 attend_item(const attention_launch &launch, int64_t item, attention_block<Shape> &t,
             const attention_tiles<Shape> &tiles, const rwi_fault_sink &sink) {
+    if (!rwi_attention_rows_are_known(&launch.op))
+        rwi_await_previous_kernel();
     if (threadIdx.x == 0)
         begin_item(launch, item, t);
     __syncthreads();
@@ -130,7 +133,6 @@ attend_item(const attention_launch &launch, int64_t item, attention_block<Shape>
     check_pages(launch, t, sink);
     attention_thread<Shape> mine;
     begin_thread<Shape>(launch, mine);
-    attention_stage_q<Shape>(launch, t, tiles.q);
     attend<Shape>(launch, t, tiles, mine);
     if (t.nonfinite.end == 0)
         return;
@@ -141,6 +143,7 @@ attend_item(const attention_launch &launch, int64_t item, attention_block<Shape>
 template <typename Shape>
 static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     attention_kernel(attention_launch launch, rwi_fault_sink sink) {
+    rwi_start_next_kernel();
     HIP_DYNAMIC_SHARED(uint4, shared)
     __shared__ attention_block<Shape> t;
     static_assert(Shape::BACKGROUND || Shape::SHARED_BYTES + sizeof t + sizeof launch <= 64 * 1024,

@@ -17,6 +17,7 @@
 
 /* Rows of a tile (FEW_ROWS where there are few rows), and keys of a tile. */
 #define RWI_ATTENTION_ROWS 64
+#define RWI_ATTENTION_TALL_ROWS 128 /* of Hopper's kernel whose waves have roles */
 #define RWI_ATTENTION_FEW_ROWS 16
 #define RWI_ATTENTION_KEYS 64
 
@@ -59,6 +60,12 @@ typedef struct rw_attention_params {
 } rw_attention_params;
 
 typedef rw_attention_params rw_attention_combine_params;
+
+/* Whether the rows and the keys that they see follow from the parameters alone, without memory that
+ * an earlier operation may write. */
+RWI_INLINE bool rwi_attention_rows_are_known(const rw_attention_params *p) {
+    return p->rules.pattern.is_band && !p->rules.alibi.slopes && !p->pages.table.data;
+}
 
 /* Rows of one group. */
 RWI_INLINE int64_t rwi_attention_group_rows(const rw_attention_params *p) {

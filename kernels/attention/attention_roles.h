@@ -27,22 +27,27 @@ static __global__ void __launch_bounds__(Shape::BLOCK, 1)
     HIP_DYNAMIC_SHARED(uint4, shared)
     __shared__ attention_block<Shape> items[Shape::ITEMS];
     __shared__ attention_barriers<Shape> barriers;
+    static_assert(Shape::ROWS == RWI_ATTENTION_TALL_ROWS, "the keys are split for so many");
     static_assert(Shape::SHARED_BYTES + sizeof items + sizeof barriers <= 227 * 1024,
                   "an NVIDIA GPU has no more shared memory");
     const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
     if (threadIdx.x == 0)
         begin_barriers(barriers);
     __syncthreads();
+    rwi_start_next_kernel();
     if ((int)threadIdx.x < Shape::THREADS) {
         rwi_set_registers<ATTENTION_CONSUMER_REGISTERS, true>();
+        rwi_await_previous_kernel();
         consume(launch.near, items, barriers, tiles);
         return;
     }
     rwi_set_registers<ATTENTION_SERVER_REGISTERS, false>();
-    if (attention_copier<Shape>() < 0)
+    if (attention_copier<Shape>() < 0) {
+        rwi_await_previous_kernel();
         load(launch, items, barriers, tiles);
-    else
+    } else {
         prepare(launch, rwi_block_row(), items, barriers, tiles, sink);
+    }
 #else
     (void)launch, (void)sink;
 #endif

@@ -112,12 +112,17 @@ prepare(const attention_roles_launch &launch, int64_t item, attention_block<Shap
         attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles,
         const rwi_fault_sink &sink) {
     const bool first_thread = attention_copier<Shape>() == 0;
-    const bool early_q = launch.copies_q && Shape::Q_TILES > 1; /* its place is mostly free */
-    uint32_t phases = 0;                                        /* of each place, one bit */
+    const bool known = rwi_attention_rows_are_known(&launch.near.op);
+    /* Before its rows are known, since its place is mostly free. */
+    const bool early_q = launch.copies_q && Shape::Q_TILES > 1;
+    uint32_t phases = 0; /* of each place, one bit */
     int queries = 0;
+    if (!known)
+        rwi_await_previous_kernel();
 #pragma unroll 1
     for (int place = 0;; place = (place + 1) % Shape::ITEMS) {
         attention_block<Shape> &t = items[place];
+        const bool q_first = early_q && (queries > 0 || !known);
         const auto wait_done = [&] {
             rwi_phase_wait(&barriers.done[place], (int)(phases >> place & 1) ^ 1);
         };
@@ -128,7 +133,7 @@ prepare(const attention_roles_launch &launch, int64_t item, attention_block<Shap
                 item = take_item(launch);
             }
             begin_item(launch.near, item, t);
-            if (item >= 0 && early_q)
+            if (item >= 0 && q_first)
                 load_q(launch, t, barriers, tiles, queries);
         }
         attention_copiers_sync<Shape>();
@@ -147,9 +152,11 @@ prepare(const attention_roles_launch &launch, int64_t item, attention_block<Shap
             ask_tiles(launch.near, t, first, range.end);
             rwi_phase_arrive(&barriers.known[place]);
             phases ^= 1u << place;
+            if (first == range.begin && queries == 0)
+                rwi_await_previous_kernel();
             if (first == range.begin && !launch.copies_q)
                 stage_q(launch.near, t, barriers, tiles, queries);
-            else if (first == range.begin && !early_q && first_thread)
+            else if (first == range.begin && !q_first && first_thread)
                 load_q(launch, t, barriers, tiles, queries);
             if (first + Shape::BATCH >= range.end)
                 break;

@@ -10,6 +10,7 @@
  *   template <rw_dtype D, int VEC>
  *   static __global__ void __launch_bounds__(RWI_BLOCK)
  *   thing_kernel(rw_thing_params p, rwi_fault_sink sink) {
+ *       rwi_begin_kernel();
  *       const int64_t item = rwi_item();
  *       if (item >= thing_work(&p).items)
  *           return;
@@ -27,7 +28,8 @@
  *       });
  *   }
  *
- * Every kernel takes its parameters and a fault sink, by value. Kernels make no assumption about
+ * Every kernel takes its parameters and a fault sink, by value, and calls rwi_begin_kernel() before it
+ * reads or writes memory. Kernels make no assumption about
  * the wave: it is 32 or 64 lanes and does not run in lockstep.
  */
 #ifndef RWI_LAUNCH_H
@@ -89,6 +91,26 @@ __device__ inline int64_t rwi_item() {
     return rwi_block_row() * RWI_BLOCK + threadIdx.x;
 }
 
+/* NVIDIA GPUs from compute capability 9.0 on: a kernel may be started when all blocks of the
+ * previous one run, to save the time that a start takes. This allows it for the next kernel. */
+__device__ static inline void rwi_start_next_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* Waits until the previous kernel has ended and what it wrote is visible. */
+__device__ static inline void rwi_await_previous_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+__device__ static inline void rwi_begin_kernel() {
+    rwi_start_next_kernel();
+    rwi_await_previous_kernel();
+}
+
 /* Allows a kernel much shared memory, unless that was done just before: it takes a tenth of a
  * launch. */
 static inline rw_status rwi_allow_shared(rwi_hip_device *hip, const void *kernel, size_t bytes) {
@@ -120,8 +142,17 @@ static inline rw_status rwi_launch(rwi_device *device, const rwi_launch_shape &s
     if (allowed != RW_OK)
         return allowed;
     const rwi_fault_sink sink = {hip->record, hip->raised_on_device, ++hip->launches, shape.op};
+#if defined(__HIP_PLATFORM_NVIDIA__)
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = hip->starts_early;
+    const cudaLaunchConfig_t config = {shape.grid,  shape.block, shape.shared_bytes,
+                                       hip->stream, &early,      1};
+    (void)cudaLaunchKernelEx(&config, kernel, params, sink);
+#else
     hipLaunchKernelGGL(kernel, shape.grid, shape.block, shape.shared_bytes, hip->stream, params,
                        sink);
+#endif
     return rwi_hip_status(device, hipGetLastError(), "a kernel launch");
 }
 
