@@ -176,13 +176,14 @@ __device__ static inline void load_share(const void *data, const norm_share &sha
 template <rw_dtype D, int VEC, int COUNT, bool RESIDUAL>
 static __global__ void __launch_bounds__(KEPT_THREADS)
     kept_kernel(rw_rms_norm_params p, rwi_fault_sink) {
-    rwi_begin_kernel();
+    rwi_start_next_kernel();
     const norm_row row = find_row<D, RESIDUAL>(p);
     norm_share share = {(int)threadIdx.x * VEC, (int)blockDim.x * VEC, 0};
 #pragma unroll
     for (int k = 0; k < COUNT; k++)
         share.count += row.valid && share.column(k) < p.hidden;
     rwi_packed<D, VEC> x[COUNT];
+    rwi_await_previous_kernel();
     load_share(row.x, share, x);
     float w[VEC];
     if (COUNT == 1) /* beside the row, not after it */

@@ -102,7 +102,7 @@ __device__ static inline void copy_rest(const rw_rope_params &p, const void *in,
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     rope_kernel(rope_launch launch, rwi_fault_sink sink) {
-    rwi_begin_kernel();
+    rwi_start_next_kernel();
     const rw_rope_params &p = launch.op;
     const int64_t token = rwi_block_row();
     if (token >= p.batch * p.seq)
@@ -130,6 +130,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
         mine.store(rwi_element(D, rows.out<D>(row), p.start), first, n);
     };
     int64_t row = threadIdx.y;
+    rwi_await_previous_kernel();
     load(row);
     rope_find_ids(&p, b, s, ids);
     if (!rope_ids_valid(&p, ids, &bad)) {
