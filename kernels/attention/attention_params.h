@@ -237,19 +237,6 @@ RWI_INLINE float rwi_attention_kept_scale(const rw_attention_params *p) {
     return rwi_attention_keeps_unit(p) ? p->rules.scale : 1.0f;
 }
 
-/* The score of key j from its product. */
-RWI_INLINE float rwi_attention_score(const rw_attention_params *p, const rwi_attention_row *row,
-                                     float product, int64_t j) {
-    const rw_softmax_params *rules = &p->rules;
-    float s = rwi_softmax_score(rules, product);
-    if (rules->alibi.slopes)
-        s += rwi_alibi_at(rules->alibi.is_signed, row->slope,
-                          j - rwi_alibi_position(&rules->alibi, &row->pattern));
-    if (rules->mask.data)
-        s += rwi_load(rules->mask.dtype, rwi_global(rules->mask.data), row->mask + j);
-    return s;
-}
-
 /* Which of the keys [j, j + keys) the rows of an item see: all, some or none. */
 RWI_INLINE rw_tile rwi_attention_ask_tile(const rw_attention_params *p,
                                           const rwi_attention_item *item, int64_t j, int64_t keys) {

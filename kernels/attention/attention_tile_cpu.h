@@ -3,6 +3,7 @@
 #define RWI_ATTENTION_TILE_CPU_H
 
 #include "attention/attention_store_cpu.h"
+#include "cpu/bits_cpu.h"
 #include "cpu/block_cpu.h"
 #include "cpu/few_rows_cpu.h"
 #include "shared/sum.h"
@@ -39,13 +40,16 @@ typedef struct state {
     const float *v_words[KEYS]; /* as they are multiplied */
     int32_t prefix[2][ROWS];    /* begin and end of each row's intervals */
     int32_t window[2][ROWS];
+    float slopes[ROWS]; /* of ALiBi, and the positions that it counts from */
+    uint32_t positions[ROWS];
+    uint32_t seen[ROWS * KEYS / WORD_BITS]; /* bits of keys: [word][row], few rows [row][word] */
     _Alignas(64) float largest[ROWS];
     float sum[ROWS];
     float sum_rest[ROWS]; /* remainders of rwi_sum_join() */
     float kept[ROWS];     /* factor of a row's sums after its largest score has grown */
     float q[ROWS * MAX_DIM];
-    float key_words[KEYS * MAX_DIM];                /* of k, then v, unless used in place */
-    float scores[ROWS * KEYS];                      /* at least FEW_ROWS * FEW_KEYS */
+    float key_words[KEYS * MAX_DIM]; /* of k, then v, unless used in place; between, of the mask */
+    float scores[ROWS * KEYS];       /* at least FEW_ROWS * FEW_KEYS */
     uint32_t weight_pairs[FEW_ROWS * FEW_KEYS / 2]; /* of all few rows, or of a panel */
     float out[ROWS * MAX_DIM];
     float out_rest[ROWS * MAX_DIM]; /* remainders of rwi_sum_join() */
@@ -99,6 +103,8 @@ static void begin_row(const rw_attention_params *p, state *t, int32_t r, rwi_fau
     t->prefix[1][r] = row->pattern.prefix.end;
     t->window[0][r] = row->pattern.window.begin;
     t->window[1][r] = row->pattern.window.end;
+    t->slopes[r] = row->slope;
+    t->positions[r] = (uint32_t)rwi_alibi_position(&p->rules.alibi, &row->pattern);
     pack_row(p, t, r);
 }
 
