@@ -8,7 +8,7 @@
  */
 #include "attention/attention_softmax_cpu.h"
 
-#define CHUNK 16 /* keys whose values fit in the first-level cache */
+#define CHUNK KEYS /* keys whose values fit in the first-level cache */
 
 /* ---- scores ------------------------------------------------------------------------------ */
 
@@ -32,6 +32,8 @@ RWI_INLINE void multiply_panels(state *t, const rwi_word *const *k, bool pairs) 
 RWI_INLINE void multiply_few_k(state *t, rw_dtype dtype, bool pairs) {
     rwi_few_product product = {.few = t->q,
                                .keys = t->k_rows,
+                               .later = t->v_rows,
+                               .later_bytes = t->v_bytes,
                                .c = t->scores,
                                .c_row = FEW_KEYS,
                                .groups = rwi_ceil_div(t->item.rows, RWI_FEW_ROWS),
@@ -147,10 +149,12 @@ static void copy_v(const rw_attention_params *p, state *t, int64_t begin, int64_
     for (int64_t n = begin; n < end; n += step) {
         float *line = t->key_words + (n - begin) / step * t->width;
         t->v_words[(n - begin) / step] = line;
+        for (int64_t i = 0; t->few && i < step; i++)
+            rwi_few_prefetch(t->next_k[n + i], t->k_bytes);
         if (t->pairs)
             pair_values(t->v_rows[n], t->v_rows[n + 1], p->v_dim, line);
         else if (p->dtype == RW_F32)
-            rwi_few_copy(t->v_rows[n], p->v_dim, line);
+            memcpy(line, t->v_rows[n], (size_t)p->v_dim * sizeof *line);
         else
             rwi_cpu_load(p->dtype, t->v_rows[n], p->v_dim, line);
         for (int64_t d = p->v_dim; d < t->width; d++)
@@ -177,9 +181,10 @@ RWI_INLINE void pair_weights(const float *weights, int64_t step, int64_t count, 
     }
 }
 
-/* Few rows: all values are copied, CHUNK keys at a time, as k is. */
+/* Few rows: all values are copied, CHUNK keys at a time, while the next tile of k is read. */
 RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, bool pairs) {
     int64_t keys = padded_keys(t), step = pairs ? 2 : 1;
+    find_next_keys(p, t);
     for (int32_t r = 0; pairs && r < t->item.rows; r++)
         pair_weights(t->scores + r * FEW_KEYS, 1, keys / 2, t->weight_pairs + r * FEW_KEYS / 2);
     for (int64_t begin = 0; begin < keys; begin += CHUNK) {
@@ -283,6 +288,20 @@ static rwi_attention_item find_item(const rw_attention_params *p, int64_t item) 
     return rwi_attention_item_at(p, item, tile, part, tile_rows);
 }
 
+/* The tile after the current one: of this item, of the next part, or of the next group. */
+static rwi_next_tile find_next_tile(const rw_attention_params *p, const state *t, bool more) {
+    const int64_t seq_k = p->rules.scores.seq_k, first = t->first + t->keys;
+    rwi_next_tile next = {t->item.b, t->item.kv_head, first,
+                          rwi_min(t->hull_end - first, FEW_KEYS)};
+    if (first < t->hull_end || !more)
+        return next;
+    rwi_split_index(t->item.b * p->kv_heads + t->item.kv_head + 1, p->kv_heads, &next.b,
+                    &next.kv_head);
+    next.first = 0;
+    next.keys = next.b < p->rules.scores.batch ? rwi_min(seq_k, FEW_KEYS) : 0;
+    return next;
+}
+
 static void attend_keys(const rw_attention_params *p, state *t) {
     find_keys(p, t);
     multiply_q_k(p, t);
@@ -297,6 +316,8 @@ void RWI_CPU_KERNEL(attention)(const rw_attention_params *p, int64_t begin, int6
     t.pairs = p->dtype == RW_BF16 && rwi_tile_has_pairs();
     t.words = t.pairs ? p->head_dim / 2 : p->head_dim;
     t.width = rwi_ceil_div(p->v_dim, RWI_LANES) * RWI_LANES;
+    t.k_bytes = p->head_dim * (int64_t)rwi_dtype_size(p->dtype);
+    t.v_bytes = p->v_dim * (int64_t)rwi_dtype_size(p->dtype);
     int64_t tile_keys = t.few ? FEW_KEYS : KEYS;
     for (int64_t item = begin; item < end; item++) {
         t.item = find_item(p, item);
@@ -305,6 +326,7 @@ void RWI_CPU_KERNEL(attention)(const rw_attention_params *p, int64_t begin, int6
             t.first = j;
             t.keys = rwi_min(tile_keys, t.item.keys.end - j);
             t.sees = rwi_attention_ask_tile(p, &t.item, j, t.keys);
+            t.next = find_next_tile(p, &t, item + 1 < end);
             if (t.sees != RW_TILE_NONE)
                 attend_keys(p, &t);
         }

@@ -81,9 +81,9 @@ static void add_mask_to_panel(const rw_attention_params *p, state *t, int32_t pa
                               rwi_span keys) {
     const int32_t begin = panel * PANEL;
     const int32_t count = (int32_t)rwi_min(PANEL, t->item.rows - begin);
-    const float *lines[PANEL];
+    const float *lines[PANEL] = {t->key_words}; /* the first row's, also of rows of padding */
     for (int32_t r = 0; r < PANEL; r++) {
-        if (r >= count) /* a row of padding */
+        if (r >= count)
             lines[r] = lines[0];
         else if (r > 0 && t->rows[begin + r].mask == t->rows[begin + r - 1].mask)
             lines[r] = lines[r - 1];

@@ -23,6 +23,14 @@
 /* Keys are padded to a multiple of this. */
 #define KEY_BLOCK RWI_FEW_KEYS
 
+/* A tile of keys that will be needed next, to be read ahead of time. */
+typedef struct rwi_next_tile {
+    int64_t b;
+    int64_t kv_head;
+    int64_t first;
+    int64_t keys;
+} rwi_next_tile;
+
 /* The state of a tile of rows. */
 typedef struct state {
     rwi_attention_item item;
@@ -30,15 +38,20 @@ typedef struct state {
     bool pairs;    /* words are pairs of bf16, else f32 */
     int64_t words; /* in a row of q and k */
     int64_t width; /* of a row of v and out, padded */
+    int64_t k_bytes;
+    int64_t v_bytes;
     rwi_attention_row rows[ROWS];
     rwi_span hulls[PANELS]; /* keys that rows of a panel may see */
+    int64_t hull_end;       /* of all rows, also past the part */
     int64_t first;          /* first key of the current tile, and its number of keys */
     int64_t keys;
     rw_tile sees;
     const void *k_rows[FEW_KEYS]; /* in the caller's tensors, or `nothing` */
     const void *v_rows[FEW_KEYS];
-    const float *v_words[KEYS]; /* as they are multiplied */
-    int32_t prefix[2][ROWS];    /* begin and end of each row's intervals */
+    rwi_next_tile next;           /* of few rows */
+    const void *next_k[FEW_KEYS]; /* its keys, or of this tile */
+    const float *v_words[KEYS];   /* as they are multiplied */
+    int32_t prefix[2][ROWS];      /* begin and end of each row's intervals */
     int32_t window[2][ROWS];
     float slopes[ROWS]; /* of ALiBi, and the positions that it counts from */
     uint32_t positions[ROWS];
@@ -127,6 +140,7 @@ static void begin_rows(const rw_attention_params *p, state *t, rwi_fault_sink *s
     rwi_span seen = {0, 0};
     for (int32_t panel = 0; panel < PANELS; panel++)
         seen = join(seen, t->hulls[panel]);
+    t->hull_end = seen.end;
     t->item.keys = rwi_span_meet(t->item.keys, seen.begin, seen.end);
 }
 
@@ -159,6 +173,24 @@ static void find_keys(const rw_attention_params *p, state *t) {
             t->k_rows[n + i] = k + (found ? i * p->k.stride[1] * size : 0);
             t->v_rows[n + i] = v + (found ? i * p->v.stride[1] * size : 0);
         }
+    }
+}
+
+/* The addresses of the keys of the next tile of few rows; without one, those of this tile. */
+static void find_next_keys(const rw_attention_params *p, state *t) {
+    const rwi_next_tile *next = &t->next;
+    const int64_t size = (int64_t)rwi_dtype_size(p->dtype);
+    const int64_t in_page = ((int64_t)1 << p->pages.shift) - 1;
+    rwi_kv_place place;
+    memcpy(t->next_k, t->k_rows, (size_t)padded_keys(t) * sizeof *t->next_k);
+    for (int64_t n = 0, run = 0; n < next->keys; n += run) {
+        run = rwi_min(next->keys - n, in_page + 1 - ((next->first + n) & in_page));
+        if (!rwi_attention_find_key(p, next->b, next->first + n, &place))
+            continue;
+        const char *k =
+            rwi_element(p->dtype, p->k.data, rwi_attention_key_at(&p->k, next->kv_head, &place));
+        for (int64_t i = 0; i < run; i++)
+            t->next_k[n + i] = k + i * p->k.stride[1] * size;
     }
 }
 

@@ -17,12 +17,20 @@
 
 /* The number of keys in a block, and the maximum length of a row. */
 #define RWI_FEW_KEYS 8
+
+/* Sums of a row and key that are accumulated independently, as far as registers allow: an
+ * instruction that waits for the one before takes longer than eight others. */
+#if RWI_LANES == 16
+#define RWI_FEW_CHAINS 2
+#else
+#define RWI_FEW_CHAINS 1
+#endif
 #define RWI_FEW_MAX_WORDS 256
 
 /* Four words, repeated in every quad. */
-RWI_INLINE rwi_lanes rwi_few_repeat(const float *x) {
+RWI_INLINE rwi_lanes rwi_few_repeat(const rwi_word *x) {
 #if defined(__AVX512F__)
-    return (rwi_lanes)_mm512_broadcast_f32x4(_mm_loadu_ps(x));
+    return (rwi_lanes)_mm512_broadcast_f32x4(_mm_loadu_ps((const float *)x));
 #elif defined(__AVX__)
     return (rwi_lanes)_mm256_broadcast_ps((const __m128 *)(const void *)x);
 #else
@@ -54,10 +62,18 @@ RWI_INLINE rwi_lanes rwi_few_sums(const rwi_lanes x[4]) {
 
 /* ---- few rows times transposed keys --------------------------------------------------------- */
 
+/* Starts to read `bytes` that are needed later into the second-level cache. */
+RWI_INLINE void rwi_few_prefetch(const void *data, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch((const char *)data + i, 0, 2);
+}
+
 /* few: [groups of RWI_FEW_ROWS rows][words / 4][RWI_LANES], c: [rows of the groups][c_row]. */
 typedef struct rwi_few_product {
     const float *few;
     const void *const *keys;
+    const void *const *later; /* as many rows that are read next, each of later_bytes */
+    int64_t later_bytes;
     float *c;
     int64_t c_row;
     int64_t groups;
@@ -71,50 +87,57 @@ RWI_INLINE int64_t rwi_few_place(int64_t row, int64_t words) {
     return row / RWI_FEW_ROWS * RWI_FEW_ROWS * words + row % RWI_FEW_ROWS * 4;
 }
 
-/* `keys`: rows of RWI_FEW_MAX_WORDS words. */
-RWI_INLINE void rwi_few_block(const rwi_few_product *t, bool pairs, const float *keys,
-                              int64_t group, float *c) {
-    const float *few = t->few + group * RWI_FEW_ROWS * t->words;
-    rwi_lanes sum[RWI_FEW_KEYS];
+/* Adds the products of word group `w`. */
+RWI_INLINE void rwi_few_add(bool pairs, rwi_lanes *sum, const rwi_word *const *keys, int64_t w,
+                            const float *few) {
+    rwi_lanes x = *(const rwi_lanes *)(few + w * RWI_FEW_ROWS);
 #pragma GCC unroll 8
     for (int k = 0; k < RWI_FEW_KEYS; k++)
-        sum[k] = rwi_lanes_of(0.0f);
-    for (int64_t w = 0; w < t->words; w += 4) {
-        rwi_lanes x = *(const rwi_lanes *)(few + w * RWI_FEW_ROWS);
+        sum[k] = rwi_tile_add(pairs, sum[k], rwi_few_repeat(keys[k] + w), x);
+}
+
+/* `keys`: RWI_FEW_KEYS rows of words. */
+RWI_INLINE void rwi_few_block(const rwi_few_product *t, bool pairs, const rwi_word *const *keys,
+                              int64_t group, float *c) {
+    const float *few = t->few + group * RWI_FEW_ROWS * t->words;
+    rwi_lanes sum[RWI_FEW_CHAINS][RWI_FEW_KEYS];
+#pragma GCC unroll 8
+    for (int chain = 0; chain < RWI_FEW_CHAINS; chain++)
 #pragma GCC unroll 8
         for (int k = 0; k < RWI_FEW_KEYS; k++)
-            sum[k] =
-                rwi_tile_add(pairs, sum[k], rwi_few_repeat(keys + k * RWI_FEW_MAX_WORDS + w), x);
-    }
+            sum[chain][k] = rwi_lanes_of(0.0f);
+    int64_t w = 0;
+    for (; w + 4 * RWI_FEW_CHAINS <= t->words; w += 4 * RWI_FEW_CHAINS)
+#pragma GCC unroll 8
+        for (int chain = 0; chain < RWI_FEW_CHAINS; chain++)
+            rwi_few_add(pairs, sum[chain], keys, w + 4 * chain, few);
+    if (w < t->words)
+        rwi_few_add(pairs, sum[0], keys, w, few);
+#pragma GCC unroll 8
+    for (int k = 0; RWI_FEW_CHAINS == 2 && k < RWI_FEW_KEYS; k++)
+        sum[0][k] += sum[RWI_FEW_CHAINS - 1][k];
 #pragma GCC unroll 8
     for (int k = 0; k < RWI_FEW_KEYS; k += 4) {
-        rwi_lanes sums = rwi_few_sums(sum + k);
+        rwi_lanes sums = rwi_few_sums(sum[0] + k);
         for (int r = 0; r < RWI_FEW_ROWS; r++)
             memcpy(c + (group * RWI_FEW_ROWS + r) * t->c_row + k, (const float *)&sums + 4 * r,
                    4 * sizeof(float));
     }
 }
 
-/* Copies words, a multiple of 4. Loads of 32 bytes read memory faster than loads of 64. */
-RWI_INLINE void rwi_few_copy(const void *from, int64_t words, float *to) {
-    int64_t w = 0;
-    for (; w + 8 <= words; w += 8)
-        memcpy(to + w, (const char *)from + w * 4, 32);
-    if (w < words)
-        memcpy(to + w, (const char *)from + w * 4, 16);
-}
-
-/* c[i][n] = dot product of row i of the few with key n. Keys are copied one after another, although
- * they could be multiplied in place: sequential copies read memory faster. */
+/* c[i][n] = dot product of row i of the few with key n. Meanwhile memory reads other rows: without
+ * that, it is idle while keys are multiplied. */
 RWI_INLINE void rwi_few_multiply(const rwi_few_product *t, rw_dtype dtype, bool pairs) {
-    _Alignas(64) float keys[RWI_FEW_KEYS * RWI_FEW_MAX_WORDS];
+    _Alignas(64) float copies[RWI_FEW_KEYS][RWI_FEW_MAX_WORDS];
+    const rwi_word *keys[RWI_FEW_KEYS];
     for (int64_t n = 0; n < t->num_keys; n += RWI_FEW_KEYS) {
         for (int k = 0; k < RWI_FEW_KEYS; k++) {
-            float *key = keys + k * RWI_FEW_MAX_WORDS;
+            rwi_few_prefetch(t->later[n + k], t->later_bytes);
+            keys[k] = t->keys[n + k];
             if (pairs || dtype == RW_F32)
-                rwi_few_copy(t->keys[n + k], t->words, key);
-            else
-                rwi_load_many(dtype, t->keys[n + k], t->words, key);
+                continue;
+            rwi_load_many(dtype, t->keys[n + k], t->words, copies[k]);
+            keys[k] = copies[k];
         }
         for (int64_t group = 0; group < t->groups; group++)
             rwi_few_block(t, pairs, keys, group, t->c + n);

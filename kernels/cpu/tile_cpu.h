@@ -105,7 +105,7 @@ RWI_INLINE void rwi_tile_store(const rwi_tile_product *t, int64_t row, int64_t j
 /* A block of constant size; each sum is accumulated over k in order. */
 RWI_INLINE void rwi_tile_block(const rwi_tile_product *t, int rows, int vectors, int64_t i,
                                int64_t j) {
-    rwi_lanes sum[RWI_TILE_ROWS][RWI_TILE_VECTORS];
+    rwi_lanes sum[RWI_TILE_ROWS][2 * RWI_TILE_VECTORS];
     const rwi_word *a[RWI_TILE_ROWS], *first = t->a_rows ? NULL : t->a + i * t->a_row;
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
@@ -141,6 +141,10 @@ RWI_INLINE void rwi_tile_block(const rwi_tile_product *t, int rows, int vectors,
 
 RWI_INLINE void rwi_tile_rows(const rwi_tile_product *t, int rows, int64_t i) {
     int64_t j = 0;
+    if (RWI_LANES == 16 && rows <= 4) /* as many sums as with more rows */
+        for (; j + 2 * RWI_TILE_VECTORS * RWI_LANES <= t->columns;
+             j += 2 * RWI_TILE_VECTORS * RWI_LANES)
+            rwi_tile_block(t, rows, 2 * RWI_TILE_VECTORS, i, j);
     for (; j + RWI_TILE_VECTORS * RWI_LANES <= t->columns; j += RWI_TILE_VECTORS * RWI_LANES)
         rwi_tile_block(t, rows, RWI_TILE_VECTORS, i, j);
     for (; j < t->columns; j += RWI_LANES)
