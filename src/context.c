@@ -72,9 +72,9 @@ static rw_status check_options(const rw_context_options *options, rw_message *me
         return rwi_message_set(message, RW_INVALID_ARGUMENT,
                                "options.backend is %d, expected default, auto, cpu or hip",
                                (int)options->backend);
-    if ((unsigned)options->cpu_isa > RW_CPU_ISA_V4)
+    if ((unsigned)options->cpu_isa > RW_CPU_ISA_AMX)
         return rwi_message_set(message, RW_INVALID_ARGUMENT,
-                               "options.cpu_isa is %d, expected default, baseline, v3 or v4",
+                               "options.cpu_isa is %d, expected default, baseline, v3, v4 or amx",
                                (int)options->cpu_isa);
     if (options->device != 0 && options->backend != RW_BACKEND_HIP)
         return rwi_message_set(

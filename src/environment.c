@@ -55,9 +55,12 @@ static rw_status read_cpu_isa(rwi_environment *environment, rw_message *message)
         environment->cpu_isa = RW_CPU_ISA_V3;
     else if (strcmp(value, "v4") == 0)
         environment->cpu_isa = RW_CPU_ISA_V4;
+    else if (strcmp(value, "amx") == 0)
+        environment->cpu_isa = RW_CPU_ISA_AMX;
     else
         return rwi_message_set(message, RW_INVALID_ARGUMENT,
-                               "ROPEWALK_CPU_ISA is \"%.64s\", expected baseline, v3 or v4", value);
+                               "ROPEWALK_CPU_ISA is \"%.64s\", expected baseline, v3, v4 or amx",
+                               value);
     return RW_OK;
 }
 

@@ -204,11 +204,16 @@ static void test_cpu_isa(void **state) {
     rw_context_destroy(context);
     cpu.cpu_isa = RW_CPU_ISA_V4; /* a cap: the best that the host supports */
     context = create(cpu);
+    assert_string_not_equal(rw_context_get_info(context).platform, "amx");
+    rw_context_destroy(context);
+    unsetenv("ROPEWALK_CPU_ISA");
+    cpu.cpu_isa = RW_CPU_ISA_DEFAULT;
+    context = create(cpu);
     rw_backend_probe_result probe = rw_backend_probe(RW_BACKEND_CPU);
     assert_string_equal(rw_context_get_info(context).platform, probe.platform);
     rw_context_destroy(context);
     setenv("ROPEWALK_CPU_ISA", "avx512", 1);
-    const char *const words[] = {"ROPEWALK_CPU_ISA", "avx512", "baseline", "v3", "v4", NULL};
+    const char *const words[] = {"ROPEWALK_CPU_ISA", "avx512", "baseline", "v3", "v4", "amx", NULL};
     assert_create_fails((rw_context_options){.backend = RW_BACKEND_CPU}, RW_INVALID_ARGUMENT,
                         words);
 }

@@ -1,10 +1,53 @@
 /* The instruction sets of the CPU kernels, chosen by cpuid. */
+#define _GNU_SOURCE /* syscall */
 #include "cpu_isa.h"
+
+#if RWI_AMX
+#include <cpuid.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 extern const rwi_cpu_kernels rwi_cpu_kernels_baseline;
 #if defined(__x86_64__)
 extern const rwi_cpu_kernels rwi_cpu_kernels_v3;
 extern const rwi_cpu_kernels rwi_cpu_kernels_v4;
+#endif
+#if RWI_AMX
+extern const rwi_cpu_kernels rwi_cpu_kernels_amx;
+#endif
+
+/* RWI_AMX: 0: without the kernels that use tiles, 1: with them, 2: with those of tests, where plain
+ * C stands for the instructions: only on request, since they are slow. */
+#if RWI_AMX == 1
+static bool amx_permitted;
+
+/* Linux gives the state of tiles to processes that ask for it; threads inherit the permission. */
+static void ask_for_amx(void) {
+    enum {
+        ASK = 0x1023 /* ARCH_REQ_XCOMP_PERM */,
+        TILES = 18 /* XFEATURE_XTILEDATA */
+    };
+    const unsigned bf16 = 1u << 22, tiles = 1u << 24;
+    unsigned a, b, c, d;
+    amx_permitted = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & bf16) && (d & tiles) &&
+                    syscall(SYS_arch_prctl, ASK, TILES) == 0;
+}
+
+static bool has_amx(void) {
+    static pthread_once_t asked = PTHREAD_ONCE_INIT;
+    pthread_once(&asked, ask_for_amx);
+    return amx_permitted;
+}
+#elif RWI_AMX == 2
+static bool has_amx(void) {
+    return true;
+}
+#else
+static bool has_amx(void) {
+    return false;
+}
 #endif
 
 static bool supported(rw_cpu_isa isa) {
@@ -15,14 +58,18 @@ static bool supported(rw_cpu_isa isa) {
     bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
               __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
               __builtin_cpu_supports("avx512vl");
+    if (isa == RW_CPU_ISA_AMX)
+        return v4 && has_amx();
     return isa == RW_CPU_ISA_V4 ? v4 : isa == RW_CPU_ISA_V3 ? v3 : true;
 #else
+    (void)has_amx;
     return isa == RW_CPU_ISA_BASELINE;
 #endif
 }
 
 rw_cpu_isa rwi_cpu_isa_best(rw_cpu_isa cap) {
-    rw_cpu_isa isa = cap == RW_CPU_ISA_DEFAULT ? RW_CPU_ISA_V4 : cap;
+    const rw_cpu_isa most = RWI_AMX == 2 ? RW_CPU_ISA_V4 : RW_CPU_ISA_AMX;
+    rw_cpu_isa isa = cap == RW_CPU_ISA_DEFAULT ? most : cap;
     while (isa > RW_CPU_ISA_BASELINE && !supported(isa))
         isa--;
     return isa;
@@ -30,6 +77,8 @@ rw_cpu_isa rwi_cpu_isa_best(rw_cpu_isa cap) {
 
 const char *rwi_cpu_isa_name(rw_cpu_isa isa) {
     switch (isa) {
+    case RW_CPU_ISA_AMX:
+        return "amx";
     case RW_CPU_ISA_V4:
         return "v4";
     case RW_CPU_ISA_V3:
@@ -42,6 +91,10 @@ const char *rwi_cpu_isa_name(rw_cpu_isa isa) {
 }
 
 const rwi_cpu_kernels *rwi_cpu_isa_kernels(rw_cpu_isa isa) {
+#if RWI_AMX
+    if (isa == RW_CPU_ISA_AMX)
+        return &rwi_cpu_kernels_amx;
+#endif
 #if defined(__x86_64__)
     if (isa == RW_CPU_ISA_V4)
         return &rwi_cpu_kernels_v4;

@@ -163,6 +163,7 @@ c_interface! {
         }
         rw_cpu_isa {
             RW_CPU_ISA_DEFAULT = 0, RW_CPU_ISA_BASELINE = 1, RW_CPU_ISA_V3 = 2, RW_CPU_ISA_V4 = 3,
+            RW_CPU_ISA_AMX = 4,
         }
         rw_rope_type {
             RW_ROPE_DEFAULT = 0, RW_ROPE_LINEAR = 1, RW_ROPE_DYNAMIC = 2, RW_ROPE_YARN = 3,

@@ -6,6 +6,7 @@
  * rows are adjacent in memory, and their scores are [key][row]. Few rows: memory bandwidth limits,
  * and memory is read fastest one row after another; scores are [row][key].
  */
+#include "attention/attention_amx_cpu.h"
 #include "attention/attention_softmax_cpu.h"
 
 #define CHUNK KEYS /* keys whose values fit in the first-level cache */
@@ -59,6 +60,10 @@ static void multiply_q_k(const rw_attention_params *p, state *t) {
     bool words = are_words(p, t);
     if (t->few) {
         multiply_any_few_k(p, t);
+        return;
+    }
+    if (t->tiles) {
+        multiply_amx_k(p, t);
         return;
     }
     for (int64_t n = 0; n < padded_keys(t); n++) {
@@ -215,6 +220,10 @@ RWI_INLINE void multiply_panel(state *t, int32_t panel, bool pairs) {
         return;
     for (int32_t n = keys.begin; pairs && n < keys.end; n += 2)
         pair_weights(weights + n * PANEL, PANEL, PANEL, t->weight_pairs + n / 2 * PANEL);
+    if (t->tiles) {
+        multiply_amx_v(t, panel, keys);
+        return;
+    }
     int32_t depth_begin = pairs ? keys.begin / 2 : keys.begin;
     rwi_tile_product product = {
         .a = (pairs ? (const rwi_word *)t->weight_pairs : weights) + depth_begin * PANEL,
@@ -306,6 +315,8 @@ static void attend_keys(const rw_attention_params *p, state *t) {
     find_keys(p, t);
     multiply_q_k(p, t);
     weigh(p, t);
+    if (p->rules.pattern.function) /* it may have used tiles itself */
+        begin_amx(t);
     multiply_weights_v(p, t);
 }
 
@@ -314,10 +325,14 @@ void RWI_CPU_KERNEL(attention)(const rw_attention_params *p, int64_t begin, int6
     state t;
     t.few = rwi_attention_tile_rows(p, ROWS) < ROWS;
     t.pairs = p->dtype == RW_BF16 && rwi_tile_has_pairs();
+    t.tiles = t.pairs && !t.few && rwi_amx_exists();
     t.words = t.pairs ? p->head_dim / 2 : p->head_dim;
     t.width = rwi_ceil_div(p->v_dim, RWI_LANES) * RWI_LANES;
     t.k_bytes = p->head_dim * (int64_t)rwi_dtype_size(p->dtype);
     t.v_bytes = p->v_dim * (int64_t)rwi_dtype_size(p->dtype);
+    if (t.tiles)
+        t.words = rwi_ceil_div(t.words, RWI_AMX_ROWS) * RWI_AMX_ROWS;
+    begin_amx(&t);
     int64_t tile_keys = t.few ? FEW_KEYS : KEYS;
     for (int64_t item = begin; item < end; item++) {
         t.item = find_item(p, item);
@@ -332,4 +347,5 @@ void RWI_CPU_KERNEL(attention)(const rw_attention_params *p, int64_t begin, int6
         }
         end_rows(p, &t);
     }
+    end_amx(&t);
 }

@@ -3,6 +3,7 @@
 #define RWI_ATTENTION_TILE_CPU_H
 
 #include "attention/attention_store_cpu.h"
+#include "cpu/amx_cpu.h"
 #include "cpu/bits_cpu.h"
 #include "cpu/block_cpu.h"
 #include "cpu/few_rows_cpu.h"
@@ -36,6 +37,7 @@ typedef struct state {
     rwi_attention_item item;
     bool few;      /* few rows */
     bool pairs;    /* words are pairs of bf16, else f32 */
+    bool tiles;    /* products in AMX tiles: many rows of pairs */
     int64_t words; /* in a row of q and k */
     int64_t width; /* of a row of v and out, padded */
     int64_t k_bytes;
@@ -64,6 +66,10 @@ typedef struct state {
     float key_words[KEYS * MAX_DIM]; /* of k, then v, unless used in place; between, of the mask */
     float scores[ROWS * KEYS];       /* at least FEW_ROWS * FEW_KEYS */
     uint32_t weight_pairs[FEW_ROWS * FEW_KEYS / 2]; /* of all few rows, or of a panel */
+#if defined(RWI_TILES)
+    rwi_amx amx;
+    _Alignas(64) float weight_tiles[KEYS / RWI_AMX_BLOCK][2][RWI_AMX_ROWS * RWI_AMX_ROWS];
+#endif
     float out[ROWS * MAX_DIM];
     float out_rest[ROWS * MAX_DIM]; /* remainders of rwi_sum_join() */
 } state;
@@ -82,10 +88,12 @@ static void pack_row(const rw_attention_params *p, state *t, int32_t r) {
     float line[MAX_DIM];
     const void *q =
         rwi_element(p->dtype, p->q.data, rwi_attention_at(&p->q, t->item.b, &t->rows[r]));
-    if (are_words(p, t))
-        memcpy(line, q, (size_t)t->words * sizeof *line);
-    else
+    if (are_words(p, t)) {
+        memset(line + t->k_bytes / 4, 0, (size_t)(t->words * 4 - t->k_bytes)); /* for tiles */
+        memcpy(line, q, (size_t)t->k_bytes);
+    } else {
         rwi_cpu_load(p->dtype, q, p->head_dim, line);
+    }
     if (t->few) {
         float *to = t->q + rwi_few_place(r, t->words);
         for (int64_t w = 0; w < t->words; w += 4)

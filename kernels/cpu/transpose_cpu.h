@@ -8,12 +8,12 @@
 #include <immintrin.h>
 #endif
 
-/* to[k * step + r] += lines[r][n + k] for k of 8 and r of RWI_LANES. */
-RWI_INLINE void rwi_add_transposed(const float *const *lines, int64_t n, float *to, int64_t step) {
 #if defined(__AVX512F__)
+/* Lane r of columns[k] = lines[r][n + k], for k of 8 and r of 16. */
+RWI_INLINE void rwi_transpose(const float *const *lines, int64_t n, __m512 columns[8]) {
     const __m512i low = _mm512_set_epi64(13, 12, 5, 4, 9, 8, 1, 0);
     const __m512i high = _mm512_set_epi64(15, 14, 7, 6, 11, 10, 3, 2);
-    __m512d column[2][4]; /* k and 4 + k of rows 0-3 and 8-11; of rows 4-7 and 12-15 */
+    __m512d part[2][4]; /* columns k and 4 + k of rows 0-3 and 8-11; of rows 4-7 and 12-15 */
     for (int g = 0; g < 2; g++) {
         __m512 x[4];
         for (int i = 0; i < 4; i++)
@@ -23,19 +23,25 @@ RWI_INLINE void rwi_add_transposed(const float *const *lines, int64_t n, float *
         const __m512d ab1 = _mm512_castps_pd(_mm512_unpackhi_ps(x[0], x[1]));
         const __m512d cd0 = _mm512_castps_pd(_mm512_unpacklo_ps(x[2], x[3]));
         const __m512d cd1 = _mm512_castps_pd(_mm512_unpackhi_ps(x[2], x[3]));
-        column[g][0] = _mm512_unpacklo_pd(ab0, cd0);
-        column[g][1] = _mm512_unpackhi_pd(ab0, cd0);
-        column[g][2] = _mm512_unpacklo_pd(ab1, cd1);
-        column[g][3] = _mm512_unpackhi_pd(ab1, cd1);
+        part[g][0] = _mm512_unpacklo_pd(ab0, cd0);
+        part[g][1] = _mm512_unpackhi_pd(ab0, cd0);
+        part[g][2] = _mm512_unpacklo_pd(ab1, cd1);
+        part[g][3] = _mm512_unpackhi_pd(ab1, cd1);
     }
     for (int k = 0; k < 4; k++) {
-        float *at[2] = {to + k * step, to + (k + 4) * step};
-        const __m512 x[2] = {
-            _mm512_castpd_ps(_mm512_permutex2var_pd(column[0][k], low, column[1][k])),
-            _mm512_castpd_ps(_mm512_permutex2var_pd(column[0][k], high, column[1][k]))};
-        for (int i = 0; i < 2; i++)
-            _mm512_storeu_ps(at[i], _mm512_add_ps(_mm512_loadu_ps(at[i]), x[i]));
+        columns[k] = _mm512_castpd_ps(_mm512_permutex2var_pd(part[0][k], low, part[1][k]));
+        columns[k + 4] = _mm512_castpd_ps(_mm512_permutex2var_pd(part[0][k], high, part[1][k]));
     }
+}
+#endif
+
+/* to[k * step + r] += lines[r][n + k] for k of 8 and r of RWI_LANES. */
+RWI_INLINE void rwi_add_transposed(const float *const *lines, int64_t n, float *to, int64_t step) {
+#if defined(__AVX512F__)
+    __m512 columns[8];
+    rwi_transpose(lines, n, columns);
+    for (int k = 0; k < 8; k++)
+        _mm512_storeu_ps(to + k * step, _mm512_add_ps(_mm512_loadu_ps(to + k * step), columns[k]));
 #else
     for (int k = 0; k < 8; k++)
         for (int r = 0; r < RWI_LANES; r++)

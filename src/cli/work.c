@@ -75,7 +75,8 @@ static rw_status check_one(state *s, const rw_context_options *where) {
 
 /* Every backend and CPU instruction set that this host can use. */
 static rw_status check(state *s) {
-    static const rw_cpu_isa isas[] = {RW_CPU_ISA_BASELINE, RW_CPU_ISA_V3, RW_CPU_ISA_V4};
+    static const rw_cpu_isa isas[] = {RW_CPU_ISA_BASELINE, RW_CPU_ISA_V3, RW_CPU_ISA_V4,
+                                      RW_CPU_ISA_AMX};
     rw_status status = RW_OK;
     /* a cap above the CPU's best ISA selects the previous one again */
     for (size_t i = 0; i < sizeof isas / sizeof isas[0] && status == RW_OK; i++) {

@@ -55,8 +55,9 @@ static void close_runs(rwt_target *target) {
 
 static bool open_cpu(rwt_target_list *list, rw_message *message) {
     static const int threads[RWT_MAX_RUNS] = {1, 3, 5};
-    static const rw_cpu_isa isas[] = {RW_CPU_ISA_BASELINE, RW_CPU_ISA_V3, RW_CPU_ISA_V4};
-    static const char *const names[] = {"baseline", "v3", "v4"};
+    static const rw_cpu_isa isas[] = {RW_CPU_ISA_BASELINE, RW_CPU_ISA_V3, RW_CPU_ISA_V4,
+                                      RW_CPU_ISA_AMX};
+    static const char *const names[] = {"baseline", "v3", "v4", "amx"};
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
         rw_context_options options = {.backend = RW_BACKEND_CPU, .cpu_isa = isas[i]};
         if (!open_runs(list, &options, threads, message)) {

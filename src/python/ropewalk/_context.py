@@ -56,7 +56,7 @@ class Context:
                  or "hip"
     device       index of the GPU
     num_threads  CPU threads; 0: ROPEWALK_NUM_THREADS, else every core that the process may use
-    cpu_isa      "default", "baseline", "v3" or "v4"
+    cpu_isa      "default", "baseline", "v3", "v4" or "amx"
 
     Functions without context= use one context for each thread and device. A context may be passed
     between threads: calls on it run one after another.
