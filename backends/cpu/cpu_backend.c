@@ -126,7 +126,8 @@ static rw_status cpu_run(rwi_device *device, rwi_op op, rwi_work work, const voi
     cpu->sink.op = (int32_t)op;
     int64_t items_per_thread = rwi_max(1, BYTES_PER_THREAD / rwi_max(1, work.bytes_per_item));
     int64_t useful = rwi_ceil_div(work.items, items_per_thread);
-    const rwi_loop loop = {work.items, body, &task};
+    /* Items of attention take long, and some, of causal patterns, longer than others. */
+    const rwi_loop loop = {work.items, op == RWI_OP_attention, body, &task};
     if (rwi_parallel_for(&cpu->threads, (int)rwi_min(useful, device->num_threads), &loop))
         return RW_OK;
     snprintf(device->error.text, sizeof device->error.text,

@@ -29,6 +29,28 @@ static void run_range(const rwi_loop *loop, int index, int count) {
                range_begin(loop->items, index + 1, count));
 }
 
+/* Ranges of a thread if they are taken in turn: a thread that lost its core to another process
+ * delays the others by one of them. */
+#define TURNS 8
+
+/* A loop that threads share; `next` is the range to take. */
+typedef struct shared_loop {
+    const rwi_loop *loop;
+    atomic_int next;
+} shared_loop;
+
+/* The share of thread `index` of `count`. */
+static void run_share(shared_loop *shared, int index, int count) {
+    const rwi_loop *loop = shared->loop;
+    if (!loop->in_turn) {
+        run_range(loop, index, count);
+        return;
+    }
+    const int ranges = (int)rwi_min(loop->items, (int64_t)TURNS * count);
+    for (int range; (range = atomic_fetch_add(&shared->next, 1)) < ranges;)
+        run_range(loop, range, ranges);
+}
+
 /* GNU OpenMP keeps the threads of a team, also one of the caller's, for the next one of the same
  * thread, and in the child of fork(), which does not have them, would wait for them forever. So that
  * both processes start new ones, the thread that forks ends them first. */
@@ -46,15 +68,16 @@ void rwi_parallel_prepare_for_fork(void) {
 }
 
 static void run_openmp(const rwi_loop *loop, int num_threads) {
+    shared_loop shared = {.loop = loop};
 #pragma omp parallel num_threads(num_threads)
-    run_range(loop, omp_get_thread_num(), omp_get_num_threads());
+    run_share(&shared, omp_get_thread_num(), omp_get_num_threads());
 }
 
 #define WORD_BITS 32
 
 /* One call of the caller's parallel_for. */
 typedef struct pool_call {
-    const rwi_loop *loop;
+    shared_loop shared;
     int count;
     atomic_int done;
     atomic_bool misused; /* an index was repeated or out of range */
@@ -69,12 +92,12 @@ static void pool_task(void *data, int32_t index) {
         atomic_store(&call->misused, true);
         return;
     }
-    run_range(call->loop, index, call->count);
+    run_share(&call->shared, index, call->count);
     atomic_fetch_add(&call->done, 1);
 }
 
 static bool run_pool(const rwi_threads *threads, const rwi_loop *loop, int count) {
-    pool_call call = {.loop = loop, .count = count};
+    pool_call call = {.shared = {.loop = loop}, .count = count};
     threads->parallel_for(threads->user, count, pool_task, &call);
     return atomic_load(&call.done) == count && !atomic_load(&call.misused);
 }

@@ -15,12 +15,13 @@ typedef struct rwi_threads {
 /* body(task, begin, end) over ranges of [0, items). */
 typedef struct rwi_loop {
     int64_t items;
+    bool in_turn; /* threads take small ranges in turn, so that none waits long for another */
     void (*body)(const void *task, int64_t begin, int64_t end);
     const void *task;
 } rwi_loop;
 
-/* Runs a loop, divided into at most `count` contiguous ranges, one per thread; a single one runs in
- * the calling thread. False: the caller's parallel_for did not run every range exactly once. */
+/* Runs a loop, divided into contiguous ranges, one per thread of at most `count`, or several if
+ * they are taken in turn; with one thread, all run in the calling one. False: the caller's parallel_for did not run every range exactly once. */
 bool rwi_parallel_for(const rwi_threads *threads, int count, const rwi_loop *loop);
 
 /* From now on loops also work in the child of fork(). */
