@@ -9,8 +9,6 @@
 #include "attention/attention_amx_cpu.h"
 #include "attention/attention_softmax_cpu.h"
 
-#define CHUNK KEYS /* keys whose values fit in the first-level cache */
-
 /* ---- scores ------------------------------------------------------------------------------ */
 
 RWI_INLINE void multiply_panels(state *t, const rwi_word *const *k, bool pairs) {
@@ -186,14 +184,14 @@ RWI_INLINE void pair_weights(const float *weights, int64_t step, int64_t count, 
     }
 }
 
-/* Few rows: all values are copied, CHUNK keys at a time, while the next tile of k is read. */
+/* Few rows: all values are copied, WORD_KEYS keys at a time, while the next tile of k is read. */
 RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, bool pairs) {
     int64_t keys = padded_keys(t), step = pairs ? 2 : 1;
     find_next_keys(p, t);
     for (int32_t r = 0; pairs && r < t->item.rows; r++)
         pair_weights(t->scores + r * FEW_KEYS, 1, keys / 2, t->weight_pairs + r * FEW_KEYS / 2);
-    for (int64_t begin = 0; begin < keys; begin += CHUNK) {
-        int64_t end = rwi_min(begin + CHUNK, keys);
+    for (int64_t begin = 0; begin < keys; begin += WORD_KEYS) {
+        int64_t end = rwi_min(begin + WORD_KEYS, keys);
         copy_v(p, t, begin, end);
         const rwi_word *weights = pairs ? (const rwi_word *)t->weight_pairs : t->scores;
         rwi_tile_product product = {.a = weights + begin / step,
@@ -333,7 +331,7 @@ void RWI_CPU_KERNEL(attention)(const rw_attention_params *p, int64_t begin, int6
     if (t.tiles)
         t.words = rwi_ceil_div(t.words, RWI_AMX_ROWS) * RWI_AMX_ROWS;
     begin_amx(&t);
-    int64_t tile_keys = t.few ? FEW_KEYS : KEYS;
+    int64_t tile_keys = t.few ? FEW_KEYS : t.tiles ? KEYS : WORD_KEYS;
     for (int64_t item = begin; item < end; item++) {
         t.item = find_item(p, item);
         begin_rows(p, &t, sink);

@@ -192,6 +192,8 @@ static void score_panel(const rw_attention_params *p, state *t, int32_t panel, r
     if (some && cells)
         hide_cells_of_panel(p, t, panel, keys);
     for (int32_t n = keys.begin; some && !cells && n < keys.end; n++) {
+        if (rwi_span_has(t->windows[panel], (int32_t)t->first + n))
+            continue;
 #pragma omp simd
         for (int32_t r = 0; r < PANEL; r++)
             scores[n * PANEL + r] =

@@ -3,6 +3,7 @@
 #define RWI_ATTENTION_SOFTMAX_CPU_H
 
 #include "attention/attention_rules_cpu.h"
+#include "cpu/weights_cpu.h"
 
 /* The largest score of each row so far. */
 static void find_largest(const float *scores, rwi_span keys, float *largest) {
@@ -19,9 +20,9 @@ static void find_largest(const float *scores, rwi_span keys, float *largest) {
     }
 }
 
-/* Adds the weights of a tile to the sum of row `r`, rescaled to the new largest score. */
-RWI_INLINE void join_sum(state *t, int32_t r, float weights) {
-    float sum = t->sum[r] * t->kept[r], part = t->sum_rest[r] * t->kept[r] + weights;
+/* Adds weights to the sum of row `r`, which is `kept` times what it was. */
+RWI_INLINE void join_sum(state *t, int32_t r, float kept, float weights) {
+    float sum = t->sum[r] * kept, part = t->sum_rest[r] * kept + weights;
     rwi_sum_join(&sum, &part);
     t->sum[r] = sum;
     t->sum_rest[r] = part;
@@ -29,7 +30,7 @@ RWI_INLINE void join_sum(state *t, int32_t r, float weights) {
 
 /* Scores to weights; sums so far are to be rescaled to the new largest score. */
 static void weigh_panel(state *t, int32_t panel, rwi_span keys) {
-    float *scores = t->scores + panel * PANEL * KEYS, base[PANEL], sums[PANEL] = {0};
+    float *scores = t->scores + panel * PANEL * KEYS, base[PANEL];
     float *largest = t->largest + panel * PANEL, *kept = t->kept + panel * PANEL;
     memcpy(kept, largest, sizeof base);
     find_largest(scores, keys, largest);
@@ -38,17 +39,14 @@ static void weigh_panel(state *t, int32_t panel, rwi_span keys) {
         base[r] = rwi_softmax_base(largest[r]);
         kept[r] = rwi_exp(kept[r] - base[r]);
     }
-    for (int32_t n = keys.begin; n < keys.end; n++) {
-        float *line = scores + n * PANEL;
+    for (int32_t begin = keys.begin; begin < keys.end; begin += WORD_KEYS) {
+        float sums[PANEL] = {0}; /* of few weights: one of 1 leaves room for others */
+        for (int32_t n = begin; n < rwi_min(begin + WORD_KEYS, keys.end); n++)
+            rwi_weigh_columns(scores + n * PANEL, base, sums, PANEL);
 #pragma omp simd
-        for (int32_t r = 0; r < PANEL; r++) {
-            line[r] = rwi_exp(line[r] - base[r]);
-            sums[r] += line[r];
-        }
+        for (int32_t r = 0; r < PANEL; r++)
+            join_sum(t, panel * PANEL + r, begin == keys.begin ? kept[r] : 1.0f, sums[r]);
     }
-#pragma omp simd
-    for (int32_t r = 0; r < PANEL; r++)
-        join_sum(t, panel * PANEL + r, sums[r]);
 }
 
 /* The same for one of few rows. */
@@ -59,18 +57,11 @@ static void weigh_row(const rw_attention_params *p, state *t, int32_t r) {
     for (int32_t n = 0; n < FEW_KEYS; n++)
         largest = scores[n] > largest ? scores[n] : largest;
     float base = rwi_softmax_base(largest);
-    for (int32_t first = 0; first < FEW_KEYS; first += KEYS) {
-        float part = 0.0f;
-#pragma omp simd reduction(+ : part)
-        for (int32_t n = first; n < first + KEYS; n++) {
-            scores[n] = rwi_exp(scores[n] - base);
-            part += scores[n];
-        }
-        sum += part;
-    }
+    for (int32_t first = 0; first < FEW_KEYS; first += WORD_KEYS)
+        sum += rwi_weigh_line(scores + first, base, WORD_KEYS);
     t->kept[r] = rwi_exp(t->largest[r] - base);
     t->largest[r] = largest;
-    join_sum(t, r, sum);
+    join_sum(t, r, t->kept[r], sum);
 }
 
 static void weigh(const rw_attention_params *p, state *t) {

@@ -10,12 +10,20 @@
 #include "shared/sum.h"
 
 #define ROWS RWI_ATTENTION_ROWS
-#define KEYS RWI_ATTENTION_KEYS
+#define WORD_KEYS RWI_ATTENTION_KEYS /* their words fit in the first-level cache */
 #define MAX_DIM RWI_ATTENTION_MAX_DIM
 
 /* Keys of a tile of few rows: more, since switching between k and v interrupts sequential reads. */
 #define FEW_ROWS RWI_ATTENTION_FEW_ROWS
-#define FEW_KEYS (ROWS * KEYS / FEW_ROWS)
+#define FEW_KEYS (ROWS * WORD_KEYS / FEW_ROWS)
+
+/* The most keys of a tile of many rows. Adding to the sums takes longer than products in AMX tiles,
+ * hence more keys at a time. */
+#if defined(RWI_TILES)
+#define KEYS (4 * WORD_KEYS)
+#else
+#define KEYS WORD_KEYS
+#endif
 
 /* Rows that are adjacent in memory. */
 #define PANEL (RWI_TILE_VECTORS * RWI_LANES)
@@ -43,9 +51,10 @@ typedef struct state {
     int64_t k_bytes;
     int64_t v_bytes;
     rwi_attention_row rows[ROWS];
-    rwi_span hulls[PANELS]; /* keys that rows of a panel may see */
-    int64_t hull_end;       /* of all rows, also past the part */
-    int64_t first;          /* first key of the current tile, and its number of keys */
+    rwi_span hulls[PANELS];   /* keys that rows of a panel may see */
+    rwi_span windows[PANELS]; /* keys in the windows of all of its rows */
+    int64_t hull_end;         /* of all rows, also past the part */
+    int64_t first;            /* first key of the current tile, and its number of keys */
     int64_t keys;
     rw_tile sees;
     const void *k_rows[FEW_KEYS]; /* in the caller's tensors, or `nothing` */
@@ -63,9 +72,10 @@ typedef struct state {
     float sum_rest[ROWS]; /* remainders of rwi_sum_join() */
     float kept[ROWS];     /* factor of a row's sums after its largest score has grown */
     float q[ROWS * MAX_DIM];
-    float key_words[KEYS * MAX_DIM]; /* of k, then v, unless used in place; between, of the mask */
-    float scores[ROWS * KEYS];       /* at least FEW_ROWS * FEW_KEYS */
-    uint32_t weight_pairs[FEW_ROWS * FEW_KEYS / 2]; /* of all few rows, or of a panel */
+    /* Of k, then v, unless used in place; between, of the mask. In AMX tiles they are pairs. */
+    float key_words[(KEYS > WORD_KEYS ? KEYS / 2 : KEYS) * MAX_DIM];
+    float scores[ROWS * KEYS];              /* at least FEW_ROWS * FEW_KEYS */
+    uint32_t weight_pairs[ROWS * KEYS / 2]; /* of all few rows, or of a panel */
 #if defined(RWI_TILES)
     rwi_amx amx;
     _Alignas(64) float weight_tiles[KEYS / RWI_AMX_BLOCK][2][RWI_AMX_ROWS * RWI_AMX_ROWS];
@@ -120,6 +130,10 @@ static void begin_row(const rw_attention_params *p, state *t, int32_t r, rwi_fau
     if (!row->valid)
         rwi_cpu_fault_raise(sink, t->item.b * p->rules.scores.seq_q + row->pattern.i, bad);
     t->hulls[r / PANEL] = join(t->hulls[r / PANEL], rwi_pattern_hull(&row->pattern));
+    t->windows[r / PANEL] = r % PANEL == 0
+                                ? row->pattern.window
+                                : rwi_span_meet(t->windows[r / PANEL], row->pattern.window.begin,
+                                                row->pattern.window.end);
     t->prefix[0][r] = row->pattern.prefix.begin;
     t->prefix[1][r] = row->pattern.prefix.end;
     t->window[0][r] = row->pattern.window.begin;
