@@ -19,7 +19,7 @@ extern const rwi_cpu_kernels rwi_cpu_kernels_amx;
 #endif
 
 /* RWI_AMX: 0: without the kernels that use tiles, 1: with them, 2: with those of tests, where plain
- * C stands for the instructions: only on request, since they are slow. */
+ * C stands for the instructions. */
 #if RWI_AMX == 1
 static bool amx_permitted;
 
@@ -67,9 +67,9 @@ static bool supported(rw_cpu_isa isa) {
 #endif
 }
 
+/* AMX only on request: it has not run on hardware yet. */
 rw_cpu_isa rwi_cpu_isa_best(rw_cpu_isa cap) {
-    const rw_cpu_isa most = RWI_AMX == 2 ? RW_CPU_ISA_V4 : RW_CPU_ISA_AMX;
-    rw_cpu_isa isa = cap == RW_CPU_ISA_DEFAULT ? most : cap;
+    rw_cpu_isa isa = cap == RW_CPU_ISA_DEFAULT ? RW_CPU_ISA_V4 : cap;
     while (isa > RW_CPU_ISA_BASELINE && !supported(isa))
         isa--;
     return isa;
