@@ -63,6 +63,14 @@ static rw_kv_append_args append_args(fuzz_call *call, bool packed) {
         args.cache.block_table = fuzz_tensor(call, call->id_dtype, "bn");
     args.offsets = fuzz_optional(call, call->id_dtype, "b");
     args.offset = fuzz_number(call);
+    if (fuzz_rarely(call))
+        args.slots = fuzz_tensor(call, call->id_dtype, packed ? "s" : "bs");
+    if (packed && fuzz_rarely(call))
+        args.cu_seqlens = fuzz_tensor(call, call->id_dtype, "c");
+    if (fuzz_rarely(call))
+        args.cache.ring = fuzz_number(call);
+    if (fuzz_rarely(call))
+        args.v = args.cache.v = (rw_tensor){0};
     fuzz_output(call, &args.cache.k, NULL);
     fuzz_output(call, &args.cache.v, NULL);
     return args;
@@ -80,10 +88,12 @@ static void rope_append(fuzz_call *call) {
     args.append = append_args(call, packed);
     args.norm.q_weight = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), "d");
     args.norm.k_weight = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), "d");
+    args.norm.v_weight = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), "v");
+    args.norm.normalize_v = fuzz_rarely(call);
     args.norm.eps = (float)fuzz_factor(call);
     args.norm.weight_offset = (float)fuzz_factor(call);
     args.norm.cast = (rw_norm_cast)fuzz_choice(call, 2);
-    fuzz_check(call, rw_rope_append(call->context, rope, &args));
+    fuzz_check(call, rw_rope_append(call->context, fuzz_rarely(call) ? NULL : rope, &args));
 }
 
 static void rms_norm(fuzz_call *call) {
