@@ -1,29 +1,29 @@
-/* SwiGLU on the CPU; the twin of activation.hip. An item is a piece of a row. */
+/* Gated activations on the CPU; the twin of activation.hip. An item is a piece of a row. */
 #include "activation_params.h"
 #include "cpu/block_cpu.h"
 #include "cpu/pairs_cpu.h"
 
-_Static_assert(RWI_SWIGLU_PIECE <= RWI_CPU_BLOCK, "a piece is computed as one block");
+_Static_assert(RWI_GLU_PIECE <= RWI_CPU_BLOCK, "a piece is computed as one block");
 
 /* ---- values ---- */
 
-/* The formula for a piece. */
-typedef enum swiglu_mode {
-    SWIGLU_PLAIN, /* swiglu_near(), swiglu_is_plain() */
-    SWIGLU_NEAR,  /* swiglu_near() */
-    SWIGLU_FAR    /* swiglu_value(), for gates of any size */
-} swiglu_mode;
+/* silu for gates from glu_nearest() on. */
+typedef enum silu_mode {
+    SILU_PLAIN, /* glu_is_plain() */
+    SILU_NEAR
+} silu_mode;
 
-/* The smallest gate for which swiglu_near() is valid. */
-RWI_INLINE float swiglu_nearest(const rw_swiglu_params *p) {
+/* The smallest gate for which silu_near() is valid. */
+RWI_INLINE float glu_nearest(const rw_glu_params *p) {
     return p->alpha > 1024.0f ? INFINITY : -80.0f / p->alpha;
 }
 
-/* As swiglu_value(), at half the cost: for gates from -80 on, exp(-z) does not overflow and no
- * product underflows before the result does. */
-RWI_INLINE float swiglu_near(const rw_swiglu_params *p, bool plain, float gate, float up) {
+/* As glu_silu(), at half the cost: for gates from -80 on, exp(-z) does not overflow and no product
+ * underflows before the result does. */
+RWI_INLINE float silu_near(const rw_glu_params *p, silu_mode mode, float gate, float up) {
+    const bool plain = mode == SILU_PLAIN;
     if (!plain)
-        swiglu_clamp(p, &gate, &up);
+        glu_clamp(p, &gate, &up);
     float z = plain ? gate : p->alpha * gate;
     float e = rwi_exp_small(-z);
     if (!plain) { /* the rounding error of z */
@@ -33,24 +33,19 @@ RWI_INLINE float swiglu_near(const rw_swiglu_params *p, bool plain, float gate, 
     return gate / (1.0f + e) * up;
 }
 
-RWI_INLINE float swiglu_of(const rw_swiglu_params *p, swiglu_mode mode, float gate, float up) {
-    return mode == SWIGLU_FAR ? swiglu_value(p, false, gate, up)
-                              : swiglu_near(p, mode == SWIGLU_PLAIN, gate, up);
-}
-
 /* ---- pieces ---- */
 
 /* A piece of a row, f32 or bf16; consecutive elements of gate and of up are `step` elements apart.
  */
-typedef struct swiglu_piece {
+typedef struct glu_piece {
     const void *gate;
     const void *up;
     void *out;
     int64_t count;
-} swiglu_piece;
+} glu_piece;
 
-/* Whether every gate is NaN or at least swiglu_nearest(). */
-RWI_INLINE bool is_near(rw_dtype dtype, int step, const swiglu_piece *piece, float nearest) {
+/* Whether every gate is NaN or at least glu_nearest(). */
+RWI_INLINE bool is_near(rw_dtype dtype, int step, const glu_piece *piece, float nearest) {
     unsigned below = 0;
 #pragma omp simd reduction(| : below)
     for (int64_t i = 0; i < piece->count; i++)
@@ -58,39 +53,67 @@ RWI_INLINE bool is_near(rw_dtype dtype, int step, const swiglu_piece *piece, flo
     return !below;
 }
 
-RWI_INLINE void activate(const rw_swiglu_params *p, rw_dtype dtype, int step, swiglu_mode mode,
-                         const swiglu_piece *piece) {
+RWI_INLINE void store_value(rw_dtype dtype, void *out, int64_t i, float value) {
+    if (dtype == RW_BF16)
+        ((uint16_t *)out)[i] = (uint16_t)(rwi_pair_round(value) >> 16);
+    else
+        ((float *)out)[i] = value;
+}
+
+RWI_INLINE void activate_near(const rw_glu_params *p, rw_dtype dtype, int step, silu_mode mode,
+                              const glu_piece *piece) {
 #pragma omp simd
-    for (int64_t i = 0; i < piece->count; i++) {
-        float value = swiglu_of(p, mode, rwi_load(dtype, piece->gate, step * i),
-                                rwi_load(dtype, piece->up, step * i));
-        if (dtype == RW_BF16)
-            ((uint16_t *)piece->out)[i] = (uint16_t)(rwi_pair_round(value) >> 16);
+    for (int64_t i = 0; i < piece->count; i++)
+        store_value(dtype, piece->out, i,
+                    silu_near(p, mode, rwi_load(dtype, piece->gate, step * i),
+                              rwi_load(dtype, piece->up, step * i)));
+}
+
+RWI_INLINE void activate(const rw_glu_params *p, rw_dtype dtype, int step,
+                         rw_glu_activation activation, const glu_piece *piece) {
+#pragma omp simd
+    for (int64_t i = 0; i < piece->count; i++)
+        store_value(dtype, piece->out, i,
+                    glu_value(p, activation, rwi_load(dtype, piece->gate, step * i),
+                              rwi_load(dtype, piece->up, step * i)));
+}
+
+RWI_INLINE void activate_piece(const rw_glu_params *p, rw_dtype dtype, int step,
+                               const glu_piece *piece) {
+    switch (p->activation) {
+    case RW_GLU_SILU:
+        if (!is_near(dtype, step, piece, glu_nearest(p)))
+            activate(p, dtype, step, RW_GLU_SILU, piece);
+        else if (glu_is_plain(p))
+            activate_near(p, dtype, step, SILU_PLAIN, piece);
         else
-            ((float *)piece->out)[i] = value;
+            activate_near(p, dtype, step, SILU_NEAR, piece);
+        return;
+    case RW_GLU_GELU:
+        activate(p, dtype, step, RW_GLU_GELU, piece);
+        return;
+    case RW_GLU_GELU_TANH:
+        activate(p, dtype, step, RW_GLU_GELU_TANH, piece);
+        return;
+    case RW_GLU_RELU:
+        activate(p, dtype, step, RW_GLU_RELU, piece);
+        return;
+    case RW_GLU_RELU2:
+        activate(p, dtype, step, RW_GLU_RELU2, piece);
+        return;
     }
 }
 
-RWI_INLINE void activate_piece(const rw_swiglu_params *p, rw_dtype dtype, int step,
-                               const swiglu_piece *piece) {
-    if (!is_near(dtype, step, piece, swiglu_nearest(p)))
-        activate(p, dtype, step, SWIGLU_FAR, piece);
-    else if (swiglu_is_plain(p))
-        activate(p, dtype, step, SWIGLU_PLAIN, piece);
-    else
-        activate(p, dtype, step, SWIGLU_NEAR, piece);
-}
-
 /* Elements [first, first + count) of a row. */
-RWI_INLINE void read_and_activate(const rw_swiglu_params *p, rw_dtype dtype, int step,
+RWI_INLINE void read_and_activate(const rw_glu_params *p, rw_dtype dtype, int step,
                                   const rwi_row_index *index, int64_t first, bool stream) {
-    float gate_buffer[2 * RWI_SWIGLU_PIECE], up_buffer[RWI_SWIGLU_PIECE];
-    float out_buffer[RWI_SWIGLU_PIECE];
+    float gate_buffer[2 * RWI_GLU_PIECE], up_buffer[RWI_GLU_PIECE];
+    float out_buffer[RWI_GLU_PIECE];
     bool converted = dtype != RW_F32 && dtype != RW_BF16; /* activate() computes in these */
-    int64_t count = rwi_min(RWI_SWIGLU_PIECE, p->hidden - first);
+    int64_t count = rwi_min(RWI_GLU_PIECE, p->hidden - first);
     int64_t gate_at = rwi_row_offset(index, p->gate_stride) + step * first;
     int64_t up_at = rwi_row_offset(index, p->up_stride) + first;
-    swiglu_piece piece = {.gate = rwi_element(dtype, p->gate, gate_at), .count = count};
+    glu_piece piece = {.gate = rwi_element(dtype, p->gate, gate_at), .count = count};
     char *out = rwi_element(dtype, p->out, rwi_row_offset(index, p->out_stride) + first);
     if (step == 1)
         piece.up = rwi_element(dtype, p->up, up_at);
@@ -113,26 +136,25 @@ RWI_INLINE void read_and_activate(const rw_swiglu_params *p, rw_dtype dtype, int
         rwi_cpu_stream(out, out_buffer, (size_t)count * rwi_dtype_size(dtype));
 }
 
-RWI_INLINE void activate_pieces(const rw_swiglu_params *p, rw_dtype dtype, int64_t begin,
+RWI_INLINE void activate_pieces(const rw_glu_params *p, rw_dtype dtype, int64_t begin,
                                 int64_t end) {
     int64_t bytes = rwi_row_count(&p->rows) * p->hidden * (int64_t)rwi_dtype_size(dtype);
     bool stream = p->out != p->gate && p->out != p->up && bytes >= RWI_CPU_STREAM_BYTES;
-    int64_t pieces = swiglu_pieces(p);
+    int64_t pieces = glu_pieces(p);
     for (int64_t item = begin; item < end; item++) {
         int64_t row, piece;
         rwi_split_index(item, pieces, &row, &piece);
         rwi_row_index index = rwi_row_find(&p->rows, row);
         if (p->interleaved)
-            read_and_activate(p, dtype, 2, &index, piece * RWI_SWIGLU_PIECE, stream);
+            read_and_activate(p, dtype, 2, &index, piece * RWI_GLU_PIECE, stream);
         else
-            read_and_activate(p, dtype, 1, &index, piece * RWI_SWIGLU_PIECE, stream);
+            read_and_activate(p, dtype, 1, &index, piece * RWI_GLU_PIECE, stream);
     }
     if (stream)
         rwi_cpu_stream_end();
 }
 
-void RWI_CPU_KERNEL(swiglu)(const rw_swiglu_params *p, int64_t begin, int64_t end,
-                            rwi_fault_sink *sink) {
+void RWI_CPU_KERNEL(glu)(const rw_glu_params *p, int64_t begin, int64_t end, rwi_fault_sink *sink) {
     (void)sink;
     switch (p->dtype) {
     case RW_F32:

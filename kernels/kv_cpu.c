@@ -1,4 +1,4 @@
-/* The KV cache on the CPU; the twin of kv.hip. An item is a token. */
+/* The KV cache on the CPU; the twin of kv.hip and rope_append.hip. An item is a token. */
 #include "kv_params.h"
 #include "cpu/rope_pairs_cpu.h"
 
@@ -8,7 +8,7 @@ static void copy_heads(const rw_kv_append_params *p, int side, int64_t b, int64_
     const void *in = rwi_kv_source(p, side, b, s);
     void *out = rwi_kv_target(p, side, place);
     size_t bytes = (size_t)kv->width * rwi_dtype_size(p->dtype);
-    for (int64_t head = 0; head < p->heads; head++)
+    for (int64_t head = 0; head < kv->heads; head++)
         memcpy(rwi_element(p->dtype, out, head * kv->cache_stride[2]),
                rwi_element(p->dtype, in, head * kv->in_stride[2]), bytes);
 }
@@ -20,16 +20,15 @@ void RWI_CPU_KERNEL(kv_append)(const rw_kv_append_params *p, int64_t begin, int6
         rwi_bad_id bad;
         rwi_kv_place place;
         rwi_split_index(token, p->seq, &b, &s);
-        if (!kv_append_find(p, b, s, &place, &bad)) {
+        const rwi_kv_token kind = kv_append_find(p, b, s, &place, &bad);
+        if (kind == RWI_KV_INVALID)
             rwi_cpu_fault_raise(sink, token, bad);
-            continue;
-        }
-        copy_heads(p, 0, b, s, place);
-        copy_heads(p, 1, b, s, place);
+        for (int side = 0; kind == RWI_KV_WRITTEN && side < 2; side++)
+            copy_heads(p, side, b, s, place);
     }
 }
 
-/* The heads of q or k of one token. */
+/* The heads of q, k or v of one token. */
 typedef struct token_heads {
     const char *in;
     char *out;
@@ -40,12 +39,18 @@ typedef struct token_heads {
 
 /* Norm weights for the columns of a chunk, in the layout of its pairs. Not inlined: it does not
  * depend on the dtype of q and k, and would be compiled for each. */
-static void load_weights(const rw_rope_append_params *p, int which, bool interleaved, int64_t first,
-                         int64_t count, rwi_rope_pairs *weights) {
-    rw_dtype dtype = p->norm_dtype[which];
+static void load_weights(const rw_rope_append_params *p, const rwi_head_norm *norm,
+                         bool interleaved, int64_t first, int64_t count, rwi_rope_pairs *weights) {
     int64_t column = rwi_rope_first_column(&p->rope, interleaved, first);
-    rwi_rope_load_pairs(dtype, interleaved, rwi_element(dtype, p->norm_weight[which], column),
-                        count, p->rope.num_frequencies, weights);
+    if (norm->weight)
+        rwi_rope_load_pairs(norm->dtype, interleaved,
+                            rwi_element(norm->dtype, norm->weight, column), count,
+                            p->rope.num_frequencies, weights);
+    for (int64_t run = 0; run < 2; run++) {
+        int64_t at = run * (interleaved ? count : RWI_ROPE_CHUNK);
+        for (int64_t i = at; i < at + count; i++)
+            weights->x[i] = norm->weight ? weights->x[i] + p->norm_offset : 1.0f;
+    }
 }
 
 /* Not inlined for the same reason. */
@@ -55,28 +60,29 @@ static void compute_turns(const rw_rope_params *p, const int64_t *ids, int64_t f
 }
 
 RWI_INLINE rwi_rms_factor head_factor(const rw_rope_append_params *p, rw_dtype dtype,
-                                      const char *in) {
+                                      const rwi_head_norm *norm, const char *in, int64_t width) {
     double sum = 0.0;
-    for (int64_t first = 0; first < p->rope.head_dim; first += RWI_ROPE_CHUNK) {
+    for (int64_t first = 0; first < width; first += RWI_ROPE_CHUNK) {
         float x[RWI_ROPE_CHUNK];
-        int64_t count = rwi_min(RWI_ROPE_CHUNK, p->rope.head_dim - first);
+        int64_t count = rwi_min(RWI_ROPE_CHUNK, width - first);
         rwi_load_many(dtype, rwi_element(dtype, in, first), count, x);
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < count; i++)
             sum += (double)x[i] * (double)x[i];
     }
-    return rope_append_factor(p, sum);
+    return rope_append_factor(p, norm->per_column, sum);
 }
 
-/* Columns [begin, end) of a head, outside the rotary window. */
-static void finish_rest(const rw_rope_append_params *p, int which, rwi_rms_factor factor,
-                        const char *in, char *out, int64_t begin, int64_t end) {
+/* Columns [begin, end) of a head, without rotation. */
+static void finish_rest(const rw_rope_append_params *p, const rwi_head_norm *norm,
+                        rwi_rms_factor factor, const char *in, char *out, int64_t begin,
+                        int64_t end) {
     rw_dtype dtype = p->rope.dtype;
     size_t size = rwi_dtype_size(dtype);
-    if (!p->norm_weight[which] && in != out)
+    if (!norm->present && in != out)
         memcpy(out + (size_t)begin * size, in + (size_t)begin * size, (size_t)(end - begin) * size);
-    for (int64_t column = begin; p->norm_weight[which] && column < end; column++) {
-        float weight = rwi_load(p->norm_dtype[which], p->norm_weight[which], column);
+    for (int64_t column = begin; norm->present && column < end; column++) {
+        float weight = rope_append_weight(p, norm, column);
         float x = rwi_load(dtype, in, column);
         rwi_store(dtype, out, column, rope_append_norm(p, dtype, x, factor, weight));
     }
@@ -115,44 +121,68 @@ RWI_INLINE void turn_chunk(const rw_rope_append_params *p, rw_dtype dtype, bool 
 RWI_INLINE void turn_heads(const rw_rope_append_params *p, rw_dtype dtype, bool interleaved,
                            int which, const int64_t *ids, const token_heads *heads) {
     const rw_rope_params *rope = &p->rope;
-    bool normed = p->norm_weight[which];
+    const rwi_head_norm *norm = &p->norms[which];
     chunk c;
     for (int64_t head = 0; head < heads->heads; head++) {
         const char *in = rwi_element(dtype, heads->in, head * heads->in_stride);
         char *out = rwi_element(dtype, heads->out, head * heads->out_stride);
         rwi_rms_factor factor = {1.0f, 1.0f};
-        if (normed)
-            factor = head_factor(p, dtype, in);
+        if (norm->present)
+            factor = head_factor(p, dtype, norm, in, rope->head_dim);
         for (int64_t first = 0; first < rope->num_frequencies; first += RWI_ROPE_CHUNK) {
             c.first = first;
             c.count = rwi_min(RWI_ROPE_CHUNK, rope->num_frequencies - first);
             bool ready = head > 0 && rope->num_frequencies <= RWI_ROPE_CHUNK;
             if (!ready)
                 compute_turns(rope, ids, first, c.count, &c.turns);
-            if (!ready && normed)
-                load_weights(p, which, interleaved, first, c.count, &c.weights);
-            turn_chunk(p, dtype, interleaved, &c, normed, factor, in, out);
+            if (!ready && norm->present)
+                load_weights(p, norm, interleaved, first, c.count, &c.weights);
+            turn_chunk(p, dtype, interleaved, &c, norm->present, factor, in, out);
         }
-        finish_rest(p, which, factor, in, out, 0, rope->start);
-        finish_rest(p, which, factor, in, out, rope->start + 2 * rope->num_frequencies,
+        finish_rest(p, norm, factor, in, out, 0, rope->start);
+        finish_rest(p, norm, factor, in, out, rope->start + 2 * rope->num_frequencies,
                     rope->head_dim);
     }
 }
 
+/* The heads of v, normalised. */
+RWI_INLINE void finish_v(const rw_rope_append_params *p, rw_dtype dtype, const token_heads *heads) {
+    const rwi_head_norm *norm = &p->norms[2];
+    const int64_t width = p->kv.sides[1].width;
+    for (int64_t head = 0; head < heads->heads; head++) {
+        const char *in = rwi_element(dtype, heads->in, head * heads->in_stride);
+        char *out = rwi_element(dtype, heads->out, head * heads->out_stride);
+        finish_rest(p, norm, head_factor(p, dtype, norm, in, width), in, out, 0, width);
+    }
+}
+
+static token_heads find_side(const rw_kv_append_params *p, int side, int64_t b, int64_t s,
+                             rwi_kv_place place) {
+    const rwi_kv_side *kv = &p->sides[side];
+    return (token_heads){rwi_kv_source(p, side, b, s), rwi_kv_target(p, side, place), kv->heads,
+                         kv->in_stride[2], kv->cache_stride[2]};
+}
+
+/* q of a token and, unless it is replaced, its k and v. */
 RWI_INLINE void append_token(const rw_rope_append_params *p, rw_dtype dtype, bool interleaved,
-                             int64_t b, int64_t s, const int64_t *ids, rwi_kv_place place) {
+                             int64_t b, int64_t s, const int64_t *ids, bool written,
+                             rwi_kv_place place) {
     const rwi_rope_heads *q = &p->rope.heads[0];
-    const rwi_kv_side *k = &p->kv.sides[0];
-    const token_heads heads[] = {
-        {rwi_element(dtype, q->in, b * q->in_stride[0] + s * q->in_stride[1]),
-         rwi_element(dtype, q->out, b * q->out_stride[0] + s * q->out_stride[1]), q->heads,
-         q->in_stride[2], q->out_stride[2]},
-        {rwi_kv_source(&p->kv, 0, b, s), rwi_kv_target(&p->kv, 0, place), p->kv.heads,
-         k->in_stride[2], k->cache_stride[2]},
-    };
-    for (int which = 0; which < 2; which++)
-        turn_heads(p, dtype, interleaved, which, ids, &heads[which]);
-    copy_heads(&p->kv, 1, b, s, place);
+    token_heads heads = {rwi_element(dtype, q->in, b * q->in_stride[0] + s * q->in_stride[1]),
+                         rwi_element(dtype, q->out, b * q->out_stride[0] + s * q->out_stride[1]),
+                         q->heads, q->in_stride[2], q->out_stride[2]};
+    for (int which = 0; which < (written ? 2 : 1); which++) {
+        if (which == 1)
+            heads = find_side(&p->kv, 0, b, s, place);
+        turn_heads(p, dtype, interleaved, which, ids, &heads);
+    }
+    if (!written)
+        return;
+    heads = find_side(&p->kv, 1, b, s, place);
+    if (p->norms[2].present)
+        finish_v(p, dtype, &heads);
+    else
+        copy_heads(&p->kv, 1, b, s, place);
 }
 
 RWI_INLINE void append_tokens(const rw_rope_append_params *p, rw_dtype dtype, int64_t begin,
@@ -161,15 +191,17 @@ RWI_INLINE void append_tokens(const rw_rope_append_params *p, rw_dtype dtype, in
         int64_t b, s;
         rwi_bad_id bad;
         int64_t ids[RWI_ROPE_MAX_AXES];
-        rwi_kv_place place;
+        rwi_kv_place place = {0, 0};
         rwi_split_index(token, p->rope.seq, &b, &s);
         rope_find_ids(&p->rope, b, s, ids);
-        if (!rope_append_find(p, b, s, ids, &place, &bad))
+        const rwi_kv_token kind = rope_append_find(p, b, s, ids, &place, &bad);
+        const bool written = kind == RWI_KV_WRITTEN;
+        if (kind == RWI_KV_INVALID)
             rwi_cpu_fault_raise(sink, token, bad);
-        else if (p->rope.interleaved)
-            append_token(p, dtype, true, b, s, ids, place);
-        else
-            append_token(p, dtype, false, b, s, ids, place);
+        else if (kind != RWI_KV_PADDING && p->rope.interleaved)
+            append_token(p, dtype, true, b, s, ids, written, place);
+        else if (kind != RWI_KV_PADDING)
+            append_token(p, dtype, false, b, s, ids, written, place);
     }
 }
 

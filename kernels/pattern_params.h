@@ -138,7 +138,7 @@ RWI_INLINE bool rwi_pattern_keys_at(const rwi_pattern *p, int64_t b, int64_t i,
         return false;
     int64_t position = i + p->shift + (p->shift_from_key_end ? end : 0);
     if (p->documents.cu_seqlens.data) {
-        rwi_document document = {rwi_max(0, rwi_min(position, p->seq_k)), 0};
+        rwi_document document = {rwi_max(0, rwi_min(position, p->seq_k)), 0, 0};
         document.end = document.begin; /* outside all documents */
         if (position >= 0 && position < p->seq_k) {
             if (!rwi_document_find(&p->documents, b, position, &document, bad))

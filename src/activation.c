@@ -1,5 +1,7 @@
-/* SwiGLU: the entry point. */
+/* Gated activations: the entry point. */
 #include <ropewalk/activation.h>
+
+#include <float.h>
 
 #include "numbers.h"
 #include "row_views.h"
@@ -8,21 +10,28 @@
 static const rwi_tensor_rule rule = {1, 4, RWI_FLOATS};
 
 /* Views of gate, up and out; for an interleaved row, `gate` is the view of the pairs. */
-typedef struct swiglu_views {
+typedef struct glu_views {
     rw_tensor gate;
     rw_tensor up;
     rw_tensor out;
     bool interleaved;
     bool up_first;
-} swiglu_views;
+} glu_views;
 
-static rw_status check_fields(const rwi_call *call, const rw_swiglu_args *args) {
+static rw_status check_fields(const rwi_call *call, const rw_glu_args *args) {
     RWI_TRY(rwi_check_number(call, "limit", args->limit, 0.0));
     RWI_TRY(rwi_check_number(call, "alpha", args->alpha, 0.0));
     RWI_TRY(rwi_check_number(call, "up_offset", args->up_offset, -INFINITY));
     if ((unsigned)args->packing > RW_GLU_INTERLEAVED_UP_FIRST)
         return rwi_fail(call, RW_INVALID_ARGUMENT, "packing is %d, expected one of rw_glu_packing",
                         (int)args->packing);
+    if ((unsigned)args->activation > RW_GLU_RELU2)
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "activation is %d, expected one of rw_glu_activation",
+                        (int)args->activation);
+    if (args->alpha != 0.0f && args->activation != RW_GLU_SILU)
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "alpha is %g, expected 0 without RW_GLU_SILU",
+                        (double)args->alpha);
     if (args->packing != RW_GLU_GATE_FIRST && rwi_absent(&args->packed))
         return rwi_fail(call, RW_INVALID_ARGUMENT,
                         "packing is %d, but packed is absent, expected both or neither",
@@ -39,8 +48,7 @@ static rw_tensor half_of(rw_tensor packed, bool second) {
     return packed;
 }
 
-static rw_status check_packed(const rwi_call *call, const rw_swiglu_args *args,
-                              swiglu_views *views) {
+static rw_status check_packed(const rwi_call *call, const rw_glu_args *args, glu_views *views) {
     rwi_argument packed = {"packed", &args->packed}, out = {"out", &args->out};
     if (!rwi_absent(&args->gate) || !rwi_absent(&args->up))
         return rwi_fail(call, RW_INVALID_ARGUMENT,
@@ -62,7 +70,7 @@ static rw_status check_packed(const rwi_call *call, const rw_swiglu_args *args,
     return views->interleaved ? rwi_check_apart(call, out, packed, false) : RW_OK;
 }
 
-static rw_status check_pair(const rwi_call *call, const rw_swiglu_args *args, swiglu_views *views) {
+static rw_status check_pair(const rwi_call *call, const rw_glu_args *args, glu_views *views) {
     rwi_argument gate = {"gate", &args->gate}, up = {"up", &args->up};
     RWI_TRY(rwi_check_tensor(call, gate, rule));
     RWI_TRY(rwi_check_tensor(call, up, rule));
@@ -73,7 +81,7 @@ static rw_status check_pair(const rwi_call *call, const rw_swiglu_args *args, sw
     return RW_OK;
 }
 
-static rw_status check_out(const rwi_call *call, const swiglu_views *views, bool packed) {
+static rw_status check_out(const rwi_call *call, const glu_views *views, bool packed) {
     rwi_argument out = {"out", &views->out};
     rwi_argument gate = {packed ? "packed" : "gate", &views->gate};
     rwi_argument up = {packed ? "packed" : "up", &views->up};
@@ -87,8 +95,8 @@ static rw_status check_out(const rwi_call *call, const swiglu_views *views, bool
     return rwi_check_apart(call, out, up, true);
 }
 
-static rw_swiglu_params describe(const rw_swiglu_args *args, const swiglu_views *views) {
-    rw_swiglu_params params = {
+static rw_glu_params describe(const rw_glu_args *args, const glu_views *views) {
+    rw_glu_params params = {
         .gate = views->gate.data,
         .up = views->up.data,
         .out = views->out.data,
@@ -96,6 +104,8 @@ static rw_swiglu_params describe(const rw_swiglu_args *args, const swiglu_views 
         .interleaved = views->interleaved,
         .up_first = views->up_first,
         .hidden = views->gate.shape[views->gate.rank - 1],
+        .activation = args->activation,
+        .lowest = args->zero_at_minus_infinity ? -FLT_MAX : -INFINITY,
         .limit = args->limit != 0.0f ? args->limit : INFINITY,
         .alpha = args->alpha != 0.0f ? args->alpha : 1.0f,
         .up_offset = args->up_offset,
@@ -107,9 +117,9 @@ static rw_swiglu_params describe(const rw_swiglu_args *args, const swiglu_views 
     return params;
 }
 
-rw_status rw_swiglu(rw_context *context, const rw_swiglu_args *args) {
-    rwi_call call = {context, "rw_swiglu"};
-    swiglu_views views = {.interleaved = false};
+rw_status rw_glu(rw_context *context, const rw_glu_args *args) {
+    rwi_call call = {context, "rw_glu"};
+    glu_views views = {.interleaved = false};
     RWI_TRY(rwi_begin(&call, args));
     bool packed = !rwi_absent(&args->packed);
     RWI_TRY(check_fields(&call, args));
@@ -118,6 +128,6 @@ rw_status rw_swiglu(rw_context *context, const rw_swiglu_args *args) {
     RWI_TRY(check_out(&call, &views, packed));
     if (rwi_empty(&views.gate))
         return RW_OK;
-    rw_swiglu_params params = describe(args, &views);
-    return rwi_finish(&call, context->backend->swiglu(context->device, &params));
+    rw_glu_params params = describe(args, &views);
+    return rwi_finish(&call, context->backend->glu(context->device, &params));
 }

@@ -200,6 +200,8 @@ static const char *fault_noun(rw_fault_kind kind) {
         return "cache position";
     case RW_FAULT_PAGE:
         return "page";
+    case RW_FAULT_SLOT:
+        return "slot";
     case RW_FAULT_LENGTH:
         return "length or bound";
     case RW_FAULT_SEGMENT:

@@ -6,10 +6,6 @@
 
 #include "tensor.h"
 
-/* Checks the shapes of a cache of `batch` sequences and describes its pages. */
-rw_status rwi_check_kv_cache(const rwi_call *call, const rw_kv_cache *cache, int64_t batch,
-                             rwi_kv_pages *pages);
-
 /* Checks the block table of a cache whose pages are k's first axis, and describes its pages. */
 rw_status rwi_check_block_table(const rwi_call *call, rwi_argument table, rwi_argument k,
                                 int64_t batch, rwi_kv_pages *pages);

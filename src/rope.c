@@ -99,10 +99,10 @@ typedef struct heads_view {
     rw_tensor out4;
 } heads_view;
 
-static rw_status check_heads(const rwi_call *call, const rw_rope *rope, heads_view *view) {
+static rw_status check_heads(const rwi_call *call, int64_t head_dim, heads_view *view) {
     rwi_tensor_rule rule = {3, 4, RWI_FLOATS};
     RWI_TRY(rwi_check_tensor(call, view->in, rule));
-    RWI_TRY(rwi_check_length(call, view->in, view->in.tensor->rank - 1, rope->spec.head_dim));
+    RWI_TRY(rwi_check_length(call, view->in, RWI_WIDTH, head_dim));
     if (view->in.tensor->shape[view->in.tensor->rank - 2] > MAX_HEADS)
         return rwi_fail(call, RW_UNSUPPORTED, "%s has %lld heads, expected at most %d",
                         view->in.name, (long long)view->in.tensor->shape[view->in.tensor->rank - 2],
@@ -171,7 +171,7 @@ static rw_status describe(const rwi_call *call, const rw_rope *rope, const rw_ro
         return rwi_fail(call, RW_INVALID_ARGUMENT, "q and k are absent, expected one of them");
     for (int i = 0; i < 2; i++) {
         if (!rwi_absent(views[i].in.tensor))
-            RWI_TRY(check_heads(call, rope, &views[i]));
+            RWI_TRY(check_heads(call, rope->spec.head_dim, &views[i]));
         else if (!rwi_absent(views[i].out.tensor))
             return rwi_fail(call, RW_INVALID_ARGUMENT, "%s is given, but %s is absent",
                             views[i].out.name, views[i].in.name);
@@ -229,6 +229,27 @@ rw_status rwi_rope_describe(const rwi_call *call, const rw_rope *rope, const rw_
     bool forward = args->direction == RW_ROPE_FORWARD;
     params->cos_scale = (float)(inverse ? 1 / rope->attention_factor : rope->attention_factor);
     params->sin_scale = forward ? params->cos_scale : -params->cos_scale;
+    return RW_OK;
+}
+
+rw_status rwi_rope_describe_unrotated(const rwi_call *call, const rw_rope_args *args,
+                                      rw_rope_params *params) {
+    heads_view q = {{"q", &args->q}, {"q_out", &args->q_out}, {0}, {0}};
+    const bool ids = !rwi_absent(&args->positions) || !rwi_absent(&args->offsets) || args->offset;
+    if (ids || args->direction != RW_ROPE_FORWARD)
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "rope is NULL, but %s",
+                        ids ? "positions or offsets are given" : "direction is not forward");
+    RWI_TRY(rwi_check_tensor(call, q.in, (rwi_tensor_rule){3, 4, RWI_FLOATS}));
+    RWI_TRY(check_heads(call, rwi_length(&args->q, RWI_WIDTH), &q));
+    if (rwi_length(&args->q, RWI_WIDTH) > INT32_MAX)
+        return rwi_fail(call, RW_UNSUPPORTED, "q has heads of %lld columns, expected fewer",
+                        (long long)rwi_length(&args->q, RWI_WIDTH));
+    params->heads[0] = kernel_heads(&q);
+    params->dtype = q.in4.dtype;
+    params->batch = q.in4.shape[0];
+    params->seq = q.in4.shape[1];
+    params->head_dim = (int32_t)q.in4.shape[3];
+    params->max_positions = 1; /* of ids that are all 0 */
     return RW_OK;
 }
 

@@ -10,4 +10,8 @@
 rw_status rwi_rope_describe(const rwi_call *call, const rw_rope *rope, const rw_rope_args *args,
                             rw_rope_params *params);
 
+/* The same without a rotation: q alone, without ids. */
+rw_status rwi_rope_describe_unrotated(const rwi_call *call, const rw_rope_args *args,
+                                      rw_rope_params *params);
+
 #endif

@@ -308,7 +308,7 @@ static void test_old_order_of_pages(void **state) {
                                 .cache = {tensor(f, OUTPUT, 4, pages),
                                           tensor(f, OUTPUT + 2048, 4, pages), args.block_table}};
     assert_refused(f, rw_kv_append(f->context, &append),
-                   "cache.k has pages of 2 positions along axis 1");
+                   "append.k has shape [1, 6, 2, 16], expected 16 along axis 2");
     const rw_tensor cache = tokens(f, OUTPUT, SEQ_K, KV_HEADS);
     append.cache = (rw_kv_cache){.k = old_order(f, &cache), .v = old_order(f, &cache)};
     assert_refused(f, rw_kv_append(f->context, &append),

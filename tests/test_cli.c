@@ -104,7 +104,7 @@ static void test_usage(void **state) {
         RUN("rotate", "--config", "c", "--input", "i", "--output", "o", "--layout", "sbhd"), 2,
         "bshd|bhsd");
     assert_refused(RUN("check", "positions_packed", "--dtype", "bf16"), 2, "no cases");
-    assert_ran(RUN("check", "swiglu", "--backend", "cpu", "--tier", "quick", "--random", "0",
+    assert_ran(RUN("check", "glu", "--backend", "cpu", "--tier", "quick", "--random", "0",
                    "--dtype", "bf16"));
     assert_ran(RUN("--version"));
     assert_ran(RUN("--help"));

@@ -162,8 +162,8 @@ static void test_rows_of_nothing(void **state) {
         const rw_tensor x = tensor(f->memory, 3, shape);
         const rw_rms_norm_args norm = {
             .x = x, .residual = x, .weight = tensor(f->memory + 512, 1, shape + 2)};
-        const rw_swiglu_args pair = {.gate = x, .up = x};
-        const rw_swiglu_args halves = {.packed = tensor(f->memory + 512, 3, packed), .out = x};
+        const rw_glu_args pair = {.gate = x, .up = x};
+        const rw_glu_args halves = {.packed = tensor(f->memory + 512, 3, packed), .out = x};
         const rw_mx_args mx = {.blocks = like(f->memory, RW_U8, 3, blocks),
                                .scales = like(f->memory + 512, RW_U8, 2, blocks),
                                .values = tensor(f->memory + 1024, 3, values)};
@@ -171,8 +171,8 @@ static void test_rows_of_nothing(void **state) {
         const rw_tensor rows = tensor(f->memory + 512, 2, table),
                         no_rows = tensor(f->memory + 512, 2, no_table);
         assert_nothing_done(f, rw_rms_norm(f->context, &norm), n);
-        assert_nothing_done(f, rw_swiglu(f->context, &pair), n);
-        assert_nothing_done(f, rw_swiglu(f->context, &halves), n);
+        assert_nothing_done(f, rw_glu(f->context, &pair), n);
+        assert_nothing_done(f, rw_glu(f->context, &halves), n);
         assert_nothing_done(f, rw_mx_dequantize(f->context, &mx), n);
         assert_nothing_done(f, rw_mx_quantize(f->context, &mx), n);
         assert_nothing_done(f, rw_embed_learned(f->context, &rows, &embed), n);
@@ -317,12 +317,12 @@ static void test_float_options(void **state) {
         assert_refused(f, rw_rms_norm(f->context, &norm), "rw_rms_norm: eps is ");
         norm = (rw_rms_norm_args){.x = x, .weight = weight, .weight_offset = wrong[n]};
         assert_refused(f, rw_rms_norm(f->context, &norm), "rw_rms_norm: weight_offset is ");
-        rw_swiglu_args swiglu = {.gate = x, .up = y, .limit = wrong[n]};
-        assert_refused(f, rw_swiglu(f->context, &swiglu), "rw_swiglu: limit is ");
-        swiglu = (rw_swiglu_args){.gate = x, .up = y, .alpha = wrong[n]};
-        assert_refused(f, rw_swiglu(f->context, &swiglu), "rw_swiglu: alpha is ");
-        swiglu = (rw_swiglu_args){.gate = x, .up = y, .up_offset = wrong[n]};
-        assert_refused(f, rw_swiglu(f->context, &swiglu), "rw_swiglu: up_offset is ");
+        rw_glu_args glu = {.gate = x, .up = y, .limit = wrong[n]};
+        assert_refused(f, rw_glu(f->context, &glu), "rw_glu: limit is ");
+        glu = (rw_glu_args){.gate = x, .up = y, .alpha = wrong[n]};
+        assert_refused(f, rw_glu(f->context, &glu), "rw_glu: alpha is ");
+        glu = (rw_glu_args){.gate = x, .up = y, .up_offset = wrong[n]};
+        assert_refused(f, rw_glu(f->context, &glu), "rw_glu: up_offset is ");
     }
 }
 
@@ -426,8 +426,8 @@ static void test_fields_given_in_vain(void **state) {
     const rw_pattern half_a_window = {.causal = true, .left = {.keys = 3}};
     rw_mask_apply_args mask = {.x = x, .pattern = &half_a_window};
     assert_refused(f, rw_mask_apply(f->context, &mask), "pattern.left.given is false");
-    const rw_swiglu_args swiglu = {.gate = x, .up = y, .packing = RW_GLU_UP_FIRST};
-    assert_refused(f, rw_swiglu(f->context, &swiglu), "packing is 1, but packed is absent");
+    const rw_glu_args glu = {.gate = x, .up = y, .packing = RW_GLU_UP_FIRST};
+    assert_refused(f, rw_glu(f->context, &glu), "packing is 1, but packed is absent");
 
     const rw_context_options cpu = {.backend = RW_BACKEND_CPU, .device = 1};
     rw_context *context = NULL;

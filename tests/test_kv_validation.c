@@ -106,8 +106,8 @@ static void test_absent(void **state) {
     f->args.append.k.rank = 0;
     assert_refused(f, RW_INVALID_ARGUMENT, "append.k");
     f->args = good;
-    f->args.append.cache.v.rank = 0;
-    assert_refused(f, RW_INVALID_ARGUMENT, "cache.v");
+    f->args.append.cache.k.rank = 0;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.k");
     f->args = good;
     f->args.rope.q.rank = 0;
     assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "q");
@@ -157,12 +157,102 @@ static void test_shapes(void **state) {
     assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "append.k");
 }
 
-static void test_page_size(void **state) {
+/* Everything that is absent or 0 where slots are given. */
+static void test_slots(void **state) {
     fixture *f = *state;
-    const int64_t sizes[] = {0, 1, 8, 12, 15};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        f->args.append.cache.k.shape[1] = f->args.append.cache.v.shape[1] = sizes[i];
-        assert_refused(f, RW_INVALID_ARGUMENT, "power of two");
+    const int64_t shape[] = {2, 3}, bounds[] = {3}, one[] = {3, 2, 16};
+    f->args.append.slots = rw_tensor_contiguous(f->ids, RW_I32, 2, shape);
+    assert_refused(f, RW_INVALID_ARGUMENT, "offsets is given together with slots");
+    f->args.append.offsets.rank = 0;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.block_table");
+    f->args.append.cache.block_table.rank = 0;
+    rw_rope_append_args good = f->args;
+    f->args.append.offset = 1;
+    assert_refused(f, RW_INVALID_ARGUMENT, "offset is");
+    f->args = good;
+    f->args.append.cache.ring = 4;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.ring");
+    f->args = good;
+    f->args.append.cu_seqlens = rw_tensor_contiguous(f->ids, RW_I64, 1, bounds);
+    assert_refused(f, RW_INVALID_ARGUMENT, "cu_seqlens");
+    f->args = good;
+    f->args.append.slots.shape[1] = 2;
+    assert_refused(f, RW_INVALID_ARGUMENT, "slots");
+    f->args = good;
+    f->args.append.slots.dtype = RW_F32;
+    assert_refused(f, RW_UNSUPPORTED, "slots");
+    f->args = good;
+    f->args.append.slots.data = good.append.cache.k.data;
+    assert_refused(f, RW_INVALID_ARGUMENT, "slots");
+    f->args = good;
+    f->args.append.k = rw_tensor_contiguous(f->memory + 384, RW_F32, 3, one);
+    f->args.append.v = rw_tensor_contiguous(f->memory + 576, RW_F32, 3, one);
+    f->args.rope.q = rw_tensor_contiguous(f->memory, RW_F32, 3, one);
+    assert_refused(f, RW_INVALID_ARGUMENT, "slots has rank 2");
+}
+
+static void test_sequences(void **state) {
+    fixture *f = *state;
+    const int64_t bounds[] = {3}, one[] = {3, 2, 16};
+    f->args.append.cu_seqlens = rw_tensor_contiguous(f->ids, RW_I64, 1, bounds);
+    f->args.rope.positions = rw_tensor_contiguous(f->ids, RW_I64, 1, bounds);
+    assert_refused(f, RW_INVALID_ARGUMENT, "cu_seqlens");
+    f->args.append.k = rw_tensor_contiguous(f->memory + 384, RW_F32, 3, one);
+    f->args.append.v = rw_tensor_contiguous(f->memory + 576, RW_F32, 3, one);
+    f->args.rope.q = rw_tensor_contiguous(f->memory, RW_F32, 3, one);
+    rw_rope_append_args good = f->args;
+    f->args.append.cu_seqlens.shape[0] = 2;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.block_table");
+    f->args.append.cu_seqlens.shape[0] = 0;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cu_seqlens");
+    f->args = good;
+    f->args.append.cu_seqlens.dtype = RW_F32;
+    assert_refused(f, RW_UNSUPPORTED, "cu_seqlens");
+    f->args = good;
+    f->args.append.cu_seqlens.data = f->args.append.cache.v.data;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cu_seqlens");
+    f->args = good;
+    f->args.rope.positions.rank = 0;
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "rope.positions");
+}
+
+static void test_ring(void **state) {
+    fixture *f = *state;
+    const int64_t rings[] = {-1, 33, INT64_MAX};
+    for (size_t i = 0; i < sizeof rings / sizeof *rings; i++) {
+        f->args.append.cache.ring = rings[i];
+        assert_refused(f, RW_INVALID_ARGUMENT, "cache.ring");
+    }
+}
+
+static void test_k_alone(void **state) {
+    fixture *f = *state;
+    rw_rope_append_args good = f->args;
+    f->args.append.v.rank = 0;
+    assert_refused(f, RW_INVALID_ARGUMENT, "append.v is absent, but cache.v is given");
+    f->args = good;
+    f->args.append.cache.v.rank = 0;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.v is absent, but append.v is given");
+    f->args.append.v.rank = 0;
+    f->args.norm.normalize_v = true;
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "norm.normalize_v");
+}
+
+/* Without a rotation: a norm and no ids. */
+static void test_unrotated(void **state) {
+    fixture *f = *state;
+    const rwt_refusal refusals[] = {
+        {RW_INVALID_ARGUMENT, "rw_rope_append", "rope is NULL and norm"},
+        {RW_INVALID_ARGUMENT, "rw_rope_append", "positions"},
+        {RW_INVALID_ARGUMENT, "rw_rope_append", "direction"},
+        {RW_INVALID_ARGUMENT, "rw_rope_append", "q has rank 0"}};
+    for (int i = 0; i < 4; i++) {
+        rw_rope_append_args args = f->args;
+        args.norm.normalize_v = i > 0;
+        args.rope.offset = i == 1;
+        args.rope.direction = i == 2 ? RW_ROPE_BACKWARD : RW_ROPE_FORWARD;
+        args.rope.q.rank = i == 3 ? 0 : 4;
+        rwt_assert_refused(guarded(f), rw_rope_append(f->context, NULL, &args), refusals[i]);
     }
 }
 
@@ -200,6 +290,10 @@ static void test_norm(void **state) {
     f->args.norm.k_weight.dtype = RW_I32;
     assert_rope_append_refused(f, RW_UNSUPPORTED, "norm.k_weight");
     f->args.norm.k_weight = weight;
+    f->args.norm.v_weight = weight;
+    f->args.norm.v_weight.shape[0] = 8;
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "norm.v_weight");
+    f->args.norm.v_weight = weight;
     const float eps[] = {-1.0f, 2.0f, NAN};
     for (int i = 0; i < 3; i++) {
         f->args.norm.eps = eps[i];
@@ -231,9 +325,10 @@ int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
     const struct CMUnitTest tests[] = {
-        WITH_FIXTURE(test_valid),  WITH_FIXTURE(test_null),      WITH_FIXTURE(test_absent),
-        WITH_FIXTURE(test_shapes), WITH_FIXTURE(test_page_size), WITH_FIXTURE(test_overlap),
-        WITH_FIXTURE(test_norm),   WITH_FIXTURE(test_ranks),
+        WITH_FIXTURE(test_valid),   WITH_FIXTURE(test_null),    WITH_FIXTURE(test_absent),
+        WITH_FIXTURE(test_shapes),  WITH_FIXTURE(test_slots),   WITH_FIXTURE(test_sequences),
+        WITH_FIXTURE(test_ring),    WITH_FIXTURE(test_k_alone), WITH_FIXTURE(test_unrotated),
+        WITH_FIXTURE(test_overlap), WITH_FIXTURE(test_norm),    WITH_FIXTURE(test_ranks),
     };
     return cmocka_run_group_tests_name("KV cache, refused arguments", tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* RMSNorm, SwiGLU and the MX formats: every invalid call must be refused with a sentence that names
+/* RMSNorm, gated activations and the MX formats: every invalid call must be refused with a sentence that names
  * the function and the argument, and nothing may be written; and round trips of values through the
  * MX formats. */
 #include <math.h>
@@ -71,52 +71,54 @@ static void test_norm_refuses(void **state) {
     assert_int_equal(rw_rms_norm(NULL, NULL), RW_INVALID_ARGUMENT);
 }
 
-/* ---- swiglu ---- */
+/* ---- glu ---- */
 
-static rw_swiglu_args pair_args(const rwt_guarded *f) {
-    return (rw_swiglu_args){
+static rw_glu_args pair_args(const rwt_guarded *f) {
+    return (rw_glu_args){
         .gate = floats(f, 0, 4, 16), .up = floats(f, 100, 4, 16), .out = floats(f, 200, 4, 16)};
 }
 
-static rw_swiglu_args packed_args(const rwt_guarded *f) {
-    return (rw_swiglu_args){.packed = floats(f, 0, 4, 32), .out = floats(f, 200, 4, 16)};
+static rw_glu_args packed_args(const rwt_guarded *f) {
+    return (rw_glu_args){.packed = floats(f, 0, 4, 32), .out = floats(f, 200, 4, 16)};
 }
 
-#define REFUSE_SWIGLU(base, status, word, change)                                                  \
+#define REFUSE_GLU(base, status, word, change)                                                     \
     do {                                                                                           \
-        rw_swiglu_args args = base(f);                                                             \
+        rw_glu_args args = base(f);                                                                \
         change;                                                                                    \
-        rwt_assert_refused(*f, rw_swiglu(f->context, &args),                                       \
-                           (rwt_refusal){status, "rw_swiglu", word});                              \
+        rwt_assert_refused(*f, rw_glu(f->context, &args), (rwt_refusal){status, "rw_glu", word});  \
     } while (0)
 
-static void test_swiglu_refuses(void **state) {
+static void test_glu_refuses(void **state) {
     const rwt_guarded *f = *state;
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "gate has rank 0", args.gate.rank = 0);
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "up has rank 0", args.up.rank = 0);
-    REFUSE_SWIGLU(pair_args, RW_UNSUPPORTED, "gate has dtype i64", args.gate.dtype = RW_I64);
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "up has shape [4, 15]", args.up.shape[1] = 15);
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "up has dtype f16", args.up.dtype = RW_F16);
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "out has shape", args.out.shape[0] = 3);
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "overlaps up", args.out = floats(f, 104, 4, 16));
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "packed is given",
-                  args.packed = floats(f, 300, 4, 32));
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "limit is -7", args.limit = -7.0f);
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "limit is nan", args.limit = NAN);
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "alpha is inf", args.alpha = INFINITY);
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "up_offset is nan", args.up_offset = NAN);
-    REFUSE_SWIGLU(pair_args, RW_INVALID_ARGUMENT, "packing is 4", args.packing = (rw_glu_packing)4);
-    REFUSE_SWIGLU(packed_args, RW_INVALID_ARGUMENT, "packed has rows of 31",
-                  args.packed.shape[1] = 31);
-    REFUSE_SWIGLU(packed_args, RW_INVALID_ARGUMENT, "out is absent", args.out.rank = 0);
-    REFUSE_SWIGLU(packed_args, RW_INVALID_ARGUMENT, "out has shape", args.out.shape[1] = 32);
-    REFUSE_SWIGLU(packed_args, RW_INVALID_ARGUMENT, "overlaps packed",
-                  args.out = floats(f, 8, 4, 16));
-    REFUSE_SWIGLU(
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "gate has rank 0", args.gate.rank = 0);
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "up has rank 0", args.up.rank = 0);
+    REFUSE_GLU(pair_args, RW_UNSUPPORTED, "gate has dtype i64", args.gate.dtype = RW_I64);
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "up has shape [4, 15]", args.up.shape[1] = 15);
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "up has dtype f16", args.up.dtype = RW_F16);
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "out has shape", args.out.shape[0] = 3);
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "overlaps up", args.out = floats(f, 104, 4, 16));
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "packed is given",
+               args.packed = floats(f, 300, 4, 32));
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "limit is -7", args.limit = -7.0f);
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "limit is nan", args.limit = NAN);
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "alpha is inf", args.alpha = INFINITY);
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "up_offset is nan", args.up_offset = NAN);
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "packing is 4", args.packing = (rw_glu_packing)4);
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "activation is 5",
+               args.activation = (rw_glu_activation)5);
+    REFUSE_GLU(pair_args, RW_INVALID_ARGUMENT, "alpha is 2", args.alpha = 2.0f;
+               args.activation = RW_GLU_GELU);
+    REFUSE_GLU(packed_args, RW_INVALID_ARGUMENT, "packed has rows of 31",
+               args.packed.shape[1] = 31);
+    REFUSE_GLU(packed_args, RW_INVALID_ARGUMENT, "out is absent", args.out.rank = 0);
+    REFUSE_GLU(packed_args, RW_INVALID_ARGUMENT, "out has shape", args.out.shape[1] = 32);
+    REFUSE_GLU(packed_args, RW_INVALID_ARGUMENT, "overlaps packed", args.out = floats(f, 8, 4, 16));
+    REFUSE_GLU(
         packed_args, RW_INVALID_ARGUMENT, "overlaps packed",
         (args.packing = RW_GLU_INTERLEAVED, args.out.data = f->memory, args.out.stride[0] = 32));
-    rwt_assert_refused(*f, rw_swiglu(f->context, NULL),
-                       (rwt_refusal){RW_INVALID_ARGUMENT, "rw_swiglu", "args"});
+    rwt_assert_refused(*f, rw_glu(f->context, NULL),
+                       (rwt_refusal){RW_INVALID_ARGUMENT, "rw_glu", "args"});
 }
 
 /* ---- MX ---- */
@@ -279,7 +281,7 @@ int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
 #define TEST(name) cmocka_unit_test_setup_teardown(name, rwt_guarded_open, rwt_guarded_close)
-    const struct CMUnitTest tests[] = {TEST(test_norm_refuses), TEST(test_swiglu_refuses),
+    const struct CMUnitTest tests[] = {TEST(test_norm_refuses), TEST(test_glu_refuses),
                                        TEST(test_mx_refuses), TEST(test_mx_round_trip),
                                        TEST(test_mx_reference)};
     return cmocka_run_group_tests(tests, NULL, NULL);

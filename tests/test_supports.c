@@ -173,9 +173,9 @@ static rw_status call_rms_norm(rw_context *context, rw_dtype dtype) {
     return rw_rms_norm(context, &args);
 }
 
-static rw_status call_swiglu(rw_context *context, rw_dtype dtype) {
-    const rw_swiglu_args args = {.gate = none(dtype, 1), .up = none(dtype, 1)};
-    return rw_swiglu(context, &args);
+static rw_status call_glu(rw_context *context, rw_dtype dtype) {
+    const rw_glu_args args = {.gate = none(dtype, 1), .up = none(dtype, 1)};
+    return rw_glu(context, &args);
 }
 
 /* No blocks, of the lengths that the layout has. */
@@ -214,7 +214,7 @@ static const struct {
     {"score_statistics", call_score_statistics},
     {"attention", call_attention},
     {"rms_norm", call_rms_norm},
-    {"swiglu", call_swiglu},
+    {"glu", call_glu},
     {"mx_dequantize", call_mx_dequantize},
     {"mx_quantize", call_mx_quantize},
 };

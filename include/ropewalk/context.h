@@ -168,6 +168,7 @@ typedef enum rw_fault_kind {
     RW_FAULT_POSITION,       /* a position id outside its table */
     RW_FAULT_CACHE_POSITION, /* a position outside the KV cache */
     RW_FAULT_PAGE,           /* a page number outside the pages of the KV cache */
+    RW_FAULT_SLOT,           /* a slot outside the pages of the KV cache */
     RW_FAULT_LENGTH,         /* a length or bound of cu_seqlens, padding, a prefix, key_end, ... */
     RW_FAULT_SEGMENT,        /* the number of an M-RoPE segment whose step is invalid */
     RW_FAULT_OVERFLOW        /* a result that the dtype of an integer output cannot represent */

@@ -120,7 +120,7 @@ typedef struct rw_model_info {
     double norm_weight_offset; /* (a) added to the weight (Gemma: 1) */
     int32_t norm_cast;         /* (a) rw_norm_cast for RMS, else unknown */
 
-    /* (a) rw_swiglu_args of the feed-forward layers where they differ from plain SwiGLU (gpt-oss):
+    /* (a) rw_glu_args of the feed-forward layers where they differ from plain SwiGLU (gpt-oss):
      * limit, alpha and up_offset; 0, 1 and 0 otherwise */
     double activation_limit;
     double activation_alpha;

@@ -17,7 +17,7 @@
 #include <ropewalk/kv.h>         /* the KV cache */
 #include <ropewalk/attention.h>  /* attention */
 #include <ropewalk/norm.h>       /* RMSNorm */
-#include <ropewalk/activation.h> /* SwiGLU */
+#include <ropewalk/activation.h> /* gated activations: SwiGLU, GEGLU, ReGLU */
 #include <ropewalk/mx.h>         /* microscaling formats */
 
 #endif

@@ -1,4 +1,4 @@
-/* Pairs of one head, on a GPU; shared by rope.hip and kv.hip. */
+/* Pairs of one head, on a GPU; shared by rope.hip and rope_append.hip. */
 #ifndef RWI_ROPE_PAIRS_H
 #define RWI_ROPE_PAIRS_H
 

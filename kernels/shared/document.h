@@ -12,6 +12,7 @@ typedef struct rwi_documents {
 typedef struct rwi_document {
     int64_t begin;
     int64_t end;
+    int64_t index;
 } rwi_document;
 
 /* Finds the last document of row b that starts at or before `at`, by binary search. False where no
@@ -27,6 +28,7 @@ RWI_INLINE bool rwi_document_find(const rwi_documents *documents, int64_t b, int
         else
             high = middle;
     }
+    found->index = low;
     found->begin = rwi_ids_load(&documents->cu_seqlens, 0, b, low);
     *bad = rwi_bad(RW_FAULT_LENGTH, found->begin);
     if (documents->count == 0 || found->begin < 0 || found->begin > at)

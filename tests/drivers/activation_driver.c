@@ -1,10 +1,11 @@
-/* rw_swiglu: cases, buffers and the naive reference. */
+/* rw_glu: cases, buffers and the naive reference. */
 #include "drivers/driver_fields.h"
 
 #include <math.h>
 
 static const char *const words_form[] = {"separate",    "gate_first",           "up_first",
                                          "interleaved", "interleaved_up_first", NULL};
+static const char *const words_activation[] = {"silu", "gelu", "gelu_tanh", "relu", "relu2", NULL};
 static const char *const words_target[] = {"out", "in", "gate", "up", NULL};
 
 typedef enum form {
@@ -23,8 +24,9 @@ typedef enum target {
 } target;
 
 /* rank: axes, the last of batch, seq, rows, hidden. rows_first: in memory rows are outside seq.
- * spread: gates are within 2 * spread. alpha: in thousandths. */
-#define SWIGLU_FIELDS(FIELD)                                                                       \
+ * spread: gates are within 2 * spread. alpha: in thousandths. zero: at a gate of
+ * -Inf. */
+#define GLU_FIELDS(FIELD)                                                                          \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(form, FORM_SEPARATE, words_form)                                                         \
     FIELD(rank, 2, NULL)                                                                           \
@@ -35,6 +37,8 @@ typedef enum target {
     FIELD(rows_first, 0, NULL)                                                                     \
     FIELD(stride, RWT_CONTIGUOUS, rwt_words_stride)                                                \
     FIELD(target, TARGET_OUT, words_target)                                                        \
+    FIELD(activation, RW_GLU_SILU, words_activation)                                               \
+    FIELD(zero, 0, NULL)                                                                           \
     FIELD(limit, 0, NULL)                                                                          \
     FIELD(alpha, 0, NULL)                                                                          \
     FIELD(up_offset, 0, NULL)                                                                      \
@@ -44,27 +48,27 @@ typedef enum target {
     FIELD(values, RWT_ORDINARY, rwt_words_values)                                                  \
     FIELD(seed, 0, NULL)
 
-typedef struct swiglu_case {
-    SWIGLU_FIELDS(RWT_MEMBER)
-} swiglu_case;
+typedef struct glu_case {
+    GLU_FIELDS(RWT_MEMBER)
+} glu_case;
 
-static const rwt_field swiglu_fields[] = {SWIGLU_FIELDS(RWT_FIELD)};
+static const rwt_field glu_fields[] = {GLU_FIELDS(RWT_FIELD)};
 
 /* A packed tensor is also described by views gate and up, whose columns may be `step` apart. */
-typedef struct swiglu_plan {
+typedef struct glu_plan {
     rwt_view packed;
     rwt_view gate;
     rwt_view up;
     rwt_view out;
     int64_t step;
-} swiglu_plan;
+} glu_plan;
 
-static const swiglu_case *swiglu_case_of(const rwt_case *c) {
-    return (const swiglu_case *)c->values;
+static const glu_case *glu_case_of(const rwt_case *c) {
+    return (const glu_case *)c->values;
 }
 
-static const char *swiglu_invalid(const rwt_case *row) {
-    const swiglu_case *c = swiglu_case_of(row);
+static const char *glu_invalid(const rwt_case *row) {
+    const glu_case *c = glu_case_of(row);
     if (c->batch < 0 || c->seq < 0 || c->rows < 0 || c->hidden < 0 || c->misalign < 0)
         return "a length is negative";
     if (c->rank < 1 || c->rank > 4)
@@ -80,10 +84,12 @@ static const char *swiglu_invalid(const rwt_case *row) {
         return "interleaved columns are not written";
     if (c->limit < 0 || c->alpha < 0)
         return "limit and alpha are positive, or 0";
+    if (c->alpha && c->activation != RW_GLU_SILU)
+        return "alpha is silu's";
     return NULL;
 }
 
-static rwt_layout swiglu_layout(const swiglu_case *c, int64_t hidden) {
+static rwt_layout glu_layout(const glu_case *c, int64_t hidden) {
     static const int rows_first_3[RW_MAX_RANK] = {1, 0, 2};
     static const int rows_first_4[RW_MAX_RANK] = {0, 2, 1, 3};
     const int64_t shape[RW_MAX_RANK] = {c->batch, c->seq, c->rows, hidden};
@@ -96,23 +102,23 @@ static rwt_layout swiglu_layout(const swiglu_case *c, int64_t hidden) {
 }
 
 static rwt_view add_view(rwt_job *job, const char *name, int64_t hidden, int64_t misalign) {
-    const swiglu_case *c = swiglu_case_of(&job->c);
-    rwt_layout layout = swiglu_layout(c, hidden);
+    const glu_case *c = glu_case_of(&job->c);
+    rwt_layout layout = glu_layout(c, hidden);
     rwt_buffer_spec spec = {.name = name, .dtype = (rw_dtype)c->dtype, .misalign = misalign};
     return rwt_view_add(job, &layout, spec);
 }
 
 /* Fills a buffer; values may be as large as gates. */
 static void fill(rwt_job *job, int buffer) {
-    const swiglu_case *c = swiglu_case_of(&job->c);
+    const glu_case *c = glu_case_of(&job->c);
     rwt_buffer_fill(job, buffer, (rwt_values)c->values);
     for (int64_t i = 0; c->spread != 1 && i < job->buffers[buffer].elements; i++)
         rwt_buffer_set(job, buffer, i, rwt_buffer_get(job, buffer, i) * (double)c->spread);
 }
 
 static void plan_packed(rwt_job *job) {
-    const swiglu_case *c = swiglu_case_of(&job->c);
-    swiglu_plan *plan = job->plan;
+    const glu_case *c = glu_case_of(&job->c);
+    glu_plan *plan = job->plan;
     plan->packed = add_view(job, "packed", 2 * c->hidden, c->misalign);
     fill(job, plan->packed.buffer);
     plan->gate = plan->packed;
@@ -124,9 +130,9 @@ static void plan_packed(rwt_job *job) {
     second->offset += plan->step == 2 ? 1 : c->hidden;
 }
 
-static void swiglu_fill(rwt_job *job) {
-    const swiglu_case *c = swiglu_case_of(&job->c);
-    swiglu_plan *plan = job->plan;
+static void glu_fill(rwt_job *job) {
+    const glu_case *c = glu_case_of(&job->c);
+    glu_plan *plan = job->plan;
     plan->step = 1;
     plan->packed = rwt_view_absent;
     if (c->form == FORM_SEPARATE) {
@@ -147,9 +153,27 @@ static double clamp(double value, double low, double high) {
     return value < low ? low : value > high ? high : value;
 }
 
+static double activation(const glu_case *c, double gate, double alpha) {
+    double relu = gate < 0.0 ? 0.0 : gate;
+    switch ((rw_glu_activation)c->activation) {
+    case RW_GLU_SILU:
+        return gate / (1.0 + exp(-alpha * gate));
+    case RW_GLU_GELU:
+        return gate * 0.5 * erfc(-gate * sqrt(0.5));
+    case RW_GLU_GELU_TANH: /* 1 + tanh(z) = 2 / (1 + exp(-2 z)) */
+        return gate /
+               (1.0 + exp(-2.0 * sqrt(2.0 / acos(-1.0)) * gate * (1.0 + 0.044715 * gate * gate)));
+    case RW_GLU_RELU:
+        return relu;
+    case RW_GLU_RELU2:
+        return relu * relu;
+    }
+    return NAN;
+}
+
 static void reference_element(rwt_job *job, int64_t row, int64_t column) {
-    const swiglu_case *c = swiglu_case_of(&job->c);
-    const swiglu_plan *plan = job->plan;
+    const glu_case *c = glu_case_of(&job->c);
+    const glu_plan *plan = job->plan;
     int64_t in = column * plan->step, out = plan->out.offset + column;
     const int64_t index[3] = {row / (c->seq * c->rows), row / c->rows % c->seq, row % c->rows};
     for (int axis = 0; axis < c->rank - 1; axis++) {
@@ -164,26 +188,29 @@ static void reference_element(rwt_job *job, int64_t row, int64_t column) {
     double offset = (double)c->up_offset;
     gate = clamp(gate, -INFINITY, limit);
     up = clamp(up, -limit, limit);
-    double silu = gate / (1.0 + exp(-alpha * gate));
-    if (isinf(up) && fabs(silu) < 0x1p-149) /* in f32 the result is 0 * Inf or Inf */
+    if (c->zero && gate == -INFINITY)
+        gate = 0.0;
+    double active = activation(c, gate, alpha);
+    double size = fabs(active) * (c->activation == RW_GLU_GELU ? 2.0 : 1.0);
+    if (isinf(up) && fabs(active) < 0x1p-149) /* in f32 the result is 0 * Inf or Inf */
         rwt_expect_not_finite(job, plan->out.buffer, out);
     else
-        rwt_expect_near(job, plan->out.buffer, out, silu * (up + offset),
-                        fabs(silu) * (fabs(up) + fabs(offset)));
+        rwt_expect_near(job, plan->out.buffer, out, active * (up + offset),
+                        size * (fabs(up) + fabs(offset)));
 }
 
-static void swiglu_reference(rwt_job *job) {
-    const swiglu_case *c = swiglu_case_of(&job->c);
+static void glu_reference(rwt_job *job) {
+    const glu_case *c = glu_case_of(&job->c);
     for (int64_t row = 0; row < c->batch * c->seq * c->rows; row++) {
         for (int64_t column = 0; column < c->hidden; column++)
             reference_element(job, row, column);
     }
 }
 
-static void swiglu_bind(const rwt_job *job, rwt_set *set) {
-    const swiglu_case *c = swiglu_case_of(&job->c);
-    const swiglu_plan *plan = job->plan;
-    rw_swiglu_args *args = set->args;
+static void glu_bind(const rwt_job *job, rwt_set *set) {
+    const glu_case *c = glu_case_of(&job->c);
+    const glu_plan *plan = job->plan;
+    rw_glu_args *args = set->args;
     if (c->form == FORM_SEPARATE) {
         args->gate = rwt_tensor(job, set, &plan->gate);
         args->up = rwt_tensor(job, set, &plan->up);
@@ -193,32 +220,35 @@ static void swiglu_bind(const rwt_job *job, rwt_set *set) {
     }
     if (c->target != TARGET_IN)
         args->out = rwt_tensor(job, set, &plan->out);
+    args->activation = (rw_glu_activation)c->activation;
+    args->zero_at_minus_infinity = c->zero;
     args->limit = (float)c->limit;
     args->alpha = (float)c->alpha / 1000.0f;
     args->up_offset = (float)c->up_offset;
 }
 
-static rw_status swiglu_run(const rwt_binding *binding, const void *args) {
-    return rw_swiglu(binding->context, args);
+static rw_status glu_run(const rwt_binding *binding, const void *args) {
+    return rw_glu(binding->context, args);
 }
 
-static double swiglu_elements(const rwt_job *job) {
-    const swiglu_case *c = swiglu_case_of(&job->c);
+static double glu_elements(const rwt_job *job) {
+    const glu_case *c = glu_case_of(&job->c);
     return (double)(c->batch * c->seq * c->rows * c->hidden);
 }
 
-static double swiglu_bytes(const rwt_job *job) {
-    rw_dtype dtype = (rw_dtype)swiglu_case_of(&job->c)->dtype;
-    return 3.0 * swiglu_elements(job) * (double)rw_dtype_size(dtype);
+static double glu_bytes(const rwt_job *job) {
+    rw_dtype dtype = (rw_dtype)glu_case_of(&job->c)->dtype;
+    return 3.0 * glu_elements(job) * (double)rw_dtype_size(dtype);
 }
 
-static double swiglu_flops(const rwt_job *job) {
-    return 5.0 * swiglu_elements(job);
+static double glu_flops(const rwt_job *job) {
+    return 5.0 * glu_elements(job);
 }
 
+#define ACTIVATIONS "activation=gelu|gelu_tanh|relu|relu2"
 #define FORMS "form=separate|gate_first|up_first|interleaved|interleaved_up_first"
 
-static const rwt_case_row swiglu_rows[] = {
+static const rwt_case_row glu_rows[] = {
     {RWT_QUICK, "dtype=f32|f16|bf16," FORMS ",stride=contiguous|gaps|negative,hidden=40"},
     {RWT_QUICK, "dtype=f32|f16|bf16,target=out|in|gate|up,hidden=32|33"},
     {RWT_QUICK, "dtype=f32|bf16,form=gate_first|up_first,target=gate|up,hidden=32|7"},
@@ -236,23 +266,35 @@ static const rwt_case_row swiglu_rows[] = {
     {RWT_QUICK, "misalign=1|2,dtype=f32|bf16," FORMS ",hidden=64"},
     {RWT_QUICK, "rank=4,batch=0|2,seq=0|2,rows=0|2,hidden=0|8," FORMS},
     {RWT_QUICK, "values=special,dtype=f32|f16|bf16," FORMS ",limit=0|7,alpha=0|1702,rows=9"},
+    {RWT_QUICK, ACTIVATIONS ",dtype=f32|f16|bf16,spread=1|3|8|50,hidden=300," FORMS},
+    {RWT_QUICK, ACTIVATIONS ",limit=0|7,up_offset=0|1,dtype=f32|bf16,spread=10,hidden=33"},
+    {RWT_QUICK, ACTIVATIONS ",spread=1000|1000000000|1000000000000000000,dtype=f32|bf16"},
+    {RWT_QUICK, ACTIVATIONS ",values=special,zero=0|1,dtype=f32|f16|bf16,rows=30,limit=0|7,"
+                            "form=separate|interleaved"},
+    {RWT_QUICK, ACTIVATIONS ",hidden=1|7|8|511|513,target=gate|up,misalign=0|1,dtype=f32|bf16"},
+    {RWT_QUICK, "values=special,zero=1,dtype=f32|f16|bf16,rows=30,alpha=0|1702"},
+    {RWT_FULL, ACTIVATIONS ",rows=200,hidden=1000,spread=7,dtype=f32|f16|bf16"},
     {RWT_FULL, "rows=500,hidden=129|512,dtype=f32|f16|bf16,form=separate|gate_first|interleaved"},
     {RWT_FULL, "rows=2,hidden=100003,dtype=f32|bf16,form=separate|interleaved"},
     {RWT_FULL, "rows=65541,hidden=129,dtype=bf16"}, /* more than 2^16 lines of blocks on a GPU */
     {RWT_LARGE, "rows=512,hidden=11008,dtype=f32|f16|bf16,form=separate|up_first|interleaved"},
     {RWT_QUICK, NULL}};
 
-static const char swiglu_random[] =
+static const char glu_random[] =
     "dtype=f32|f16|bf16," FORMS ",rank=2..4,batch=1|1|2,seq=1|1|3,rows=0..9,hidden=0..600,"
     "rows_first=0|1,stride=contiguous|gaps|negative,target=out|out|in|gate|up,limit=0|0|1|7,"
-    "alpha=0|0|1702|500,up_offset=0|0|1,spread=1|1|20|200,misalign=0|0|1..8,"
+    "alpha=0|0|1702|500,activation=silu|silu|gelu|gelu_tanh|relu|relu2,zero=0|0|1,up_offset=0|0|1,"
+    "spread=1|1|20|200,misalign=0|0|1..8,"
     "up_misalign=0|0|1..8,values=ordinary|ordinary|special";
 
-static const rwt_benchmark swiglu_benchmarks[] = {
+static const rwt_benchmark glu_benchmarks[] = {
     {"f32 512x11008", "rows=512,hidden=11008", true, false, false},
     {"f16 512x11008", "dtype=f16,rows=512,hidden=11008", true, false, false},
     {"bf16 512x11008", "dtype=bf16,rows=512,hidden=11008", true, false, false},
     {"bf16 8192x14336", "dtype=bf16,rows=8192,hidden=14336", false, true, false},
+    {"bf16 8192x14336 gelu_tanh", "dtype=bf16,rows=8192,hidden=14336,activation=gelu_tanh", false,
+     true, false},
+    {"f32 512x11008 gelu", "rows=512,hidden=11008,activation=gelu", true, false, false},
     {"bf16 8192x14336 packed", "dtype=bf16,rows=8192,hidden=14336,form=gate_first", false, true,
      false},
     {"bf16 8192x2880 interleaved, clamped",
@@ -260,21 +302,21 @@ static const rwt_benchmark swiglu_benchmarks[] = {
      true, false},
     {NULL, NULL, false, false, false}};
 
-const rwt_driver rwt_swiglu_driver = {
-    .name = "swiglu",
-    .fields = swiglu_fields,
-    .num_fields = RWT_COUNT(swiglu_fields),
-    .rows = swiglu_rows,
-    .random = swiglu_random,
+const rwt_driver rwt_glu_driver = {
+    .name = "glu",
+    .fields = glu_fields,
+    .num_fields = RWT_COUNT(glu_fields),
+    .rows = glu_rows,
+    .random = glu_random,
     .num_random = 200,
-    .benchmarks = swiglu_benchmarks,
-    .plan_size = sizeof(swiglu_plan),
-    .args_size = sizeof(rw_swiglu_args),
-    .invalid = swiglu_invalid,
-    .fill = swiglu_fill,
-    .reference = swiglu_reference,
-    .bind = swiglu_bind,
-    .run = swiglu_run,
-    .bytes = swiglu_bytes,
-    .flops = swiglu_flops,
+    .benchmarks = glu_benchmarks,
+    .plan_size = sizeof(glu_plan),
+    .args_size = sizeof(rw_glu_args),
+    .invalid = glu_invalid,
+    .fill = glu_fill,
+    .reference = glu_reference,
+    .bind = glu_bind,
+    .run = glu_run,
+    .bytes = glu_bytes,
+    .flops = glu_flops,
 };

@@ -3,21 +3,42 @@
 
 const char *kv_invalid(const rwt_case *row) {
     const kv_case *c = kv_case_of(row);
-    bool power = c->page_size >= 16 && (c->page_size & (c->page_size - 1)) == 0;
+    bool of_pages = c->cache_fault == KV_FAULT_PAGE_LOW || c->cache_fault == KV_FAULT_PAGE_HIGH;
+    bool of_slots = c->cache_fault == KV_FAULT_SLOT_LOW || c->cache_fault == KV_FAULT_SLOT_HIGH;
+    bool of_bounds = c->cache_fault == KV_FAULT_BOUND;
     if (c->batch < 0 || c->seq < 0 || c->heads < 0 || c->head_dim < 0 || c->v_dim < 0 ||
         c->misalign < 0 || c->cache_misalign < 0)
         return "a length is negative";
-    if (!power)
-        return "page_size must be a power of two from 16 on";
-    if (c->cache_offset < 0 || c->seq + c->cache_offset > c->max_seq)
+    if (c->page_size < 1)
+        return "page_size must be at least 1";
+    if (c->cache_offset < 0 || (!c->ring && c->seq + c->cache_offset > c->max_seq))
         return "the tokens must fit into max_seq";
+    if (c->ring < 0 || c->ring > c->max_seq)
+        return "ring is within max_seq";
+    if (c->ring && (of_pages || c->cache_fault == KV_FAULT_PAST_END))
+        return "a ring has no end, and may need no token's page";
+    if (c->sequences < 0 || c->padding < 0 || c->padding > c->seq || (c->padding && !c->sequences))
+        return "padding is behind packed sequences";
+    if (c->sequences && c->layout != KV_LAYOUT_THD)
+        return "sequences are packed: layout=thd";
+    if (c->slots && (c->paged || c->cache_offsets || c->cache_offset || c->ring || c->sequences))
+        return "slots stand in place of positions";
+    if (c->no_v && c->fused)
+        return "fused k and v are both given";
+    if (of_slots != (c->slots && c->cache_fault) || (of_slots && c->batch * c->seq == 0))
+        return "a fault of slots needs slots and a token, and slots have no other";
+    if (of_bounds && (!c->sequences || c->padding == c->seq))
+        return "a fault of bounds needs sequences and a token";
+    if (c->sequences && c->cache_fault && !of_bounds)
+        return "sequences may be empty, so that their positions have no fault";
     if (c->layout == KV_LAYOUT_THD && c->batch != 1)
         return "layout=thd has no batch";
     if (c->fused && c->head_dim != c->v_dim)
         return "fused k and v are equally wide";
-    if (c->cache_fault && (!c->cache_offsets || c->batch == 0 || c->seq == 0))
+    if (c->cache_fault && !of_slots && !of_bounds &&
+        (!c->cache_offsets || c->batch == 0 || c->seq == 0))
         return "a fault needs cache_offsets and a token";
-    if (c->cache_fault >= KV_FAULT_PAGE_LOW && !c->paged)
+    if (of_pages && !c->paged)
         return "a fault of pages needs pages";
     return NULL;
 }
@@ -30,6 +51,17 @@ const char *rope_append_invalid(const rwt_case *row) {
         return why;
     if (c->q_heads < 0 || c->max_positions < 1)
         return "q_heads is negative, or max_positions is 0";
+    if (c->v_norm && c->no_v)
+        return "v_norm needs v";
+    if (!c->rotate && !c->norm && !c->v_norm)
+        return "without rotation there is a norm";
+    if (!c->rotate && (c->positions || c->offsets || c->offset || c->axes || c->direction ||
+                       c->start || c->rotary_dim || c->yarn))
+        return "without rotation there are no ids";
+    if (c->sequences && c->rotate && c->positions == RWT_POSITIONS_NONE)
+        return "sequences need positions";
+    if (!c->rotate)
+        return NULL;
     if (d < 2 || d % 2 || d / 2 > KV_MAX_FREQUENCIES || c->start < 0 || c->start + d > c->head_dim)
         return "the rotary window must be even and inside the head";
     rwt_id_shape shape = {c->batch, c->seq, c->axes ? 3 : 1, c->layout == KV_LAYOUT_THD,
@@ -48,7 +80,16 @@ const char *rope_append_invalid(const rwt_case *row) {
         {RWT_QUICK, "misalign=0,cache_misalign=1,dtype=f16|bf16"},                                 \
         {RWT_QUICK, "seq=0|1|2|33,batch=0|1|4,heads=1|8,paged=none|i32"},                          \
         {RWT_QUICK, "heads=0,v_dim=0,seq=3"},                                                      \
-        {RWT_QUICK, "page_size=16|32|64,max_seq=17|64|100,seq=17,paged=i32|i64,batch=2"},          \
+        {RWT_QUICK, "page_size=1|2|3|7|16|48|64,max_seq=17|64|100,seq=17,paged=i32|i64,batch=2"},  \
+        {RWT_QUICK,                                                                                \
+         "no_v=1,dtype=f32|bf16,paged=none|i32,head_dim=64|576,seq=3,cache_stride=gaps"},          \
+        {RWT_QUICK,                                                                                \
+         "ring=1|7|32|48,seq=1|5|9|40,paged=none|i32,page_size=16|5,batch=3,dtype=bf16,"           \
+         "cache_offsets=none|i32|i64,cache_offset=0|61"},                                          \
+        {RWT_QUICK, "ring=8,cache_fault=before,batch=2,seq=1|20,paged=none|i64"},                  \
+        {RWT_QUICK, "slots=i32|i64,cache_offsets=none,page_size=1|5|16,layout=bshd|thd,seq=23,"    \
+                    "dtype=f32|f16|bf16,cache_fault=none|slot_low|slot_high"},                     \
+        {RWT_QUICK, "slots=i32,cache_offsets=none,batch=3,seq=0|1|17,stride=negative,no_v=0|1"},   \
         {RWT_QUICK, "cache_offsets=none|i32|i64,cache_offset=0|7,batch=3,paged=none|i64"},         \
         {RWT_QUICK, "cache_fault=before|past_end,batch=3,paged=none|i32,seq=1|5,"                  \
                     "cache_offsets=i32|i64"},                                                      \
@@ -58,8 +99,16 @@ const char *rope_append_invalid(const rwt_case *row) {
                   "dtype=f32|f16|bf16,paged=none|i32,page_size=64"                                 \
     }
 
+/* Packed tokens of several sequences. */
+#define SEQUENCES                                                                                  \
+    "layout=thd,seq=40,sequences=1|2|5|17,padding=0|3|40,paged=none|i32,cu_dtype=i32|i64,"
+
 const rwt_case_row kv_rows[] = {
     SHARED_ROWS,
+    {RWT_QUICK, SEQUENCES "page_size=5,dtype=f32|bf16,cache_offsets=none|i64,cache_offset=0|2"},
+    {RWT_QUICK, SEQUENCES "ring=3|16,dtype=f16"},
+    {RWT_QUICK, "layout=thd,seq=9,sequences=1|5,padding=0|3,cache_fault=bound"},
+    {RWT_QUICK, "head_dim=576,v_dim=512,seq=3,dtype=f32|bf16"},
     {RWT_QUICK, "head_dim=0|1|3|7|257,v_dim=0|5,dtype=f32|bf16"},
     {RWT_LARGE, "batch=2,seq=8192,max_seq=8192,heads=8,head_dim=128,v_dim=128,dtype=bf16,"
                 "paged=i32,page_size=256"},
@@ -67,6 +116,24 @@ const rwt_case_row kv_rows[] = {
 
 const rwt_case_row rope_append_rows[] = {
     SHARED_ROWS,
+    {RWT_QUICK, SEQUENCES "page_size=5,dtype=f32|bf16,positions=seq,placement=out|in"},
+    {RWT_QUICK, SEQUENCES "ring=3,dtype=f16,positions=seq,norm=both"},
+    {RWT_QUICK, "layout=thd,seq=9,sequences=1|5,padding=0|3,cache_fault=bound,positions=seq,"
+                "fault=none|negative"},
+    {RWT_QUICK, "slots=i64,cache_offsets=none,seq=12,positions=seq,fault=negative,placement=out"},
+    /* MLA: the latent, whose last columns are rotated */
+    {RWT_QUICK, "head_dim=576,start=512,rotary_dim=64,no_v=1,heads=1,q_heads=5,norm=none|both,"
+                "pairing=half|interleaved,dtype=f32|f16|bf16,placement=out|in"},
+    {RWT_QUICK, "head_dim=577,start=513,rotary_dim=64,no_v=1,heads=1,q_heads=2,dtype=f32|bf16"},
+    {RWT_QUICK, "no_v=1,norm=none|k,dtype=f32|bf16,pairing=half|interleaved,head_dim=64|30"},
+    {RWT_QUICK, "rotate=0,norm=q|k|both,head_dim=1|7|64|128|512,dtype=f32|f16|bf16,"
+                "placement=out|in,norm_cast=before|after,v_norm=none|plain"},
+    {RWT_QUICK, "v_norm=weight|plain,v_dim=64|48|7|300,norm=none|both,dtype=f32|f16|bf16,"
+                "pairing=half|interleaved,norm_offset=0|1"},
+    {RWT_QUICK, "rotate=0,v_norm=weight|plain,v_dim=0|8|40,ring=4,seq=9,q_heads=0|3,heads=0|2,"
+                "dtype=f32|bf16"},
+    {RWT_FULL,
+     "v_norm=plain,head_dim=512,v_dim=512,norm=both,dtype=f32|f16|bf16,heads=2,q_heads=4"},
     {RWT_QUICK, "dtype=f32|f16|bf16,placement=out|in|same,pairing=half|interleaved,"
                 "norm=none|both,batch=2"},
     {RWT_QUICK, "norm=q|k|both,norm_dtype=f32|f16|bf16,norm_offset=0|1,dtype=f32|bf16,"
@@ -96,8 +163,10 @@ const rwt_case_row rope_append_rows[] = {
     "dtype=f32|f16|bf16,batch=1|2|3,seq=0..40,heads=0..6,layout=bshd|bhsd|sbhd|thd,"               \
     "stride=contiguous|gaps|negative,fused=0|0|1,misalign=0|0|1..8,cache_layout=bhsd|bshd|hbsd,"   \
     "cache_stride=contiguous|gaps|negative,cache_misalign=0|0|1..8,paged=none|i32|i64,"            \
-    "page_size=16|32|64,max_seq=48..200,cache_offsets=none|i32|i64,cache_offset=0|0|1..8,"         \
-    "cache_fault=none|none|none|before|past_end|page_low|page_high,"                               \
+    "page_size=1..40|16|32|64,max_seq=48..200,cache_offsets=none|i32|i64,cache_offset=0|0|1..8,"   \
+    "cache_fault=none|none|none|before|past_end|page_low|page_high|slot_low|slot_high|bound,"      \
+    "no_v=0|0|1,ring=0|0|1..60,sequences=0|0|1..6,padding=0|0|1..9,cu_dtype=i32|i64,"              \
+    "slots=none|none|i32|i64,"                                                                     \
     "values=ordinary|ordinary|special,"
 
 const char kv_random[] = SHARED_RANDOM "head_dim=0..160,v_dim=0..160";
@@ -105,7 +174,8 @@ const char kv_random[] = SHARED_RANDOM "head_dim=0..160,v_dim=0..160";
 const char rope_append_random[] = SHARED_RANDOM
     "head_dim=2..160,v_dim=0..160|64,q_heads=0..9,placement=out|in|same,"
     "pairing=half|interleaved,yarn=0|1,axes=one|one|mrope,start=0|0|1..9,"
-    "rotary_dim=0|2..96,direction=forward|inverse|backward,norm=none|q|k|both,"
+    "rotary_dim=0|2..96,direction=forward|inverse|backward,norm=none|q|k|both,rotate=1|1|1|0,"
+    "v_norm=none|none|weight|plain,"
     "norm_dtype=f32|f16|bf16,norm_offset=0|1,norm_cast=before|after,max_positions=41..5000,"
     "positions=none|seq|batch_seq|axes,id_dtype=i32|i64,"
     "id_stride=contiguous|gaps|negative,offsets=none|i32|i64,offset=0|0|-9..30,"

@@ -1,4 +1,4 @@
-/* rw_kv_append and rw_rope_append: buffers and the naive references. */
+/* rw_kv_append and rw_rope_append: buffers and bindings. */
 #include "drivers/kv_case.h"
 #include "drivers/rope_reference.h"
 
@@ -8,37 +8,17 @@
 static const char *const words_layout[] = {"bshd", "bhsd", "sbhd", "thd", NULL};
 static const char *const words_cache_layout[] = {"bhsd", "bshd", "hbsd", NULL};
 static const char *const words_paged[] = {"none", "i32", "i64", NULL};
-static const char *const words_cache_fault[] = {"none",     "before",    "past_end",
-                                                "page_low", "page_high", NULL};
+static const char *const words_cache_fault[] = {
+    "none", "before", "past_end", "page_low", "page_high", "slot_low", "slot_high", "bound", NULL};
 static const char *const words_pairing[] = {"half", "interleaved", NULL};
 static const char *const words_axes[] = {"one", "mrope", NULL};
 static const char *const words_cast[] = {"before", "after", NULL};
 static const char *const words_norm[] = {"none", "q", "k", "both", NULL};
+static const char *const words_v_norm[] = {"none", "weight", "plain", NULL};
 static const char *const words_direction[] = {"forward", "inverse", "backward", NULL};
 
 static const rwt_field kv_fields[] = {KV_FIELDS(RWT_FIELD)};
 static const rwt_field rope_append_fields[] = {ROPE_APPEND_FIELDS(RWT_FIELD)};
-
-typedef struct kv_plan {
-    rwt_view in[2]; /* k, v */
-    rwt_view cache[2];
-    rwt_view table;
-    rwt_view offsets;
-    int64_t num_pages;
-    int64_t length; /* positions of a sequence */
-} kv_plan;
-
-/* The first member is a kv_plan. */
-typedef struct rope_append_plan {
-    kv_plan kv;
-    rwt_view q;
-    rwt_view q_out;
-    rwt_view weight[2]; /* of q and k */
-    rwt_ids ids;
-    rw_rope_spec spec;
-    double inv_freq[KV_MAX_FREQUENCIES];
-    double attention_factor;
-} rope_append_plan;
 
 /* ---- buffers ---- */
 
@@ -59,10 +39,13 @@ static rwt_view add_tokens(rwt_job *job, const char *name, int64_t heads, int64_
 }
 
 static void add_inputs(rwt_job *job, const kv_case *c, kv_plan *plan) {
+    plan->in[1] = rwt_view_absent;
     if (!c->fused) {
         plan->in[0] = add_tokens(job, "k", c->heads, c->head_dim);
-        plan->in[1] = add_tokens(job, "v", c->heads, c->v_dim);
-        rwt_buffer_fill(job, plan->in[1].buffer, (rwt_values)c->values);
+        if (!c->no_v)
+            plan->in[1] = add_tokens(job, "v", c->heads, c->v_dim);
+        if (!c->no_v)
+            rwt_buffer_fill(job, plan->in[1].buffer, (rwt_values)c->values);
     } else {
         plan->in[0] = add_tokens(job, "kv", 2 * c->heads, c->head_dim);
         plan->in[1] = plan->in[0];
@@ -75,11 +58,15 @@ static void add_inputs(rwt_job *job, const kv_case *c, kv_plan *plan) {
 
 static void add_cache(rwt_job *job, const kv_case *c, kv_plan *plan) {
     static const int orders[][RW_MAX_RANK] = {{0, 2, 1, 3}, {0, 1, 2, 3}, {2, 0, 1, 3}};
-    int64_t pages_each = c->paged ? (c->max_seq + c->page_size - 1) / c->page_size : 1;
-    int64_t rows = c->paged ? c->page_size : c->max_seq;
-    plan->num_pages = c->paged ? c->batch * pages_each + 3 : c->batch;
-    plan->length = c->paged ? pages_each * c->page_size : c->max_seq;
-    for (int side = 0; side < 2; side++) {
+    bool pages = c->paged || c->slots;
+    int64_t pages_each = pages ? (c->max_seq + c->page_size - 1) / c->page_size : 1;
+    int64_t rows = pages ? c->page_size : c->max_seq;
+    plan->num_pages = pages ? kv_sequences(c) * pages_each + 3 : kv_sequences(c);
+    plan->length = pages ? pages_each * c->page_size : c->max_seq;
+    if (c->slots)
+        plan->length = plan->num_pages * c->page_size;
+    plan->cache[1] = rwt_view_absent;
+    for (int side = 0; side < (c->no_v ? 1 : 2); side++) {
         rwt_layout layout = {4,
                              {plan->num_pages, rows, c->heads, side ? c->v_dim : c->head_dim},
                              orders[c->cache_layout],
@@ -91,33 +78,78 @@ static void add_cache(rwt_job *job, const kv_case *c, kv_plan *plan) {
     }
     plan->table = rwt_view_absent;
     if (c->paged) {
-        rwt_layout layout = {2, {c->batch, pages_each}, NULL, (rwt_stride_style)c->cache_stride};
+        rwt_layout layout = {
+            2, {kv_sequences(c), pages_each}, NULL, (rwt_stride_style)c->cache_stride};
         plan->table = rwt_id_view_add(job, &layout, "block_table", c->paged - 1);
     }
 }
 
-/* The first position of sequence b. */
-static int64_t first_position(const rwt_job *job, const kv_case *c, const kv_plan *plan,
-                              int64_t b) {
-    int64_t first = c->cache_offset;
-    if (plan->offsets.buffer >= 0)
-        first +=
-            rwt_buffer_get_id(job, plan->offsets.buffer, rwt_view_at(&plan->offsets, b, 0, 0, 0));
-    return first;
+static int compare_ids(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Random bounds; sequences may be empty. */
+static void add_cu_seqlens(rwt_job *job, const kv_case *c, kv_plan *plan) {
+    rwt_layout layout = {1, {c->sequences + 1}, NULL, (rwt_stride_style)c->stride};
+    plan->cu_seqlens = rwt_view_absent;
+    if (!c->sequences)
+        return;
+    int64_t *bounds = rwt_allocate((size_t)(c->sequences + 1) * sizeof *bounds);
+    int64_t first = c->cache_fault == KV_FAULT_BOUND, end = c->seq - c->padding;
+    for (int64_t b = 0; b < c->sequences; b++)
+        bounds[b] = first + rwt_random_below(&job->random, end - first + 1);
+    bounds[0] = first;
+    bounds[c->sequences] = end;
+    qsort(bounds, (size_t)c->sequences, sizeof *bounds, compare_ids);
+    plan->cu_seqlens = rwt_id_view_add(job, &layout, "cu_seqlens", c->cu_dtype);
+    for (int64_t b = 0; b <= c->sequences; b++)
+        rwt_buffer_set_id(job, plan->cu_seqlens.buffer, rwt_view_at(&plan->cu_seqlens, b, 0, 0, 0),
+                          bounds[b]);
+    free(bounds);
+}
+
+/* Different slots in random order, about every fourth -1. */
+static void add_slots(rwt_job *job, const kv_case *c, kv_plan *plan) {
+    rwt_layout layout = {2, {c->batch, c->seq}, NULL, (rwt_stride_style)c->stride};
+    plan->slots = rwt_view_absent;
+    if (!c->slots)
+        return;
+    if (c->layout == KV_LAYOUT_THD)
+        layout = (rwt_layout){1, {c->seq}, NULL, layout.style};
+    plan->slots = rwt_id_view_add(job, &layout, "slots", c->slots - 1);
+    int64_t *slots = rwt_allocate((size_t)plan->length * sizeof *slots);
+    for (int64_t i = 0; i < plan->length; i++) {
+        int64_t other = rwt_random_below(&job->random, i + 1);
+        slots[i] = slots[other];
+        slots[other] = i;
+    }
+    for (int64_t token = 0; token < c->batch * c->seq; token++) {
+        int64_t slot = rwt_random_below(&job->random, 4) ? slots[token] : -1;
+        bool last = token == c->batch * c->seq - 1;
+        if (last && c->cache_fault == KV_FAULT_SLOT_LOW)
+            slot = -2;
+        if (last && c->cache_fault == KV_FAULT_SLOT_HIGH)
+            slot = plan->length;
+        rwt_buffer_set_id(job, plan->slots.buffer,
+                          kv_slot_element(plan, token / c->seq, token % c->seq), slot);
+    }
+    free(slots);
 }
 
 static void add_offsets(rwt_job *job, const kv_case *c, kv_plan *plan) {
-    rwt_layout layout = {1, {c->batch}, NULL, (rwt_stride_style)c->cache_stride};
+    const int64_t batch = kv_sequences(c);
+    rwt_layout layout = {1, {batch}, NULL, (rwt_stride_style)c->cache_stride};
     plan->offsets = rwt_view_absent;
     if (!c->cache_offsets)
         return;
     plan->offsets = rwt_id_view_add(job, &layout, "cache_offsets", c->cache_offsets - 1);
-    int64_t most = plan->length - c->seq - c->cache_offset;
-    for (int64_t b = 0; b < c->batch; b++) {
+    int64_t most = c->ring ? 1000000 : plan->length - c->seq - c->cache_offset;
+    for (int64_t b = 0; b < batch; b++) {
         int64_t offset = b == 0 ? most : rwt_random_below(&job->random, most + 1);
-        if (b == c->batch - 1 && c->cache_fault == KV_FAULT_BEFORE)
+        if (b == batch - 1 && c->cache_fault == KV_FAULT_BEFORE)
             offset = -1 - c->cache_offset;
-        if (b == c->batch - 1 && c->cache_fault == KV_FAULT_PAST_END)
+        if (b == batch - 1 && c->cache_fault == KV_FAULT_PAST_END)
             offset = most + 1;
         rwt_buffer_set_id(job, plan->offsets.buffer, rwt_view_at(&plan->offsets, b, 0, 0, 0),
                           offset);
@@ -133,14 +165,15 @@ static void fill_table(rwt_job *job, const kv_case *c, const kv_plan *plan) {
         pages[other] = i;
     }
     int64_t used = 0;
-    for (int64_t b = 0; b < c->batch; b++) {
-        int64_t begin = first_position(job, c, plan, b);
+    for (int64_t b = 0; b < kv_sequences(c); b++) {
+        int64_t begin = kv_first_position(job, b);
+        int64_t end = begin + kv_count_tokens(job, b);
         for (int64_t n = 0; n < plan->length / c->page_size; n++) {
             int64_t from = n * c->page_size;
-            if (from + c->page_size <= begin || from >= begin + c->seq)
+            if (!c->ring && (from + c->page_size <= begin || from >= end))
                 continue;
             int64_t page = pages[used++];
-            bool last = b == c->batch - 1 && from + c->page_size >= begin + c->seq;
+            bool last = b == c->batch - 1 && from + c->page_size >= end;
             if (last && c->cache_fault == KV_FAULT_PAGE_LOW)
                 page = -1;
             if (last && c->cache_fault == KV_FAULT_PAGE_HIGH)
@@ -156,19 +189,21 @@ static void kv_fill(rwt_job *job) {
     kv_plan *plan = job->plan;
     add_inputs(job, c, plan);
     add_cache(job, c, plan);
+    add_cu_seqlens(job, c, plan);
+    add_slots(job, c, plan);
     add_offsets(job, c, plan);
     if (c->paged)
         fill_table(job, c, plan);
 }
 
 static void add_weights(rwt_job *job, const rope_append_case *c, rope_append_plan *plan) {
-    for (int i = 0; i < 2; i++) {
+    static const char *const names[] = {"q_weight", "k_weight", "v_weight"};
+    for (int i = 0; i < 3; i++) {
         plan->weight[i] = rwt_view_absent;
-        if (!(c->norm & (1 + i)))
+        if (i == 2 ? c->v_norm != KV_V_NORM_WEIGHT : !(c->norm & (1 + i)))
             continue;
-        rwt_layout layout = {1, {c->head_dim}, NULL, RWT_CONTIGUOUS};
-        rwt_buffer_spec spec = {.name = i ? "k_weight" : "q_weight",
-                                .dtype = (rw_dtype)c->norm_dtype};
+        rwt_layout layout = {1, {i == 2 ? c->v_dim : c->head_dim}, NULL, RWT_CONTIGUOUS};
+        rwt_buffer_spec spec = {.name = names[i], .dtype = (rw_dtype)c->norm_dtype};
         plan->weight[i] = rwt_view_add(job, &layout, spec);
         rwt_buffer_fill(job, plan->weight[i].buffer, RWT_ORDINARY);
     }
@@ -185,6 +220,9 @@ static void rope_append_fill(rwt_job *job) {
     if (c->placement == RWT_OUT_OF_PLACE)
         plan->q_out = add_tokens(job, "q_out", c->q_heads, c->head_dim);
     add_weights(job, c, plan);
+    plan->ids = (rwt_ids){rwt_view_absent, rwt_view_absent, 0, false};
+    if (!c->rotate)
+        return;
     plan->spec = (rw_rope_spec){
         .type = c->yarn ? RW_ROPE_YARN : RW_ROPE_DEFAULT,
         .pairing = (rw_rope_pairing)c->pairing,
@@ -206,179 +244,6 @@ static void rope_append_fill(rwt_job *job) {
     plan->ids = rwt_ids_add(job, rope_append_id_fields(c), &shape);
 }
 
-/* ---- references ---- */
-
-static int64_t token_element(const rwt_view *view, int64_t b, int64_t s, int64_t head,
-                             int64_t column) {
-    if (view->rank == 3)
-        return rwt_view_at(view, s, head, column, 0);
-    return rwt_view_at(view, b, s, head, column);
-}
-
-/* Finds the place of a token; false where the token has a fault, with the invalid number. */
-static bool find_place(const rwt_job *job, const kv_case *c, const kv_plan *plan, int64_t b,
-                       int64_t s, int64_t *page, int64_t *row, rw_fault *bad) {
-    int64_t position = first_position(job, c, plan, b) + s;
-    *bad = (rw_fault){.kind = RW_FAULT_CACHE_POSITION, .id = position};
-    *page = b;
-    *row = position;
-    if (position < 0 || position >= plan->length)
-        return false;
-    if (!c->paged)
-        return true;
-    *page = rwt_buffer_get_id(job, plan->table.buffer,
-                              rwt_view_at(&plan->table, b, position / c->page_size, 0, 0));
-    *row = position % c->page_size;
-    *bad = (rw_fault){.kind = RW_FAULT_PAGE, .id = *page};
-    return *page >= 0 && *page < plan->num_pages;
-}
-
-static void expect_copies(rwt_job *job, const kv_case *c, const kv_plan *plan, int side, int64_t b,
-                          int64_t s, int64_t page, int64_t row) {
-    const rwt_view *in = &plan->in[side], *cache = &plan->cache[side];
-    for (int64_t head = 0; head < c->heads; head++)
-        for (int64_t column = 0; column < (side ? c->v_dim : c->head_dim); column++)
-            rwt_expect_copy(job, cache->buffer, rwt_view_at(cache, page, row, head, column),
-                            in->buffer, token_element(in, b, s, head, column));
-}
-
-static void kv_reference(rwt_job *job) {
-    const kv_case *c = kv_case_of(&job->c);
-    const kv_plan *plan = job->plan;
-    bool nothing = c->heads * (c->head_dim + c->v_dim) == 0;
-    for (int64_t token = 0; !nothing && token < c->batch * c->seq; token++) {
-        int64_t b = token / c->seq, s = token % c->seq, page, row;
-        rw_fault bad;
-        if (!find_place(job, c, plan, b, s, &page, &row, &bad)) {
-            rwt_expect_fault(job, token, bad.kind, bad.id);
-            continue;
-        }
-        expect_copies(job, c, plan, 0, b, s, page, row);
-        expect_copies(job, c, plan, 1, b, s, page, row);
-    }
-}
-
-/* A head of q or k: the source and destination of each column. */
-typedef struct head_path {
-    int in;
-    int out;
-    int64_t in_element; /* of column 0 */
-    int64_t out_element;
-    const rwt_view *weight;
-} head_path;
-
-static rwt_rounded normalised(const rwt_job *job, const rope_append_case *c, const head_path *path,
-                              double factor, int64_t column) {
-    rwt_rounded x = {rwt_buffer_get(job, path->in, path->in_element + column), 0.0};
-    if (path->weight->buffer < 0)
-        return x;
-    double weight = rwt_buffer_get(job, path->weight->buffer, column) + (double)c->norm_offset;
-    x.middle *= factor;
-    if (c->norm_cast == RW_NORM_CAST_BEFORE_WEIGHT)
-        x = rwt_round_near((rw_dtype)c->dtype, x.middle);
-    return (rwt_rounded){x.middle * weight, x.reach * fabs(weight)};
-}
-
-/* The scale of a result that may be off by `reach` besides its own rounding. */
-static double scale_with(double scale, double reach) {
-    return scale + reach / (4.0 * rwt_dtype_epsilon(RW_F32));
-}
-
-static double head_factor(const rwt_job *job, const rope_append_case *c, const head_path *path) {
-    double sum = 0.0;
-    for (int64_t column = 0; column < c->head_dim; column++) {
-        double x = rwt_buffer_get(job, path->in, path->in_element + column);
-        sum += x * x;
-    }
-    return 1.0 / sqrt(sum / (double)c->head_dim + (double)1e-6f);
-}
-
-static void expect_rest(rwt_job *job, const rope_append_case *c, const head_path *path,
-                        double factor) {
-    for (int64_t column = 0; column < c->head_dim; column++) {
-        if (column >= c->start && column < c->start + rope_append_rotary_width(c))
-            continue;
-        rwt_rounded x = normalised(job, c, path, factor, column);
-        if (path->weight->buffer >= 0)
-            rwt_expect_near(job, path->out, path->out_element + column, x.middle,
-                            scale_with(fabs(x.middle), x.reach));
-        else if (path->in != path->out)
-            rwt_expect_copy(job, path->out, path->out_element + column, path->in,
-                            path->in_element + column);
-    }
-}
-
-static void expect_head(rwt_job *job, int64_t b, int64_t s, const head_path *path) {
-    const rope_append_case *c = rope_append_case_of(&job->c);
-    const rope_append_plan *plan = job->plan;
-    double factor = head_factor(job, c, path);
-    double af = plan->attention_factor;
-    int64_t n = rope_append_rotary_width(c) / 2;
-    double magnitude = c->direction == RW_ROPE_INVERSE ? 1.0 / af : af;
-    double sign = c->direction == RW_ROPE_FORWARD ? 1.0 : -1.0;
-    expect_rest(job, c, path, factor);
-    for (int64_t i = 0; i < n; i++) {
-        bool shared = c->positions != RWT_POSITIONS_AXES;
-        int64_t axis = shared ? 0 : rwt_rope_axis(&plan->spec, i, n);
-        double angle = (double)rwt_ids_at(job, &plan->ids, axis, b, s) * plan->inv_freq[i];
-        double turn_cos = magnitude * cos(angle), turn_sin = sign * magnitude * sin(angle);
-        bool interleaved = c->pairing == RW_ROPE_INTERLEAVED;
-        int64_t column1 = c->start + (interleaved ? 2 * i : i);
-        int64_t column2 = c->start + (interleaved ? 2 * i + 1 : i + n);
-        rwt_rounded x1 = normalised(job, c, path, factor, column1);
-        rwt_rounded x2 = normalised(job, c, path, factor, column2);
-        double scale = scale_with((fabs(x1.middle) + fabs(x2.middle)) * magnitude,
-                                  (x1.reach + x2.reach) * magnitude);
-        rwt_expect_near(job, path->out, path->out_element + column1,
-                        x1.middle * turn_cos - x2.middle * turn_sin, scale);
-        rwt_expect_near(job, path->out, path->out_element + column2,
-                        x2.middle * turn_cos + x1.middle * turn_sin, scale);
-    }
-}
-
-/* The first rotation id of a token that is outside the table. */
-static bool ids_fault(const rwt_job *job, const rope_append_case *c, int64_t b, int64_t s,
-                      rw_fault *bad) {
-    const rope_append_plan *plan = job->plan;
-    for (int64_t axis = 0; axis < (c->axes ? 3 : 1); axis++) {
-        bool shared = c->positions != RWT_POSITIONS_AXES;
-        bad->kind = RW_FAULT_POSITION;
-        bad->id = rwt_ids_at(job, &plan->ids, shared ? 0 : axis, b, s);
-        if (bad->id < 0 || bad->id >= c->max_positions)
-            return true;
-    }
-    return false;
-}
-
-static void rope_append_reference(rwt_job *job) {
-    const rope_append_case *c = rope_append_case_of(&job->c);
-    const kv_case *kv = kv_case_of(&job->c);
-    const rope_append_plan *plan = job->plan;
-    bool nothing = c->q_heads + c->heads == 0;
-    for (int64_t token = 0; !nothing && token < c->batch * c->seq; token++) {
-        int64_t b = token / c->seq, s = token % c->seq, page, row;
-        rw_fault bad;
-        if (ids_fault(job, c, b, s, &bad) ||
-            !find_place(job, kv, &plan->kv, b, s, &page, &row, &bad)) {
-            rwt_expect_fault(job, token, bad.kind, bad.id);
-            continue;
-        }
-        for (int64_t head = 0; head < c->q_heads; head++) {
-            head_path path = {plan->q.buffer, plan->q_out.buffer,
-                              token_element(&plan->q, b, s, head, 0),
-                              token_element(&plan->q_out, b, s, head, 0), &plan->weight[0]};
-            expect_head(job, b, s, &path);
-        }
-        for (int64_t head = 0; head < c->heads; head++) {
-            const rwt_view *k = &plan->kv.in[0], *cache = &plan->kv.cache[0];
-            head_path path = {k->buffer, cache->buffer, token_element(k, b, s, head, 0),
-                              rwt_view_at(cache, page, row, head, 0), &plan->weight[1]};
-            expect_head(job, b, s, &path);
-        }
-        expect_copies(job, kv, &plan->kv, 1, b, s, page, row);
-    }
-}
-
 /* ---- the operations ---- */
 
 static void bind_append(const rwt_job *job, rwt_set *set, rw_kv_append_args *args) {
@@ -390,6 +255,9 @@ static void bind_append(const rwt_job *job, rwt_set *set, rw_kv_append_args *arg
     args->cache.block_table = rwt_tensor(job, set, &plan->table);
     args->offsets = rwt_tensor(job, set, &plan->offsets);
     args->offset = kv_case_of(&job->c)->cache_offset;
+    args->cache.ring = kv_case_of(&job->c)->ring;
+    args->cu_seqlens = rwt_tensor(job, set, &plan->cu_seqlens);
+    args->slots = rwt_tensor(job, set, &plan->slots);
 }
 
 static void kv_bind(const rwt_job *job, rwt_set *set) {
@@ -405,6 +273,8 @@ static rw_status rope_append_open(rwt_binding *binding) {
     rw_rope_options options = {
         .spec = plan->spec, .max_positions = rope_append_case_of(&binding->job->c)->max_positions};
     rw_rope *rope = NULL;
+    if (!rope_append_case_of(&binding->job->c)->rotate)
+        return RW_OK;
     rw_status status = rw_rope_create(binding->context, &options, &rope);
     binding->objects[0] = rope;
     return status;
@@ -428,6 +298,8 @@ static void rope_append_bind(const rwt_job *job, rwt_set *set) {
     args->rope.direction = (rw_rope_direction)c->direction;
     args->norm.q_weight = rwt_tensor(job, set, &plan->weight[0]);
     args->norm.k_weight = rwt_tensor(job, set, &plan->weight[1]);
+    args->norm.v_weight = rwt_tensor(job, set, &plan->weight[2]);
+    args->norm.normalize_v = c->v_norm == KV_V_NORM_PLAIN;
     args->norm.eps = 1e-6f;
     args->norm.weight_offset = (float)c->norm_offset;
     args->norm.cast = (rw_norm_cast)c->norm_cast;
@@ -439,7 +311,7 @@ static rw_status rope_append_run(const rwt_binding *binding, const void *args) {
 
 static double kv_elements(const rwt_job *job) {
     const kv_case *c = kv_case_of(&job->c);
-    return (double)(c->batch * c->seq * c->heads * (c->head_dim + c->v_dim));
+    return (double)(c->batch * c->seq * c->heads * (c->head_dim + (c->no_v ? 0 : c->v_dim)));
 }
 
 static double kv_bytes(const rwt_job *job) {

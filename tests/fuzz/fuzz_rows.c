@@ -63,6 +63,14 @@ static rw_kv_append_args append_args(fuzz_call *call, bool packed) {
         args.cache.block_table = fuzz_tensor(call, call->id_dtype, "bn");
     args.offsets = fuzz_optional(call, call->id_dtype, "b");
     args.offset = fuzz_number(call);
+    if (fuzz_rarely(call))
+        args.slots = fuzz_tensor(call, call->id_dtype, packed ? "s" : "bs");
+    if (packed && fuzz_rarely(call))
+        args.cu_seqlens = fuzz_tensor(call, call->id_dtype, "c");
+    if (fuzz_rarely(call))
+        args.cache.ring = fuzz_number(call);
+    if (fuzz_rarely(call))
+        args.v = args.cache.v = (rw_tensor){0};
     fuzz_output(call, &args.cache.k, NULL);
     fuzz_output(call, &args.cache.v, NULL);
     return args;
@@ -80,10 +88,12 @@ static void rope_append(fuzz_call *call) {
     args.append = append_args(call, packed);
     args.norm.q_weight = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), "d");
     args.norm.k_weight = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), "d");
+    args.norm.v_weight = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), "v");
+    args.norm.normalize_v = fuzz_rarely(call);
     args.norm.eps = (float)fuzz_factor(call);
     args.norm.weight_offset = (float)fuzz_factor(call);
     args.norm.cast = (rw_norm_cast)fuzz_choice(call, 2);
-    fuzz_check(call, rw_rope_append(call->context, rope, &args));
+    fuzz_check(call, rw_rope_append(call->context, fuzz_rarely(call) ? NULL : rope, &args));
 }
 
 static void rms_norm(fuzz_call *call) {
@@ -102,12 +112,14 @@ static void rms_norm(fuzz_call *call) {
     fuzz_check(call, rw_rms_norm(call->context, fuzz_rarely(call) ? NULL : &args));
 }
 
-static void swiglu(fuzz_call *call) {
+static void glu(fuzz_call *call) {
     static const char *const shapes[] = {"sx", "x", "bsx", "bshx"};
     static const char *const packed_shapes[] = {"se", "e", "bse", "bshe"};
     const int shape = fuzz_byte(call) % 4;
     const bool packed = fuzz_byte(call) % 2;
-    rw_swiglu_args args = {.packing = packed ? (rw_glu_packing)fuzz_choice(call, 4) : 0};
+    rw_glu_args args = {.packing = packed ? (rw_glu_packing)fuzz_choice(call, 4) : 0};
+    args.activation = (rw_glu_activation)fuzz_choice(call, 5);
+    args.zero_at_minus_infinity = fuzz_rarely(call);
     if (packed) {
         args.packed = fuzz_tensor(call, call->dtype, packed_shapes[shape]);
         args.out = fuzz_tensor(call, call->dtype, shapes[shape]);
@@ -120,7 +132,7 @@ static void swiglu(fuzz_call *call) {
     args.alpha = (float)fuzz_factor(call);
     args.up_offset = (float)fuzz_factor(call);
     fuzz_output(call, &args.out, &args.gate);
-    fuzz_check(call, rw_swiglu(call->context, fuzz_rarely(call) ? NULL : &args));
+    fuzz_check(call, rw_glu(call->context, fuzz_rarely(call) ? NULL : &args));
 }
 
 static rw_mx_args mx_args(fuzz_call *call) {
@@ -155,5 +167,5 @@ static void mx_quantize(fuzz_call *call) {
 }
 
 fuzz_operation *const fuzz_rows[] = {embed_learned, embed_sinusoidal, rope_apply, rope_rerotate,
-                                     kv_append,     rope_append,      rms_norm,   swiglu,
+                                     kv_append,     rope_append,      rms_norm,   glu,
                                      mx_dequantize, mx_quantize,      NULL};

@@ -8,7 +8,7 @@ from typing import NamedTuple
 class Fault(NamedTuple):
     """What was out of range: rw_fault.
 
-    kind   "position", "cache_position", "page", "length", "segment" or "overflow"
+    kind   "position", "cache_position", "page", "slot", "length", "segment" or "overflow"
     token  b * seq + s, or as documented for the operation
     id     the value that is out of range
     """

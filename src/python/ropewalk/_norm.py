@@ -1,10 +1,10 @@
-"""RMSNorm and SwiGLU."""
+"""Norms and gated activations."""
 
 from __future__ import annotations
 
 from ._context import Context, begin, first, pair
 from ._errors import InvalidArgument
-from ._library import GLU_PACKING, NORM_CAST
+from ._library import GLU_ACTIVATION, GLU_PACKING, NORM_CAST
 from ._tensors import Tensor, shape_of
 
 
@@ -49,25 +49,31 @@ def rms_norm(
         return out, total
 
 
-def swiglu(
+def glu(
     gate: Tensor | None = None,
     up: Tensor | None = None,
     *,
     packed: Tensor | None = None,
     packing: str = "gate_first",
+    activation: str = "silu",
     limit: float = 0.0,
     alpha: float = 0.0,
     up_offset: float = 0.0,
+    zero_at_minus_infinity: bool = False,
     out: Tensor | None = None,
     context: Context | None = None,
 ) -> Tensor:
-    """out = gate / (1 + exp(-alpha * gate)) * (up + up_offset)
+    """out = activation(gate) * (up + up_offset)
 
     gate, up  [..., hidden] each, or
     packed    [..., 2 * hidden], in the order of `packing`: "gate_first" (Phi-3), "up_first",
               "interleaved" (gpt-oss), "interleaved_up_first"
+    activation
+              "silu": gate / (1 + exp(-alpha * gate)), "gelu" (erf), "gelu_tanh", "relu", "relu2"
     limit     not 0: gate is clamped to at most limit, up to [-limit, limit]
-    alpha     0: 1
+    alpha     of silu; 0: 1
+    zero_at_minus_infinity
+              the activation of -Inf is 0, not NaN
     out       [..., hidden], may be gate or up
 
     Returns out.
@@ -75,9 +81,11 @@ def swiglu(
     model = first(gate, packed)
     if model is None:
         raise InvalidArgument("gate and packed are absent, expected one of them")
-    with begin("swiglu", model, context) as call:
+    with begin("glu", model, context) as call:
         args = call.args
         args.packing = GLU_PACKING[packing]
+        args.activation = GLU_ACTIVATION[activation]
+        args.zero_at_minus_infinity = zero_at_minus_infinity
         args.limit = limit
         args.alpha = alpha
         args.up_offset = up_offset

@@ -1,6 +1,6 @@
 """Operations as torch.library custom operators, for torch.compile and torch.export.
 
-torch.ops.ropewalk has rms_norm, rms_norm_residual, swiglu, rope_apply, kv_append, rope_append,
+torch.ops.ropewalk has rms_norm, rms_norm_residual, glu, rope_apply, kv_append, rope_append,
 attention and attention_merge, which have fake implementations (shapes without data) and take only
 what a graph can hold. The functions of this module call them with the arguments of the package's
 functions of the same name; they make their outputs and record no gradients. Create Rope, Pattern
@@ -30,7 +30,7 @@ __all__ = [
     "rms_norm",
     "rope_append",
     "rope_apply",
-    "swiglu",
+    "glu",
 ]
 
 
@@ -93,38 +93,52 @@ def rms_norm(
     return torch.ops.ropewalk.rms_norm_residual(x, residual, weight, eps, weight_offset, cast)
 
 
-def _swiglu_operator(
+def _glu_operator(
     gate: Tensor | None,
     up: Tensor | None,
     packed: Tensor | None,
     packing: str,
+    activation: str,
     limit: float,
     alpha: float,
     up_offset: float,
+    zero_at_minus_infinity: bool,
 ) -> Tensor:
-    options = {"limit": limit, "alpha": alpha, "up_offset": up_offset}
-    return _norm.swiglu(gate, up, packed=packed, packing=packing, **options)
+    return _norm.glu(
+        gate,
+        up,
+        packed=packed,
+        packing=packing,
+        activation=activation,
+        limit=limit,
+        alpha=alpha,
+        up_offset=up_offset,
+        zero_at_minus_infinity=zero_at_minus_infinity,
+    )
 
 
-@_operator("swiglu", _swiglu_operator).register_fake
-def _(gate, up, packed, packing, limit, alpha, up_offset):
+@_operator("glu", _glu_operator).register_fake
+def _(gate, up, packed, *_):
     if gate is not None:
         return _like(gate)
     return packed.new_empty((*packed.shape[:-1], packed.shape[-1] // 2))
 
 
-def swiglu(
+def glu(
     gate: Tensor | None = None,
     up: Tensor | None = None,
     *,
     packed: Tensor | None = None,
     packing: str = "gate_first",
+    activation: str = "silu",
     limit: float = 0.0,
     alpha: float = 0.0,
     up_offset: float = 0.0,
+    zero_at_minus_infinity: bool = False,
 ) -> Tensor:
-    """ropewalk.swiglu() as an operator."""
-    return torch.ops.ropewalk.swiglu(gate, up, packed, packing, limit, alpha, up_offset)
+    """ropewalk.glu() as an operator."""
+    options = activation, limit, alpha, up_offset, zero_at_minus_infinity
+    return torch.ops.ropewalk.glu(gate, up, packed, packing, *options)
 
 
 def _tables(rope: int) -> Rope:

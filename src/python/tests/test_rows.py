@@ -43,18 +43,18 @@ def test_rms_norm_casts():
 @pytest.mark.parametrize(
     "packing", [None, "gate_first", "up_first", "interleaved", "interleaved_up_first"]
 )
-def test_swiglu(kind, random, packing):
+def test_glu(kind, random, packing):
     gate, up = 4 * random.standard_normal((2, 3, 10)).astype(np.float32)
     limited = np.minimum(gate, 2.0), np.clip(up, -2.0, 2.0)
     expected = limited[0] / (1 + np.exp(-1.702 * np.float64(limited[0]))) * (limited[1] + 1.0)
     options = {"limit": 2.0, "alpha": 1.702, "up_offset": 1.0}
     if packing is None:
-        got = ropewalk.swiglu(kind(gate), kind(up), **options)
+        got = ropewalk.glu(kind(gate), kind(up), **options)
     else:
         pair = (up, gate) if "up_first" in packing else (gate, up)
         apart = "interleaved" in packing
         packed = np.stack(pair, -1).reshape(3, 20) if apart else np.concatenate(pair, -1)
-        got = ropewalk.swiglu(packed=kind(packed), packing=packing, **options)
+        got = ropewalk.glu(packed=kind(packed), packing=packing, **options)
     close(kind.read(got), expected)
 
 

@@ -41,10 +41,10 @@ def test_opcheck_rope_apply(rope, qkv):
     check("rope_apply", rope.key, [q, k], None, torch.tensor([1, 7]), 0, "inverse")
 
 
-def test_opcheck_swiglu():
+def test_opcheck_glu():
     gate, up = torch.randn(2, 3, 8)
-    check("swiglu", gate, up, None, "gate_first", 0.0, 0.0, 0.0)
-    check("swiglu", None, None, torch.randn(3, 16), "interleaved", 7.0, 1.702, 1.0)
+    check("glu", gate, up, None, "gate_first", "gelu", 0.0, 0.0, 0.0, True)
+    check("glu", None, None, torch.randn(3, 16), "interleaved", "silu", 7.0, 1.702, 1.0, False)
 
 
 def test_opcheck_cache(rope, qkv):
@@ -94,7 +94,7 @@ def test_functions_compute_the_same(rope, qkv):
         out = package.rope_append(rope, qkv[0], k, v, cache, offset=3, cache_offset=7, norm=norm)
         caches.append((out, *cache[:2]))
         caches[-1] += package.attention_merge((k, lse), (v, -lse))
-        caches[-1] += (package.swiglu(k, v, limit=1.0),)
+        caches[-1] += (package.glu(k, v, limit=1.0),)
     for got, expected in zip(*caches):
         assert torch.equal(got, expected)
     with pytest.raises(ropewalk.InvalidArgument, match="function"):

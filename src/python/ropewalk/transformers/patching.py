@@ -18,7 +18,8 @@ import transformers
 
 from .. import torch as operators
 from .._errors import Error
-from .._norm import rms_norm, swiglu
+from .._library import GLU_ACTIVATION
+from .._norm import glu, rms_norm
 from . import own_attention
 from .attend import UNSUPPORTED
 from .cache import Cache
@@ -197,13 +198,13 @@ def _patch_gate(module, report: Report) -> None:
     what = f"gated feed-forward {name_of(module)}"
     gate_name, up_name, down_name = _gate_names(module)
 
-    def forward(self, x):
-        function = operators.swiglu if torch.compiler.is_compiling() else swiglu
+    def forward(activation, self, x):
+        function = operators.glu if torch.compiler.is_compiling() else glu
         gate, x = getattr(self, gate_name)(plain(x)), plain(x)
         if up_name is None:
-            product = function(packed=gate)
+            product = function(packed=gate, activation=activation)
         else:
-            product = function(gate, getattr(self, up_name)(x))
+            product = function(gate, getattr(self, up_name)(x), activation=activation)
         return getattr(self, down_name)(product)
 
     parameter = next(module.parameters(), None)
@@ -211,17 +212,18 @@ def _patch_gate(module, report: Report) -> None:
     if width is None or parameter is None or not parameter.is_floating_point():
         report.left[what, "its projections are not linear layers of floating-point numbers"] += 1
         return
-    for scale in (1.0, 30.0):
-        x = random_numbers(1, 3, width, like=parameter) * scale
-        try:
-            same = agree(forward(module, x), module(x))
-        except (RuntimeError, TypeError, Error):
-            same = False
-        if not same:
-            report.left[what, "its activation is not SwiGLU"] += 1
-            return
-    set_forward(module, forward)
-    report.replaced[what] += 1
+    rows = [random_numbers(1, 3, width, like=parameter) * scale for scale in (1.0, 30.0)]
+    try:
+        expected = [module(x) for x in rows]
+        for activation in GLU_ACTIVATION:
+            found = functools.partial(forward, activation)
+            if all(agree(found(module, x), y) for x, y in zip(rows, expected)):
+                set_forward(module, lambda self, x: found(self, x))
+                report.replaced[what] += 1
+                return
+    except (RuntimeError, TypeError, Error):
+        pass
+    report.left[what, "its activation is not one of glu()"] += 1
 
 
 def _patch_experts(module, report: Report) -> None:
@@ -234,18 +236,19 @@ def _patch_experts(module, report: Report) -> None:
         expected = original(x)
     except (RuntimeError, TypeError, AttributeError):
         expected = x
+    ways = [{"activation": activation} for activation in GLU_ACTIVATION]
     for packing in ("gate_first", "interleaved"):
-        for options in ({}, {**numbers, "up_offset": 1.0}):
+        for options in (*ways, {**numbers, "up_offset": 1.0}):
             options = {"packing": packing, **options}
-            if agree(swiglu(packed=x, **options), expected):
+            if agree(glu(packed=x, **options), expected):
                 module._apply_gate = functools.partial(_apply_gate, options)
                 report.replaced[what] += 1
                 return
-    report.left[what, "it is not SwiGLU"] += 1
+    report.left[what, "it is not one of glu()"] += 1
 
 
 def _apply_gate(options: dict, x: torch.Tensor) -> torch.Tensor:
-    function = operators.swiglu if torch.compiler.is_compiling() else swiglu
+    function = operators.glu if torch.compiler.is_compiling() else glu
     return function(packed=plain(x), **options)
 
 

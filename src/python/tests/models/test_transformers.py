@@ -434,7 +434,7 @@ def test_compiled(patched):
         compiled = torch.compile(model, backend=listing(seen), fullgraph=True)
         got = compiled(**given, use_cache=False).logits
     assert (got - expected)[mask == 1].abs().max() < 5e-6
-    names = {"attention", "rms_norm", "swiglu"} if patched else {"attention"}
+    names = {"attention", "rms_norm", "glu"} if patched else {"attention"}
     assert {name.split(".")[1] for name in seen if name.startswith("ropewalk.")} == names
 
 
