@@ -8,8 +8,10 @@
 
 #include "shared/dtype.h"
 
-#if defined(__AVX2__) && defined(__F16C__)
+#if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 /* Converts whole vectors of f16; returns the number of elements converted. */
@@ -21,6 +23,9 @@ RWI_INLINE int64_t rwi_load_f16_vectors(const uint16_t *data, int64_t count, flo
 #elif defined(__AVX2__) && defined(__F16C__)
     for (; i + 8 <= count; i += 8)
         _mm256_storeu_ps(x + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(data + i))));
+#elif defined(__aarch64__)
+    for (; i + 4 <= count; i += 4)
+        vst1q_f32(x + i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(data + i))));
 #else
     (void)data, (void)count, (void)x;
 #endif
@@ -38,6 +43,9 @@ RWI_INLINE int64_t rwi_store_f16_vectors(uint16_t *data, int64_t count, const fl
     for (; i + 8 <= count; i += 8)
         _mm_storeu_si128((void *)(data + i),
                          _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__aarch64__)
+    for (; i + 4 <= count; i += 4)
+        vst1_u16(data + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
 #else
     (void)data, (void)count, (void)x;
 #endif
@@ -76,6 +84,9 @@ RWI_INLINE int64_t rwi_round_f16_vectors(int64_t count, float *x) {
     for (; i + 8 <= count; i += 8)
         _mm256_storeu_ps(x + i, _mm256_cvtph_ps(_mm256_cvtps_ph(_mm256_loadu_ps(x + i),
                                                                 _MM_FROUND_TO_NEAREST_INT)));
+#elif defined(__aarch64__)
+    for (; i + 4 <= count; i += 4)
+        vst1q_f32(x + i, vcvt_f32_f16(vcvt_f16_f32(vld1q_f32(x + i))));
 #else
     (void)count, (void)x;
 #endif

@@ -1,0 +1,124 @@
+/* Vectors of elements of any dtype, as f32, on the CPU. They are types of the compiler, so that
+ * gcc, clang, AVX and NEON have vector code alike, where loops over f16 and bf16 depend on what a
+ * compiler vectorizes.
+ */
+#ifndef RWI_LANES_CPU_H
+#define RWI_LANES_CPU_H
+
+#include "cpu/convert_cpu.h"
+#include "cpu/tile_cpu.h"
+
+typedef uint32_t rwi_lane_words __attribute__((vector_size(RWI_LANES * 4), aligned(2), may_alias));
+
+/* 2 * RWI_LANES consecutive elements: the first half and the second; for bf16 the elements of even
+ * and of odd index, which need no shuffles. */
+typedef struct rwi_two_lanes {
+    rwi_lanes a;
+    rwi_lanes b;
+} rwi_two_lanes;
+
+/* The number of elements of rwi_two_lanes. */
+#define RWI_TWO_LANES (2 * RWI_LANES)
+
+RWI_INLINE rwi_lanes rwi_lanes_load(const float *x) {
+    return *(const rwi_lanes *)x;
+}
+
+RWI_INLINE void rwi_lanes_store(float *out, rwi_lanes x) {
+    *(rwi_lanes *)out = x;
+}
+
+RWI_INLINE rwi_lanes rwi_lanes_load_f16(const void *data) {
+#if defined(__AVX512F__)
+    return (rwi_lanes)_mm512_cvtph_ps(_mm256_loadu_si256(data));
+#elif defined(__AVX2__) && defined(__F16C__)
+    return (rwi_lanes)_mm256_cvtph_ps(_mm_loadu_si128(data));
+#elif defined(__aarch64__)
+    return (rwi_lanes)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(data)));
+#else
+    float x[RWI_LANES];
+    rwi_load_many(RW_F16, data, RWI_LANES, x);
+    return rwi_lanes_load(x);
+#endif
+}
+
+RWI_INLINE void rwi_lanes_store_f16(void *data, rwi_lanes x) {
+#if defined(__AVX512F__)
+    _mm256_storeu_si256(data,
+                        _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__AVX2__) && defined(__F16C__)
+    _mm_storeu_si128(data, _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__aarch64__)
+    vst1_u16(data, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)x)));
+#else
+    float numbers[RWI_LANES];
+    rwi_lanes_store(numbers, x);
+    rwi_store_many(RW_F16, data, RWI_LANES, numbers);
+#endif
+}
+
+RWI_INLINE rwi_two_lanes rwi_two_lanes_load(rw_dtype dtype, const void *data) {
+    if (dtype == RW_BF16) {
+        rwi_lane_words words = *(const rwi_lane_words *)data;
+        return (rwi_two_lanes){(rwi_lanes)(words << 16), (rwi_lanes)(words & 0xFFFF0000u)};
+    }
+    if (dtype == RW_F16)
+        return (rwi_two_lanes){rwi_lanes_load_f16(data),
+                               rwi_lanes_load_f16((const uint16_t *)data + RWI_LANES)};
+    const float *x = data;
+    return (rwi_two_lanes){rwi_lanes_load(x), rwi_lanes_load(x + RWI_LANES)};
+}
+
+/* The nearest bf16 in the upper 16 bits; the lower 16 bits are unspecified. As rwi_pair_round(): the
+ * low bits of a NaN must be 0. */
+RWI_INLINE rwi_lane_words rwi_lanes_round_bf16(rwi_lanes x) {
+    rwi_lane_words bits = (rwi_lane_words)x;
+    return bits + 0x7FFFu + ((bits >> 16) & 1u);
+}
+
+/* Rounds to the dtype and writes. bf16: the low 16 bits of a NaN must be 0, which holds for what
+ * arithmetic computes from widened bf16 and from other numbers. */
+RWI_INLINE void rwi_two_lanes_store(rw_dtype dtype, void *data, rwi_two_lanes x) {
+    if (dtype == RW_BF16) {
+        *(rwi_lane_words *)data =
+            rwi_lanes_round_bf16(x.a) >> 16 | (rwi_lanes_round_bf16(x.b) & 0xFFFF0000u);
+    } else if (dtype == RW_F16) {
+        rwi_lanes_store_f16(data, x.a);
+        rwi_lanes_store_f16((uint16_t *)data + RWI_LANES, x.b);
+    } else {
+        rwi_lanes_store(data, x.a);
+        rwi_lanes_store((float *)data + RWI_LANES, x.b);
+    }
+}
+
+RWI_ASSERT_16_BIT_FLOATS;
+
+/* Exchanges neighbours: (x1, x0, x3, x2, ...). */
+RWI_INLINE rwi_lanes rwi_lanes_swap(rwi_lanes x) {
+#if defined(__AVX512F__)
+    return (rwi_lanes)_mm512_permute_ps((__m512)x, 0xB1);
+#elif defined(__AVX__)
+    return (rwi_lanes)_mm256_permute_ps((__m256)x, 0xB1);
+#elif defined(__SSE2__)
+    return (rwi_lanes)_mm_shuffle_ps((__m128)x, (__m128)x, 0xB1);
+#elif defined(__aarch64__)
+    return (rwi_lanes)vrev64q_f32((float32x4_t)x);
+#else
+    return (rwi_lanes){x[1], x[0], x[3], x[2]};
+#endif
+}
+
+/* Arranges `count` floats as the elements of a dtype are in vectors: whole pairs of vectors as in
+ * rwi_two_lanes, the rest as it is. */
+RWI_INLINE void rwi_lanes_arrange(rw_dtype dtype, const float *x, int64_t count, float *out) {
+    int64_t i = 0;
+    for (; dtype == RW_BF16 && i + RWI_TWO_LANES <= count; i += RWI_TWO_LANES)
+        for (int lane = 0; lane < RWI_LANES; lane++) {
+            out[i + lane] = x[i + 2 * lane];
+            out[i + RWI_LANES + lane] = x[i + 2 * lane + 1];
+        }
+    for (; i < count; i++)
+        out[i] = x[i];
+}
+
+#endif
