@@ -101,6 +101,7 @@ __all__ = [
     "default_context",
     "embed_learned",
     "embed_sinusoidal",
+    "glu",
     "kv_append",
     "mask_apply",
     "mx_block_bytes",
@@ -129,7 +130,6 @@ __all__ = [
     "scale",
     "score_statistics",
     "softmax",
-    "glu",
     "t5_bias",
     "weighted_matmul",
 ]

@@ -1,5 +1,7 @@
 """RMSNorm, SwiGLU, position embeddings, microscaling formats."""
 
+import math
+
 import numpy as np
 import pytest
 from conftest import close
@@ -56,6 +58,24 @@ def test_glu(kind, random, packing):
         packed = np.stack(pair, -1).reshape(3, 20) if apart else np.concatenate(pair, -1)
         got = ropewalk.glu(packed=kind(packed), packing=packing, **options)
     close(kind.read(got), expected)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu", "relu2"])
+def test_glu_activations(kind, activation):
+    gate, up = np.float32([[-3.0, -0.5, 0.0, 0.7, 2.0, -np.inf], [1.0, 2.0, -3.0, 0.5, 0.25, 1.0]])
+    got = kind.read(ropewalk.glu(kind(gate), kind(up), activation=activation))
+    x = np.float64(gate[:5])
+    expected = {
+        "silu": x / (1 + np.exp(-x)),
+        "gelu": x * [0.5 * (1 + math.erf(y / math.sqrt(2))) for y in x],
+        "gelu_tanh": x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        "relu": np.maximum(x, 0),
+        "relu2": np.maximum(x, 0) ** 2,
+    }[activation]
+    close(got[:5], expected * up[:5])
+    assert np.isnan(got[5]) != ("relu" in activation)
+    options = {"activation": activation, "zero_at_minus_infinity": True}
+    assert kind.read(ropewalk.glu(kind(gate), kind(up), **options))[5] == 0
 
 
 def test_embed_learned(kind, random):

@@ -8,6 +8,7 @@ in the process stay as they are.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import types
@@ -214,11 +215,14 @@ def _patch_gate(module, report: Report) -> None:
         return
     rows = [random_numbers(1, 3, width, like=parameter) * scale for scale in (1.0, 30.0)]
     try:
-        expected = [module(x) for x in rows]
+        # In 16 bits the sums of the projection hide the difference of gelu and quick_gelu.
+        exact = module if parameter.dtype == torch.float32 else copy.deepcopy(module).float()
+        cases = [(each, x.to(next(each.parameters()))) for each in (exact, module) for x in rows]
+        cases = [(each, x, each(x)) for each, x in cases]
         for activation in GLU_ACTIVATION:
             found = functools.partial(forward, activation)
-            if all(agree(found(module, x), y) for x, y in zip(rows, expected)):
-                set_forward(module, lambda self, x: found(self, x))
+            if all(agree(found(each, x), y) for each, x, y in cases):
+                set_forward(module, found)
                 report.replaced[what] += 1
                 return
     except (RuntimeError, TypeError, Error):

@@ -317,7 +317,7 @@ def test_refused():
 
 
 def test_what_is_left_alone():
-    """A norm that adds a bias, a gate of GELU, an unknown rotary embedding: said, and unchanged."""
+    """A norm that adds a bias, a gate of quick_gelu, unknown rotary angles: said, unchanged."""
 
     class BiasedRMSNorm(torch.nn.Module):
         def __init__(self, original):
@@ -328,7 +328,8 @@ def test_what_is_left_alone():
             x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
             return x * self.weight + 0.01
 
-    model = llama(hidden_act="gelu", rope_parameters={"rope_type": "default", "rope_theta": 5e3})
+    rope = {"rope_type": "default", "rope_theta": 5e3}
+    model = llama(hidden_act="quick_gelu", rope_parameters=rope)
     model.model.norm = BiasedRMSNorm(model.model.norm)
     model.model.rotary_emb.inv_freq.mul_(1.01)
     ids = torch.randint(1, 96, (2, QUERIES))
@@ -363,9 +364,17 @@ def test_sparse_attention_is_left_alone():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_another_gate_of_16_bits(dtype):
-    config = transformers.LlamaConfig(**SIZES, hidden_act="gelu")
+    config = transformers.LlamaConfig(**SIZES, hidden_act="quick_gelu")
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
-    assert "its activation is not SwiGLU" in str(ropewalk.transformers.patch(model))
+    assert "its activation is not one of glu()" in str(ropewalk.transformers.patch(model))
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "relu", "relu2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gates(activation, dtype):
+    config = transformers.LlamaConfig(**SIZES, hidden_act=activation)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    assert any("gated" in what for what in ropewalk.transformers.patch(model).replaced)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
