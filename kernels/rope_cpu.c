@@ -25,7 +25,7 @@ RWI_INLINE void arrange_turns(rw_dtype dtype, bool interleaved, int64_t count, c
     }
 }
 
-/* Pairs of a block of rotate_vectors(). */
+/* Pairs of a block. */
 #define BLOCK_PAIRS(interleaved) ((interleaved) ? RWI_LANES : RWI_TWO_LANES)
 
 /* Rotates pairs [i, i + BLOCK_PAIRS). */
