@@ -92,12 +92,10 @@ RWI_INLINE float glu_gelu_tanh(float gate, float up) {
     const float k = 0x1.6e4e26p-5f, k_rest = 0x1.a9003ep-30f;  /* 0.044715 */
     const float c = 0x1.988454p+0f, c_rest = -0x1.857936p-25f; /* 2 * sqrt(2 / pi) */
     float square = gate * gate;
-    float product = k * square;
-    float product_rest = rwi_product_rest(k, square, product) +
-                         k * rwi_product_rest(gate, gate, square) + k_rest * square;
-    float sum = 1.0f + product;
-    float product_part = sum - 1.0f;
-    float sum_rest = (1.0f - (sum - product_part)) + (product - product_part) + product_rest;
+    float sum = 1.0f + k * square; /* rounded once or twice: compilers may use fma */
+    float product = sum - 1.0f;
+    float sum_rest = rwi_product_rest(k, square, product) + (1.0f - (sum - product)) +
+                     k * rwi_product_rest(gate, gate, square) + k_rest * square;
     float scaled = c * gate;
     float scaled_rest = rwi_product_rest(c, gate, scaled) + c_rest * gate;
     float z = scaled * sum;

@@ -17,8 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import ropewalk.transformers
 
 # Batch, prompt and generated tokens.
-SHAPES = (1, 512, 64), (8, 512, 64), (32, 1024, 64)
-ROUNDS = 5
+SHAPES = (1, 512, 32), (8, 512, 32), (32, 1024, 32)
+ROUNDS = 3
 
 
 def read(folder, device, dtype):
