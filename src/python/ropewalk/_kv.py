@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ._context import Context, begin, first
-from ._library import DIRECTION, NORM_CAST
+from ._library import DIRECTION, NORM_CAST, ffi
 from ._rope import Rope
 from ._tensors import Tensor
 
@@ -14,22 +14,27 @@ class KVCache(NamedTuple):
     """The cache of one layer.
 
     k            f32, f16 or bf16 [batch, max_seq, kv_heads, head_dim], or paged
-                 [pages, page_size, kv_heads, head_dim], with page_size a power of two from 16
-    v            as k; its head_dim may differ
+                 [pages, page_size, kv_heads, head_dim]; attention needs a page_size that is a power
+                 of two from 16
+    v            as k; its head_dim may differ. None: a cache of k alone (MLA)
     block_table  paged: i32 or i64 [batch, max_pages]
+    ring         not 0: position p is stored as p % ring, for windows of at most so many keys
     """
 
     k: Tensor
-    v: Tensor
+    v: Tensor | None
     block_table: Tensor | None = None
+    ring: int = 0
 
 
 class HeadNorm(NamedTuple):
-    """QK norm: x * (weight + weight_offset) / sqrt(mean(x^2) + eps) over every head, before the
-    rotation (Qwen3, Gemma 3).
+    """x * (weight + weight_offset) / sqrt(mean(x^2) + eps) over every head of q and k, before the
+    rotation (Qwen3, Gemma 3), and of v (Gemma 4).
 
     q_weight, k_weight  f32, f16 or bf16 [head_dim]; None: q or k, respectively, is not normalised
     cast                "before_weight" or "after_weight", as in rms_norm()
+    v_weight            as these, [head_dim of v]
+    normalize_v         v is normalised although v_weight is None
     """
 
     q_weight: Tensor | None
@@ -37,9 +42,11 @@ class HeadNorm(NamedTuple):
     eps: float
     weight_offset: float = 0.0
     cast: str = "before_weight"
+    v_weight: Tensor | None = None
+    normalize_v: bool = False
 
 
-def _put_append(call, prefix, k, v, cache, offsets, offset):
+def _put_append(call, prefix, k, v, cache, offsets, offset, cu_seqlens, slots):
     args = call.args.append if prefix else call.args
     call.put(prefix + "k", k)
     call.put(prefix + "v", v)
@@ -47,34 +54,43 @@ def _put_append(call, prefix, k, v, cache, offsets, offset):
     call.put(prefix + "cache.v", cache.v, True)
     call.put(prefix + "cache.block_table", cache.block_table)
     call.put(prefix + "offsets", offsets)
+    call.put(prefix + "cu_seqlens", cu_seqlens)
+    call.put(prefix + "slots", slots)
     args.offset = offset
+    args.cache.ring = cache.ring
 
 
 def kv_append(
     k: Tensor,
-    v: Tensor,
+    v: Tensor | None,
     cache: KVCache,
     *,
     offsets: Tensor | None = None,
     offset: int = 0,
+    cu_seqlens: Tensor | None = None,
+    slots: Tensor | None = None,
     context: Context | None = None,
 ) -> None:
     """Copies k and v of new tokens into the cache, at the positions offset + offsets[b] + s.
 
-    k, v     [batch, seq, kv_heads, head_dim] or packed [seq, kv_heads, head_dim] for a batch of 1;
-             the dtype of the cache
-    offsets  i32 or i64 [batch]: number of tokens already in the cache; None: 0
+    k, v        [batch, seq, kv_heads, head_dim] or packed [tokens, kv_heads, head_dim], a batch of 1
+                or as cu_seqlens says; the dtype of the cache. v is None if cache.v is
+    offsets     i32 or i64 [batch]: number of tokens already in the cache; None: 0
+    cu_seqlens  i32 or i64 [batch + 1]: the first token of each sequence of packed k, and the end;
+                tokens behind are padding
+    slots       i32 or i64 [batch, seq], packed [tokens], in place of positions: page * page_size +
+                place; -1: the token is not written
     """
     with begin("kv_append", k, context) as call:
-        _put_append(call, "", k, v, cache, offsets, offset)
+        _put_append(call, "", k, v, cache, offsets, offset, cu_seqlens, slots)
         call.run()
 
 
 def rope_append(
-    rope: Rope,
+    rope: Rope | None,
     q: Tensor,
     k: Tensor,
-    v: Tensor,
+    v: Tensor | None,
     cache: KVCache,
     *,
     positions: Tensor | None = None,
@@ -82,6 +98,8 @@ def rope_append(
     offset: int = 0,
     cache_offsets: Tensor | None = None,
     cache_offset: int = 0,
+    cu_seqlens: Tensor | None = None,
+    slots: Tensor | None = None,
     norm: HeadNorm | None = None,
     direction: str = "forward",
     out: Tensor | None = None,
@@ -90,9 +108,12 @@ def rope_append(
     """Rotates q, writes rotated k to the cache and copies v to it; with a norm, heads of q and k
     are normalised first.
 
+    rope                                      None: heads are normalised, not rotated
     q, positions, offsets, offset, direction  as in rope_apply()
     k, v, cache, cache_offsets, cache_offset  as in kv_append(), with its offsets and offset
-    out                                       shape and dtype of q, may be q
+    cu_seqlens, slots                         as in kv_append(); cu_seqlens needs positions
+    out                                       shape and dtype of q, may be q; q of a token whose slot
+                                              is -1 is not written
 
     Returns out, the rotated q.
     """
@@ -104,12 +125,14 @@ def rope_append(
         args = call.args
         args.rope.offset = offset
         args.rope.direction = DIRECTION[direction]
-        _put_append(call, "append.", k, v, cache, cache_offsets, cache_offset)
+        _put_append(call, "append.", k, v, cache, cache_offsets, cache_offset, cu_seqlens, slots)
         if norm is not None:
             call.put("norm.q_weight", norm.q_weight)
             call.put("norm.k_weight", norm.k_weight)
+            call.put("norm.v_weight", norm.v_weight)
+            args.norm.normalize_v = norm.normalize_v
             args.norm.eps = norm.eps
             args.norm.weight_offset = norm.weight_offset
             args.norm.cast = NORM_CAST[norm.cast]
-        call.run(rope.handle)
+        call.run(ffi.NULL if rope is None else rope.handle)
         return out

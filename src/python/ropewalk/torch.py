@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import _attention, _kv, _norm, _rope
 from ._bias import Alibi
-from ._errors import InvalidArgument
+from ._errors import InvalidArgument, Unsupported
 from ._kv import HeadNorm, KVCache
 from ._pattern import Pattern
 from ._rope import Rope
@@ -206,7 +206,13 @@ def kv_append(
     k: Tensor, v: Tensor, cache: KVCache, *, offsets: Tensor | None = None, offset: int = 0
 ) -> None:
     """ropewalk.kv_append() as an operator."""
-    torch.ops.ropewalk.kv_append(k, v, *cache, offsets, offset)
+    torch.ops.ropewalk.kv_append(k, v, *_parts(cache), offsets, offset)
+
+
+def _parts(cache: KVCache) -> tuple[Tensor, Tensor, Tensor | None]:
+    if cache.v is None or cache.ring:
+        raise Unsupported("operators take no cache without v and no ring")
+    return cache[:3]
 
 
 def _rope_append_operator(
@@ -265,7 +271,9 @@ def rope_append(
     """ropewalk.rope_append() as an operator."""
     ids = positions, offsets, offset, cache_offsets, cache_offset
     norm = norm or HeadNorm(None, None, 0.0)
-    return torch.ops.ropewalk.rope_append(rope.key, q, k, v, *cache, *ids, *norm)
+    if norm.v_weight is not None or norm.normalize_v:
+        raise Unsupported("operators do not normalise v")
+    return torch.ops.ropewalk.rope_append(rope.key, q, k, v, *_parts(cache), *ids, *norm[:5])
 
 
 _TERMS = ("block_table", "mask", "sinks")

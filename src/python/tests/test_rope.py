@@ -139,7 +139,7 @@ def test_append(kind, random, q, k, paged):
     )
     close(kind.read(got), rotated(q, IDS + 1, INV_FREQ))
     rows = rotated(normalised(k, weight, 1e-5, 1.0), IDS + 1, INV_FREQ), v
-    for filled, new in zip(cache, rows):
+    for filled, new in zip(cache[:2], rows):
         filled = kind.read(filled)
         for b in range(2):
             at = offsets[b] + np.arange(5)
@@ -152,7 +152,7 @@ def test_kv_append(kind, random, k):
     cache = ropewalk.KVCache(*(kind(np.zeros((2, 9, 2, 16), np.float32)) for _ in range(2)))
     offsets = np.array([0, 3])
     ropewalk.kv_append(kind(k), kind(-k), cache, offsets=kind(offsets), offset=1)
-    for filled, sign in zip(cache, (1, -1)):
+    for filled, sign in zip(cache[:2], (1, -1)):
         expected = np.zeros((2, 9, 2, 16))
         for b in range(2):
             expected[b, offsets[b] + 1 : offsets[b] + 6] = sign * k[b]
@@ -160,3 +160,43 @@ def test_kv_append(kind, random, k):
     with pytest.raises(ropewalk.OutOfRange) as caught:
         ropewalk.kv_append(kind(k), kind(k), cache, offset=5)
     assert caught.value.fault.kind == "cache_position"
+
+
+def test_append_by_slots(kind, k):
+    """Padding, k alone, and a page size that is not a power of two."""
+    tokens = k.reshape(10, 2, 16)
+    slots = np.array([5, -1, 0, 8, 1, -1, -1, 2, 3, 7])
+    cache = ropewalk.KVCache(kind(np.zeros((3, 3, 2, 16), np.float32)), None)
+    ropewalk.kv_append(kind(tokens), None, cache, slots=kind(slots))
+    expected = np.zeros((9, 2, 16))
+    expected[slots[slots >= 0]] = tokens[slots >= 0]
+    np.testing.assert_array_equal(kind.read(cache.k).reshape(9, 2, 16), expected)
+    with pytest.raises(ropewalk.OutOfRange) as caught:
+        ropewalk.kv_append(kind(tokens), None, cache, slots=kind(slots + 1))
+    assert caught.value.fault.kind == "slot"
+
+
+def test_append_to_a_ring(kind, k):
+    """Packed sequences of 3 and 5 tokens; the two last ones are padding."""
+    tokens = k.reshape(10, 2, 16)
+    caches = [kind(np.zeros((2, 4, 2, 16), np.float32)) for _ in range(2)]
+    cache = ropewalk.KVCache(*caches, ring=4)
+    bounds = kind(np.array([0, 3, 8]))
+    ropewalk.kv_append(
+        kind(tokens), kind(-tokens), cache, cu_seqlens=bounds, offsets=kind(np.array([6, 0]))
+    )
+    expected = np.zeros((2, 4, 2, 16))
+    for b, first, end, offset in (0, 0, 3, 6), (1, 3, 8, 0):
+        for n in range(first, end):
+            expected[b, (offset + n - first) % 4] = tokens[n]
+    np.testing.assert_array_equal(kind.read(cache.k), expected)
+    np.testing.assert_array_equal(kind.read(cache.v), -expected)
+
+
+def test_norms_without_rotation(kind, q, k):
+    cache = ropewalk.KVCache(*(kind(np.zeros((2, 5, 2, 16), np.float32)) for _ in range(2)))
+    norm = ropewalk.HeadNorm(kind(np.ones(16, np.float32)), None, 1e-5, normalize_v=True)
+    got = ropewalk.rope_append(None, kind(q), kind(k), kind(k), cache, norm=norm)
+    close(kind.read(got), normalised(q, None, 1e-5))
+    close(kind.read(cache.k), k)
+    close(kind.read(cache.v), normalised(k, None, 1e-5))

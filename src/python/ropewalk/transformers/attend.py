@@ -50,7 +50,7 @@ def attend(
     skipped = 0
     if storage is not None:
         skipped = key.end - key.shape[2]
-        key, value, terms["block_table"] = storage
+        key, value, terms["block_table"] = storage[:3]
         seq_k = terms["block_table"].shape[1] * key.shape[1]
     else:
         key, value = plain(key).transpose(1, 2), plain(value).transpose(1, 2)

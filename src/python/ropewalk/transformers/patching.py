@@ -195,11 +195,8 @@ def _gate_names(module) -> tuple | None:
     return None
 
 
-def _patch_gate(module, report: Report) -> None:
-    what = f"gated feed-forward {name_of(module)}"
-    gate_name, up_name, down_name = _gate_names(module)
-
-    def forward(activation, self, x):
+def _gate_forward(gate_name, up_name, down_name, activation):
+    def forward(self, x):
         function = operators.glu if torch.compiler.is_compiling() else glu
         gate, x = getattr(self, gate_name)(plain(x)), plain(x)
         if up_name is None:
@@ -208,8 +205,14 @@ def _patch_gate(module, report: Report) -> None:
             product = function(gate, getattr(self, up_name)(x), activation=activation)
         return getattr(self, down_name)(product)
 
+    return forward
+
+
+def _patch_gate(module, report: Report) -> None:
+    what = f"gated feed-forward {name_of(module)}"
+    names = _gate_names(module)
     parameter = next(module.parameters(), None)
-    width = getattr(getattr(module, gate_name), "in_features", None)
+    width = getattr(getattr(module, names[0]), "in_features", None)
     if width is None or parameter is None or not parameter.is_floating_point():
         report.left[what, "its projections are not linear layers of floating-point numbers"] += 1
         return
@@ -220,7 +223,7 @@ def _patch_gate(module, report: Report) -> None:
         cases = [(each, x.to(next(each.parameters()))) for each in (exact, module) for x in rows]
         cases = [(each, x, each(x)) for each, x in cases]
         for activation in GLU_ACTIVATION:
-            found = functools.partial(forward, activation)
+            found = _gate_forward(*names, activation)
             if all(agree(found(each, x), y) for each, x, y in cases):
                 set_forward(module, found)
                 report.replaced[what] += 1
