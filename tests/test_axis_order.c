@@ -305,8 +305,9 @@ static void test_old_order_of_pages(void **state) {
                    "k has 16 heads along axis 2, expected a divisor of the 4 along axis 2 of q");
     rw_kv_append_args append = {.k = tokens(f, 0, SEQ_Q, KV_HEADS),
                                 .v = tokens(f, 1024, SEQ_Q, KV_HEADS),
-                                .cache = {tensor(f, OUTPUT, 4, pages),
-                                          tensor(f, OUTPUT + 2048, 4, pages), args.block_table}};
+                                .cache = {.k = tensor(f, OUTPUT, 4, pages),
+                                          .v = tensor(f, OUTPUT + 2048, 4, pages),
+                                          .block_table = args.block_table}};
     assert_refused(f, rw_kv_append(f->context, &append),
                    "append.k has shape [1, 6, 2, 16], expected 16 along axis 2");
     const rw_tensor cache = tokens(f, OUTPUT, SEQ_K, KV_HEADS);
