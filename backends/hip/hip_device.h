@@ -4,6 +4,7 @@
 
 #include <hip/hip_fp16.h>
 #include <hip/hip_runtime.h>
+#include <string.h>
 
 #include "backend.h"
 
@@ -48,6 +49,15 @@ typedef struct rwi_hip_device {
     const void *large_kernel;            /* the last one that was allowed much shared memory, */
     size_t large_bytes;                  /* and how much */
 } rwi_hip_device;
+
+/* Whether a device has wgmma, which only kernels whose waves have roles use. */
+static inline bool rwi_hip_has_wgmma(const rwi_hip_device *hip) {
+#if defined(__HIP_PLATFORM_EMULATED__)
+    return strcmp(hip->architecture, "sm_90a") == 0;
+#else
+    return strcmp(hip->architecture, "sm_90") == 0;
+#endif
+}
 
 #if defined(__HIP_PLATFORM_EMULATED__)
 #define RWI_HIP_COUNTERS 1 /* a counter that is not left 0 shows in the next launch */

@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "attention/attention_params.h"
 
@@ -140,7 +139,7 @@ static rw_status describe_device(rwi_hip_device *hip) {
 #else
         snprintf(hip->architecture, sizeof hip->architecture, "%.15s", properties.gcnArchName);
 #endif
-        if (strncmp(hip->architecture, "sm_90", 5) == 0) { /* attention_roles.h */
+        if (rwi_hip_has_wgmma(hip)) { /* attention_roles.h */
             hip->base.tall_parts = hip->multiprocessors;
             hip->base.tall_rows = RWI_ATTENTION_TALL_ROWS;
         }

@@ -144,7 +144,7 @@ static inline bool sums_fit(const rw_attention_params &p) {
  * fewer rows than it has, but k and v are read at the memory's speed, and once. */
 template <rw_dtype D> static bool roles_serve(rwi_device *device, const rw_attention_params &p) {
     const bool pages_fit = !p.pages.table.data || p.pages.shift >= 3; /* 8 rows are swapped alike */
-    return rwi_device_has_wgmma(device) && sums_fit(p) &&
+    return rwi_hip_has_wgmma((const rwi_hip_device *)device) && sums_fit(p) &&
            rwi_attention_group_rows(&p) > RWI_ATTENTION_FEW_ROWS &&
            tensor_has_vectors(D, p.q, p.head_dim) && pages_fit &&
            tensor_has_vectors(D, p.k, p.head_dim) && tensor_has_vectors(D, p.v, p.v_dim) &&

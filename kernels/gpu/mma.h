@@ -66,15 +66,6 @@ template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_NATIVE> {
 
 template <int UNIT> struct rwi_mma_constant { static constexpr int value = UNIT; };
 
-/* Whether a device has wgmma, which only kernels whose waves have roles use. */
-static inline bool rwi_device_has_wgmma(rwi_device *device) {
-#if defined(__HIP_PLATFORM_EMULATED__)
-    return strcmp(((const rwi_hip_device *)device)->architecture, "sm_90a") == 0;
-#else
-    return strcmp(((const rwi_hip_device *)device)->architecture, "sm_90") == 0;
-#endif
-}
-
 /* Returns body(rwi_mma_constant<unit>()) for the unit of a device and dtype. */
 template <rw_dtype D, typename Body>
 static inline rw_status rwi_dispatch_mma(rwi_device *device, Body body) {
