@@ -1,4 +1,4 @@
-/* rope_append on a GPU; its twin is in kv_cpu.c. One block per token: threads along x share a head,
+/* rope_append on a GPU; the twin of rope_append_cpu.c. One block per token: threads along x share a head,
  * threads along y take different heads. */
 #include "gpu/dispatch.h"
 #include "gpu/faults.h"

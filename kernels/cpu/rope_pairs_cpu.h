@@ -1,4 +1,4 @@
-/* Rotations of the pairs of one head, on the CPU; shared by rope_cpu.c and kv_cpu.c. */
+/* Rotations of the pairs of one head, on the CPU; shared by rope_cpu.c and rope_append_cpu.c. */
 #ifndef RWI_ROPE_PAIRS_CPU_H
 #define RWI_ROPE_PAIRS_CPU_H
 
