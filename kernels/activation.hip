@@ -1,5 +1,5 @@
-/* Gated activations on a GPU; the twin of activation_cpu.c. Each thread computes one vector of a row: an
- * element is expensive enough that many threads are faster than many elements per thread. */
+/* Gated activations on a GPU; the twin of activation_cpu.c. Each thread computes one vector of a
+ * row: an element is expensive enough that many threads are faster than many elements per thread. */
 #include "activation_params.h"
 #include "gpu/dispatch.h"
 #include "gpu/launch.h"

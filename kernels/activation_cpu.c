@@ -7,11 +7,12 @@ _Static_assert(RWI_GLU_PIECE <= RWI_CPU_BLOCK, "a piece is computed as one block
 
 /* ---- values ---- */
 
-/* silu for gates from glu_nearest() on. */
-typedef enum silu_mode {
-    SILU_PLAIN, /* glu_is_plain() */
-    SILU_NEAR
-} silu_mode;
+/* The formula for a piece. */
+typedef enum glu_formula {
+    SILU_PLAIN, /* silu_near(), glu_is_plain() */
+    SILU_NEAR,  /* silu_near() */
+    GLU_ANY     /* glu_value(), for gates of any size */
+} glu_formula;
 
 /* The smallest gate for which silu_near() is valid. */
 RWI_INLINE float glu_nearest(const rw_glu_params *p) {
@@ -20,8 +21,7 @@ RWI_INLINE float glu_nearest(const rw_glu_params *p) {
 
 /* As glu_silu(), at half the cost: for gates from -80 on, exp(-z) does not overflow and no product
  * underflows before the result does. */
-RWI_INLINE float silu_near(const rw_glu_params *p, silu_mode mode, float gate, float up) {
-    const bool plain = mode == SILU_PLAIN;
+RWI_INLINE float silu_near(const rw_glu_params *p, bool plain, float gate, float up) {
     if (!plain)
         glu_clamp(p, &gate, &up);
     float z = plain ? gate : p->alpha * gate;
@@ -53,29 +53,20 @@ RWI_INLINE bool is_near(rw_dtype dtype, int step, const glu_piece *piece, float 
     return !below;
 }
 
-RWI_INLINE void store_value(rw_dtype dtype, void *out, int64_t i, float value) {
-    if (dtype == RW_BF16)
-        ((uint16_t *)out)[i] = (uint16_t)(rwi_pair_round(value) >> 16);
-    else
-        ((float *)out)[i] = value;
-}
-
-RWI_INLINE void activate_near(const rw_glu_params *p, rw_dtype dtype, int step, silu_mode mode,
-                              const glu_piece *piece) {
-#pragma omp simd
-    for (int64_t i = 0; i < piece->count; i++)
-        store_value(dtype, piece->out, i,
-                    silu_near(p, mode, rwi_load(dtype, piece->gate, step * i),
-                              rwi_load(dtype, piece->up, step * i)));
-}
-
-RWI_INLINE void activate(const rw_glu_params *p, rw_dtype dtype, int step,
+/* `formula` and `activation` are constants where this is called. */
+RWI_INLINE void activate(const rw_glu_params *p, rw_dtype dtype, int step, glu_formula formula,
                          rw_glu_activation activation, const glu_piece *piece) {
 #pragma omp simd
-    for (int64_t i = 0; i < piece->count; i++)
-        store_value(dtype, piece->out, i,
-                    glu_value(p, activation, rwi_load(dtype, piece->gate, step * i),
-                              rwi_load(dtype, piece->up, step * i)));
+    for (int64_t i = 0; i < piece->count; i++) {
+        float gate = rwi_load(dtype, piece->gate, step * i);
+        float up = rwi_load(dtype, piece->up, step * i);
+        float value = formula == GLU_ANY ? glu_value(p, activation, gate, up)
+                                         : silu_near(p, formula == SILU_PLAIN, gate, up);
+        if (dtype == RW_BF16)
+            ((uint16_t *)piece->out)[i] = (uint16_t)(rwi_pair_round(value) >> 16);
+        else
+            ((float *)piece->out)[i] = value;
+    }
 }
 
 RWI_INLINE void activate_piece(const rw_glu_params *p, rw_dtype dtype, int step,
@@ -83,23 +74,23 @@ RWI_INLINE void activate_piece(const rw_glu_params *p, rw_dtype dtype, int step,
     switch (p->activation) {
     case RW_GLU_SILU:
         if (!is_near(dtype, step, piece, glu_nearest(p)))
-            activate(p, dtype, step, RW_GLU_SILU, piece);
+            activate(p, dtype, step, GLU_ANY, RW_GLU_SILU, piece);
         else if (glu_is_plain(p))
-            activate_near(p, dtype, step, SILU_PLAIN, piece);
+            activate(p, dtype, step, SILU_PLAIN, RW_GLU_SILU, piece);
         else
-            activate_near(p, dtype, step, SILU_NEAR, piece);
+            activate(p, dtype, step, SILU_NEAR, RW_GLU_SILU, piece);
         return;
     case RW_GLU_GELU:
-        activate(p, dtype, step, RW_GLU_GELU, piece);
+        activate(p, dtype, step, GLU_ANY, RW_GLU_GELU, piece);
         return;
     case RW_GLU_GELU_TANH:
-        activate(p, dtype, step, RW_GLU_GELU_TANH, piece);
+        activate(p, dtype, step, GLU_ANY, RW_GLU_GELU_TANH, piece);
         return;
     case RW_GLU_RELU:
-        activate(p, dtype, step, RW_GLU_RELU, piece);
+        activate(p, dtype, step, GLU_ANY, RW_GLU_RELU, piece);
         return;
     case RW_GLU_RELU2:
-        activate(p, dtype, step, RW_GLU_RELU2, piece);
+        activate(p, dtype, step, GLU_ANY, RW_GLU_RELU2, piece);
         return;
     }
 }

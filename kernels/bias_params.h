@@ -35,9 +35,12 @@ typedef struct rwi_alibi {
 } rwi_alibi;
 
 /* `distance` is key - position. */
+RWI_INLINE float rwi_alibi_of(bool is_signed, float slope, float distance) {
+    return slope * (is_signed ? distance : -fabsf(distance));
+}
+
 RWI_INLINE float rwi_alibi_at(bool is_signed, float slope, int64_t distance) {
-    float d = (float)distance;
-    return slope * (is_signed ? d : -fabsf(d));
+    return rwi_alibi_of(is_signed, slope, (float)distance);
 }
 
 /* ---- a dense bias: [heads, seq_q, seq_k], the last axis of stride 1 ---- */

@@ -21,7 +21,8 @@ typedef struct rwi_loop {
 } rwi_loop;
 
 /* Runs a loop, divided into contiguous ranges, one per thread of at most `count`, or several if
- * they are taken in turn; with one thread, all run in the calling one. False: the caller's parallel_for did not run every range exactly once. */
+ * they are taken in turn; with one thread, all run in the calling one. False: the caller's
+ * parallel_for did not run every range exactly once. */
 bool rwi_parallel_for(const rwi_threads *threads, int count, const rwi_loop *loop);
 
 /* From now on loops also work in the child of fork(). */

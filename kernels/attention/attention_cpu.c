@@ -339,7 +339,8 @@ void RWI_CPU_KERNEL(attention)(const rw_attention_params *p, int64_t begin, int6
             t.first = j;
             t.keys = rwi_min(tile_keys, t.item.keys.end - j);
             t.sees = rwi_attention_ask_tile(p, &t.item, j, t.keys);
-            t.next = find_next_tile(p, &t, item + 1 < end);
+            if (t.few)
+                t.next = find_next_tile(p, &t, item + 1 < end);
             if (t.sees != RW_TILE_NONE)
                 attend_keys(p, &t);
         }

@@ -40,8 +40,7 @@ static void score_products(const rw_attention_params *p, int64_t count, float *s
 
 /* The bias of key j. A difference of positions that int32 cannot hold is of a hidden key. */
 RWI_INLINE float alibi_bias(bool is_signed, float slope, uint32_t position, uint32_t j) {
-    float distance = (float)(int32_t)(j - position);
-    return slope * (is_signed ? distance : -fabsf(distance));
+    return rwi_alibi_of(is_signed, slope, (float)(int32_t)(j - position));
 }
 
 static void add_alibi_to_panel(const rw_attention_params *p, state *t, int32_t panel,
