@@ -157,10 +157,18 @@ static void test_shapes(void **state) {
     assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "append.k");
 }
 
+/* Three packed tokens of q, k and v. */
+static void pack_tokens(fixture *f) {
+    const int64_t shape[] = {3, 2, 16};
+    f->args.append.k = rw_tensor_contiguous(f->memory + 384, RW_F32, 3, shape);
+    f->args.append.v = rw_tensor_contiguous(f->memory + 576, RW_F32, 3, shape);
+    f->args.rope.q = rw_tensor_contiguous(f->memory, RW_F32, 3, shape);
+}
+
 /* Everything that is absent or 0 where slots are given. */
 static void test_slots(void **state) {
     fixture *f = *state;
-    const int64_t shape[] = {2, 3}, bounds[] = {3}, one[] = {3, 2, 16};
+    const int64_t shape[] = {2, 3}, bounds[] = {3};
     f->args.append.slots = rw_tensor_contiguous(f->ids, RW_I32, 2, shape);
     assert_refused(f, RW_INVALID_ARGUMENT, "offsets is given together with slots");
     f->args.append.offsets.rank = 0;
@@ -185,21 +193,17 @@ static void test_slots(void **state) {
     f->args.append.slots.data = good.append.cache.k.data;
     assert_refused(f, RW_INVALID_ARGUMENT, "slots");
     f->args = good;
-    f->args.append.k = rw_tensor_contiguous(f->memory + 384, RW_F32, 3, one);
-    f->args.append.v = rw_tensor_contiguous(f->memory + 576, RW_F32, 3, one);
-    f->args.rope.q = rw_tensor_contiguous(f->memory, RW_F32, 3, one);
+    pack_tokens(f);
     assert_refused(f, RW_INVALID_ARGUMENT, "slots has rank 2");
 }
 
 static void test_sequences(void **state) {
     fixture *f = *state;
-    const int64_t bounds[] = {3}, one[] = {3, 2, 16};
+    const int64_t bounds[] = {3};
     f->args.append.cu_seqlens = rw_tensor_contiguous(f->ids, RW_I64, 1, bounds);
     f->args.rope.positions = rw_tensor_contiguous(f->ids, RW_I64, 1, bounds);
     assert_refused(f, RW_INVALID_ARGUMENT, "cu_seqlens");
-    f->args.append.k = rw_tensor_contiguous(f->memory + 384, RW_F32, 3, one);
-    f->args.append.v = rw_tensor_contiguous(f->memory + 576, RW_F32, 3, one);
-    f->args.rope.q = rw_tensor_contiguous(f->memory, RW_F32, 3, one);
+    pack_tokens(f);
     rw_rope_append_args good = f->args;
     f->args.append.cu_seqlens.shape[0] = 2;
     assert_refused(f, RW_INVALID_ARGUMENT, "cache.block_table");

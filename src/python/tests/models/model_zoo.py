@@ -13,6 +13,10 @@ from typing import Any
 import torch
 import transformers
 
+import ropewalk
+
+HAS_GPU = torch.cuda.is_available() and ropewalk.backend_probe("hip").automatic
+
 VOCABULARY, PROMPT, STEPS, PADDING = 96, 9, 10, 3
 
 # Names of sizes differ between configs: several of them in three styles.

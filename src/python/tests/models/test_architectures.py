@@ -24,8 +24,7 @@ def test_model(case):
 
 
 @pytest.mark.parametrize("case", model_zoo.CASES, ids=lambda case: case.label or case.name)
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
-@pytest.mark.skipif(not ropewalk.backend_probe("hip").automatic, reason="ropewalk finds no GPU")
+@pytest.mark.skipif(not model_zoo.HAS_GPU, reason="torch and ropewalk find no GPU")
 def test_model_on_a_gpu(case):
     """As test_model(); torch's products there have larger errors."""
     alone, patched, report = model_zoo.compare(case, "cuda")

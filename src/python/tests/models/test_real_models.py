@@ -9,6 +9,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
+import model_zoo  # noqa: E402
+
 import ropewalk.transformers  # noqa: E402
 
 TOKENS = 200
@@ -50,10 +52,7 @@ def test_minilm():
     assert (expected @ expected.T)[0].argmin() == 3
 
 
-needs_gpu = pytest.mark.skipif(
-    not (torch.cuda.is_available() and ropewalk.backend_probe("hip").automatic),
-    reason="torch and ropewalk find no GPU",
-)
+needs_gpu = pytest.mark.skipif(not model_zoo.HAS_GPU, reason="torch and ropewalk find no GPU")
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
