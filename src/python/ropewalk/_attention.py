@@ -56,8 +56,8 @@ def attention(
     alibi: Alibi | None = None,
     sinks: Tensor | None = None,
     out: Tensor | None = None,
-    lse: Tensor | bool = False,
-    workspace: Tensor | bool = True,
+    lse: Tensor | bool | None = None,
+    workspace: Tensor | bool | None = True,
     context: Context | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """out[b, i, h, :] = sum over j of softmax(q k^T * scale, ...)[b, h, i, j] * v[b, j, h', :]
@@ -74,7 +74,7 @@ def attention(
     lse          True or an f32 [batch, heads, seq_q] (packed [heads, seq_q]): also writes the
                  log-sum-exp of the scores
     workspace    u8 [bytes] of attention_workspace(), with which few queries are split over many
-                 keys; True: one is made where it helps; False: none
+                 keys; True: one is made where it helps; False or None: none
 
     Returns out, or the pair (out, lse).
     """
@@ -89,7 +89,7 @@ def attention(
         if workspace is not False:
             call.put("workspace", workspace, True)
         call.run()
-        return out if lse is False else (out, sums)
+        return out if lse is None or lse is False else (out, sums)
 
 
 def attention_workspace(q: Tensor, k: Tensor, v: Tensor, **arguments: Any) -> int:

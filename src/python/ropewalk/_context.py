@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any, NamedTuple
 
 from . import _tensors
 from ._errors import Fault, InvalidArgument, error
 from ._library import BACKEND, CPU_ISA, DTYPE, FAULT, STATUS, ffi, lib, text
+
+_local = threading.local()
 
 
 class Transfers(NamedTuple):
@@ -47,6 +50,28 @@ def operations() -> tuple[str, ...]:
     while name := text(lib.rw_operation_name(len(names))):
         names.append(name)
     return tuple(names)
+
+
+class Lock:
+    """Lets calls on a context run one after another."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self.release = self._lock.release
+
+    def acquire(self) -> None:
+        if self._lock.acquire(False):
+            return
+        if getattr(_local, "callbacks", 0):
+            # The call that runs the function may be what the context is busy with.
+            raise InvalidArgument("a function of a pattern called a context that is in use")
+        self._lock.acquire()
+
+    def __enter__(self):
+        self.acquire()
+
+    def __exit__(self, *_):
+        self.release()
 
 
 class Context:
@@ -90,7 +115,7 @@ class Context:
         # Where tensors must be: -1 is host memory, which an emulated GPU uses too.
         on_host = self.backend == "cpu" or self.platform == "emulated"
         self.memory = -1 if on_host else self.device_index
-        self.lock = threading.Lock()
+        self.lock = Lock()
         self._calls: dict = {}
         self.stream = 0
 
@@ -187,10 +212,17 @@ class Callback:
     def __init__(self, ctype: str, function):
         self.errors: list = []
 
+        def call(*arguments):
+            _local.callbacks = getattr(_local, "callbacks", 0) + 1
+            try:
+                return function(*arguments)
+            finally:
+                _local.callbacks -= 1
+
         def keep(_, error, traceback):
             self.errors.append(error.with_traceback(traceback))
 
-        self.pointer = ffi.callback(ctype, function, onerror=keep)
+        self.pointer = ffi.callback(ctype, call, onerror=keep)
 
     def reraise(self) -> None:
         if self.errors:
@@ -243,8 +275,11 @@ class Call(Arguments):
 
     def output(self, name: str, out, like, shape=None, dtype: str | None = None):
         """Describes an output: `out` or, if that is None, a new tensor like `like`, of its shape
-        and dtype unless others are given."""
+        and dtype unless others are given. Of an absent input none is made: the C function says
+        that the input is absent."""
         if out is None:
+            if like is None and shape is None:
+                return None
             out = make(self.context, like, shape, dtype)
         self.put(name, out, True)
         return out
@@ -265,9 +300,6 @@ def make(context: Context, like, shape, dtype: str | None):
     if context.memory >= 0:
         raise InvalidArgument("the output on a GPU needs a model: give like= or out=")
     return _tensors.Numpy.empty(None, shape, dtype)
-
-
-_local = threading.local()
 
 
 def default_context(device: int = -1) -> Context:
@@ -322,6 +354,12 @@ def pair(out, names: str) -> tuple[Any, Any]:
     raise InvalidArgument(f"out is a {type(out).__name__}, expected the pair ({names})")
 
 
+def _current_gpu() -> int:
+    """The GPU that "cuda" without an index is: torch's current one."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.current_device() if torch is not None and torch.cuda.is_available() else 0
+
+
 def context_for(device: Any, context: Context | None) -> Context:
     """The context of an object with tables: the given one, or this thread's for "cpu", "hip:1",
     "cuda:1", a torch.device or the device of a tensor."""
@@ -333,5 +371,5 @@ def context_for(device: Any, context: Context | None) -> Context:
     if kind == "cpu":
         return default_context()
     if kind in ("hip", "cuda") and (index or "0").isdigit():
-        return default_context(int(index or 0))
+        return default_context(int(index) if index else _current_gpu())
     raise InvalidArgument(f"device is {device}, expected cpu, hip:INDEX or cuda:INDEX")

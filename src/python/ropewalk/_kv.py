@@ -73,8 +73,8 @@ def kv_append(
 ) -> None:
     """Copies k and v of new tokens into the cache, at the positions offset + offsets[b] + s.
 
-    k, v        [batch, seq, kv_heads, head_dim] or packed [tokens, kv_heads, head_dim], a batch of 1
-                or as cu_seqlens says; the dtype of the cache. v is None if cache.v is
+    k, v        [batch, seq, kv_heads, head_dim] or packed [tokens, kv_heads, head_dim], a batch of
+                1 or as cu_seqlens says; the dtype of the cache. v is None if cache.v is
     offsets     i32 or i64 [batch]: number of tokens already in the cache; None: 0
     cu_seqlens  i32 or i64 [batch + 1]: the first token of each sequence of packed k, and the end;
                 tokens behind are padding
@@ -112,8 +112,8 @@ def rope_append(
     q, positions, offsets, offset, direction  as in rope_apply()
     k, v, cache, cache_offsets, cache_offset  as in kv_append(), with its offsets and offset
     cu_seqlens, slots                         as in kv_append(); cu_seqlens needs positions
-    out                                       shape and dtype of q, may be q; q of a token whose slot
-                                              is -1 is not written
+    out                                       shape and dtype of q, may be q; q of a token whose
+                                              slot is -1 is not written
 
     Returns out, the rotated q.
     """

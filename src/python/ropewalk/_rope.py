@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import json
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,6 +59,12 @@ class RopeSpec:
     axes: str = "one"
     sections: tuple[int, int, int] = (0, 0, 0)
 
+    def given(self) -> dict:
+        """The arguments that differ from the defaults."""
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        arrays = {n: [float(x) for x in given[n]] for n in _ARRAYS if given[n] is not None}
+        return {n: x for n, x in (given | arrays).items() if x != getattr(RopeSpec, n, None)}
+
     def fill(self, spec) -> list:
         """Writes the C struct; returns the arrays that must live as long as it."""
         kept = []
@@ -88,8 +94,20 @@ class RopeSpec:
                 raise InvalidArgument(f"{name} has {length} numbers, expected {count}")
 
 
-_keys = itertools.count(1)
-ropes: weakref.WeakValueDictionary[int, Rope] = weakref.WeakValueDictionary()
+_by_settings: weakref.WeakValueDictionary[tuple, Rope] = weakref.WeakValueDictionary()
+_of_graphs: dict[tuple, Rope] = {}
+
+
+def rope_of_graph(settings: str, context: Context) -> Rope:
+    """The Rope with these settings on the device of a context: one that exists or, for a graph that
+    another process has saved, a new one, which is kept."""
+    key = context.backend, context.memory, settings
+    found = _by_settings.get(key)
+    if found is None:
+        options = json.loads(settings)
+        spec = RopeSpec(**options.pop("spec"))
+        found = _of_graphs[key] = Rope(spec, context=context, **options)
+    return found
 
 
 class RopeFrequencies(NamedTuple):
@@ -160,10 +178,11 @@ class Rope:
             context.check(lib.rw_rope_create(context.handle, options, pointer))
         del kept
         self.spec = spec
-        self.key = next(_keys)
-        """Identifies the tables in graphs: ropes[key]."""
-        ropes[self.key] = self
+        arguments = {"spec": spec.given(), "seq_len": seq_len, "max_positions": max_positions}
+        self.settings = json.dumps(arguments, default=lambda number: number.item())
+        """The arguments but the device, for graphs."""
         self.handle = context.owned(pointer[0], lib.rw_rope_destroy)
+        _by_settings[context.backend, context.memory, self.settings] = self
 
 
 def _put_ids(call: Call, prefix: str, positions, offsets, offset: int) -> None:

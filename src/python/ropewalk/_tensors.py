@@ -191,6 +191,7 @@ class DLPack:
 
 def _torch_adapter():
     import torch
+    from torch.autograd import forward_ad
 
     class Torch:
         """torch.Tensor, in host memory or on a CUDA or ROCm device."""
@@ -231,6 +232,8 @@ def _torch_adapter():
                 )
             if x.layout is not torch.strided or x.is_neg():
                 raise InvalidArgument(f"{name} is not a plain strided tensor")
+            if forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
+                raise InvalidArgument(f"{name} has a tangent, and ropewalk propagates none")
             shape = x.shape
             rank = len(shape)
             if not 0 < rank <= MAX_RANK:

@@ -4,7 +4,8 @@ torch.ops.ropewalk has rms_norm, rms_norm_residual, glu, rope_apply, kv_append, 
 attention and attention_merge, which have fake implementations (shapes without data) and take only
 what a graph can hold. The functions of this module call them with the arguments of the package's
 functions of the same name; they make their outputs and record no gradients. Create Rope, Pattern
-and Alibi outside of a compiled function.
+and Alibi outside of a compiled function. A graph holds what they are made of, not the objects: one
+that is saved computes the same in another process.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import json
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _attention, _kv, _norm, _rope
 from ._bias import Alibi
+from ._context import default_context
 from ._errors import InvalidArgument, Unsupported
 from ._kv import HeadNorm, KVCache
 from ._pattern import Pattern
@@ -35,10 +38,13 @@ __all__ = [
 
 
 def _operator(name: str, function, mutates=()):
-    """Registers an operator. It records no gradient: torch refuses to propagate one through it."""
+    """Registers an operator. It records no gradient: torch refuses to propagate one through it, but
+    would drop the tangents of forward-mode differentiation."""
 
     @functools.wraps(function)
     def without_gradients(*arguments):
+        if forward_ad._current_level >= 0:
+            raise InvalidArgument(f"{name} propagates no tangents: call it outside of dual_level()")
         with torch.no_grad():
             return function(*arguments)
 
@@ -141,23 +147,20 @@ def glu(
     return torch.ops.ropewalk.glu(gate, up, packed, packing, *options)
 
 
-def _tables(rope: int) -> Rope:
-    found = _rope.ropes.get(rope)
-    if found is None:
-        raise InvalidArgument(f"the Rope with key {rope} no longer exists")
-    return found
+def _tables(settings: str, x: Tensor) -> Rope:
+    return _rope.rope_of_graph(settings, default_context(adapter(x).device(x)))
 
 
 def _rope_apply_operator(
-    rope: int,
+    rope: str,
     tensors: list[Tensor],
     positions: Tensor | None,
     offsets: Tensor | None,
     offset: int,
     direction: str,
 ) -> list[Tensor]:
-    tables = _tables(rope)
     q, k = (*tensors, None)[:2]
+    tables = _tables(rope, q)
     options = {"offsets": offsets, "offset": offset, "direction": direction}
     out = _rope.rope_apply(tables, q, k, positions=positions, **options)
     return [out] if k is None else list(out)
@@ -178,10 +181,11 @@ def rope_apply(
     offset: int = 0,
     direction: str = "forward",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """ropewalk.rope_apply() as an operator. A graph holds the key of the Rope, not the Rope, which
-    the caller keeps."""
+    """ropewalk.rope_apply() as an operator."""
     given = [x for x in (q, k) if x is not None]
-    out = torch.ops.ropewalk.rope_apply(rope.key, given, positions, offsets, offset, direction)
+    if not given:
+        raise InvalidArgument("q and k are absent")
+    out = torch.ops.ropewalk.rope_apply(rope.settings, given, positions, offsets, offset, direction)
     return out[0] if len(given) == 1 else (out[0], out[1])
 
 
@@ -216,7 +220,7 @@ def _parts(cache: KVCache) -> tuple[Tensor, Tensor, Tensor | None]:
 
 
 def _rope_append_operator(
-    rope: int,
+    rope: str | None,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -235,7 +239,7 @@ def _rope_append_operator(
     cast: str,
 ) -> Tensor:
     return _kv.rope_append(
-        _tables(rope),
+        None if rope is None else _tables(rope, q),
         q,
         k,
         v,
@@ -255,7 +259,7 @@ def _(rope, q, *_):
 
 
 def rope_append(
-    rope: Rope,
+    rope: Rope | None,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -273,7 +277,8 @@ def rope_append(
     norm = norm or HeadNorm(None, None, 0.0)
     if norm.v_weight is not None or norm.normalize_v:
         raise Unsupported("operators do not normalise v")
-    return torch.ops.ropewalk.rope_append(rope.key, q, k, v, *_parts(cache), *ids, *norm[:5])
+    settings = None if rope is None else rope.settings
+    return torch.ops.ropewalk.rope_append(settings, q, k, v, *_parts(cache), *ids, *norm[:5])
 
 
 _TERMS = ("block_table", "mask", "sinks")
@@ -332,7 +337,7 @@ def attention(
     mask: Tensor | None = None,
     alibi: Alibi | None = None,
     sinks: Tensor | None = None,
-    lse: bool = False,
+    lse: bool | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """ropewalk.attention() as an operator, with a workspace where it helps; the pattern has no
     function."""
@@ -355,7 +360,7 @@ def attention(
         None if alibi is None else alibi.settings,
         scale,
         softcap,
-        lse,
+        bool(lse),
     )
     return (out[0], out[1]) if lse else out[0]
 

@@ -85,6 +85,25 @@ def test_invalid_patterns():
         ropewalk.pattern_visible(ropewalk.Pattern(key_end=np.array([9])), 2, 4, 0, 0)
 
 
+def test_functions_that_call_the_context_they_run_on():
+    context = ropewalk.Context("cpu", num_threads=1)
+    x = np.ones((2, 8), np.float32)
+
+    def norm(*_):
+        return ropewalk.rms_norm(x, eps=1e-5, context=context)[0, 0] > 0
+
+    pattern = ropewalk.Pattern(function=norm)
+    calls = [
+        lambda: ropewalk.pattern_fill(pattern, 3, 4, context=context),
+        lambda: ropewalk.pattern_positions(4, "custom", batch=1, function=norm, context=context),
+    ]
+    for call in calls:
+        with pytest.raises(ropewalk.InvalidArgument, match="a context that is in use"):
+            call()
+    assert not ropewalk.pattern_fill(pattern, 3, 4).any()  # runs on another context
+    assert norm()
+
+
 def test_errors_of_functions_are_raised():
     def broken(*arguments):
         raise KeyError("broken")

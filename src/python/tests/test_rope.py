@@ -104,6 +104,20 @@ def test_rerotate(kind, q, k):
         close(kind.read(out), rotated(x, IDS + 7, INV_FREQ / 4))
 
 
+def test_absent_q_and_k(random):
+    rope = ropewalk.Rope(ropewalk.RopeSpec(16), max_positions=8)
+    with pytest.raises(ropewalk.InvalidArgument, match="q and k"):
+        ropewalk.rope_apply(rope, None, None)
+    with pytest.raises(ropewalk.InvalidArgument, match="q and k"):
+        ropewalk.rope_rerotate(rope, rope, None, None)
+    x = random.standard_normal((1, 2, 2, 16), dtype=np.float32)
+    cache = ropewalk.KVCache(np.zeros_like(x), np.zeros_like(x))
+    for q, k, name in ((None, x, "q"), (x, None, "k"), (None, None, "q")):
+        with pytest.raises(ropewalk.InvalidArgument, match=name):
+            ropewalk.rope_append(rope, q, k, x, cache)
+    assert not cache.k.any() and not cache.v.any()
+
+
 def test_a_position_out_of_range(q):
     rope = ropewalk.Rope(SPEC)
     with pytest.raises(ropewalk.OutOfRange, match="position id 64") as caught:

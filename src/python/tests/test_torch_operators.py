@@ -1,5 +1,9 @@
 """ropewalk.torch: operators for graphs."""
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import references
 from conftest import close
@@ -36,9 +40,9 @@ def test_opcheck_rms_norm(dtype):
 
 def test_opcheck_rope_apply(rope, qkv):
     ids = torch.arange(5)
-    check("rope_apply", rope.key, [qkv[0]], ids, None, 3, "forward")
+    check("rope_apply", rope.settings, [qkv[0]], ids, None, 3, "forward")
     q, k = qkv[0], qkv[0][:, :, :2].transpose(1, 2).contiguous().transpose(1, 2)
-    check("rope_apply", rope.key, [q, k], None, torch.tensor([1, 7]), 0, "inverse")
+    check("rope_apply", rope.settings, [q, k], None, torch.tensor([1, 7]), 0, "inverse")
 
 
 def test_opcheck_glu():
@@ -53,7 +57,7 @@ def test_opcheck_cache(rope, qkv):
     cache = torch.zeros(2, 9, 2, 16), torch.zeros(2, 9, 2, 16), None
     check("kv_append", k, v, *cache, torch.tensor([1, 3]), 1)
     norm = torch.ones(16), None, 1e-5, 0.0, "before_weight"
-    check("rope_append", rope.key, q, k, v, *cache, None, None, 7, None, 2, *norm)
+    check("rope_append", rope.settings, q, k, v, *cache, None, None, 7, None, 2, *norm)
 
 
 def test_opcheck_attention(qkv):
@@ -137,7 +141,92 @@ def test_gradients_are_refused():
         operators.rms_norm(x, eps=1e-5).sum().backward()
 
 
+ROTATE_TWICE = """
+import sys, torch, ropewalk, ropewalk.torch
+other = ropewalk.Rope(ropewalk.RopeSpec(16, theta=500.0), max_positions=64)
+q = torch.load(sys.argv[1] + "/q.pt")
+program = torch.export.load(sys.argv[1] + "/program.pt2").module()
+torch.save([program(q), program(q)], sys.argv[1] + "/out.pt")
+"""
+
+
+def test_a_saved_graph(tmp_path):
+    """It rotates by its own tables in a process whose first ones are others."""
+    factors = [1.0, 2.5, 3.0, 3.25, 1e-3, 7.0, 1.5, 0.1]
+    spec = ropewalk.RopeSpec(
+        16,
+        "longrope",
+        long_factor=factors,
+        short_factor=factors,
+        theta=np.float64(1e3),
+        original_max_position_embeddings=32,
+        max_position_embeddings=64,
+    )
+    rope = ropewalk.Rope(spec, seq_len=40)
+    pattern, alibi = ropewalk.Pattern(causal=True, left=3), ropewalk.Alibi(torch.rand(4))
+
+    class Layer(torch.nn.Module):
+        def forward(self, q):
+            q = operators.rope_apply(rope, q)
+            return operators.attention(q, q, q, pattern=pattern, alibi=alibi)
+
+    q = torch.randn(2, 5, 4, 16)
+    torch.save(q, tmp_path / "q.pt")
+    torch.export.save(torch.export.export(Layer(), (q,)), tmp_path / "program.pt2")
+    subprocess.run([sys.executable, "-c", ROTATE_TWICE, str(tmp_path)], check=True)
+    for got in torch.load(tmp_path / "out.pt"):
+        assert torch.equal(got, Layer()(q))
+
+
 def test_a_rope_that_is_gone(qkv):
-    key = ropewalk.Rope(ropewalk.RopeSpec(16), max_positions=8).key
-    with pytest.raises(ropewalk.InvalidArgument, match=f"key {key} no longer exists"):
-        torch.ops.ropewalk.rope_apply(key, [qkv[0]], None, None, 0, "forward")
+    """A graph needs no object of its maker."""
+    spec, ids = ropewalk.RopeSpec(16, theta=77.0), (None, None, 0, "forward")
+    rope = ropewalk.Rope(spec, max_positions=8)
+    settings, expected = rope.settings, ropewalk.rope_apply(rope, qkv[0])
+    del rope
+    for _ in range(2):
+        assert torch.equal(torch.ops.ropewalk.rope_apply(settings, [qkv[0]], *ids)[0], expected)
+
+
+def test_norms_without_rotation(qkv):
+    k, v = torch.randn(2, 2, 5, 2, 16)
+    norm = ropewalk.HeadNorm(torch.rand(16), None, 1e-5)
+    results = []
+    for package in (operators, ropewalk):
+        cache = ropewalk.KVCache(torch.zeros(2, 9, 2, 16), torch.zeros(2, 9, 2, 16))
+        results.append((package.rope_append(None, qkv[0], k, v, cache, norm=norm), *cache[:2]))
+    for got, expected in zip(*results):
+        assert torch.equal(got, expected)
+
+
+def test_absent_tensors_are_refused(rope):
+    with pytest.raises(ropewalk.InvalidArgument, match="q and k are absent"):
+        operators.rope_apply(rope, None, None)
+
+
+def test_tangents_are_refused(rope):
+    q = torch.randn(1, 2, 4, 16)
+    calls = [
+        lambda x: ropewalk.rope_apply(rope, x),
+        lambda x: ropewalk.rms_norm(x, eps=1e-5),
+        lambda x: operators.rope_apply(rope, x),
+        lambda x: operators.rms_norm(x, eps=1e-5),
+    ]
+    for call in calls:
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(q, torch.ones_like(q))
+            with pytest.raises(ropewalk.InvalidArgument, match="tangent"):
+                call(dual)
+        with pytest.raises((ropewalk.InvalidArgument, RuntimeError)):
+            torch.func.jvp(call, (q,), (torch.ones_like(q),))
+        call(q)
+
+
+def test_vmap(rope):
+    """Right, or refused."""
+    x = torch.randn(3, 2, 4, 16)
+    for call in (lambda x: ropewalk.rope_apply(rope, x), lambda x: operators.rope_apply(rope, x)):
+        with pytest.raises(RuntimeError):
+            torch.func.vmap(call)(x[None])
+    got = torch.func.vmap(lambda x: operators.rms_norm(x, eps=1e-5))(x)
+    assert torch.equal(got, ropewalk.rms_norm(x, eps=1e-5))

@@ -6,7 +6,10 @@
 
 Importing this module registers attn_implementation="ropewalk": attention on ropewalk.attention(),
 with masks as patterns. patch() puts more of a model on ropewalk: rotary embeddings, RMS norms,
-SwiGLU, and a paged KV cache in generate(). Inference only: call the model under torch.no_grad().
+gated activations, and a paged KV cache in generate(). Inference only: call the model under
+torch.no_grad(). A model that torch.save() stored is loaded without what patch() replaced, but with
+attention on ropewalk: patch it again. Position ids must be in [0, the larger of 2^20 and the model's
+max_position_embeddings); on a GPU others are an error of the context's synchronize().
 Models that compute attention without transformers' AttentionInterface keep their own attention.
 """
 

@@ -8,10 +8,8 @@ in the process stay as they are.
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
-import types
 from collections import Counter
 
 import torch
@@ -25,7 +23,17 @@ from . import own_attention
 from .attend import UNSUPPORTED
 from .cache import Cache
 from .lazy import plain
-from .modules import agree, globals_of, is_hooked, keywords_of, name_of, random_numbers, set_forward
+from .modules import (
+    agree,
+    globals_of,
+    is_hooked,
+    keywords_of,
+    name_of,
+    random_numbers,
+    set_forward,
+    set_method,
+    with_random_projections,
+)
 from .rotary_patching import patch_rotary
 
 
@@ -109,8 +117,9 @@ def _patch_own_attention(model, parts, report: Report) -> bool:
 def _own_attention_agrees(module) -> bool:
     forward, arguments = own_attention.FORWARDS[type(module)]
     x = random_numbers(2, 6, module.hidden_size, like=next(module.parameters()))
-    given = arguments(module, x)
     try:
+        module = with_random_projections(module, x.dtype, x.device)
+        given = arguments(module, x)
         return agree(forward(module, x, **given)[0], module(x, **given)[0])
     except (RuntimeError, TypeError, Error):
         return False
@@ -126,11 +135,15 @@ def _patch_norm(module, report: Report) -> None:
         report.left[what, "it is not the RMS norm of its weight that ropewalk has"] += 1
         return
 
+    original = module.forward.__func__
+
     def forward(self, x):
+        x, weight = plain(x), getattr(self, "weight", None)
+        if weight is not None and weight.dtype != x.dtype:  # models differ in what they return
+            return original(self, x)
         function = operators.rms_norm if torch.compiler.is_compiling() else rms_norm
-        x = plain(x)
         x = x if x.stride(-1) == 1 else x.contiguous()
-        return function(x, getattr(self, "weight", None), **options)
+        return function(x, weight, **options)
 
     set_forward(module, forward)
     report.replaced[what] += 1
@@ -219,9 +232,10 @@ def _patch_gate(module, report: Report) -> None:
     rows = [random_numbers(1, 3, width, like=parameter) * scale for scale in (1.0, 30.0)]
     try:
         # In 16 bits the sums of the projection hide the difference of gelu and quick_gelu.
-        exact = module if parameter.dtype == torch.float32 else copy.deepcopy(module).float()
-        cases = [(each, x.to(next(each.parameters()))) for each in (exact, module) for x in rows]
-        cases = [(each, x, each(x)) for each, x in cases]
+        dtypes = torch.float32, parameter.dtype
+        trials = [with_random_projections(module, dtype, parameter.device) for dtype in dtypes]
+        cases = [(trial, x.to(dtype)) for trial, dtype in zip(trials, dtypes) for x in rows]
+        cases = [(trial, x, trial(x)) for trial, x in cases]
         for activation in GLU_ACTIVATION:
             found = _gate_forward(*names, activation)
             if all(agree(found(each, x), y) for each, x, y in cases):
@@ -281,5 +295,5 @@ def _patch_cache(model, report: Report) -> None:
         else:
             prepare(self, generation_config, model_kwargs, *rest, **options)
 
-    model._prepare_cache_for_generation = types.MethodType(prepare_cache, model)
+    set_method(model, "_prepare_cache_for_generation", prepare_cache)
     report.replaced["KV cache of generate()"] += 1

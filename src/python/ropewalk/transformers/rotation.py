@@ -17,7 +17,7 @@ from .._kv import rope_append
 from .._rope import Rope, RopeSpec, rope_apply, rope_regime
 from .lazy import Lazy, plain
 
-# Ids that tables have: 2 MiB for a head of 256.
+# Ids that tables have at least: 2 MiB for a head of 256.
 _POSITIONS = 1 << 20
 
 
@@ -38,10 +38,11 @@ class Way:
 
 
 class Tables:
-    """Rope tables for specs, lengths and devices, made when they are needed."""
+    """Rope tables for specs and devices, made when they are needed: the last two for regimes of
+    sequence lengths, of which dynamic scaling has one for each length."""
 
     def __init__(self):
-        self._ropes: dict[Any, Rope] = {}
+        self._ropes: dict[Any, dict[int, Rope]] = {}
 
     def find(self, spec: RopeSpec, ids: torch.Tensor) -> Rope:
         regime = 0
@@ -49,11 +50,16 @@ class Tables:
         if spec.type in ("dynamic", "longrope"):
             length = int(ids.max()) + 1
             regime = rope_regime(spec, length)
-        key = spec, regime, str(ids.device)
-        if key not in self._ropes:
-            options = {"seq_len": length, "max_positions": _POSITIONS, "device": ids.device}
-            self._ropes[key] = Rope(spec, **options)
-        return self._ropes[key]
+        known = self._ropes.setdefault((spec, str(ids.device)), {})
+        found = known.get(regime)
+        if found is None:
+            positions = max(_POSITIONS, spec.max_position_embeddings)
+            options = {"seq_len": length, "max_positions": positions, "device": ids.device}
+            found = Rope(spec, **options)
+            for old in list(known)[:-1]:
+                known.pop(old, None)
+            known[regime] = found
+        return found
 
 
 class Original:

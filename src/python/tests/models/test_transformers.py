@@ -469,3 +469,78 @@ def test_a_deep_copy():
             x.zero_()
         assert torch.equal(copied(input_ids=ids).logits, expected)
         assert not model(input_ids=ids).logits.any()
+
+
+def test_a_saved_model(tmp_path):
+    """It is loaded as one that is not patched, but for attention."""
+    model = llama()
+    ids = torch.randint(1, 96, (2, QUERIES))
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        replaced = ropewalk.transformers.patch(model).replaced
+        torch.save(model, tmp_path / "model.pt")
+        loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+        for _ in range(3):
+            assert (loaded(input_ids=ids).logits - expected).abs().max() < 5e-6
+            tokens = [x.generate(ids, max_new_tokens=5, do_sample=False) for x in (model, loaded)]
+            assert torch.equal(*tokens)
+            assert ropewalk.transformers.patch(loaded).replaced["gated feed-forward LlamaMLP"] == 2
+        assert ropewalk.transformers.patch(llama()).replaced == replaced
+
+
+@pytest.mark.parametrize("weight", ["gate_proj", "up_proj", "down_proj"])
+def test_weights_that_hide_a_gate(weight):
+    """What a module computes is found with random weights: those of the model may come later."""
+    config = transformers.LlamaConfig(**SIZES, hidden_act="gelu")
+    model = transformers.LlamaForCausalLM(config).eval()
+    ids = torch.randint(1, 96, (2, QUERIES))
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        state = {name: x.clone() for name, x in model.state_dict().items()}
+        for layer in model.model.layers:
+            getattr(layer.mlp, weight).weight.zero_()
+        assert ropewalk.transformers.patch(model).replaced["gated feed-forward LlamaMLP"] == 2
+        model.load_state_dict(state)
+        assert (model(input_ids=ids).logits - expected).abs().max() < 5e-6
+
+
+def test_nothing_agrees_with_zeros():
+    from ropewalk.transformers.modules import agree
+
+    assert agree(torch.ones(3), torch.ones(3)) and not agree(torch.zeros(3), torch.zeros(3))
+
+
+def test_a_norm_of_two_dtypes():
+    model = llama()
+    norm, x = model.model.norm, torch.randn(2, 3, 64, dtype=torch.bfloat16)
+    expected = norm(x)
+    ropewalk.transformers.patch(model)
+    got = norm(x)
+    assert got.dtype is expected.dtype is torch.float32 and torch.equal(got, expected)
+
+
+def test_tables_of_dynamic_scaling():
+    """Each length has its own; two are kept."""
+    spec = ropewalk.RopeSpec(16, "dynamic", factor=2.0, max_position_embeddings=8)
+    tables = rotation.Tables()
+    q = torch.randn(1, 1, 1, 16)
+    for length in (4, 9, 10, 11, 5, 11, 12):
+        ids = torch.tensor([[length - 1]])
+        expected = ropewalk.Rope(spec, seq_len=length, max_positions=1 << 20)
+        got = ropewalk.rope_apply(tables.find(spec, ids), q, positions=ids)
+        assert torch.equal(got, ropewalk.rope_apply(expected, q, positions=ids))
+        assert sum(len(ropes) for ropes in tables._ropes.values()) <= 2
+
+
+def test_ids_beyond_two_to_the_20():
+    """Tables are as long as the model's positions; others are refused."""
+    model = llama(max_position_embeddings=1 << 22)
+    ids = torch.randint(1, 96, (1, QUERIES))
+    ropewalk.transformers.patch(model)
+    with torch.no_grad():
+        near = model(input_ids=ids).logits
+        far = model(input_ids=ids, position_ids=torch.arange(QUERIES)[None] + (1 << 22) - QUERIES)
+        assert (far.logits - near).abs().max() < 1e-3
+        for start in ((1 << 22) - 1, -1):
+            with pytest.raises(ropewalk.OutOfRange, match="position"):
+                model(input_ids=ids, position_ids=torch.arange(QUERIES)[None] + start)

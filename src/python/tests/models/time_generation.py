@@ -1,5 +1,5 @@
-"""Prints tokens per second of a model of transformers by attention implementation, best of ROUNDS in
-turn, as the host does other work. Not a test: run it, with the folder of a model (config.json and
+"""Prints tokens per second of a model of transformers by attention implementation, best of ROUNDS
+in turn, as the host does other work. Not a test: run it, with the folder of a model (config.json and
 weights, or a GGUF file):
 
     time_generation.py FOLDER [DEVICE [DTYPE]]
