@@ -8,11 +8,11 @@
 
 /* Replaces nonfinite values of v by 0, since 0 * Inf is NaN for rows that do not see the key.
  * repair() adds them later, for the rows that see them. Each warpgroup looks at the whole tile: it
- * does not wait for the other one. */
+ * does not wait for the others. */
 template <typename Shape>
 __device__ static inline void clean_values(attention_block<Shape> &t, int32_t j,
                                            typename Shape::element *tile) {
-    constexpr int THREADS = Shape::THREADS / 2;
+    constexpr int THREADS = Shape::GROUP;
     constexpr int COUNT = Shape::KEYS * Shape::V_WIDTH / Shape::VECTOR / THREADS;
     const int thread = (int)threadIdx.x % THREADS, group = (int)threadIdx.x / THREADS;
     uint4 *mine = (uint4 *)tile + thread;
@@ -29,6 +29,15 @@ __device__ static inline void clean_values(attention_block<Shape> &t, int32_t j,
         atomicMax(&t.nonfinite.end, (int32_t)rwi_min((int64_t)j + Shape::KEYS, INT32_MAX));
     }
     rwi_barrier_sync(ATTENTION_CLEAN + group, THREADS);
+}
+
+/* A warpgroup's turn to begin products. */
+template <typename Shape> __device__ static __forceinline__ void await_turn(int group) {
+    rwi_barrier_sync(ATTENTION_TURN + group, 2 * Shape::GROUP);
+}
+
+template <typename Shape> __device__ static __forceinline__ void give_turn(int group) {
+    rwi_barrier_arrive(ATTENTION_TURN + group, 2 * Shape::GROUP);
 }
 
 /* The tiles' addresses, as the matrix unit names them. */
@@ -117,10 +126,10 @@ consume_batch(const attention_launch &launch, attention_block<Shape> &t,
         at++;
         wait_v(at - 1);
         wait_k(at);
-        rwi_barrier_sync(ATTENTION_TURN + group, Shape::THREADS);
+        await_turn<Shape>(group);
         begin_scores(at);
         begin_values(at - 1);
-        rwi_barrier_arrive(ATTENTION_TURN + 1 - group, Shape::THREADS);
+        give_turn<Shape>(Shape::CONSUMERS == 2 ? 1 - group : (group + 1) % Shape::CONSUMERS);
         unit::template wait<1>(s);
         score(at, n, whole, last && left == 0);
         end_values(at - 1);
@@ -326,7 +335,8 @@ template <typename Shape>
 __device__ static inline void consume(const attention_launch &launch, attention_block<Shape> *items,
                                       attention_barriers<Shape> &shared_barriers,
                                       const attention_tiles<Shape> &tiles) {
-    const bool second = (int)threadIdx.x >= Shape::THREADS / 2;
+    const bool first = (int)threadIdx.x < Shape::GROUP;
+    const bool last = (int)threadIdx.x >= Shape::THREADS - Shape::GROUP;
     /* Addresses are computed once: nvcc would derive them from the block's number in each tile. */
     attention_barriers<Shape> &barriers = *rwi_computed_here(&shared_barriers);
     const attention_addresses address = {
@@ -335,8 +345,8 @@ __device__ static inline void consume(const attention_launch &launch, attention_
         (uint32_t)rwi_computed_here((int)Shape::unit::address(tiles.v))};
     uint32_t phases = 0;
     int use = 0, queries = 0;
-    if (second)
-        rwi_barrier_arrive(ATTENTION_TURN, Shape::THREADS);
+    if (last)
+        give_turn<Shape>(0);
 #pragma unroll 1
     for (int place = 0;; place = (place + 1) % Shape::ITEMS) {
         attention_block<Shape> &t = items[place];
@@ -350,8 +360,8 @@ __device__ static inline void consume(const attention_launch &launch, attention_
             consume_item(launch, t, barriers, tiles, address, q_at, place, phase, &use);
         phases ^= (uint32_t)(batches % 2) << place;
     }
-    if (!second) /* the second one's last arrival */
-        rwi_barrier_sync(ATTENTION_TURN, Shape::THREADS);
+    if (first) /* the last one's last arrival */
+        await_turn<Shape>(0);
 }
 
 #endif

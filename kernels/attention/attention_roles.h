@@ -1,8 +1,8 @@
 /* Parts of attention_gpu.h: the kernel whose waves have roles, on Hopper.
  *
- * Consumers, two warpgroups, multiply. They take turns: while one multiplies, the other one computes
- * weights. Each begins the scores of a tile before the values of the previous tile are summed.
- * A third warpgroup serves them: the loader, one wave, copies k and v into two stages of tiles; the
+ * Consumers, two or three warpgroups, multiply. They take turns: while one multiplies, the others
+ * compute weights. Each begins the scores of a tile before the values of the previous tile are summed.
+ * One more warpgroup serves them: the loader, one wave, copies k and v into two stages of tiles; the
  * preparers find the rows of the next item and the tiles that they see, and copy q.
  *
  * A block takes one item after another until none is left. While consumers end an item, the first
@@ -15,9 +15,12 @@
 #include "attention/attention_launch.h"
 #include "attention/attention_serve.h"
 
-/* Registers of a thread that serves, and of a consumer; a block is launched with 168 for each. */
-#define ATTENTION_SERVER_REGISTERS 40
-#define ATTENTION_CONSUMER_REGISTERS 232
+/* Registers of a thread that serves, and of a consumer: together those that a block is launched with,
+ * 168 a thread, or 128 with three warpgroups of consumers. */
+template <typename Shape> struct attention_registers {
+    static constexpr int SERVER = Shape::CONSUMERS == 2 ? 40 : 32;
+    static constexpr int CONSUMER = Shape::CONSUMERS == 2 ? 232 : 160;
+};
 
 template <typename Shape>
 static __global__ void __launch_bounds__(Shape::BLOCK, 1)
@@ -27,7 +30,7 @@ static __global__ void __launch_bounds__(Shape::BLOCK, 1)
     HIP_DYNAMIC_SHARED(uint4, shared)
     __shared__ attention_block<Shape> items[Shape::ITEMS];
     __shared__ attention_barriers<Shape> barriers;
-    static_assert(Shape::ROWS == RWI_ATTENTION_TALL_ROWS, "the keys are split for so many");
+    static_assert(Shape::ROWS >= RWI_ATTENTION_TALL_ROWS, "the keys are split for so many");
     static_assert(Shape::SHARED_BYTES + sizeof items + sizeof barriers <= 227 * 1024,
                   "an NVIDIA GPU has no more shared memory");
     const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
@@ -36,12 +39,12 @@ static __global__ void __launch_bounds__(Shape::BLOCK, 1)
     __syncthreads();
     rwi_start_next_kernel();
     if ((int)threadIdx.x < Shape::THREADS) {
-        rwi_set_registers<ATTENTION_CONSUMER_REGISTERS, true>();
+        rwi_set_registers<attention_registers<Shape>::CONSUMER, true>();
         rwi_await_previous_kernel();
         consume(launch.near, items, barriers, tiles);
         return;
     }
-    rwi_set_registers<ATTENTION_SERVER_REGISTERS, false>();
+    rwi_set_registers<attention_registers<Shape>::SERVER, false>();
     if (attention_copier<Shape>() < 0) {
         rwi_await_previous_kernel();
         load(launch, items, barriers, tiles);
@@ -113,11 +116,17 @@ static rw_status launch_roles_shape(rwi_device *device, const rw_attention_param
 
 template <rw_dtype D, int WIDTH, int V_WIDTH>
 static rw_status launch_roles_width(rwi_device *device, const rw_attention_params &p) {
+    const int needed = needed_rules(p);
+    if constexpr (WIDTH == 64) { /* few registers: one more warpgroup hides more latency */
+        typedef attention_shape<D, WIDTH, false, RWI_MMA_WGMMA, V_WIDTH, ATTENTION_PLAIN, 3> Three;
+        const int64_t blocks = ((const rwi_hip_device *)device)->multiprocessors;
+        if (needed == ATTENTION_PLAIN && rwi_attention_items(&p, Three::ROWS) >= 2 * blocks)
+            return launch_roles_shape<Three>(device, p);
+    }
     const auto launch = [&](auto rules) {
         return launch_roles_shape<attention_shape<D, WIDTH, false, RWI_MMA_WGMMA, V_WIDTH, rules>>(
             device, p);
     };
-    const int needed = needed_rules(p);
     if (needed == ATTENTION_PLAIN)
         return launch(std::integral_constant<int, ATTENTION_PLAIN>());
     if constexpr (WIDTH <= 128) { /* the usual ones */

@@ -38,14 +38,14 @@ enum {
 
 /* WIDTH, V_WIDTH: the maximum number of columns of q and k, and of v. FEW: 16 rows, shared by all
  * waves, each of which takes different keys; else each wave has its own rows and takes all keys.
- * ROLES: the kernel of attention_roles.h. RULES: as above; where it does not matter for speed, one
- * kernel serves all.
+ * ROLES: the kernel of attention_roles.h, with CONSUMERS warpgroups that multiply. RULES: as above;
+ * where it does not matter for speed, one kernel serves all.
  *
  * An AMD GPU has 64 KiB of shared memory per block; NVIDIA's 227 KiB hold tiles of k and of v that
  * are copied asynchronously.
  */
 template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT, int V_WIDTH_ = WIDTH_,
-          int RULES_ = ATTENTION_ANY>
+          int RULES_ = ATTENTION_ANY, int CONSUMERS_ = 2>
 struct attention_shape {
     static constexpr bool ROLES = UNIT == RWI_MMA_WGMMA;
     static constexpr int RULES = RULES_;
@@ -65,8 +65,10 @@ struct attention_shape {
     typedef typename unit::product product;
 
     /* Threads that multiply, those that find rows and copy them, and all. */
-    static constexpr int WAVES = ROLES ? 8 : !HALVES && WIDTH == 256 ? 2 : 4;
+    static constexpr int CONSUMERS = CONSUMERS_;
+    static constexpr int WAVES = ROLES ? 4 * CONSUMERS : !HALVES && WIDTH == 256 ? 2 : 4;
     static constexpr int THREADS = WAVES * unit::LANES;
+    static constexpr int GROUP = THREADS / CONSUMERS;
     static constexpr int COPIERS = ROLES ? 96 : THREADS;
     static constexpr int BLOCK = ROLES ? THREADS + 128 : THREADS;
     static constexpr int BLOCKS = ROLES ? 1 : 2; /* of a multiprocessor */
@@ -123,11 +125,11 @@ struct attention_shape {
                                         WAVES * SCRATCH * (int)sizeof(float) + TILE_ALIGNMENT - 16;
 };
 
-/* ROLES: barriers of rwi_barrier_sync(). Two warpgroups have a turn each. */
+/* ROLES: barriers of rwi_barrier_sync(), for at most three warpgroups of consumers. */
 enum {
-    ATTENTION_TURN = 1,
-    ATTENTION_CLEAN = 3, /* of each warpgroup alone */
-    ATTENTION_CONSUMERS = 5,
+    ATTENTION_TURN = 1,  /* of each warpgroup, and the one before it */
+    ATTENTION_CLEAN = 4, /* of each warpgroup alone */
+    ATTENTION_CONSUMERS = 7,
     ATTENTION_COPIERS
 };
 
