@@ -165,7 +165,8 @@ attention_add_mask(const attention_launch &launch, const attention_block<Shape> 
         attention_add_elements<Shape, RW_BF16>(mask.data, rows, s, j, end);
 }
 
-/* -inf outside of the intervals of a row. */
+/* -inf outside of the intervals of a row. Mostly the window is the only interval, and many waves see
+ * all of a tile that others see in part. */
 template <typename Shape>
 __device__ static __forceinline__ void
 attention_hide(const rwi_pattern &pattern, const rwi_attention_row *rows,
@@ -173,6 +174,28 @@ attention_hide(const rwi_pattern &pattern, const rwi_attention_row *rows,
     typedef typename Shape::unit unit;
     const int lane = (int)threadIdx.x % unit::LANES;
     const bool globals = (Shape::RULES & ATTENTION_OTHER) && pattern.globals;
+    bool whole = true, windows = !globals;
+#pragma unroll
+    for (int q = 0; q < unit::QUERIES; q++) {
+        const rwi_pattern_row &row = rows[unit::query(lane, q)].pattern;
+        whole = whole && row.window.begin <= j && row.window.end - j >= Shape::WAVE_KEYS;
+        windows = windows && rwi_span_empty(row.prefix);
+    }
+    if (__all(whole))
+        return;
+    if (__all(windows)) {
+#pragma unroll
+        for (int q = 0; q < unit::QUERIES; q++) {
+            const rwi_span window = rows[unit::query(lane, q)].pattern.window;
+            const int32_t first = j + unit::key(lane, 0);
+            const int32_t begin = window.begin - first, end = window.end - first;
+            attention_each_key<Shape>(s, q, [&](float &x, int c) {
+                if (c < begin || c >= end)
+                    x = -INFINITY;
+            });
+        }
+        return;
+    }
 #pragma unroll
     for (int q = 0; q < unit::QUERIES; q++) {
         const rwi_pattern_row &row = rows[unit::query(lane, q)].pattern;
