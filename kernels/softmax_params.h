@@ -137,6 +137,22 @@ RWI_INLINE float rwi_tanh_tiny(float x, rwi_tanh_terms terms) {
     return x * p;
 }
 
+#define RWI_TANH_LEAST 0x1.555554p-3f /* 1/6 */
+
+RWI_INLINE rwi_tanh_terms rwi_tanh_least_terms(float inner) {
+    float z = inner * inner;
+    rwi_tanh_terms terms = {-0x1.5550b6p-2f * z, 0x1.0cd8dep-3f * z * z, 0.0f};
+    return terms;
+}
+
+/* tanh(inner * x) / inner within about 2 ulp, for |inner * x| < RWI_TANH_LEAST: a term less. */
+RWI_INLINE float rwi_tanh_least(float x, rwi_tanh_terms terms) {
+    float z = x * x;
+    float p = terms.fifth * z + terms.third;
+    p = p * z + 1.0f;
+    return x * p;
+}
+
 #define RWI_TANH_ONE 9.02f /* from here on, tanh rounds to 1 */
 
 /* tanh within 3 ulp. On the CPU: x * p(x^2) / q(x^2), which compilers vectorize. NaN is kept. */

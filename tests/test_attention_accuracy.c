@@ -343,6 +343,7 @@ static void test_settings(void **state) {
         {.name = "documents", .seen = SEEN_DOCUMENTS},
         {.name = "key_end", .seen = SEEN_KEY_END},
         {.name = "softcap", .seen = SEEN_CAUSAL, .softcap = 2.0},
+        {.name = "softcap above the scores", .seen = SEEN_CAUSAL, .softcap = 12.0},
         {.name = "softcap far above the scores", .seen = SEEN_CAUSAL, .softcap = 50.0},
         {.name = "alibi", .seen = SEEN_CAUSAL, .alibi = true},
         {.name = "sinks", .seen = SEEN_CAUSAL, .sinks = true},

@@ -56,12 +56,18 @@ __device__ static __forceinline__ void attention_cap(const attention_launch &lau
         for (int e = 0; e < unit::KEYS; e++)
             largest = fmaxf(largest, most[q][e]);
     largest *= fabsf(inner);
-    if constexpr (Shape::RULES == ATTENTION_CAP)
+    if constexpr (Shape::RULES == ATTENTION_CAP) {
+        if (__all(largest < RWI_TANH_LEAST)) {
+            const rwi_tanh_terms terms = rwi_tanh_least_terms(inner);
+            attention_each_score<Shape>(s, [&](float &x) { x = rwi_tanh_least(x, terms); });
+            return;
+        }
         if (__all(largest < RWI_TANH_TINY)) {
             const rwi_tanh_terms terms = rwi_tanh_tiny_terms(inner);
             attention_each_score<Shape>(s, [&](float &x) { x = rwi_tanh_tiny(x, terms); });
             return;
         }
+    }
     if (__all(largest < RWI_TANH_SMALL))
         attention_each_score<Shape>(s, [&](float &x) { x = rwi_tanh_small(x * inner) * outer; });
     else
