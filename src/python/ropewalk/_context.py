@@ -57,15 +57,20 @@ class Lock:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self.release = self._lock.release
+        self._owner = 0
 
     def acquire(self) -> None:
-        if self._lock.acquire(False):
-            return
-        if getattr(_local, "callbacks", 0):
-            # The call that runs the function may be what the context is busy with.
-            raise InvalidArgument("a function of a pattern called a context that is in use")
-        self._lock.acquire()
+        if not self._lock.acquire(False):
+            # What a call runs of its caller's (a function of a pattern, __dlpack__(), __del__())
+            # would wait for the end of the call.
+            if self._owner == threading.get_ident() or getattr(_local, "callbacks", 0):
+                raise InvalidArgument("the context is in use by the call that called this function")
+            self._lock.acquire()
+        self._owner = threading.get_ident()
+
+    def release(self) -> None:
+        self._owner = 0
+        self._lock.release()
 
     def __enter__(self):
         self.acquire()

@@ -36,8 +36,8 @@ class Pattern:
     key_begin, key_end  i32 or i64 [batch]: key_begin <= j < key_end (padding, length of a cache)
     bits           u8 [seq_q, ceil(seq_k / 8)] or [batch, seq_q, ceil(seq_k / 8)], lowest bit first
     mask           f32, f16 or bf16 [seq_q, seq_k] or [batch, seq_q, seq_k]: hidden where -inf
-    function       function(b, i, j) -> bool, called from several threads; CPU only; it cannot call
-                   ropewalk on a context that is in use
+    function       function(b, i, j) -> bool, called from several threads; CPU only; it cannot use
+                   a context that is in use
 
     Tensors are read when an operation runs: change their contents in place between calls, e.g.
     key_end in decode.

@@ -100,6 +100,9 @@ class Layout:
     runs: tuple[tuple[tuple[int, int], ...], ...]
 
     def __post_init__(self):
+        for rank, runs in enumerate(self.runs):
+            if not runs:
+                raise InvalidArgument(f"rank {rank} has no run, expected at least an empty one")
         found = sorted(run for runs in self.runs for run in runs)
         for (_, end), (begin, _) in zip(found, found[1:]):
             if begin != end:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,14 @@ import numpy as np
 from . import _dlpack
 from ._errors import InvalidArgument
 from ._library import DTYPE, ffi, lib
+
+
+class _Inside(threading.local):
+    operator = False
+
+
+inside = _Inside()
+"""Whether this thread is inside of an operator of ropewalk.torch, which a trace sees."""
 
 Tensor = Any
 """A torch.Tensor, a numpy.ndarray or an object with __dlpack__."""
@@ -191,7 +200,10 @@ class DLPack:
 
 def _torch_adapter():
     import torch
+    from torch._C import _get_tracing_state as tracing
+    from torch._C import _len_torch_dispatch_stack as dispatch_modes
     from torch.autograd import forward_ad
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
     class Torch:
         """torch.Tensor, in host memory or on a CUDA or ROCm device."""
@@ -229,6 +241,12 @@ def _torch_adapter():
                 raise InvalidArgument(
                     f"{name} requires a gradient, and ropewalk records none: call it under "
                     "torch.no_grad() or detach the tensor"
+                )
+            traced = tracing() is not None or (dispatch_modes() and get_proxy_mode() is not None)
+            if traced and not inside.operator:
+                raise InvalidArgument(
+                    f"{name} is traced, and a trace does not see this function: trace those of "
+                    "ropewalk.torch, or use torch.compile or torch.export"
                 )
             if x.layout is not torch.strided or x.is_neg():
                 raise InvalidArgument(f"{name} is not a plain strided tensor")
@@ -293,6 +311,7 @@ def _find_adapter(x, name):
 
 def shape_of(x) -> tuple[int, ...]:
     """The shape of a tensor of any library."""
+    adapter(x)
     shape = getattr(x, "shape", None)
     if shape is None:
         tensor, _ = _dlpack.read(capsule := _dlpack.export(x, 0))

@@ -24,7 +24,7 @@ from ._errors import InvalidArgument, Unsupported
 from ._kv import HeadNorm, KVCache
 from ._pattern import Pattern
 from ._rope import Rope
-from ._tensors import adapter
+from ._tensors import adapter, inside
 
 __all__ = [
     "attention",
@@ -45,8 +45,12 @@ def _operator(name: str, function, mutates=()):
     def without_gradients(*arguments):
         if forward_ad._current_level >= 0:
             raise InvalidArgument(f"{name} propagates no tangents: call it outside of dual_level()")
-        with torch.no_grad():
-            return function(*arguments)
+        inside.operator = True
+        try:
+            with torch.no_grad():
+                return function(*arguments)
+        finally:
+            inside.operator = False
 
     return torch.library.custom_op(f"ropewalk::{name}", without_gradients, mutates_args=mutates)
 

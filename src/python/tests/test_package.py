@@ -213,6 +213,35 @@ def test_objects_keep_their_context():
     close(ropewalk.rope_apply(rope, x)[0, 0], x[0, 0])
 
 
+def test_code_of_the_caller_that_a_call_runs():
+    """It cannot wait for the end of the call."""
+    x = np.ones((2, 8), np.float32)
+
+    class Calling:
+        def __dlpack__(self, **arguments):
+            ropewalk.rms_norm(x, eps=1e-5)
+            return x.__dlpack__(**arguments)
+
+        def __dlpack_device__(self):
+            return x.__dlpack_device__()
+
+    with pytest.raises(ropewalk.InvalidArgument, match="the context is in use"):
+        ropewalk.rms_norm(Calling(), eps=1e-5)
+    assert ropewalk.rms_norm(x, eps=1e-5).all()
+
+
+def test_what_is_no_tensor():
+    x = np.ones((1, 2, 2, 16), np.float32)
+    for call in (
+        lambda: ropewalk.attention(None, x, x),
+        lambda: ropewalk.attention(x, x, "v"),
+        lambda: ropewalk.alibi_slopes(out="slopes"),
+        lambda: ropewalk.glu(packed=7),
+    ):
+        with pytest.raises(ropewalk.InvalidArgument, match="is of type"):
+            call()
+
+
 def test_threads(random):
     """Each thread has a context of its own; a shared one runs calls one after another."""
     shared = ropewalk.Context("cpu", num_threads=1)

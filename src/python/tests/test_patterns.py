@@ -98,7 +98,7 @@ def test_functions_that_call_the_context_they_run_on():
         lambda: ropewalk.pattern_positions(4, "custom", batch=1, function=norm, context=context),
     ]
     for call in calls:
-        with pytest.raises(ropewalk.InvalidArgument, match="a context that is in use"):
+        with pytest.raises(ropewalk.InvalidArgument, match="the context is in use"):
             call()
     assert not ropewalk.pattern_fill(pattern, 3, 4).any()  # runs on another context
     assert norm()

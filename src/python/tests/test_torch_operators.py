@@ -230,3 +230,20 @@ def test_vmap(rope):
             torch.func.vmap(call)(x[None])
     got = torch.func.vmap(lambda x: operators.rms_norm(x, eps=1e-5))(x)
     assert torch.equal(got, ropewalk.rms_norm(x, eps=1e-5))
+
+
+def test_traces(rope):
+    """Traces see operators; of other functions they would keep the result as a constant."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    x, y = torch.randn(2, 3, 4, 16)[:, None]
+
+    def layer(x):
+        x = operators.rope_apply(rope, operators.rms_norm(x, eps=1e-5))
+        return operators.attention(x, x, x, pattern=ropewalk.Pattern(causal=True))
+
+    for traced in (torch.jit.trace(layer, (x,), check_trace=False), make_fx(layer)(x)):
+        assert torch.equal(traced(y), layer(y))
+    for trace in (lambda f: torch.jit.trace(f, (x,), check_trace=False), lambda f: make_fx(f)(x)):
+        with pytest.raises(ropewalk.InvalidArgument, match="x is traced"):
+            trace(lambda x: ropewalk.rms_norm(x, eps=1e-5))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from .. import torch as operators
@@ -11,11 +13,14 @@ from .._errors import InvalidArgument, Unsupported
 from .._kv import KVCache
 from .._pattern import Pattern
 from .cache import Cached
-from .lazy import plain
+from .lazy import plain, stands_for
 from .masks import Mask, pack_bits, say_once
 
 # Arguments of models with sparse attention or sinks of their own.
 UNSUPPORTED = ("indices", "block_indices", "sinks")
+
+MAX_WIDTH = 256
+"""Of heads in rw_attention()."""
 
 
 def attend(
@@ -42,10 +47,10 @@ def attend(
         raise Unsupported(f"{_name(module)} has a dropout of {dropout}: call model.eval()")
     if others.get("output_attentions"):
         say_once("attention weights are not computed: output_attentions needs eager attention")
-    causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
+    causal = is_causal if is_causal is not None else getattr(module, "is_causal", False)
     terms = {"scale": scaling or 0.0, "softcap": softcap or 0.0, "sinks": s_aux}
     query = plain(query).transpose(1, 2)
-    is_pattern = type(attention_mask) is Mask or _is_bits(attention_mask)
+    is_pattern = stands_for(attention_mask, Mask) or _is_bits(attention_mask)
     storage = _pages(key, value) if is_pattern and position_bias is None else None
     skipped = 0
     if storage is not None:
@@ -55,6 +60,7 @@ def attend(
     else:
         key, value = plain(key).transpose(1, 2), plain(value).transpose(1, 2)
         seq_k = key.shape[1]
+    query, key, value = _alike(query, key, value)
     causal = causal and query.shape[1] > 1
     terms["pattern"], mask = _pattern_and_mask(attention_mask, seq_k, skipped, causal)
     if position_bias is not None:
@@ -68,6 +74,13 @@ def attend(
     return function(query, key, value, mask=mask, **terms), None
 
 
+def _alike(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Of one dtype, which they may not be under torch.autocast(), and with contiguous rows."""
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors))
+    tensors = [x.to(dtype) for x in tensors]
+    return [x if x.stride(-1) == 1 else x.contiguous() for x in tensors]
+
+
 def _name(module) -> str:
     return type(module).__name__
 
@@ -79,7 +92,7 @@ def _is_bits(mask) -> bool:
 
 def _pages(key, value) -> KVCache | None:
     """The cache of a layer, if key and value are what it has now."""
-    if type(key) is not Cached or type(value) is not Cached:
+    if not (stands_for(key, Cached) and stands_for(value, Cached)):
         return None
     same = key.layer is value.layer and (key.index, value.index) == (0, 1)
     now = key.end == value.end == key.layer.length
@@ -91,7 +104,7 @@ def _pattern_and_mask(mask, seq_k: int, skipped: int, causal: bool):
     if mask is None:
         # As in transformers' sdpa_attention_forward(): the first query sees the first key.
         return Pattern(causal=True, alignment="top_left") if causal else None, None
-    if type(mask) is Mask:
+    if stands_for(mask, Mask):
         return mask.pattern(seq_k, skipped), None
     mask = plain(mask)
     if mask.dim() != 4:

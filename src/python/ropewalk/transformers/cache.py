@@ -8,7 +8,7 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidi
 
 from .._errors import Unsupported
 from .._kv import KVCache, kv_append
-from .lazy import Lazy, plain
+from .lazy import Lazy, plain, stands_for
 from .rotation import Turned
 
 _ATTENTION = (DynamicLayer, DynamicSlidingWindowLayer)
@@ -81,9 +81,10 @@ class PagedLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         keys_read, _ = self.get_mask_sizes(key_states.shape[2])
         length = self.length + key_states.shape[2]
+        value_states = plain(value_states).to(key_states.dtype)  # torch.autocast() may differ
         self._reserve(key_states, value_states, length)
-        values = plain(value_states).transpose(1, 2)
-        if not (type(key_states) is Turned and key_states.append(values, self)):
+        values = value_states.transpose(1, 2)
+        if not (stands_for(key_states, Turned) and key_states.append(values, self)):
             keys = plain(key_states).transpose(1, 2)
             kv_append(keys, values, self.storage, offset=self.length)
         self.length = length

@@ -37,6 +37,12 @@ class Lazy(torch.Tensor):
         self._value = self.value().contiguous()
         return self._value
 
+    @property
+    def changed(self) -> bool:
+        """Whether an operation has written to this tensor or a view of it: the value is then what
+        counts. Nothing is known of that in inference_mode()."""
+        return not self.is_inference() and self._version > 0
+
     def __repr__(self):
         return f"<{type(self).__name__} {tuple(self.shape)}>"
 
@@ -44,6 +50,14 @@ class Lazy(torch.Tensor):
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
         args, kwargs = tree_map_only(Lazy, Lazy.dense, (args, kwargs or {}))
         return function(*args, **kwargs)
+
+    def __dlpack__(self, **options):
+        return self.dense().__dlpack__(**options)
+
+
+def stands_for(x, kind: type) -> bool:
+    """Whether x is a Lazy of this kind, with the value that it had from the start."""
+    return type(x) is kind and not x.changed
 
 
 def plain(x: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from .._errors import Error
 from .._library import GLU_ACTIVATION
 from .._norm import glu, rms_norm
 from . import own_attention
-from .attend import UNSUPPORTED
+from .attend import MAX_WIDTH, UNSUPPORTED
 from .cache import Cache
 from .lazy import plain
 from .modules import (
@@ -55,6 +55,7 @@ class Report:
 def patch(model: torch.nn.Module) -> Report:
     """Replaces what ropewalk computes in a model: attention, rotary embeddings, RMS norms, gated
     feed-forward activations and, in generate(), the KV cache. Changes the model; returns a report.
+    Weights may change later; settings of modules (frequencies, eps, activation) are those of now.
     """
     report = Report()
     with torch.no_grad():
@@ -77,6 +78,9 @@ def patch(model: torch.nn.Module) -> Report:
     return report
 
 
+# Attributes of attention modules.
+_WIDTHS = ("head_dim", "head_size", "attention_head_size", "qk_head_dim", "v_head_dim")
+
 # ---- attention -----------------------------------------------------------------------------------
 
 
@@ -84,18 +88,29 @@ def _patch_attention(model, report: Report) -> bool:
     """Puts attention on attend(); False if it, or a part of it, stays as it was."""
     parts = [x for x in model.modules() if isinstance(x, transformers.PreTrainedModel)]
     modules = [x for x in model.modules() if "ALL_ATTENTION_FUNCTIONS" in globals_of(x)]
-    sparse = {name_of(x): names for x in modules if (names := keywords_of(x) & set(UNSUPPORTED))}
-    for name, keywords in sparse.items():
-        why = f"it passes {', '.join(sorted(keywords))}, which attention on ropewalk has not"
+    unfit = {name_of(x): why for x in modules if (why := _why_unfit(x))}
+    for name, why in unfit.items():
         report.left[f"attention {name}", why] += 1
     others = [part for part in parts if not part._can_set_attn_implementation()]
     if others:
         return _patch_own_attention(model, others, report)
-    if sparse or not modules or not parts:
+    if unfit or not modules or not parts:
         return False
     model.set_attn_implementation("ropewalk")
     report.replaced.update(f"attention {name_of(module)}" for module in modules)
     return True
+
+
+def _why_unfit(module) -> str | None:
+    """Why attend() cannot compute what an attention module needs."""
+    keywords = keywords_of(module) & set(UNSUPPORTED)
+    if keywords:
+        return f"it passes {', '.join(sorted(keywords))}, which attention on ropewalk has not"
+    widths = [getattr(module, name, 0) for name in _WIDTHS]
+    width = max(x for x in widths if isinstance(x, int))
+    if width > MAX_WIDTH:
+        return f"its heads have a width of {width}, and attention on ropewalk at most {MAX_WIDTH}"
+    return None
 
 
 def _patch_own_attention(model, parts, report: Report) -> bool:
@@ -137,8 +152,12 @@ def _patch_norm(module, report: Report) -> None:
 
     original = module.forward.__func__
 
-    def forward(self, x):
+    def forward(self, x=None, **named):
+        if x is None:
+            (x,) = named.values()
         x, weight = plain(x), getattr(self, "weight", None)
+        if x.dim() > 4:
+            return forward(self, x.flatten(0, -2)).view(x.shape)
         if weight is not None and weight.dtype != x.dtype:  # models differ in what they return
             return original(self, x)
         function = operators.rms_norm if torch.compiler.is_compiling() else rms_norm

@@ -13,13 +13,13 @@ import torch
 
 from .._errors import Error
 from .._rope import RopeSpec, rope_frequencies
-from .lazy import plain
+from .lazy import plain, stands_for
 from .modules import agree, globals_of, is_hooked, name_of, random_numbers, set_forward
 from .rotation import Angles, Original, Tables, Way, turn
 
 
 def patch_rotary(model, report) -> None:
-    tables = Tables()
+    tables, copies = Tables(), {}
     for path, module in model.named_modules():
         if "RotaryEmbedding" not in name_of(module) or is_hooked(module):
             continue
@@ -34,7 +34,7 @@ def patch_rotary(model, report) -> None:
         for attention in owner.modules():
             functions = _rotating_functions(attention)
             if {f for _, f, _ in ways} & set(functions.values()) and not is_hooked(attention):
-                _replace_functions(attention, functions, tables)
+                _replace_functions(attention, functions, tables, copies)
                 report.replaced[f"rotation in {name_of(attention)}"] += 1
 
 
@@ -174,19 +174,36 @@ def _forms(module, kind) -> list[tuple[int, torch.dtype | None]]:
     return [(part.shape[-1], None if part.dtype is x.dtype else part.dtype) for part in out]
 
 
-def _replace_functions(attention, functions: dict, tables: Tables) -> None:
-    """The module's forward calls rotating functions that know Angles."""
+def _replace_functions(attention, functions: dict, tables: Tables, copies: dict) -> None:
+    """The module's forward calls rotating functions that know Angles. `copies`: what has been made,
+    by forward."""
     forward = inspect.unwrap(type(attention).forward)
+    if forward not in copies:
+        copies[forward] = _copy_forward(forward, functions, tables)
+    set_forward(attention, copies[forward])
+
+
+def _copy_forward(forward, functions: dict, tables: Tables):
     names = dict(forward.__globals__)
     names.update({name: _rotate(f, tables) for name, f in functions.items()})
     # torch.compile looks the names up in the module of this name, where they differ (torch 2.11).
     del names["__name__"]
+    # It keeps what it compiled with the code, and looks that up in the globals it was compiled for.
+    code = forward.__code__.replace()
     copy = types.FunctionType(
-        forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__
+        code, names, forward.__name__, forward.__defaults__, forward.__closure__
     )
     copy.__kwdefaults__ = forward.__kwdefaults__
     copy.__module__ = forward.__module__
-    set_forward(attention, copy)
+    return copy
+
+
+def _of_one_embedding(arguments) -> bool:
+    """Whether the tensors among the arguments are what one rotary embedding has given."""
+    given = [x for x in arguments if isinstance(x, torch.Tensor)]
+    if not given or not all(stands_for(x, Angles) for x in given):
+        return False
+    return len({id(x.original) for x in given}) == 1 and len({x.index for x in given}) == len(given)
 
 
 def _rotate(original, tables: Tables):
@@ -199,7 +216,7 @@ def _rotate(original, tables: Tables):
     def rotate(*arguments, **options):
         tensors, angles = arguments[:count], arguments[count]
         others = set(options) - {"unsqueeze_dim"}
-        if isinstance(angles, Angles) and not others:
+        if not others and _of_one_embedding(arguments[count:]):
             way = angles.ways.get((original, options.get("unsqueeze_dim", standard)))
             if way is not None and tensors[0].shape[-1] == way.spec.head_dim:
                 return turn(tables, way, angles.ids, *tensors)

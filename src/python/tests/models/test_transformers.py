@@ -544,3 +544,104 @@ def test_ids_beyond_two_to_the_20():
         for start in ((1 << 22) - 1, -1):
             with pytest.raises(ropewalk.OutOfRange, match="position"):
                 model(input_ids=ids, position_ids=torch.arange(QUERIES)[None] + start)
+
+
+def test_encoders_without_is_causal():
+    """A mask of None then hides nothing."""
+    sizes = {name: SIZES[name] for name in SIZES if name != "num_key_value_heads"}
+    torch.manual_seed(3)
+    model = transformers.SplinterModel(transformers.SplinterConfig(**sizes)).eval()
+    model.set_attn_implementation("eager")
+    ids = torch.randint(1, 96, (2, QUERIES))
+    with torch.no_grad():
+        for given in ({}, {"attention_mask": torch.ones(2, QUERIES)}):
+            model.set_attn_implementation("eager")
+            expected = model(ids, **given).last_hidden_state
+            model.set_attn_implementation("ropewalk")
+            assert (model(ids, **given).last_hidden_state - expected).abs().max() < 5e-6
+
+
+def test_traces_are_refused():
+    model = llama().requires_grad_(False)
+    model.set_attn_implementation("ropewalk")
+    ids = torch.randint(1, 96, (2, QUERIES))
+    with torch.no_grad(), pytest.raises(ropewalk.InvalidArgument, match="is traced"):
+        torch.jit.trace(lambda x: model(x, use_cache=False).logits, (ids,), check_trace=False)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_generate_compiled(backend):
+    model, ids = llama(), torch.randint(1, 96, (2, QUERIES))
+    options = {"max_new_tokens": 4, "do_sample": False}
+    with torch.no_grad():
+        expected = model.generate(ids, **options)
+        ropewalk.transformers.patch(model)
+        model.compile(backend=backend)
+        assert torch.equal(model.generate(ids, **options), expected)
+
+
+def test_what_others_change():
+    """Angles and masks that a hook has changed count as they are then."""
+
+    def change_sin(module, args, out):
+        return out[0], -out[1]
+
+    def change_both(module, args, out):
+        return out[0].mul_(0.5), out[1].mul_(0.5)
+
+    def change_mask(module, args, named):
+        named["attention_mask"][..., 0] = torch.finfo(torch.float32).min
+        return args, named
+
+    ids = torch.randint(1, 96, (2, QUERIES))
+    for kind in ("sin", "both", "mask"):
+        model = llama()
+        model.set_attn_implementation("eager")
+        results = []
+        for patched in (False, True):
+            if patched:
+                ropewalk.transformers.patch(model)
+            rotary, layer = model.model.rotary_emb, model.model.layers[0].self_attn
+            if kind == "mask":
+                hook = layer.register_forward_pre_hook(change_mask, with_kwargs=True)
+            else:
+                hook = rotary.register_forward_hook(change_sin if kind == "sin" else change_both)
+            with torch.no_grad():
+                results.append(model(ids).logits)
+            hook.remove()
+        seen = slice(1, None) if kind == "mask" else slice(None)  # the first query sees no key
+        assert (results[0] - results[1])[:, seen].abs().max() < 5e-6, kind
+
+
+def test_heads_that_are_too_wide():
+    torch.manual_seed(3)
+    config = transformers.LlamaConfig(**SIZES, head_dim=512)
+    model = transformers.LlamaForCausalLM(config).eval()
+    ids = torch.randint(1, 96, (2, QUERIES))
+    with torch.no_grad():
+        expected = model(ids).logits
+        report = ropewalk.transformers.patch(model)
+        assert (model(ids).logits - expected).abs().max() < 5e-6
+    assert "its heads have a width of 512" in str(report)
+
+
+def test_autocast():
+    model, ids = llama(), torch.randint(1, 96, (2, QUERIES))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = model(ids).logits
+        model.set_attn_implementation("ropewalk")
+        for _ in range(2):
+            got = model(ids).logits
+            assert got.dtype is expected.dtype
+            assert (got - expected).float().abs().max() < 0.02 * expected.float().abs().max()
+            assert model.generate(ids, max_new_tokens=4).shape == (2, QUERIES + 4)
+            ropewalk.transformers.patch(model)
+
+
+def test_a_norm_called_by_name():
+    norm, x = llama().model.norm, torch.randn(1, 2, 1, 2, 3, 64)
+    expected = norm(hidden_states=x)
+    model = llama()
+    ropewalk.transformers.patch(model)
+    with torch.no_grad():
+        assert (model.model.norm(hidden_states=x) - expected).abs().max() < 5e-6
