@@ -112,6 +112,22 @@ static void rms_norm(fuzz_call *call) {
     fuzz_check(call, rw_rms_norm(call->context, fuzz_rarely(call) ? NULL : &args));
 }
 
+static void layer_norm(fuzz_call *call) {
+    static const char *const shapes[] = {"sx", "x", "bsx", "bshx"};
+    const char *axes = shapes[fuzz_byte(call) % 4];
+    rw_layer_norm_args args = {.x = fuzz_tensor(call, call->dtype, axes)};
+    args.weight = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), "x");
+    args.bias = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), "x");
+    args.residual = fuzz_optional(call, call->dtype, axes);
+    args.residual_out = fuzz_optional(call, call->dtype, axes);
+    args.out = fuzz_optional(call, call->dtype, axes);
+    args.eps = (float)fuzz_factor(call);
+    args.weight_offset = (float)fuzz_factor(call);
+    fuzz_output(call, &args.out, &args.x);
+    fuzz_output(call, &args.residual_out, &args.residual);
+    fuzz_check(call, rw_layer_norm(call->context, fuzz_rarely(call) ? NULL : &args));
+}
+
 static void glu(fuzz_call *call) {
     static const char *const shapes[] = {"sx", "x", "bsx", "bshx"};
     static const char *const packed_shapes[] = {"se", "e", "bse", "bshe"};
@@ -166,6 +182,6 @@ static void mx_quantize(fuzz_call *call) {
     fuzz_check(call, rw_mx_quantize(call->context, fuzz_rarely(call) ? NULL : &args));
 }
 
-fuzz_operation *const fuzz_rows[] = {embed_learned, embed_sinusoidal, rope_apply, rope_rerotate,
-                                     kv_append,     rope_append,      rms_norm,   glu,
-                                     mx_dequantize, mx_quantize,      NULL};
+fuzz_operation *const fuzz_rows[] = {embed_learned, embed_sinusoidal, rope_apply,  rope_rerotate,
+                                     kv_append,     rope_append,      rms_norm,    layer_norm,
+                                     glu,           mx_dequantize,    mx_quantize, NULL};
