@@ -63,7 +63,7 @@ RWI_INLINE void add_mask_of(rw_dtype dtype, const char *mask, int64_t count, flo
         int64_t part = rwi_min(BLOCK, count - first);
         const void *data = rwi_element(dtype, mask, first);
         if (dtype != RW_F32)
-            rwi_load_many(dtype, data, part, converted);
+            rwi_load_mask_many(dtype, data, part, converted);
         const float *added = dtype == RW_F32 ? data : converted;
 #pragma omp simd
         for (int64_t j = 0; j < part; j++)
@@ -85,9 +85,11 @@ static void add_mask(const rwi_score_mask *mask, const rwi_scores_row *at, int64
     case RW_BF16:
         add_mask_of(RW_BF16, data, count, s);
         return;
+    case RW_U8:
+        add_mask_of(RW_U8, data, count, s);
+        return;
     case RW_I32:
     case RW_I64:
-    case RW_U8:
         return;
     }
 }

@@ -89,7 +89,8 @@ RW_API size_t rw_dtype_size(rw_dtype dtype);
  * rank    number of axes; 0 means "no tensor": a zeroed struct is an absent argument
  * shape   elements along each axis, in the logical order that the operation defines
  * stride  elements (not bytes) between neighbours along each axis; may be negative. The last axis
- *         of f32, f16, bf16 and u8 tensors must have stride 1 if it is longer than 1
+ *         of f32, f16, bf16 and u8 tensors, except of an LSE, must have stride 1 if it is longer
+ *         than 1
  *
  * All operations use the same logical order of axes:
  *

@@ -71,6 +71,13 @@ RWI_INLINE void rwi_cpu_load(rw_dtype dtype, const void *data, int64_t count, fl
     }
 }
 
+RWI_INLINE void rwi_cpu_load_mask(rw_dtype dtype, const void *data, int64_t count, float *x) {
+    if (dtype == RW_U8)
+        rwi_load_mask_many(RW_U8, data, count, x);
+    else
+        rwi_cpu_load(dtype, data, count, x);
+}
+
 RWI_INLINE void rwi_cpu_store(rw_dtype dtype, void *data, int64_t count, const float *x) {
     switch (dtype) {
     case RW_F32:

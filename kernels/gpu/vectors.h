@@ -30,9 +30,10 @@ static inline bool rwi_rows_are_vectors(rw_dtype dtype, const rwi_rows &rows) {
     return true;
 }
 
-/* The storage type of a float dtype. */
+/* The storage type of a dtype of data or masks. */
 template <rw_dtype D> struct rwi_storage { typedef uint16_t type; };
 template <> struct rwi_storage<RW_F32> { typedef float type; };
+template <> struct rwi_storage<RW_U8> { typedef uint8_t type; };
 
 /* VEC elements as stored in memory: four words where VEC is rwi_vector_length<D>, else single
  * elements. */

@@ -139,6 +139,13 @@ RWI_INLINE float rwi_load(rw_dtype dtype, const void *data, int64_t i) {
     return 0.0f;
 }
 
+/* Element `i` of a mask that is added: of floats, or of u8, which hide where they are 0. */
+RWI_INLINE float rwi_load_mask(rw_dtype dtype, const void *data, int64_t i) {
+    if (dtype == RW_U8)
+        return ((const uint8_t *)data)[i] != 0 ? 0.0f : -INFINITY;
+    return rwi_load(dtype, data, i);
+}
+
 RWI_INLINE void rwi_store(rw_dtype dtype, void *data, int64_t i, float value) {
     switch (dtype) {
     case RW_F32:

@@ -40,6 +40,7 @@ DTYPES = {
     (0, 32): "i32",
     (0, 64): "i64",
     (1, 8): "u8",
+    (6, 8): "u8",  # kDLBool
 }
 
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer

@@ -62,7 +62,7 @@ def bad_rank(name: str, rank: int) -> InvalidArgument:
 
 
 class Numpy:
-    """numpy.ndarray; bfloat16 is that of ml_dtypes."""
+    """numpy.ndarray; bfloat16 is that of ml_dtypes, bool is u8."""
 
     codes = {
         np.dtype(np.float32): DTYPE["f32"],
@@ -72,6 +72,7 @@ class Numpy:
         np.dtype(np.uint8): DTYPE["u8"],
     }
     dtypes = {code: dtype for dtype, code in codes.items()}
+    codes[np.dtype(np.bool_)] = DTYPE["u8"]
 
     @staticmethod
     def device(x) -> int:
@@ -193,7 +194,7 @@ def _torch_adapter():
     import torch
 
     class Torch:
-        """torch.Tensor, in host memory or on a CUDA or ROCm device."""
+        """torch.Tensor, in host memory or on a CUDA or ROCm device; bool is u8."""
 
         codes = {
             torch.float32: DTYPE["f32"],
@@ -204,6 +205,7 @@ def _torch_adapter():
             torch.uint8: DTYPE["u8"],
         }
         dtypes = {code: dtype for dtype, code in codes.items()}
+        codes[torch.bool] = DTYPE["u8"]
 
         @staticmethod
         def device(x) -> int:
