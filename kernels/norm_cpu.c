@@ -340,6 +340,8 @@ void RWI_CPU_KERNEL(rms_norm)(const rw_rms_norm_params *p, int64_t begin, int64_
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }
@@ -495,6 +497,8 @@ void RWI_CPU_KERNEL(layer_norm)(const rw_layer_norm_params *p, int64_t begin, in
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }

@@ -348,6 +348,8 @@ RWI_INLINE uint32_t rwi_hidden_bits(rw_dtype dtype) {
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         break;
     }
     return 0;

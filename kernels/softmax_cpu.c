@@ -50,6 +50,8 @@ void RWI_CPU_KERNEL(scale)(const rw_scale_params *p, int64_t begin, int64_t end,
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }
@@ -90,6 +92,8 @@ static void add_mask(const rwi_score_mask *mask, const rwi_scores_row *at, int64
         return;
     case RW_I32:
     case RW_I64:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }
@@ -153,6 +157,8 @@ void RWI_CPU_KERNEL(mask_apply)(const rw_mask_apply_params *p, int64_t begin, in
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }
@@ -423,6 +429,8 @@ void RWI_CPU_KERNEL(softmax)(const rw_softmax_params *p, int64_t begin, int64_t 
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }

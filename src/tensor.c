@@ -24,6 +24,7 @@ const char *rwi_dtypes_text(unsigned dtypes) {
     return dtypes == RWI_IDS      ? "i32 or i64"
            : dtypes == RWI_FLOATS ? "f32, f16 or bf16"
            : dtypes == RWI_BYTES  ? "u8"
+           : dtypes == RWI_CACHES ? "f32, f16, bf16, f8_e4m3 or f8_e5m2"
            : dtypes == RWI_MASKS  ? "f32, f16, bf16 or u8"
                                   : "f32";
 }

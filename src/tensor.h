@@ -10,6 +10,8 @@
 #define RWI_FLOATS (RWI_DTYPE_BIT(RW_F32) | RWI_DTYPE_BIT(RW_F16) | RWI_DTYPE_BIT(RW_BF16))
 #define RWI_IDS (RWI_DTYPE_BIT(RW_I32) | RWI_DTYPE_BIT(RW_I64))
 #define RWI_BYTES RWI_DTYPE_BIT(RW_U8)
+#define RWI_F8 (RWI_DTYPE_BIT(RW_F8_E4M3) | RWI_DTYPE_BIT(RW_F8_E5M2))
+#define RWI_CACHES (RWI_FLOATS | RWI_F8)
 #define RWI_MASKS (RWI_FLOATS | RWI_BYTES)
 
 /* "f32, f16 or bf16": the text of one of these sets in a message. */

@@ -47,7 +47,7 @@ static void test_invalid(void **state) {
     assert_invalid(*state, "soft_max", RW_F32, "such as \"softmax\"");
     assert_invalid(*state, "attention_", RW_F32, "such as \"attention_merge\"");
     assert_invalid(*state, "rop", RW_F32, "such as \"rope\"");
-    assert_invalid(*state, "rope", (rw_dtype)RWT_NUM_DTYPES, "dtype is 6");
+    assert_invalid(*state, "rope", (rw_dtype)RWT_NUM_DTYPES, "dtype is 8");
     assert_invalid(*state, "rope", (rw_dtype)-1, "dtype is -1");
 }
 

@@ -152,6 +152,22 @@ __device__ inline void rwi_store_vector(void *data, int64_t i, const float (&x)[
     rwi_store_packed(data, i, packed);
 }
 
+/* The nearest elements of an 8-bit dtype; VEC codes are written at once. */
+template <int VEC>
+__device__ inline void rwi_store_codes(rw_dtype dtype, uint8_t *out, const float (&x)[VEC]) {
+    if constexpr (VEC == 1) {
+        rwi_store(dtype, out, 0, x[0]);
+    } else {
+        uint32_t words[VEC / 4] = {};
+#pragma unroll
+        for (int n = 0; n < VEC; n++)
+            words[n / 4] |= (uint32_t)rwi_f32_to_f8(dtype, x[n]) << n % 4 * 8;
+#pragma unroll
+        for (int n = 0; n < VEC / 4; n++)
+            ((uint32_t *)out)[n] = words[n];
+    }
+}
+
 /* Element i, bit for bit. */
 template <rw_dtype D>
 __device__ inline void rwi_copy_element(const void *in, void *out, int64_t i) {

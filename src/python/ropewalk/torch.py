@@ -258,6 +258,8 @@ def kv_append(
 def _parts(cache: KVCache) -> tuple[Tensor, Tensor, Tensor | None]:
     if cache.v is None or cache.ring:
         raise Unsupported("operators take no cache without v and no ring")
+    if cache.k_scale is not None or cache.v_scale is not None:
+        raise Unsupported("operators take no scales")
     return cache[:3]
 
 
