@@ -20,6 +20,7 @@ typedef enum cli_array_kind {
     CLI_ARRAY_IDS,    /* I32 or I64 */
     CLI_ARRAY_BYTES,  /* U8 */
     CLI_ARRAY_CACHE,  /* floats, F8_E4M3 or F8_E5M2 */
+    CLI_ARRAY_MASK,   /* floats, U8 or BOOL */
     CLI_ARRAY_E4M3,   /* U8 or F8_E4M3, as bytes */
     CLI_ARRAY_E5M2,   /* U8 or F8_E5M2, as bytes */
     CLI_ARRAY_E8M0    /* U8 or F8_E8M0, as bytes */
