@@ -77,8 +77,8 @@ def kv_append(
     slots: Tensor | None = None,
     context: Context | None = None,
 ) -> None:
-    """Copies k and v of new tokens into the cache, at the positions offset + offsets[b] + s; into one
-    of 8 bits k / k_scale and v / v_scale, rounded to nearest and saturated.
+    """Copies k and v of new tokens into the cache, at the positions offset + offsets[b] + s; into
+    one of 8 bits k / k_scale and v / v_scale, rounded to nearest and saturated.
 
     k, v        [batch, seq, kv_heads, head_dim] or packed [tokens, kv_heads, head_dim], a batch of 1
                 or as cu_seqlens says; the dtype of the cache or, if that has 8

@@ -1,10 +1,10 @@
 """Operations as torch.library custom operators, for torch.compile and torch.export.
 
-torch.ops.ropewalk has rms_norm, rms_norm_residual, layer_norm, layer_norm_residual, glu, rope_apply,
-kv_append, rope_append, attention and attention_merge, which have fake implementations (shapes
-without data) and take only what a graph can hold. The functions of this module call them with the arguments of the package's
-functions of the same name; they make their outputs and record no gradients. Create Rope, Pattern
-and Alibi outside of a compiled function.
+torch.ops.ropewalk has rms_norm, rms_norm_residual, layer_norm, layer_norm_residual, glu,
+rope_apply, kv_append, rope_append, attention and attention_merge, which have fake implementations
+(shapes without data) and take only what a graph can hold. The functions of this module call them
+with the arguments of the package's functions of the same name; they make their outputs and record
+no gradients. Create Rope, Pattern and Alibi outside of a compiled function.
 """
 
 from __future__ import annotations
