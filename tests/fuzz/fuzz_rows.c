@@ -57,8 +57,15 @@ static rw_kv_append_args append_args(fuzz_call *call, bool packed) {
     const bool paged = fuzz_byte(call) % 2;
     rw_kv_append_args args = {.k = fuzz_tensor(call, call->dtype, packed ? "skd" : "bskd")};
     args.v = fuzz_tensor(call, call->dtype, packed ? "skv" : "bskv");
-    args.cache.k = fuzz_tensor(call, call->dtype, paged ? "pgkd" : "bmkd");
-    args.cache.v = fuzz_tensor(call, call->dtype, paged ? "pgkv" : "bmkv");
+    const bool quantized = fuzz_rarely(call);
+    const rw_dtype f8 = fuzz_byte(call) % 2 ? RW_F8_E4M3 : RW_F8_E5M2;
+    const rw_dtype dtype = quantized ? f8 : call->dtype;
+    args.cache.k = fuzz_tensor(call, dtype, paged ? "pgkd" : "bmkd");
+    args.cache.v = fuzz_tensor(call, dtype, paged ? "pgkv" : "bmkv");
+    if (quantized) {
+        args.cache.k_scale = fuzz_optional(call, RW_F32, "k");
+        args.cache.v_scale = fuzz_optional(call, RW_F32, "k");
+    }
     if (paged)
         args.cache.block_table = fuzz_tensor(call, call->id_dtype, "bn");
     args.offsets = fuzz_optional(call, call->id_dtype, "b");
