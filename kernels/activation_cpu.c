@@ -160,6 +160,8 @@ void RWI_CPU_KERNEL(glu)(const rw_glu_params *p, int64_t begin, int64_t end, rwi
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }

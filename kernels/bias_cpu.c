@@ -58,6 +58,8 @@ void RWI_CPU_KERNEL(alibi_bias)(const rw_alibi_bias_params *p, int64_t begin, in
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }

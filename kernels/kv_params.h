@@ -15,6 +15,8 @@ typedef struct rwi_kv_side {
     int64_t width;
     int64_t in_stride[3];
     int64_t cache_stride[3];
+    const float *scale;   /* of 8-bit caches; NULL: 1 */
+    int64_t scale_stride; /* from head to head */
 } rwi_kv_side;
 
 /* Where tokens are written: by their slots if these are given, else by their positions. */
@@ -30,6 +32,7 @@ typedef struct rwi_kv_targets {
 typedef struct rw_kv_append_params {
     rwi_kv_side sides[2]; /* k, v */
     rw_dtype dtype;
+    rw_dtype cache_dtype; /* another one: of 8 bits */
     int64_t batch;
     int64_t seq;
     rwi_kv_targets targets;
@@ -38,7 +41,8 @@ typedef struct rw_kv_append_params {
 /* An item is a token. */
 RWI_INLINE rwi_work kv_append_work(const rw_kv_append_params *p) {
     int64_t columns = p->sides[0].heads * p->sides[0].width + p->sides[1].heads * p->sides[1].width;
-    rwi_work work = {p->batch * p->seq, 2 * columns * (int64_t)rwi_dtype_size(p->dtype)};
+    int64_t bytes = (int64_t)rwi_dtype_size(p->dtype) + (int64_t)rwi_dtype_size(p->cache_dtype);
+    rwi_work work = {p->batch * p->seq, columns * bytes};
     return work;
 }
 
@@ -50,8 +54,13 @@ RWI_INLINE const void *rwi_kv_source(const rw_kv_append_params *p, int side, int
 
 RWI_INLINE void *rwi_kv_target(const rw_kv_append_params *p, int side, rwi_kv_place place) {
     const rwi_kv_side *kv = &p->sides[side];
-    return rwi_element(p->dtype, kv->cache,
+    return rwi_element(p->cache_dtype, kv->cache,
                        place.page * kv->cache_stride[0] + place.row * kv->cache_stride[1]);
+}
+
+/* What the numbers of a head are divided by. */
+RWI_INLINE float rwi_kv_scale(const rwi_kv_side *kv, int64_t head) {
+    return kv->scale ? ((const float *)rwi_global(kv->scale))[head * kv->scale_stride] : 1.0f;
 }
 
 /* ---- the place of a token ---- */

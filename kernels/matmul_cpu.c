@@ -60,6 +60,8 @@ static void store_c(const rwi_matmul *p, void *c, int64_t rows, int64_t n, int64
         case RW_I32:
         case RW_I64:
         case RW_U8:
+        case RW_F8_E4M3:
+        case RW_F8_E5M2:
             break;
         }
     }
@@ -129,6 +131,8 @@ RWI_INLINE void multiply_any(const rwi_matmul *p, bool transposed, int64_t begin
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }

@@ -50,6 +50,8 @@ RWI_INLINE void merge_into(const rw_attention_merge_params *p, rw_dtype in, int6
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }
@@ -70,6 +72,8 @@ void RWI_CPU_KERNEL(attention_merge)(const rw_attention_merge_params *p, int64_t
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }

@@ -86,7 +86,7 @@ __device__ static inline void load_codes(const uint8_t *codes, bool aligned, int
  * floats are not slower on a GPU. */
 template <typename L, int VEC> __device__ static inline float decode(uint64_t word, int n) {
     constexpr int bits = L::bits;
-    const rwi_mx_element element = rwi_mx_element_of(L::format);
+    const rwi_small_float element = rwi_mx_element_of(L::format);
     const int at = (L::swapped ? n ^ 1 : n) * L::step;
     const uint32_t code = VEC * L::step <= 32 ? (uint32_t)word >> at : (uint32_t)(word >> at);
     const uint32_t rest_mask = (1u << (bits - 1)) - 1u, rest = code & rest_mask;

@@ -80,7 +80,7 @@ RWI_INLINE void unpack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const 
 
 /* Whether all values of a block are exact in bf16: 0, normal, Inf or NaN. */
 RWI_INLINE bool are_bf16(rw_mx_format format, uint8_t scale) {
-    rwi_mx_element element = rwi_mx_element_of(format);
+    rwi_small_float element = rwi_mx_element_of(format);
     return scale > element.bias + element.mantissa && scale <= 254 - element.largest;
 }
 
@@ -92,7 +92,7 @@ RWI_INLINE uint16_t lesser(uint16_t a, uint16_t b) {
  * value is normalised: its mantissa is shifted until the first 1 is the hidden bit, and its
  * exponent is lowered. Of all shifts the right one gives the smallest sum. */
 RWI_INLINE uint16_t decode_bf16(rw_mx_format format, uint16_t code, uint8_t scale) {
-    rwi_mx_element element = rwi_mx_element_of(format);
+    rwi_small_float element = rwi_mx_element_of(format);
     const int mantissa = element.mantissa, shift = 7 - mantissa;
     const uint16_t sign = (uint16_t)(1u << (element.bits - 1));
     const uint16_t exponent = (uint16_t)((scale - element.bias) * 128);

@@ -26,21 +26,10 @@ typedef struct rwi_mx_params {
 typedef rwi_mx_params rw_mx_dequantize_params;
 typedef rwi_mx_params rw_mx_quantize_params;
 
-/* Properties of an element format. */
-typedef struct rwi_mx_element {
-    int bits;
-    int mantissa;      /* mantissa bits */
-    int bias;          /* exponent bias */
-    int largest;       /* exponent of the largest value */
-    uint32_t max_code; /* code of the largest value */
-} rwi_mx_element;
-
-RWI_INLINE rwi_mx_element rwi_mx_element_of(rw_mx_format format) {
-    rwi_mx_element e2m1 = {4, 1, 1, 2, 0x7};
-    rwi_mx_element e2m3 = {6, 3, 1, 2, 0x1F};
-    rwi_mx_element e3m2 = {6, 2, 3, 4, 0x1F};
-    rwi_mx_element e4m3 = {8, 3, 7, 8, 0x7E};
-    rwi_mx_element e5m2 = {8, 2, 15, 15, 0x7B};
+RWI_INLINE rwi_small_float rwi_mx_element_of(rw_mx_format format) {
+    rwi_small_float e2m1 = {4, 1, 1, 2, 0x7};
+    rwi_small_float e2m3 = {6, 3, 1, 2, 0x1F};
+    rwi_small_float e3m2 = {6, 2, 3, 4, 0x1F};
     switch (format) {
     case RW_MXFP4_E2M1:
         break;
@@ -49,9 +38,9 @@ RWI_INLINE rwi_mx_element rwi_mx_element_of(rw_mx_format format) {
     case RW_MXFP6_E3M2:
         return e3m2;
     case RW_MXFP8_E4M3:
-        return e4m3;
+        return rwi_small_float_e4m3();
     case RW_MXFP8_E5M2:
-        return e5m2;
+        return rwi_small_float_e5m2();
     }
     return e2m1;
 }
@@ -101,22 +90,9 @@ RWI_INLINE float rwi_mx_inverse_scale(uint8_t e) {
 
 /* ---- elements ---- */
 
-/* Rounds to nearest even, saturating; the value must be finite. Subnormal values are spaced as the
- * smallest normal ones. `step` is chosen, from the power of two of the value (at least the
- * smallest), so that its ulp equals the spacing of the format's values there: the sum with it is
- * rounded to that spacing, and its low bits count the spacings. */
+/* Rounds to nearest even, saturating; the value must be finite. */
 RWI_INLINE uint32_t rwi_mx_encode(rw_mx_format format, float value) {
-    rwi_mx_element element = rwi_mx_element_of(format);
-    const int shift = 23 - element.mantissa;
-    const uint32_t least = (uint32_t)(128 - element.bias) << 23;
-    uint32_t bits = rwi_f32_bits(value), rest = bits & 0x7FFFFFFFu;
-    uint32_t exponent = bits & 0x7F800000u;
-    exponent = exponent > least ? exponent : least;
-    uint32_t step = exponent + ((uint32_t)shift << 23);
-    uint32_t count = rwi_f32_bits(rwi_f32_from_bits(rest) + rwi_f32_from_bits(step)) - step;
-    uint32_t code = count + ((exponent - least) >> shift);
-    code = code < element.max_code ? code : element.max_code;
-    return code | (bits >> (32 - element.bits) & 1u << (element.bits - 1));
+    return rwi_small_float_encode(rwi_mx_element_of(format), value);
 }
 
 /* ---- packing ---- */

@@ -1,4 +1,4 @@
-/* RMSNorm on a GPU; the twin of norm_cpu.c. Threads along x share a row and keep it in registers
+/* RMSNorm and LayerNorm on a GPU; the twin of norm_cpu.c. Threads along x share a row and keep it in registers
  * between the sum of squares and the scaling; threads along y take different rows. */
 #include "gpu/dispatch.h"
 #include "gpu/launch.h"
@@ -27,7 +27,7 @@ struct norm_row {
 };
 
 template <rw_dtype D, bool RESIDUAL>
-__device__ static inline norm_row find_row(const rw_rms_norm_params &p) {
+__device__ static inline norm_row find_row(const rwi_norm_params &p) {
     const int64_t number = rwi_block_row() * blockDim.y + threadIdx.y;
     const bool valid = number < rwi_row_count(&p.rows);
     int64_t offset[2];
@@ -59,7 +59,8 @@ __device__ static inline void add_residual(const norm_row &row, int64_t i,
 
 /* The sum over the threads of a row, returned to each of them. Every thread of the block must call.
  */
-__device__ static inline double sum_over_row(float sum, float (&waves)[LONG_THREADS / LANES]) {
+template <typename Sum>
+__device__ static inline double sum_over_row(Sum sum, Sum (&waves)[LONG_THREADS / LANES]) {
 #pragma unroll
     for (int distance = LANES / 2; distance > 0; distance /= 2)
         if (distance < (int)blockDim.x)
@@ -78,7 +79,7 @@ __device__ static inline double sum_over_row(float sum, float (&waves)[LONG_THRE
 /* 1 / rms of a row. squares(factor) returns this thread's sum of (factor * x)^2. The rows of a wave
  * are summed again, scaled, where the squares of one overflow or underflow in f32: rarely. */
 template <typename Squares>
-__device__ static inline rwi_rms_factor find_factor(const rw_rms_norm_params &p,
+__device__ static inline rwi_rms_factor find_factor(const rwi_norm_params &p,
                                                     const Squares &squares) {
     __shared__ float waves[2][LONG_THREADS / LANES];
     const double sum = sum_over_row(squares(1.0f), waves[0]);
@@ -90,7 +91,7 @@ __device__ static inline rwi_rms_factor find_factor(const rw_rms_norm_params &p,
 }
 
 template <rw_dtype W, int VEC>
-__device__ static inline void load_weight(const void *weight, int64_t i, float (&w)[VEC]) {
+__device__ static inline void load_columns(const void *weight, int64_t i, float (&w)[VEC]) {
     if constexpr (W == RW_F32 && VEC == 8) {
         float low[4], high[4];
         rwi_load_vector<W>(weight, i, low);
@@ -105,22 +106,28 @@ __device__ static inline void load_weight(const void *weight, int64_t i, float (
     }
 }
 
+/* The weights or the bias of columns from i on. */
+template <int VEC>
+__device__ static inline void load_columns(rw_dtype dtype, const void *data, int64_t i,
+                                           float (&w)[VEC]) {
+    if (dtype == RW_F32)
+        load_columns<RW_F32>(data, i, w);
+    else if (dtype == RW_F16)
+        load_columns<RW_F16>(data, i, w);
+    else
+        load_columns<RW_BF16>(data, i, w);
+}
+
 /* The weights of columns from i on, 1 where there are none. */
 template <int VEC>
-__device__ static inline void load_weights(const rw_rms_norm_params &p, int64_t i,
-                                           float (&w)[VEC]) {
+__device__ static inline void load_weights(const rwi_norm_params &p, int64_t i, float (&w)[VEC]) {
     if (!p.weight) {
 #pragma unroll
         for (int n = 0; n < VEC; n++)
             w[n] = 1.0f;
         return;
     }
-    if (p.weight_dtype == RW_F32)
-        load_weight<RW_F32>(p.weight, i, w);
-    else if (p.weight_dtype == RW_F16)
-        load_weight<RW_F16>(p.weight, i, w);
-    else
-        load_weight<RW_BF16>(p.weight, i, w);
+    load_columns(p.weight_dtype, p.weight, i, w);
     if (p.weight_offset != 0.0f)
 #pragma unroll
         for (int n = 0; n < VEC; n++)
@@ -129,8 +136,8 @@ __device__ static inline void load_weights(const rw_rms_norm_params &p, int64_t 
 
 /* Normalizes one vector and writes it. */
 template <rw_dtype D, int VEC>
-__device__ static inline void store_scaled(const rw_rms_norm_params &p, const norm_row &row,
-                                           int64_t i, rwi_rms_factor factor, const float (&w)[VEC],
+__device__ static inline void store_scaled(const rwi_norm_params &p, const norm_row &row, int64_t i,
+                                           rwi_rms_factor factor, const float (&w)[VEC],
                                            const rwi_packed<D, VEC> &packed) {
     float x[VEC];
     rwi_unpack(packed, x);
@@ -175,7 +182,7 @@ __device__ static inline void load_share(const void *data, const norm_share &sha
 /* Rows of at most COUNT vectors per thread. */
 template <rw_dtype D, int VEC, int COUNT, bool RESIDUAL>
 static __global__ void __launch_bounds__(KEPT_THREADS)
-    kept_kernel(rw_rms_norm_params p, rwi_fault_sink) {
+    kept_kernel(rwi_norm_params p, rwi_fault_sink) {
     rwi_start_next_kernel();
     const norm_row row = find_row<D, RESIDUAL>(p);
     norm_share share = {(int)threadIdx.x * VEC, (int)blockDim.x * VEC, 0};
@@ -211,7 +218,7 @@ static __global__ void __launch_bounds__(KEPT_THREADS)
 /* Rows of any length, which are read twice. */
 template <rw_dtype D, int VEC, bool RESIDUAL>
 static __global__ void __launch_bounds__(LONG_THREADS)
-    long_kernel(rw_rms_norm_params p, rwi_fault_sink) {
+    long_kernel(rwi_norm_params p, rwi_fault_sink) {
     rwi_begin_kernel();
     const norm_row row = find_row<D, RESIDUAL>(p);
     const int64_t first = threadIdx.x * VEC, step = blockDim.x * VEC;
@@ -236,46 +243,201 @@ static __global__ void __launch_bounds__(LONG_THREADS)
     }
 }
 
-static bool has_vectors(const rw_rms_norm_params &p) {
+/* ---- layer_norm ---- */
+
+template <rw_dtype D, int VEC, int COUNT>
+__device__ static inline double sum_elements(const rwi_packed<D, VEC> (&packed)[COUNT], int count) {
+    double sum = 0.0;
+#pragma unroll
+    for (int k = 0; k < COUNT; k++) {
+        float x[VEC];
+        rwi_unpack(packed[k], x);
+#pragma unroll
+        for (int n = 0; n < VEC; n++)
+            sum += k < count ? (double)x[n] : 0.0;
+    }
+    return sum;
+}
+
+/* The sum of the squares of the differences, times factor^2. */
+template <rw_dtype D, int VEC, int COUNT>
+__device__ static inline double difference_squares(const rwi_packed<D, VEC> (&x)[COUNT], int count,
+                                                   const rwi_norm_center &center, float factor) {
+    return (double)rwi_mapped_squares(
+        x, count, [&](float value) { return layer_norm_difference(value, &center) * factor; });
+}
+
+/* The center of a row. sum: this thread's part of the row. squares(center, factor) returns its sum of
+ * squares of differences, times factor^2. The rows of a wave are summed again, scaled, where the
+ * squares of one overflow or underflow in f32. */
+template <typename Squares>
+__device__ static inline rwi_norm_center find_center(const rwi_norm_params &p, double sum,
+                                                     const Squares &squares) {
+    __shared__ double waves[3][LONG_THREADS / LANES];
+    const double total = sum_over_row(sum, waves[0]);
+    rwi_norm_center center = layer_norm_center(&p, total, 1.0f);
+    double found = sum_over_row(squares(center, 1.0f), waves[1]);
+    const bool large = !(found <= RWI_LARGE_SQUARES), small = found < 0x1p-80;
+    if (__any(large || small)) {
+        if (large)
+            center = layer_norm_center(&p, total, RWI_BEFORE_LARGE);
+        const float factor = small ? 0x1p100f : 1.0f;
+        found = sum_over_row(squares(center, factor), waves[2]);
+        found /= (double)factor * (double)factor;
+    }
+    center.factor = layer_norm_factor(&p, center.before, found);
+    return center;
+}
+
+/* Normalizes one vector and writes it. The absent bias is -0: x + -0 is x, -0 too. */
+template <rw_dtype D, int VEC>
+__device__ static inline void store_centered(const rwi_norm_params &p, const norm_row &row,
+                                             int64_t i, const rwi_norm_center &center,
+                                             const rwi_packed<D, VEC> &packed) {
+    float x[VEC], w[VEC], bias[VEC];
+    load_weights(p, i, w);
+#pragma unroll
+    for (int n = 0; n < VEC; n++)
+        bias[n] = -0.0f;
+    if (p.bias)
+        load_columns(p.bias_dtype, p.bias, i, bias);
+    rwi_unpack(packed, x);
+#pragma unroll
+    for (int n = 0; n < VEC; n++)
+        x[n] = rwi_rms_scale(layer_norm_difference(x[n], &center), center.factor) * w[n] + bias[n];
+    rwi_store_vector<D>(row.out, i, x);
+}
+
+/* As kept_kernel. */
+template <rw_dtype D, int VEC, int COUNT, bool RESIDUAL>
+static __global__ void __launch_bounds__(KEPT_THREADS)
+    kept_layer_kernel(rwi_norm_params p, rwi_fault_sink) {
+    rwi_begin_kernel();
+    const norm_row row = find_row<D, RESIDUAL>(p);
+    norm_share share = {(int)threadIdx.x * VEC, (int)blockDim.x * VEC, 0};
+#pragma unroll
+    for (int k = 0; k < COUNT; k++)
+        share.count += row.valid && share.column(k) < p.hidden;
+    rwi_packed<D, VEC> x[COUNT];
+    load_share(row.x, share, x);
+    if constexpr (RESIDUAL) {
+        rwi_packed<D, VEC> residual[COUNT];
+        load_share(row.residual, share, residual);
+#pragma unroll
+        for (int k = 0; k < COUNT; k++)
+            if (k < share.count)
+                add_residual(row, share.column(k), residual[k], x[k]);
+    }
+    const rwi_norm_center center = find_center(
+        p, sum_elements(x, share.count), [&](const rwi_norm_center &middle, float factor) {
+            return difference_squares(x, share.count, middle, factor);
+        });
+#pragma unroll
+    for (int k = 0; k < COUNT; k++)
+        if (k < share.count)
+            store_centered(p, row, share.column(k), center, x[k]);
+}
+
+/* Rows of any length, which are read at least three times. */
+template <rw_dtype D, int VEC, bool RESIDUAL>
+static __global__ void __launch_bounds__(LONG_THREADS)
+    long_layer_kernel(rwi_norm_params p, rwi_fault_sink) {
+    rwi_begin_kernel();
+    const norm_row row = find_row<D, RESIDUAL>(p);
+    const int64_t first = threadIdx.x * VEC, step = blockDim.x * VEC;
+    const int64_t end = row.valid ? p.hidden : 0;
+    const void *in = RESIDUAL ? row.sum : row.x; /* the sum: written by this thread */
+    rwi_packed<D, VEC> x[1], residual;
+    double sum = 0.0;
+    for (int64_t i = first; i < end; i += step) {
+        rwi_load_packed(row.x, i, x[0]);
+        if constexpr (RESIDUAL) {
+            rwi_load_packed(row.residual, i, residual);
+            add_residual(row, i, residual, x[0]);
+        }
+        sum += sum_elements(x, 1);
+    }
+    const rwi_norm_center center =
+        find_center(p, sum, [&](const rwi_norm_center &middle, float factor) {
+            double squares = 0.0;
+            for (int64_t i = first; i < end; i += step) {
+                rwi_load_packed(in, i, x[0]);
+                squares += difference_squares(x, 1, middle, factor);
+            }
+            return squares;
+        });
+    for (int64_t i = first; i < end; i += step) {
+        rwi_load_packed(in, i, x[0]);
+        store_centered(p, row, i, center, x[0]);
+    }
+}
+
+/* ---- launches ---- */
+
+static bool has_vectors(const rwi_norm_params &p) {
     return rwi_rows_are_vectors(p.dtype, {p.x, p.x_stride, 3, p.hidden}) &&
            rwi_rows_are_vectors(p.dtype, {p.residual, p.residual_stride, 3, p.hidden}) &&
            rwi_rows_are_vectors(p.dtype, {p.sum, p.sum_stride, 3, p.hidden}) &&
            rwi_rows_are_vectors(p.dtype, {p.out, p.out_stride, 3, p.hidden}) &&
-           (uintptr_t)p.weight % 16 == 0;
+           (uintptr_t)p.weight % 16 == 0 && (uintptr_t)p.bias % 16 == 0;
 }
 
 /* `threads` of a row, rounded up to a number that sum_over_row() can reduce; rows of at most LANES
  * threads share a block. */
-static rwi_launch_shape shape_for(const rw_rms_norm_params &p, int64_t threads) {
+static rwi_launch_shape shape_for(rwi_op op, const rwi_norm_params &p, int64_t threads) {
     int64_t x = rwi_ceil_div(threads, LANES) * LANES;
     for (int64_t fewer = LANES; fewer >= threads; fewer /= 2)
         x = fewer;
     const int64_t y = x <= LANES ? RWI_BLOCK / 2 / x : 1;
-    return rwi_launch_rows(RWI_OP_rms_norm, rwi_ceil_div(rms_norm_work(&p).items, y),
+    return rwi_launch_rows(op, rwi_ceil_div(rwi_row_count(&p.rows), y),
                            dim3((uint32_t)x, (uint32_t)y));
 }
 
-template <rw_dtype D, int VEC, bool RESIDUAL>
-static rw_status launch_norm(rwi_device *device, const rw_rms_norm_params &p) {
+/* The kernels of an operation. */
+template <rw_dtype D, int VEC, bool RESIDUAL> struct rms_kernels {
+    static constexpr rwi_op op = RWI_OP_rms_norm;
+    static constexpr auto one = kept_kernel<D, VEC, 1, RESIDUAL>;
+    static constexpr auto kept = kept_kernel<D, VEC, KEPT, RESIDUAL>;
+    static constexpr auto any = long_kernel<D, VEC, RESIDUAL>;
+};
+
+template <rw_dtype D, int VEC, bool RESIDUAL> struct layer_kernels {
+    static constexpr rwi_op op = RWI_OP_layer_norm;
+    static constexpr auto one = kept_layer_kernel<D, VEC, 1, RESIDUAL>;
+    static constexpr auto kept = kept_layer_kernel<D, VEC, KEPT, RESIDUAL>;
+    static constexpr auto any = long_layer_kernel<D, VEC, RESIDUAL>;
+};
+
+template <typename Kernels, int VEC>
+static rw_status launch_norm(rwi_device *device, const rwi_norm_params &p) {
     const int64_t vectors = rwi_ceil_div(p.hidden, VEC);
-    if (rms_norm_work(&p).items < MANY_ROWS && vectors <= KEPT_THREADS)
-        return rwi_launch(device, shape_for(p, vectors), kept_kernel<D, VEC, 1, RESIDUAL>, p);
+    if (rwi_row_count(&p.rows) < MANY_ROWS && vectors <= KEPT_THREADS)
+        return rwi_launch(device, shape_for(Kernels::op, p, vectors), Kernels::one, p);
     if (vectors <= KEPT * KEPT_THREADS)
-        return rwi_launch(device, shape_for(p, rwi_ceil_div(vectors, KEPT)),
-                          kept_kernel<D, VEC, KEPT, RESIDUAL>, p);
-    return rwi_launch(device, shape_for(p, LONG_THREADS), long_kernel<D, VEC, RESIDUAL>, p);
+        return rwi_launch(device, shape_for(Kernels::op, p, rwi_ceil_div(vectors, KEPT)),
+                          Kernels::kept, p);
+    return rwi_launch(device, shape_for(Kernels::op, p, LONG_THREADS), Kernels::any, p);
 }
 
-template <rw_dtype D, int VEC>
-static rw_status launch_vectors(rwi_device *device, const rw_rms_norm_params &p) {
-    return p.residual ? launch_norm<D, VEC, true>(device, p)
-                      : launch_norm<D, VEC, false>(device, p);
+template <template <rw_dtype, int, bool> class Kernels, rw_dtype D, int VEC>
+static rw_status launch_vectors(rwi_device *device, const rwi_norm_params &p) {
+    return p.residual ? launch_norm<Kernels<D, VEC, true>, VEC>(device, p)
+                      : launch_norm<Kernels<D, VEC, false>, VEC>(device, p);
+}
+
+template <template <rw_dtype, int, bool> class Kernels>
+static rw_status launch_rows(rwi_device *device, const rwi_norm_params &p) {
+    return rwi_dispatch_float(device, p.dtype, [&](auto dtype) {
+        constexpr rw_dtype D = dtype.value;
+        return has_vectors(p) ? launch_vectors<Kernels, D, rwi_vector_length<D>>(device, p)
+                              : launch_vectors<Kernels, D, 1>(device, p);
+    });
 }
 
 extern "C" rw_status rwi_hip_rms_norm(rwi_device *device, const rw_rms_norm_params *p) {
-    return rwi_dispatch_float(device, p->dtype, [&](auto dtype) {
-        constexpr rw_dtype D = dtype.value;
-        return has_vectors(*p) ? launch_vectors<D, rwi_vector_length<D>>(device, *p)
-                               : launch_vectors<D, 1>(device, *p);
-    });
+    return launch_rows<rms_kernels>(device, *p);
+}
+
+extern "C" rw_status rwi_hip_layer_norm(rwi_device *device, const rw_layer_norm_params *p) {
+    return launch_rows<layer_kernels>(device, *p);
 }

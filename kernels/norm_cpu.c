@@ -1,4 +1,4 @@
-/* RMSNorm on the CPU; the twin of norm.hip. An item is a row. */
+/* RMSNorm and LayerNorm on the CPU; the twin of norm.hip. An item is a row. */
 #include "cpu/block_cpu.h"
 #include "norm_params.h"
 #include "cpu/pairs_cpu.h"
@@ -11,7 +11,7 @@ typedef struct norm_row {
     char *out;
 } norm_row;
 
-static norm_row find_row(const rw_rms_norm_params *p, rw_dtype dtype, int64_t number) {
+static norm_row find_row(const rwi_norm_params *p, rw_dtype dtype, int64_t number) {
     rwi_row_index index = rwi_row_find(&p->rows, number);
     norm_row row = {
         .x = rwi_element(dtype, p->x, rwi_row_offset(&index, p->x_stride)),
@@ -37,7 +37,7 @@ typedef struct norm_weight {
 } norm_weight;
 
 /* Prepares columns [first, first + count) of the weight, at most one block. */
-RWI_INLINE void prepare_weight(const rw_rms_norm_params *p, rw_dtype dtype, int64_t first,
+RWI_INLINE void prepare_weight(const rwi_norm_params *p, rw_dtype dtype, int64_t first,
                                int64_t count, float *prepared) {
     float ordered[RWI_CPU_BLOCK];
     float *weight = dtype == RW_BF16 ? ordered : prepared;
@@ -49,7 +49,7 @@ RWI_INLINE void prepare_weight(const rw_rms_norm_params *p, rw_dtype dtype, int6
         rwi_pair_split(count, ordered, prepared);
 }
 
-RWI_INLINE void keep_weight(const rw_rms_norm_params *p, rw_dtype dtype, norm_weight *weight) {
+RWI_INLINE void keep_weight(const rwi_norm_params *p, rw_dtype dtype, norm_weight *weight) {
     weight->is_ready = dtype != RW_BF16 && p->weight_dtype == RW_F32 && p->weight_offset == 0.0f;
     weight->is_kept = p->weight && !weight->is_ready && p->hidden <= KEPT;
     if (!weight->is_kept)
@@ -59,7 +59,7 @@ RWI_INLINE void keep_weight(const rw_rms_norm_params *p, rw_dtype dtype, norm_we
                        weight->kept + first);
 }
 
-RWI_INLINE const float *find_weight(const rw_rms_norm_params *p, rw_dtype dtype,
+RWI_INLINE const float *find_weight(const rwi_norm_params *p, rw_dtype dtype,
                                     const norm_weight *weight, int64_t first, int64_t count,
                                     float *buffer) {
     if (weight->is_kept)
@@ -170,7 +170,7 @@ RWI_INLINE void add_residual(rw_dtype dtype, const void *x, const void *residual
 }
 
 /* Writes x + residual if there is a residual. Returns the sum of the row's squares. */
-RWI_INLINE double first_pass(const rw_rms_norm_params *p, rw_dtype dtype, const norm_row *row) {
+RWI_INLINE double first_pass(const rwi_norm_params *p, rw_dtype dtype, const norm_row *row) {
     float buffer[RWI_CPU_BLOCK];
     double total = 0.0;
     for (int64_t first = 0; first < p->hidden; first += RWI_CPU_BLOCK) {
@@ -267,7 +267,7 @@ RWI_INLINE void prefetch(const char *data, int64_t bytes) {
 }
 
 /* Normalizes the row of the first pass, most of which is still cached. */
-RWI_INLINE void second_pass(const rw_rms_norm_params *p, rw_dtype dtype, const norm_row *row,
+RWI_INLINE void second_pass(const rwi_norm_params *p, rw_dtype dtype, const norm_row *row,
                             const norm_row *ahead, const norm_weight *weight, rwi_rms_factor factor,
                             bool stream) {
     float buffer[RWI_CPU_BLOCK];
@@ -295,11 +295,15 @@ RWI_INLINE void second_pass(const rw_rms_norm_params *p, rw_dtype dtype, const n
 /* Short rows that are normalized together: a single row would wait for its root and division. */
 #define GROUP 8
 
-RWI_INLINE void normalize(const rw_rms_norm_params *p, rw_dtype dtype, int64_t begin, int64_t end) {
+/* Whether the results are not read soon, and not read now. */
+static bool is_streamed(const rwi_norm_params *p) {
     const void *in = p->residual ? p->sum : p->x;
-    int64_t bytes = rwi_row_count(&p->rows) * p->hidden * (int64_t)rwi_dtype_size(dtype);
-    bool stream =
-        p->out != in && p->out != p->x && p->out != p->residual && bytes >= RWI_CPU_STREAM_BYTES;
+    int64_t bytes = rwi_row_count(&p->rows) * p->hidden * (int64_t)rwi_dtype_size(p->dtype);
+    return p->out != in && p->out != p->x && p->out != p->residual && bytes >= RWI_CPU_STREAM_BYTES;
+}
+
+RWI_INLINE void normalize(const rwi_norm_params *p, rw_dtype dtype, int64_t begin, int64_t end) {
+    bool stream = is_streamed(p);
     norm_weight weight;
     keep_weight(p, dtype, &weight);
     int64_t step = p->hidden <= RWI_CPU_BLOCK ? GROUP : 1;
@@ -336,6 +340,165 @@ void RWI_CPU_KERNEL(rms_norm)(const rw_rms_norm_params *p, int64_t begin, int64_
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
+        return;
+    }
+}
+
+/* ---- layer_norm ---- */
+
+/* Rows of up to KEPT columns of a dtype other than f32 are converted once. */
+typedef struct layer_row {
+    const char *in; /* x, or the sum */
+    float kept[KEPT];
+    bool is_kept;
+} layer_row;
+
+/* The factors and the summands of the columns, kept for rows of up to KEPT columns. */
+typedef struct norm_affine {
+    float weight[KEPT];
+    float bias[KEPT];
+} norm_affine;
+
+/* Columns [first, first + count), at most one block. The absent bias is -0: x + -0 is x, -0 too. */
+RWI_INLINE void load_affine(const rwi_norm_params *p, int64_t first, int64_t count, float *weight,
+                            float *bias) {
+    for (int64_t i = 0; i < count; i++) {
+        weight[i] = 1.0f;
+        bias[i] = -0.0f;
+    }
+    if (p->weight) {
+        rwi_cpu_load(p->weight_dtype, rwi_element(p->weight_dtype, p->weight, first), count,
+                     weight);
+        for (int64_t i = 0; i < count; i++)
+            weight[i] += p->weight_offset;
+    }
+    if (p->bias)
+        rwi_cpu_load(p->bias_dtype, rwi_element(p->bias_dtype, p->bias, first), count, bias);
+}
+
+RWI_INLINE const float *read_columns(rw_dtype dtype, const layer_row *row, int64_t first,
+                                     int64_t count, float *buffer) {
+    if (row->is_kept)
+        return row->kept + first;
+    return rwi_cpu_read(dtype, rwi_element(dtype, row->in, first), count, buffer);
+}
+
+/* Writes x + residual if there is a residual, and keeps the row. Returns its sum. */
+RWI_INLINE double sum_row(const rwi_norm_params *p, rw_dtype dtype, const norm_row *source,
+                          layer_row *row) {
+    float buffer[RWI_CPU_BLOCK];
+    double total = 0.0;
+    for (int64_t first = 0; first < p->hidden; first += RWI_CPU_BLOCK) {
+        int64_t count = rwi_min(RWI_CPU_BLOCK, p->hidden - first);
+        if (source->residual)
+            add_residual(dtype, rwi_element(dtype, source->x, first),
+                         rwi_element(dtype, source->residual, first), count,
+                         rwi_element(dtype, source->sum, first));
+        if (row->is_kept)
+            rwi_cpu_load(dtype, rwi_element(dtype, row->in, first), count, row->kept + first);
+        const float *x = read_columns(dtype, row, first, count, buffer);
+        double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < count; i++)
+            sum += (double)x[i];
+        total += sum;
+    }
+    return total;
+}
+
+/* The sum of squares of the differences from the mean. */
+RWI_INLINE double sum_differences(const rwi_norm_params *p, rw_dtype dtype, const layer_row *row,
+                                  const rwi_norm_center *center) {
+    float buffer[RWI_CPU_BLOCK];
+    double total = 0.0;
+    for (int64_t first = 0; first < p->hidden; first += RWI_CPU_BLOCK) {
+        int64_t count = rwi_min(RWI_CPU_BLOCK, p->hidden - first);
+        const float *x = read_columns(dtype, row, first, count, buffer);
+        double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < count; i++) {
+            double difference = (double)layer_norm_difference(x[i], center);
+            sum += difference * difference;
+        }
+        total += sum;
+    }
+    return total;
+}
+
+RWI_INLINE rwi_norm_center find_center(const rwi_norm_params *p, rw_dtype dtype,
+                                       const layer_row *row, double sum) {
+    rwi_norm_center center = layer_norm_center(p, sum, 1.0f);
+    double squares = sum_differences(p, dtype, row, &center);
+    if (!(squares <= RWI_LARGE_SQUARES)) {
+        center = layer_norm_center(p, sum, RWI_BEFORE_LARGE);
+        squares = sum_differences(p, dtype, row, &center);
+    }
+    center.factor = layer_norm_factor(p, center.before, squares);
+    return center;
+}
+
+RWI_INLINE void write_row(const rwi_norm_params *p, rw_dtype dtype, const layer_row *row, char *out,
+                          const norm_affine *affine, const rwi_norm_center *center, bool stream) {
+    float buffer[RWI_CPU_BLOCK], block[2][RWI_CPU_BLOCK];
+    for (int64_t first = 0; first < p->hidden; first += RWI_CPU_BLOCK) {
+        int64_t count = rwi_min(RWI_CPU_BLOCK, p->hidden - first);
+        const float *weight = affine->weight + first, *bias = affine->bias + first;
+        if (p->hidden > KEPT) {
+            load_affine(p, first, count, block[0], block[1]);
+            weight = block[0];
+            bias = block[1];
+        }
+        const float *x = read_columns(dtype, row, first, count, buffer);
+        void *target = rwi_element(dtype, out, first);
+        float *y = rwi_cpu_target(dtype, target, stream, buffer);
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            y[i] = rwi_rms_scale(layer_norm_difference(x[i], center), center->factor) * weight[i] +
+                   bias[i];
+        rwi_cpu_write(dtype, target, count, stream, y);
+    }
+}
+
+RWI_INLINE void normalize_layer(const rwi_norm_params *p, rw_dtype dtype, int64_t begin,
+                                int64_t end) {
+    bool stream = is_streamed(p);
+    norm_affine affine;
+    for (int64_t first = 0; first < p->hidden && p->hidden <= KEPT; first += RWI_CPU_BLOCK)
+        load_affine(p, first, rwi_min(RWI_CPU_BLOCK, p->hidden - first), affine.weight + first,
+                    affine.bias + first);
+    layer_row row;
+    row.is_kept = dtype != RW_F32 && p->hidden <= KEPT;
+    for (int64_t number = begin; number < end; number++) {
+        norm_row source = find_row(p, dtype, number);
+        row.in = source.residual ? source.sum : source.x;
+        double sum = sum_row(p, dtype, &source, &row);
+        rwi_norm_center center = find_center(p, dtype, &row, sum);
+        write_row(p, dtype, &row, source.out, &affine, &center, stream);
+    }
+    if (stream)
+        rwi_cpu_stream_end();
+}
+
+void RWI_CPU_KERNEL(layer_norm)(const rw_layer_norm_params *p, int64_t begin, int64_t end,
+                                rwi_fault_sink *sink) {
+    (void)sink;
+    switch (p->dtype) {
+    case RW_F32:
+        normalize_layer(p, RW_F32, begin, end);
+        return;
+    case RW_F16:
+        normalize_layer(p, RW_F16, begin, end);
+        return;
+    case RW_BF16:
+        normalize_layer(p, RW_BF16, begin, end);
+        return;
+    case RW_I32:
+    case RW_I64:
+    case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }

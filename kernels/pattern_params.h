@@ -37,7 +37,7 @@ typedef struct rwi_pattern {
     const uint8_t *globals;  /* NULL: none, or no window that they would extend */
     const uint8_t *bits;     /* [batch, seq_q, ceil(seq_k / 8)]; NULL: all set */
     int64_t bits_stride[2];
-    const void *mask; /* [batch, seq_q, seq_k]; NULL: nowhere -inf */
+    const void *mask; /* [batch, seq_q, seq_k]: rwi_load_mask(); NULL: none */
     int64_t mask_stride[2];
     rw_dtype mask_dtype;
     bool (*function)(void *user, const rw_pattern_pair *pair); /* CPU only; NULL: true */
@@ -223,7 +223,7 @@ RWI_INLINE bool rwi_pattern_row_at(const rwi_pattern *p, int64_t b, int64_t i, r
 RWI_INLINE bool rwi_pattern_bit(const rwi_pattern *p, const rwi_pattern_row *row, int32_t j) {
     if (row->bits && !rwi_bit(row->bits, j))
         return false;
-    if (row->mask && rwi_load(p->mask_dtype, row->mask, j) == -INFINITY)
+    if (row->mask && rwi_load_mask(p->mask_dtype, row->mask, j) == -INFINITY)
         return false;
 #ifndef __cplusplus
     rw_pattern_pair pair = {row->b, row->i, j};
@@ -348,6 +348,8 @@ RWI_INLINE uint32_t rwi_hidden_bits(rw_dtype dtype) {
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         break;
     }
     return 0;

@@ -84,6 +84,25 @@ __device__ static inline rwi_kv_heads find_side(const rw_rope_append_params &p,
             q.heads};
 }
 
+/* Where a head is written. Caches of 8 bits are written by kernels with single pairs only. */
+struct append_target {
+    void *out;
+    rw_dtype dtype; /* D, or of 8 bits */
+    float scale;    /* of 8 bits */
+};
+
+template <rw_dtype D, int VEC>
+__device__ static __forceinline__ append_target find_target(const rw_rope_append_params &p,
+                                                            append_side side, void *data,
+                                                            int64_t head,
+                                                            const rwi_kv_heads &heads) {
+    const int64_t at = heads.out + head * heads.out_stride;
+    if (VEC > 1 || side == SIDE_Q || p.kv.cache_dtype == D)
+        return {rwi_element(D, rwi_global(data), at), D, 1.0f};
+    return {(uint8_t *)rwi_global(data) + at, p.kv.cache_dtype,
+            rwi_kv_scale(&p.kv.sides[side == SIDE_K ? 0 : 1], head)};
+}
+
 /* The norm of heads of `width` columns. Its weights, with their offset, are in shared memory; they are
  * set only if it is present. */
 struct append_norm {
@@ -135,31 +154,38 @@ head_factor(const rw_rope_append_params &p, const append_norm &norm, const void 
 /* Columns i .. i + VEC - 1, without rotation. */
 template <rw_dtype D, int VEC>
 __device__ static inline void finish_vector(const rw_rope_append_params &p, const append_norm &norm,
-                                            rwi_rms_factor factor, const void *in, void *out,
-                                            int i) {
+                                            rwi_rms_factor factor, const void *in,
+                                            const append_target &to, int i) {
     float x[VEC], w[VEC];
-    if (!norm.present) {
-        rwi_copy_vector<D, VEC>(in, out, i);
+    const bool quantized = VEC == 1 && to.dtype != D;
+    if (!norm.present && !quantized) {
+        rwi_copy_vector<D, VEC>(in, to.out, i);
         return;
     }
     rwi_load_vector<D>(in, i, x);
-    load_placed(norm.weights, i, norm.width, w);
+    if (norm.present) {
+        load_placed(norm.weights, i, norm.width, w);
 #pragma unroll
-    for (int n = 0; n < VEC; n++)
-        x[n] = rope_append_norm(&p, D, x[n], factor, w[n]);
-    rwi_store_vector<D>(out, i, x);
+        for (int n = 0; n < VEC; n++)
+            x[n] = rope_append_norm(&p, D, x[n], factor, w[n]);
+    }
+    if (quantized)
+        rwi_store(to.dtype, to.out, i, x[0] / to.scale);
+    else
+        rwi_store_vector<D>(to.out, i, x);
 }
 
 /* The columns outside the rotary window. */
 template <rw_dtype D, int VEC>
 __device__ static inline void finish_rest(const rw_rope_append_params &p, const append_norm &norm,
-                                          rwi_rms_factor factor, const void *in, void *out) {
+                                          rwi_rms_factor factor, const void *in,
+                                          const append_target &to) {
     const int turned = 2 * p.rope.num_frequencies;
-    if (!norm.present && in == out)
+    if (!norm.present && in == to.out)
         return;
 #pragma unroll 1
     for (int n = threadIdx.x * VEC; n < p.rope.head_dim - turned; n += blockDim.x * VEC)
-        finish_vector<D, VEC>(p, norm, factor, in, out, n < p.rope.start ? n : n + turned);
+        finish_vector<D, VEC>(p, norm, factor, in, to, n < p.rope.start ? n : n + turned);
 }
 
 /* Norm of the pairs from `i` on, counted from the start of the rotary window. */
@@ -200,39 +226,49 @@ __device__ static __forceinline__ void turn_pairs(const rw_rope_append_params &p
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 __device__ static inline void turn_head(const rw_rope_append_params &p, const rwi_cos_sin *turns,
                                         const append_norm &norm, rwi_rms_factor factor,
-                                        const void *in, void *out) {
+                                        const void *in, const append_target &to) {
     const int64_t n = p.rope.num_frequencies;
     const void *x = rwi_element(D, in, p.rope.start);
-    void *y = rwi_element(D, out, p.rope.start);
+    const bool quantized = PAIRS == 1 && to.dtype != D;
 #pragma unroll 1
     for (int64_t i = threadIdx.x * PAIRS; i < n; i += blockDim.x * PAIRS) {
         float x1[PAIRS], x2[PAIRS];
         rwi_rope_load_pairs<D, PAIRS, INTERLEAVED>(x, i, n, x1, x2);
         norm_pairs<D, PAIRS, INTERLEAVED>(p, norm, factor, i, x1, x2);
         turn_pairs(p, turns, i, x1, x2);
-        rwi_rope_store_pairs<D, PAIRS, INTERLEAVED>(y, i, n, x1, x2);
+        if (quantized) {
+            const int64_t column = p.rope.start + (INTERLEAVED ? 2 : 1) * i;
+            rwi_store(to.dtype, to.out, column, x1[0] / to.scale);
+            rwi_store(to.dtype, to.out, column + (INTERLEAVED ? 1 : n), x2[0] / to.scale);
+        } else {
+            rwi_rope_store_pairs<D, PAIRS, INTERLEAVED>(rwi_element(D, to.out, p.rope.start), i, n,
+                                                        x1, x2);
+        }
     }
 }
 
 /* Rotates all heads of q or k; every thread of the block takes part in all rounds. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 __device__ static inline void turn_heads(const rw_rope_append_params &p, const rwi_cos_sin *turns,
-                                         const append_norm &norm, const void *in_data,
-                                         void *out_data, const rwi_kv_heads &heads) {
+                                         const append_norm &norm, append_side side,
+                                         const rwi_kv_heads &heads) {
     constexpr int VEC = PAIRS == 1 ? 1 : rwi_vector_length<D>;
+    const bool is_q = side == SIDE_Q;
+    const void *in_data = is_q ? p.rope.heads[0].in : p.kv.sides[0].in;
+    void *out_data = is_q ? p.rope.heads[0].out : p.kv.sides[0].cache;
 #pragma unroll 1
     for (int64_t first = 0; first < heads.heads; first += blockDim.y) {
         const int64_t head = first + threadIdx.y;
         const bool live = head < heads.heads;
         const void *in = rwi_element(D, rwi_global(in_data), heads.in + head * heads.in_stride);
-        void *out = rwi_element(D, rwi_global(out_data), heads.out + head * heads.out_stride);
         rwi_rms_factor factor = {1.0f, 1.0f};
         if (norm.present)
             factor = head_factor<D, VEC>(p, norm, in, live);
         if (!live)
             continue;
-        turn_head<D, PAIRS, INTERLEAVED>(p, turns, norm, factor, in, out);
-        finish_rest<D, VEC>(p, norm, factor, in, out);
+        const append_target to = find_target<D, VEC>(p, side, out_data, head, heads);
+        turn_head<D, PAIRS, INTERLEAVED>(p, turns, norm, factor, in, to);
+        finish_rest<D, VEC>(p, norm, factor, in, to);
     }
 }
 
@@ -245,12 +281,13 @@ __device__ static inline void norm_heads(const rw_rope_append_params &p, const a
         const int64_t head = first + threadIdx.y;
         const bool live = head < heads.heads;
         const void *in = rwi_element(D, rwi_global(v.in), heads.in + head * heads.in_stride);
-        void *out = rwi_element(D, rwi_global(v.cache), heads.out + head * heads.out_stride);
         const rwi_rms_factor factor = head_factor<D, VEC>(p, norm, in, live);
-        if (live)
+        if (!live)
+            continue;
+        const append_target to = find_target<D, VEC>(p, SIDE_V, v.cache, head, heads);
 #pragma unroll 1
-            for (int i = threadIdx.x * VEC; i < norm.width; i += blockDim.x * VEC)
-                finish_vector<D, VEC>(p, norm, factor, in, out, i);
+        for (int i = threadIdx.x * VEC; i < norm.width; i += blockDim.x * VEC)
+            finish_vector<D, VEC>(p, norm, factor, in, to, i);
     }
 }
 
@@ -396,24 +433,26 @@ static __global__ void __launch_bounds__(APPEND_FEW_BLOCK, 2)
 #pragma unroll 1
     for (int n = SIDE_Q; n <= SIDE_V; n++) {
         const append_side side = (append_side)rwi_computed_here(n);
-        const bool is_q = side == SIDE_Q;
-        if (!is_q && token.kind != RWI_KV_WRITTEN)
+        if (side != SIDE_Q && token.kind != RWI_KV_WRITTEN)
             return;
         const rwi_kv_heads heads = find_side(p, token, side);
-        const rwi_kv_side &kv = p.kv.sides[side == SIDE_V ? 1 : 0];
+        const rwi_kv_side &v = p.kv.sides[1];
         const append_norm norm = find_norm(p, side, weights);
         if (side != SIDE_V)
-            turn_heads<D, PAIRS, INTERLEAVED>(p, turns, norm, is_q ? p.rope.heads[0].in : kv.in,
-                                              is_q ? p.rope.heads[0].out : kv.cache, heads);
+            turn_heads<D, PAIRS, INTERLEAVED>(p, turns, norm, side, heads);
         else if (norm.present)
-            norm_heads<D, VEC>(p, norm, kv, heads);
+            norm_heads<D, VEC>(p, norm, v, heads);
+        else if (VEC == 1 && p.kv.cache_dtype != D)
+            rwi_kv_quantize_heads<D, 1>(v, p.kv.cache_dtype, heads);
         else
-            rwi_kv_copy_heads<D, VEC>(kv, heads);
+            rwi_kv_copy_heads<D, VEC>(v, heads);
     }
 }
 
-/* Whether all heads, and their rotary windows, can be read in vectors. */
+/* Whether all heads, and their rotary windows, can be read and written in vectors. */
 static bool has_vectors(const rw_rope_append_params &p) {
+    if (p.kv.cache_dtype != p.kv.dtype)
+        return false;
     const rwi_rope_heads &q = p.rope.heads[0];
     const rwi_kv_side &k = p.kv.sides[0];
     const rwi_rows rows[] = {{q.in, q.in_stride, 3, 0},

@@ -1,4 +1,5 @@
 /* rope_append on the CPU; the twin of rope_append.hip. An item is a token. */
+#include "cpu/block_cpu.h"
 #include "kv_params.h"
 #include "cpu/rope_pairs_cpu.h"
 
@@ -9,7 +10,23 @@ typedef struct token_heads {
     int64_t heads;
     int64_t in_stride;
     int64_t out_stride;
+    rw_dtype out_dtype;        /* that of `in`, or of 8 bits */
+    const rwi_kv_side *scales; /* of 8 bits */
 } token_heads;
+
+/* Where a head is written. */
+typedef struct head_target {
+    char *out;
+    rw_dtype dtype;
+    float scale; /* of 8 bits */
+} head_target;
+
+RWI_INLINE head_target find_target(const token_heads *heads, rw_dtype dtype, int64_t head) {
+    const bool same = heads->out_dtype == dtype;
+    return (head_target){rwi_element(heads->out_dtype, heads->out, head * heads->out_stride),
+                         same ? dtype : heads->out_dtype,
+                         same ? 1.0f : rwi_kv_scale(heads->scales, head)};
+}
 
 /* Norm weights for the columns of a chunk, in the layout of its pairs. Not inlined: it does not
  * depend on the dtype of q and k, and would be compiled for each. */
@@ -49,16 +66,21 @@ RWI_INLINE rwi_rms_factor head_factor(const rw_rope_append_params *p, rw_dtype d
 
 /* Columns [begin, end) of a head, without rotation. */
 static void finish_rest(const rw_rope_append_params *p, const rwi_head_norm *norm,
-                        rwi_rms_factor factor, const char *in, char *out, int64_t begin,
+                        rwi_rms_factor factor, const char *in, head_target to, int64_t begin,
                         int64_t end) {
     rw_dtype dtype = p->rope.dtype;
     size_t size = rwi_dtype_size(dtype);
-    if (!norm->present && in != out)
-        memcpy(out + (size_t)begin * size, in + (size_t)begin * size, (size_t)(end - begin) * size);
-    for (int64_t column = begin; norm->present && column < end; column++) {
-        float weight = rope_append_weight(p, norm, column);
+    if (!norm->present && to.dtype == dtype) {
+        if (in != to.out)
+            memcpy(to.out + (size_t)begin * size, in + (size_t)begin * size,
+                   (size_t)(end - begin) * size);
+        return;
+    }
+    for (int64_t column = begin; column < end; column++) {
         float x = rwi_load(dtype, in, column);
-        rwi_store(dtype, out, column, rope_append_norm(p, dtype, x, factor, weight));
+        if (norm->present)
+            x = rope_append_norm(p, dtype, x, factor, rope_append_weight(p, norm, column));
+        rwi_store(to.dtype, to.out, column, to.dtype == dtype ? x : x / to.scale);
     }
 }
 
@@ -70,9 +92,21 @@ typedef struct chunk {
     rwi_rope_pairs weights;
 } chunk;
 
+/* Not inlined: it does not depend on the dtype of q and k. */
+static void quantize_pairs(const head_target *to, bool interleaved, int64_t column, int64_t count,
+                           int64_t apart, const rwi_rope_pairs *pairs) {
+    char *out = to->out + column;
+    if (interleaved) {
+        rwi_cpu_quantize(to->dtype, out, 2 * count, to->scale, pairs->x);
+    } else {
+        rwi_cpu_quantize(to->dtype, out, count, to->scale, pairs->x);
+        rwi_cpu_quantize(to->dtype, out + apart, count, to->scale, pairs->x + RWI_ROPE_CHUNK);
+    }
+}
+
 RWI_INLINE void turn_chunk(const rw_rope_append_params *p, rw_dtype dtype, bool interleaved,
                            const chunk *c, bool normed, rwi_rms_factor factor, const char *in,
-                           char *out) {
+                           const head_target *to) {
     rwi_rope_pairs pairs;
     int64_t apart = p->rope.num_frequencies;
     int64_t column = rwi_rope_first_column(&p->rope, interleaved, c->first);
@@ -85,8 +119,11 @@ RWI_INLINE void turn_chunk(const rw_rope_append_params *p, rw_dtype dtype, bool 
             pairs.x[i] = rope_append_norm(p, dtype, pairs.x[i], factor, c->weights.x[i]);
     }
     rwi_rope_rotate_pairs(interleaved, &c->turns, c->count, &pairs);
-    rwi_rope_store_pairs(dtype, interleaved, rwi_element(dtype, out, column), c->count, apart,
-                         &pairs);
+    if (to->dtype != dtype)
+        quantize_pairs(to, interleaved, column, c->count, apart, &pairs);
+    else
+        rwi_rope_store_pairs(dtype, interleaved, rwi_element(dtype, to->out, column), c->count,
+                             apart, &pairs);
 }
 
 /* Rotates all chunks of a head before the next head: in place, the norm factor must be computed
@@ -99,7 +136,7 @@ RWI_INLINE void turn_heads(const rw_rope_append_params *p, rw_dtype dtype, bool 
     chunk c;
     for (int64_t head = 0; head < heads->heads; head++) {
         const char *in = rwi_element(dtype, heads->in, head * heads->in_stride);
-        char *out = rwi_element(dtype, heads->out, head * heads->out_stride);
+        head_target to = find_target(heads, dtype, head);
         rwi_rms_factor factor = {1.0f, 1.0f};
         if (norm->present)
             factor = head_factor(p, dtype, norm, in, rope->head_dim);
@@ -111,10 +148,10 @@ RWI_INLINE void turn_heads(const rw_rope_append_params *p, rw_dtype dtype, bool 
                 compute_turns(rope, ids, first, c.count, &c.turns);
             if (!ready && norm->present)
                 load_weights(p, norm, interleaved, first, c.count, &c.weights);
-            turn_chunk(p, dtype, interleaved, &c, norm->present, factor, in, out);
+            turn_chunk(p, dtype, interleaved, &c, norm->present, factor, in, &to);
         }
-        finish_rest(p, norm, factor, in, out, 0, rope->start);
-        finish_rest(p, norm, factor, in, out, rope->start + 2 * rope->num_frequencies,
+        finish_rest(p, norm, factor, in, to, 0, rope->start);
+        finish_rest(p, norm, factor, in, to, rope->start + 2 * rope->num_frequencies,
                     rope->head_dim);
     }
 }
@@ -125,19 +162,23 @@ RWI_INLINE void finish_v(const rw_rope_append_params *p, rw_dtype dtype, const t
     const int64_t width = p->kv.sides[1].width;
     for (int64_t head = 0; head < heads->heads; head++) {
         const char *in = rwi_element(dtype, heads->in, head * heads->in_stride);
-        char *out = rwi_element(dtype, heads->out, head * heads->out_stride);
         rwi_rms_factor factor = {1.0f, 1.0f};
         if (norm->present)
             factor = head_factor(p, dtype, norm, in, width);
-        finish_rest(p, norm, factor, in, out, 0, width);
+        finish_rest(p, norm, factor, in, find_target(heads, dtype, head), 0, width);
     }
 }
 
 static token_heads find_side(const rw_kv_append_params *p, int side, int64_t b, int64_t s,
                              rwi_kv_place place) {
     const rwi_kv_side *kv = &p->sides[side];
-    return (token_heads){rwi_kv_source(p, side, b, s), rwi_kv_target(p, side, place), kv->heads,
-                         kv->in_stride[2], kv->cache_stride[2]};
+    return (token_heads){rwi_kv_source(p, side, b, s),
+                         rwi_kv_target(p, side, place),
+                         kv->heads,
+                         kv->in_stride[2],
+                         kv->cache_stride[2],
+                         p->cache_dtype,
+                         kv};
 }
 
 /* q of a token and, unless it is replaced, its k and v. */
@@ -147,7 +188,11 @@ RWI_INLINE void append_token(const rw_rope_append_params *p, rw_dtype dtype, boo
     const rwi_rope_heads *q = &p->rope.heads[0];
     token_heads heads = {rwi_element(dtype, q->in, b * q->in_stride[0] + s * q->in_stride[1]),
                          rwi_element(dtype, q->out, b * q->out_stride[0] + s * q->out_stride[1]),
-                         q->heads, q->in_stride[2], q->out_stride[2]};
+                         q->heads,
+                         q->in_stride[2],
+                         q->out_stride[2],
+                         dtype,
+                         NULL};
     for (int which = 0; which < (written ? 2 : 1); which++) {
         if (which == 1)
             heads = find_side(&p->kv, 0, b, s, place);
@@ -194,6 +239,8 @@ void RWI_CPU_KERNEL(rope_append)(const rw_rope_append_params *p, int64_t begin, 
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }

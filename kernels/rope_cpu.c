@@ -152,6 +152,8 @@ RWI_INLINE void rotate_pairs(const rw_rope_params *p, bool interleaved, int64_t 
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }

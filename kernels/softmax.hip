@@ -52,7 +52,7 @@ __device__ static inline void load_mask(const rwi_score_mask &mask, int64_t i, f
     } else if (mask.data) {
 #pragma unroll
         for (int n = 0; n < VEC; n++)
-            x[n] = rwi_load(mask.dtype, mask.data, i + n);
+            x[n] = rwi_load_mask(mask.dtype, mask.data, i + n);
     }
 }
 

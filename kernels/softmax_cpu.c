@@ -50,6 +50,8 @@ void RWI_CPU_KERNEL(scale)(const rw_scale_params *p, int64_t begin, int64_t end,
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }
@@ -63,7 +65,7 @@ RWI_INLINE void add_mask_of(rw_dtype dtype, const char *mask, int64_t count, flo
         int64_t part = rwi_min(BLOCK, count - first);
         const void *data = rwi_element(dtype, mask, first);
         if (dtype != RW_F32)
-            rwi_load_many(dtype, data, part, converted);
+            rwi_load_mask_many(dtype, data, part, converted);
         const float *added = dtype == RW_F32 ? data : converted;
 #pragma omp simd
         for (int64_t j = 0; j < part; j++)
@@ -85,9 +87,13 @@ static void add_mask(const rwi_score_mask *mask, const rwi_scores_row *at, int64
     case RW_BF16:
         add_mask_of(RW_BF16, data, count, s);
         return;
+    case RW_U8:
+        add_mask_of(RW_U8, data, count, s);
+        return;
     case RW_I32:
     case RW_I64:
-    case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }
@@ -151,6 +157,8 @@ void RWI_CPU_KERNEL(mask_apply)(const rw_mask_apply_params *p, int64_t begin, in
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }
@@ -421,6 +429,8 @@ void RWI_CPU_KERNEL(softmax)(const rw_softmax_params *p, int64_t begin, int64_t 
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }

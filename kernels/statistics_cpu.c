@@ -46,6 +46,8 @@ void RWI_CPU_KERNEL(score_statistics)(const rw_score_statistics_params *p, int64
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }

@@ -113,8 +113,7 @@ static rw_status check_lse(const attention *a) {
     const int rank = a->rank - 1;
     if (rwi_absent(a->lse.tensor))
         return RW_OK;
-    RWI_TRY(
-        rwi_check_tensor(&a->call, a->lse, (rwi_tensor_rule){rank, rank, RWI_DTYPE_BIT(RW_F32)}));
+    RWI_TRY(rwi_check_strided(&a->call, a->lse, (rwi_tensor_rule){rank, rank, RWI_F32}));
     RWI_TRY(rwi_check_lse_shape(&a->call, a->lse, a->q));
     return rwi_check_output(&a->call, a->lse);
 }

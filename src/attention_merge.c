@@ -12,8 +12,7 @@ typedef struct part_view {
 static rw_status check_part(const rwi_call *call, const part_view *part, const part_view *like) {
     RWI_TRY(rwi_check_tensor(call, part->out, (rwi_tensor_rule){3, 4, RWI_FLOATS}));
     const int rank = part->out.tensor->rank - 1;
-    RWI_TRY(
-        rwi_check_tensor(call, part->lse, (rwi_tensor_rule){rank, rank, RWI_DTYPE_BIT(RW_F32)}));
+    RWI_TRY(rwi_check_strided(call, part->lse, (rwi_tensor_rule){rank, rank, RWI_F32}));
     RWI_TRY(rwi_check_same_shape(call, part->out, like->out));
     return rwi_check_lse_shape(call, part->lse, part->out);
 }

@@ -52,6 +52,10 @@ const char *rw_dtype_name(rw_dtype dtype) {
         return "i64";
     case RW_U8:
         return "u8";
+    case RW_F8_E4M3:
+        return "f8_e4m3";
+    case RW_F8_E5M2:
+        return "f8_e5m2";
     }
     return "unknown dtype";
 }

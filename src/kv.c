@@ -40,7 +40,7 @@ rw_status rwi_check_block_table(const rwi_call *call, rwi_argument table, rwi_ar
 /* v may be absent. */
 static rw_status check_cache(const rwi_call *call, const rw_kv_cache *cache) {
     const rwi_argument k = {"cache.k", &cache->k}, v = {"cache.v", &cache->v};
-    const rwi_tensor_rule rule = {4, 4, RWI_FLOATS};
+    const rwi_tensor_rule rule = {4, 4, RWI_CACHES};
     RWI_TRY(rwi_check_tensor(call, k, rule));
     if (rwi_absent(v.tensor))
         return RW_OK;
@@ -139,7 +139,9 @@ static rw_status check_cache_apart(const rwi_call *call, const rw_kv_append_args
                                    {"cache.block_table", &args->cache.block_table},
                                    {"append.offsets", &args->offsets},
                                    {"append.cu_seqlens", &args->cu_seqlens},
-                                   {"append.slots", &args->slots}};
+                                   {"append.slots", &args->slots},
+                                   {"cache.k_scale", &args->cache.k_scale},
+                                   {"cache.v_scale", &args->cache.v_scale}};
     RWI_TRY(rwi_check_output(call, cache));
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         RWI_TRY(rwi_check_apart(call, cache, others[i], false));
@@ -157,10 +159,15 @@ static rwi_kv_side kernel_side(const rw_tensor *in, const rw_tensor *cache) {
     return side;
 }
 
-/* k or v has the dtype, heads and head_dim of its cache tensor. */
+static bool is_f8(const rw_tensor *tensor) {
+    return (RWI_DTYPE_BIT(tensor->dtype) & RWI_F8) != 0;
+}
+
+/* k or v has the heads and head_dim of its cache tensor, and its dtype unless that has 8 bits. */
 static rw_status check_side(const rwi_call *call, rwi_argument in, rwi_argument cache) {
     RWI_TRY(rwi_check_tensor(call, in, (rwi_tensor_rule){3, 4, RWI_FLOATS}));
-    RWI_TRY(rwi_check_same_dtype(call, in, cache));
+    if (!is_f8(cache.tensor))
+        RWI_TRY(rwi_check_same_dtype(call, in, cache));
     RWI_TRY(rwi_check_length(call, in, RWI_HEADS, rwi_length(cache.tensor, RWI_HEADS)));
     return rwi_check_length(call, in, RWI_WIDTH, rwi_length(cache.tensor, RWI_WIDTH));
 }
@@ -191,6 +198,23 @@ static rw_status check_v(const rwi_call *call, const rw_kv_append_args *args) {
     return rwi_check_apart(call, cache_v, cache_k, false);
 }
 
+/* The scales of a cache of 8 bits: one, or one for each head. */
+static rw_status describe_scale(const rwi_call *call, rwi_argument scale, rwi_argument cache,
+                                rwi_kv_side *side) {
+    if (rwi_absent(scale.tensor))
+        return RW_OK;
+    if (rwi_absent(cache.tensor) || !is_f8(cache.tensor))
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "%s is given, but %s %s, expected dtype f8_e4m3 or f8_e5m2", scale.name,
+                        cache.name, rwi_absent(cache.tensor) ? "is absent" : "has another dtype");
+    RWI_TRY(rwi_check_tensor(call, scale, (rwi_tensor_rule){1, 1, RWI_F32}));
+    if (scale.tensor->shape[0] != 1)
+        RWI_TRY(rwi_check_length(call, scale, 0, rwi_length(cache.tensor, RWI_HEADS)));
+    side->scale = scale.tensor->data;
+    side->scale_stride = scale.tensor->shape[0] == 1 ? 0 : scale.tensor->stride[0];
+    return RW_OK;
+}
+
 static rw_status describe(const rwi_call *call, const rw_kv_append_args *args,
                           rw_kv_append_params *params) {
     const rwi_argument k = {"append.k", &args->k}, cache_k = {"cache.k", &args->cache.k};
@@ -206,7 +230,12 @@ static rw_status describe(const rwi_call *call, const rw_kv_append_args *args,
         const rw_tensor v4 = rwi_with_rank(args->v, 4);
         params->sides[1] = kernel_side(&v4, &args->cache.v);
     }
+    RWI_TRY(describe_scale(call, (rwi_argument){"cache.k_scale", &args->cache.k_scale}, cache_k,
+                           &params->sides[0]));
+    RWI_TRY(describe_scale(call, (rwi_argument){"cache.v_scale", &args->cache.v_scale},
+                           (rwi_argument){"cache.v", &args->cache.v}, &params->sides[1]));
     params->dtype = k4.dtype;
+    params->cache_dtype = args->cache.k.dtype;
     params->batch = k4.shape[0];
     params->seq = k4.shape[1];
     return RW_OK;
@@ -287,6 +316,8 @@ static rw_status check_together(const rwi_call *call, const rw_rope_append_args 
                                    {"append.cu_seqlens", &append->cu_seqlens},
                                    {"append.slots", &append->slots},
                                    {"cache.block_table", &append->cache.block_table},
+                                   {"cache.k_scale", &append->cache.k_scale},
+                                   {"cache.v_scale", &append->cache.v_scale},
                                    {"norm.q_weight", &args->norm.q_weight},
                                    {"norm.k_weight", &args->norm.k_weight},
                                    {"norm.v_weight", &args->norm.v_weight}};

@@ -138,7 +138,7 @@ static rw_status describe_cells(const rwi_call *call, const rw_pattern *pattern,
         described->bits = pattern->bits.data;
     }
     if (!rwi_absent(mask.tensor)) {
-        RWI_TRY(check_cells(call, mask, RWI_FLOATS, mask_lengths, described->mask_stride));
+        RWI_TRY(check_cells(call, mask, RWI_MASKS, mask_lengths, described->mask_stride));
         described->mask = pattern->mask.data;
         described->mask_dtype = pattern->mask.dtype;
     }

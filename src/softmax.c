@@ -63,7 +63,7 @@ static rw_status describe_mask(const rwi_call *call, const rw_tensor *mask,
     const rw_tensor *x = tensors->x.tensor;
     if (rwi_absent(mask))
         return RW_OK;
-    RWI_TRY(rwi_check_tensor(call, argument, (rwi_tensor_rule){1, x->rank, RWI_FLOATS}));
+    RWI_TRY(rwi_check_tensor(call, argument, (rwi_tensor_rule){1, x->rank, RWI_MASKS}));
     const int before = x->rank - mask->rank;
     for (int axis = 0; axis < mask->rank; axis++) {
         const bool last = axis == mask->rank - 1;

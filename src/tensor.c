@@ -24,6 +24,8 @@ const char *rwi_dtypes_text(unsigned dtypes) {
     return dtypes == RWI_IDS      ? "i32 or i64"
            : dtypes == RWI_FLOATS ? "f32, f16 or bf16"
            : dtypes == RWI_BYTES  ? "u8"
+           : dtypes == RWI_CACHES ? "f32, f16, bf16, f8_e4m3 or f8_e5m2"
+           : dtypes == RWI_MASKS  ? "f32, f16, bf16 or u8"
                                   : "f32";
 }
 
@@ -50,7 +52,7 @@ static bool byte_range(const rw_tensor *tensor, int64_t *low, int64_t *high) {
            !__builtin_mul_overflow(last, size, high);
 }
 
-rw_status rwi_check_tensor(const rwi_call *call, rwi_argument argument, rwi_tensor_rule rule) {
+rw_status rwi_check_strided(const rwi_call *call, rwi_argument argument, rwi_tensor_rule rule) {
     const rw_tensor *tensor = argument.tensor;
     const char *name = argument.name;
     if (tensor->rank < rule.min_rank || tensor->rank > rule.max_rank) {
@@ -80,11 +82,17 @@ rw_status rwi_check_tensor(const rwi_call *call, rwi_argument argument, rwi_tens
     if ((uintptr_t)tensor->data % rwi_dtype_size(tensor->dtype) != 0)
         return rwi_fail(call, RW_INVALID_ARGUMENT, "%s.data is %p, expected alignment to %s", name,
                         tensor->data, rw_dtype_name(tensor->dtype));
+    return RW_OK;
+}
+
+rw_status rwi_check_tensor(const rwi_call *call, rwi_argument argument, rwi_tensor_rule rule) {
+    const rw_tensor *tensor = argument.tensor;
+    RWI_TRY(rwi_check_strided(call, argument, rule));
     int last = tensor->rank - 1;
-    if (!(RWI_IDS & RWI_DTYPE_BIT(tensor->dtype)) && tensor->shape[last] > 1 &&
-        tensor->stride[last] != 1)
+    if (!rwi_empty(tensor) && !(RWI_IDS & RWI_DTYPE_BIT(tensor->dtype)) &&
+        tensor->shape[last] > 1 && tensor->stride[last] != 1)
         return rwi_fail(call, RW_INVALID_ARGUMENT,
-                        "%s has stride %lld along its last axis, expected 1", name,
+                        "%s has stride %lld along its last axis, expected 1", argument.name,
                         (long long)tensor->stride[last]);
     return RW_OK;
 }

@@ -10,6 +10,9 @@
 #define RWI_FLOATS (RWI_DTYPE_BIT(RW_F32) | RWI_DTYPE_BIT(RW_F16) | RWI_DTYPE_BIT(RW_BF16))
 #define RWI_IDS (RWI_DTYPE_BIT(RW_I32) | RWI_DTYPE_BIT(RW_I64))
 #define RWI_BYTES RWI_DTYPE_BIT(RW_U8)
+#define RWI_F8 (RWI_DTYPE_BIT(RW_F8_E4M3) | RWI_DTYPE_BIT(RW_F8_E5M2))
+#define RWI_CACHES (RWI_FLOATS | RWI_F8)
+#define RWI_MASKS (RWI_FLOATS | RWI_BYTES)
 
 /* "f32, f16 or bf16": the text of one of these sets in a message. */
 const char *rwi_dtypes_text(unsigned dtypes);
@@ -36,6 +39,9 @@ typedef struct rwi_tensor_rule {
 } rwi_tensor_rule;
 
 rw_status rwi_check_tensor(const rwi_call *call, rwi_argument argument, rwi_tensor_rule rule);
+
+/* The same with any strides. */
+rw_status rwi_check_strided(const rwi_call *call, rwi_argument argument, rwi_tensor_rule rule);
 
 /* `argument` has the rank and lengths of `like`. */
 rw_status rwi_check_same_shape(const rwi_call *call, rwi_argument argument, rwi_argument like);

@@ -48,7 +48,7 @@ if(ROPEWALK_CLI)
   # The first arguments of a command that runs the program.
   set(program ${CMAKE_CROSSCOMPILING_EMULATOR} $<TARGET_FILE:ropewalk-program>)
   list(JOIN program "\", \"" program)
-  foreach(name test_cli test_cli_attend test_cli_attend_errors test_cli_dequantize test_cli_heads
+  foreach(name test_cli test_cli_append test_cli_attend test_cli_attend_errors test_cli_dequantize test_cli_heads
           test_cli_mask test_cli_models test_cli_rotate)
     ropewalk_add_io_test(${name} "RWT_PROGRAM=\"${program}\"")
     add_dependencies(${name} ropewalk-program)

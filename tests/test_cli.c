@@ -108,7 +108,8 @@ static void test_usage(void **state) {
                    "--dtype", "bf16"));
     assert_ran(RUN("--version"));
     assert_ran(RUN("--help"));
-    static const char *const commands[] = {"info", "frequencies", "rotate", "embed", "mask"};
+    static const char *const commands[] = {"info",  "frequencies", "rotate",
+                                           "embed", "mask",        "append"};
     for (int i = 0; i < 5; i++)
         assert_ran(RUN(commands[i], "--help"));
 }

@@ -47,6 +47,7 @@ typedef struct attention {
     bool bhsd;
     int mask_rank; /* 0: none */
     bool whole;    /* no axis of the mask is broadcast */
+    bool is_bool;  /* the mask is BOOL */
 } attention;
 
 /* The element (b, h, s, i) of a tensor of four axes. */
@@ -77,6 +78,18 @@ static held make_mask(const attention *a) {
     rwt_store(mask.dtype, mask.data, 1, -INFINITY);
     rwt_store(mask.dtype, mask.data, 2, -1e4);
     return mask;
+}
+
+/* The mask as bytes, 0 where a key is hidden; elsewhere the mask becomes 0. */
+static held make_bool(held *mask) {
+    held bytes = make("mask", RW_U8, mask->rank, mask->shape);
+    for (int64_t i = 0; i < count_of(mask); i++) {
+        const bool seen = rwt_load(mask->dtype, mask->data, i) != -INFINITY;
+        ((uint8_t *)bytes.data)[i] = seen;
+        rwt_store(mask->dtype, mask->data, i, seen ? 0.0 : -INFINITY);
+    }
+    bytes.dtype = (rw_dtype)RW_FILE_BOOL;
+    return bytes;
 }
 
 static double mask_at(const attention *a, const held *mask, int64_t b, int64_t h, int64_t i,
@@ -165,7 +178,9 @@ static tensors write_input(const attention *a) {
     };
     if (a->mask_rank) {
         t.mask = make_mask(a);
-        WRITE("i.safetensors", &t.q, &t.k, &t.v, &t.mask);
+        held bytes = a->is_bool ? make_bool(&t.mask) : (held){.data = NULL};
+        WRITE("i.safetensors", &t.q, &t.k, &t.v, a->is_bool ? &bytes : &t.mask);
+        free(bytes.data);
     } else {
         WRITE("i.safetensors", &t.q, &t.k, &t.v);
     }
@@ -263,6 +278,15 @@ static void test_scores(void **state) {
             check_attention(&(attention){SHAPE(4, 2, 6, 7), .mask_rank = rank, .whole = whole,
                                          .softcap = "3", .dtype = whole ? RW_F32 : RW_BF16,
                                          .pattern = "causal", .sees = causal});
+}
+
+static void test_bool_masks(void **state) {
+    (void)state;
+    for (int rank = 2; rank <= 4; rank++)
+        for (int whole = 0; whole < 2; whole++)
+            check_attention(&(attention){SHAPE(4, 2, 6, 7), .mask_rank = rank, .whole = whole,
+                                         .is_bool = true, .dtype = whole ? RW_F32 : RW_BF16,
+                                         .sees = all});
 }
 
 /* The custom pattern of `ropewalk mask`: attend must hide the keys that mask shows as hidden. */
@@ -401,10 +425,11 @@ int main(void) {
         return RWT_TEST_SKIPPED;
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
-        TEST(test_patterns),     TEST(test_layouts_and_dtypes),
-        TEST(test_scores),       TEST(test_custom),
-        TEST(test_empty),        TEST(test_rotation),
-        TEST(test_last_queries), TEST(test_check),
+        TEST(test_patterns), TEST(test_layouts_and_dtypes),
+        TEST(test_scores),   TEST(test_bool_masks),
+        TEST(test_custom),   TEST(test_empty),
+        TEST(test_rotation), TEST(test_last_queries),
+        TEST(test_check),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -116,6 +116,63 @@ static void test_defaults(void **state) {
     }
 }
 
+/* A tensor of the sample with other axes, and another name. */
+static held reshaped(held tensor, const char *name, size_t rank, const int64_t *shape) {
+    tensor.name = name;
+    tensor.rank = rank;
+    memcpy(tensor.shape, shape, rank * sizeof *shape);
+    return tensor;
+}
+
+/* A model's own tensors: gpt-oss's names and axes, two of them, beside another tensor. */
+static void test_tensors_of_a_model(void **state) {
+    (void)state;
+    sample s = make_sample(&layouts[0].layout, RW_BF16, 2 * 3 * 5);
+    const int64_t blocks[] = {2, 3, 5, 16}, scales[] = {2, 3, 5}, values[] = {2, 3, 160};
+    const int64_t flat_blocks[] = {30, 16}, flat_scales[] = {30}, flat_values[] = {960};
+    held a = reshaped(s.blocks, "layers.0.gate_up_proj_blocks", 4, blocks);
+    held a_scales = reshaped(s.scales, "layers.0.gate_up_proj_scales", 3, scales);
+    held b = reshaped(s.blocks, "b_blocks", 2, flat_blocks);
+    held b_scales = reshaped(s.scales, "b_scales", 1, flat_scales);
+    held other = reshaped(s.scales, "layers.0.router", 1, flat_scales);
+    WRITE("i.safetensors", &a, &other, &b_scales, &b, &a_scales);
+    assert_ran(RUN("dequantize", "--format", "mxfp4", "--layout", "low-first", "--input",
+                   "i.safetensors", "--output", "o.safetensors", "--dtype", "bf16"));
+    const held expected[] = {reshaped(s.values, "layers.0.gate_up_proj", 3, values),
+                             reshaped(s.values, "b", 1, flat_values)};
+    for (int i = 0; i < 2; i++) {
+        held got = read_tensor(in("o.safetensors"), expected[i].name);
+        assert_int_equal(got.rank, expected[i].rank);
+        assert_memory_equal(got.shape, expected[i].shape, got.rank * sizeof(int64_t));
+        for (int64_t n = 0; n < count_of(&got); n++)
+            if (!isnan(rwt_load(RW_BF16, expected[i].data, n)))
+                assert_int_equal(rwt_load_bits(RW_BF16, got.data, n),
+                                 rwt_load_bits(RW_BF16, expected[i].data, n));
+        free(got.data);
+    }
+    free_sample(&s);
+}
+
+/* Codes and scales with the dtypes that safetensors has for them. */
+static void test_dtypes_of_codes(void **state) {
+    (void)state;
+    for (int row = 9; row < 13; row += 2) {
+        const bool e4m3 = layouts[row].layout.format == RW_MXFP8_E4M3;
+        sample s = make_sample(&layouts[row].layout, RW_F32, 40);
+        s.blocks.dtype = (rw_dtype)(e4m3 ? RW_FILE_F8_E4M3 : RW_FILE_F8_E5M2);
+        s.scales.dtype = (rw_dtype)RW_FILE_F8_E8M0;
+        WRITE("i.safetensors", &s.blocks, &s.scales);
+        assert_ran(RUN("dequantize", "--format", layouts[row].format, "--layout", "separate",
+                       "--input", "i.safetensors", "--output", "o.safetensors"));
+        assert_values(&s.values);
+        remove(in("o.safetensors"));
+        assert_refused(RUN("dequantize", "--format", e4m3 ? "mxfp8_e5m2" : "mxfp8_e4m3", "--layout",
+                           "separate", "--input", "i.safetensors", "--output", "o.safetensors"),
+                       1, e4m3 ? "U8 or F8_E5M2" : "U8 or F8_E4M3");
+        free_sample(&s);
+    }
+}
+
 #define DEQUANTIZE(format, layout)                                                                 \
     RUN("dequantize", "--format", format, "--layout", layout, "--input", "i.safetensors",          \
         "--output", "o.safetensors")
@@ -145,6 +202,15 @@ static void test_refused_files(void **state) {
     assert_refused(DEQUANTIZE("mxfp4", "split"), 1, "2 axes");
     WRITE("i.safetensors", &floats, &s.scales);
     assert_refused(DEQUANTIZE("mxfp4", "split"), 1, "U8");
+    const int64_t four[] = {5, 1, 1, 16}, two[] = {1, 5};
+    held named = reshaped(s.blocks, "x_blocks", 4, four);
+    held named_scales = reshaped(s.scales, "x_scales", 2, two);
+    WRITE("i.safetensors", &named);
+    assert_refused(DEQUANTIZE("mxfp4", "split"), 1, "no tensor \"x_scales\"");
+    WRITE("i.safetensors", &named, &named_scales);
+    assert_refused(DEQUANTIZE("mxfp4", "split"), 1, "x_scales has another shape");
+    WRITE("i.safetensors", &named_scales);
+    assert_refused(DEQUANTIZE("mxfp4", "split"), 1, "ends in \"_blocks\"");
     write_text("i.safetensors", "\1\0\0\0");
     assert_refused(DEQUANTIZE("mxfp4", "split"), 1, "i.safetensors");
     free_sample(&s);
@@ -177,7 +243,8 @@ int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
-    const struct CMUnitTest tests[] = {TEST(test_layouts), TEST(test_defaults),
-                                       TEST(test_refused_files), TEST(test_usage)};
+    const struct CMUnitTest tests[] = {
+        TEST(test_layouts),         TEST(test_defaults),      TEST(test_tensors_of_a_model),
+        TEST(test_dtypes_of_codes), TEST(test_refused_files), TEST(test_usage)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,6 +49,9 @@ static void test_commands(void **state) {
     held blocks = make("blocks", RW_U8, 2, blocks_shape);
     held scales = make("scales", RW_U8, 1, scales_shape);
     WRITE("qkv", &q, &k, &v);
+    held k_cache = k;
+    k_cache.name = "k_cache";
+    WRITE("cache", &k, &k_cache);
     WRITE("x", &x, &table);
     WRITE("mx", &blocks, &scales);
     write_text("c.json", "{\"model_type\":\"llama\",\"head_dim\":16,\"num_attention_heads\":4,"
@@ -57,6 +60,7 @@ static void test_commands(void **state) {
               "--check");
     FAIL_EACH("attend", "--input", "qkv", "--output", "o.safetensors", "--pattern",
               "causal,window=2,global=0");
+    FAIL_EACH("append", "--input", "cache", "--output", "o.safetensors");
     FAIL_EACH("embed", "--input", "x", "--output", "o.safetensors");
     FAIL_EACH("mask", "--pattern", "causal,documents=0:3", "--seq-q", "5", "--output",
               "o.safetensors");

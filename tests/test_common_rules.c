@@ -162,6 +162,8 @@ static void test_rows_of_nothing(void **state) {
         const rw_tensor x = tensor(f->memory, 3, shape);
         const rw_rms_norm_args norm = {
             .x = x, .residual = x, .weight = tensor(f->memory + 512, 1, shape + 2)};
+        const rw_layer_norm_args layer = {
+            .x = x, .residual = x, .bias = tensor(f->memory + 512, 1, shape + 2)};
         const rw_glu_args pair = {.gate = x, .up = x};
         const rw_glu_args halves = {.packed = tensor(f->memory + 512, 3, packed), .out = x};
         const rw_mx_args mx = {.blocks = like(f->memory, RW_U8, 3, blocks),
@@ -171,6 +173,7 @@ static void test_rows_of_nothing(void **state) {
         const rw_tensor rows = tensor(f->memory + 512, 2, table),
                         no_rows = tensor(f->memory + 512, 2, no_table);
         assert_nothing_done(f, rw_rms_norm(f->context, &norm), n);
+        assert_nothing_done(f, rw_layer_norm(f->context, &layer), n);
         assert_nothing_done(f, rw_glu(f->context, &pair), n);
         assert_nothing_done(f, rw_glu(f->context, &halves), n);
         assert_nothing_done(f, rw_mx_dequantize(f->context, &mx), n);
@@ -317,6 +320,8 @@ static void test_float_options(void **state) {
         assert_refused(f, rw_rms_norm(f->context, &norm), "rw_rms_norm: eps is ");
         norm = (rw_rms_norm_args){.x = x, .weight = weight, .weight_offset = wrong[n]};
         assert_refused(f, rw_rms_norm(f->context, &norm), "rw_rms_norm: weight_offset is ");
+        const rw_layer_norm_args layer = {.x = x, .eps = wrong[n]};
+        assert_refused(f, rw_layer_norm(f->context, &layer), "rw_layer_norm: eps is ");
         rw_glu_args glu = {.gate = x, .up = y, .limit = wrong[n]};
         assert_refused(f, rw_glu(f->context, &glu), "rw_glu: limit is ");
         glu = (rw_glu_args){.gate = x, .up = y, .alpha = wrong[n]};

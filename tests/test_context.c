@@ -407,7 +407,9 @@ static void test_names(void **state) {
     assert_string_equal(rw_status_name((rw_status)55), "unknown status");
     assert_string_equal(rw_dtype_name(RW_BF16), "bf16");
     assert_string_equal(rw_dtype_name((rw_dtype)55), "unknown dtype");
-    const size_t sizes[] = {4, 2, 2, 4, 8, 1};
+    const size_t sizes[] = {4, 2, 2, 4, 8, 1, 1, 1};
+    assert_string_equal(rw_dtype_name(RW_F8_E4M3), "f8_e4m3");
+    assert_string_equal(rw_dtype_name(RW_F8_E5M2), "f8_e5m2");
     assert_int_equal(sizeof sizes / sizeof *sizes, RWT_NUM_DTYPES);
     for (int dtype = 0; dtype < RWT_NUM_DTYPES; dtype++)
         assert_int_equal(rw_dtype_size((rw_dtype)dtype), sizes[dtype]);

@@ -242,6 +242,39 @@ static void test_k_alone(void **state) {
     assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "norm.normalize_v");
 }
 
+/* Scales are those of caches of 8 bits, both of the same dtype. */
+static void test_scales(void **state) {
+    fixture *f = *state;
+    const int64_t one = 1, two = 2, three = 3, rows[] = {1, 2};
+    const rw_tensor scale = rw_tensor_contiguous(f->memory + 8000, RW_F32, 1, &one);
+    f->args.append.cache.k_scale = scale;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.k_scale is given, but cache.k has another dtype");
+    f->args.append.cache.k.dtype = RW_F8_E4M3;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.v has dtype f32, expected that of cache.k");
+    f->args.append.cache.v.dtype = RW_F8_E5M2;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.v has dtype f8_e5m2, expected that of cache.k");
+    f->args.append.cache.v.dtype = RW_F8_E4M3;
+    const rw_rope_append_args good = f->args;
+    f->args.append.cache.k_scale = rw_tensor_contiguous(f->memory + 8000, RW_F32, 1, &three);
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.k_scale has shape [3], expected 2");
+    f->args.append.cache.k_scale = rw_tensor_contiguous(f->memory + 8000, RW_F32, 2, rows);
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.k_scale has rank 2");
+    f->args.append.cache.k_scale = rw_tensor_contiguous(f->memory + 8000, RW_F16, 1, &two);
+    assert_refused(f, RW_UNSUPPORTED, "cache.k_scale has dtype f16 (1), expected f32");
+    f->args.append.cache.k_scale = rw_tensor_contiguous(f->memory + 1024, RW_F32, 1, &two);
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.k overlaps cache.k_scale");
+    f->args = good;
+    f->args.append.k.dtype = RW_F8_E4M3;
+    assert_refused(f, RW_UNSUPPORTED, "append.k has dtype f8_e4m3 (6), expected f32, f16 or bf16");
+    f->args = good;
+    f->args.append.cache.v_scale = scale;
+    f->args.append.cache.v.rank = f->args.append.v.rank = 0;
+    assert_refused(f, RW_INVALID_ARGUMENT, "cache.v_scale is given, but cache.v is absent");
+    f->args = good;
+    f->args.append.cache.v_scale = rw_tensor_contiguous(f->memory, RW_F32, 1, &two);
+    assert_rope_append_refused(f, RW_INVALID_ARGUMENT, "rope.q overlaps cache.v_scale");
+}
+
 /* Without a rotation: a norm and no ids. */
 static void test_unrotated(void **state) {
     fixture *f = *state;
@@ -329,10 +362,11 @@ int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
     const struct CMUnitTest tests[] = {
-        WITH_FIXTURE(test_valid),   WITH_FIXTURE(test_null),    WITH_FIXTURE(test_absent),
-        WITH_FIXTURE(test_shapes),  WITH_FIXTURE(test_slots),   WITH_FIXTURE(test_sequences),
-        WITH_FIXTURE(test_ring),    WITH_FIXTURE(test_k_alone), WITH_FIXTURE(test_unrotated),
-        WITH_FIXTURE(test_overlap), WITH_FIXTURE(test_norm),    WITH_FIXTURE(test_ranks),
+        WITH_FIXTURE(test_valid),  WITH_FIXTURE(test_null),    WITH_FIXTURE(test_absent),
+        WITH_FIXTURE(test_shapes), WITH_FIXTURE(test_slots),   WITH_FIXTURE(test_sequences),
+        WITH_FIXTURE(test_ring),   WITH_FIXTURE(test_k_alone), WITH_FIXTURE(test_unrotated),
+        WITH_FIXTURE(test_scales), WITH_FIXTURE(test_overlap), WITH_FIXTURE(test_norm),
+        WITH_FIXTURE(test_ranks),
     };
     return cmocka_run_group_tests_name("KV cache, refused arguments", tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* RMSNorm, gated activations and the MX formats: every invalid call must be refused with a sentence that names
+/* Norms, gated activations and the MX formats: every invalid call must be refused with a sentence that names
  * the function and the argument, and nothing may be written; and round trips of values through the
  * MX formats. */
 #include <math.h>
@@ -69,6 +69,58 @@ static void test_norm_refuses(void **state) {
     rwt_assert_refused(*f, rw_rms_norm(f->context, NULL),
                        (rwt_refusal){RW_INVALID_ARGUMENT, "rw_rms_norm", "args"});
     assert_int_equal(rw_rms_norm(NULL, NULL), RW_INVALID_ARGUMENT);
+}
+
+/* ---- layer_norm ---- */
+
+static rw_layer_norm_args layer_args(const rwt_guarded *f) {
+    return (rw_layer_norm_args){.x = floats(f, 0, 4, 16),
+                                .weight = vector(f, 100, 16),
+                                .bias = vector(f, 120, 16),
+                                .residual = floats(f, 200, 4, 16),
+                                .residual_out = floats(f, 300, 4, 16),
+                                .out = floats(f, 400, 4, 16),
+                                .eps = 1e-5f};
+}
+
+#define REFUSE_LAYER(status, word, change)                                                         \
+    do {                                                                                           \
+        rw_layer_norm_args args = layer_args(f);                                                   \
+        change;                                                                                    \
+        rwt_assert_refused(*f, rw_layer_norm(f->context, &args),                                   \
+                           (rwt_refusal){status, "rw_layer_norm", word});                          \
+    } while (0)
+
+static void test_layer_norm_refuses(void **state) {
+    const rwt_guarded *f = *state;
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "x has rank 0", args.x.rank = 0);
+    REFUSE_LAYER(RW_UNSUPPORTED, "x has dtype u8", args.x.dtype = RW_U8);
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "x has stride 2", args.x.stride[1] = 2);
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "weight has shape [15]", args.weight.shape[0] = 15);
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "bias has shape [17]", args.bias.shape[0] = 17);
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "bias has rank 2", args.bias = floats(f, 120, 1, 16));
+    REFUSE_LAYER(RW_UNSUPPORTED, "bias has dtype i32", args.bias.dtype = RW_I32);
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "bias.data is NULL", args.bias.data = NULL);
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "residual has dtype f16", args.residual.dtype = RW_F16);
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "residual_out has shape", args.residual_out.shape[1] = 15);
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "residual_out is given",
+                 args.residual = (rw_tensor){.rank = 0});
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "out has shape [4, 15]", args.out.shape[1] = 15);
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "out overlaps residual_out", args.out = args.residual_out);
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "overlaps x", args.out = floats(f, 1, 4, 16));
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "out overlaps weight", args.out = floats(f, 48, 4, 16);
+                 args.x = floats(f, 500, 4, 16); args.bias = vector(f, 130, 16));
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "out overlaps bias", args.out = floats(f, 130, 4, 16));
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "residual_out overlaps bias",
+                 args.residual_out = floats(f, 130, 4, 16));
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "eps is -1", args.eps = -1.0f);
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "eps is nan", args.eps = NAN);
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "weight_offset is inf", args.weight_offset = INFINITY);
+    REFUSE_LAYER(RW_INVALID_ARGUMENT, "weight is absent",
+                 (args.weight_offset = 1.0f, args.weight = (rw_tensor){.rank = 0}));
+    rwt_assert_refused(*f, rw_layer_norm(f->context, NULL),
+                       (rwt_refusal){RW_INVALID_ARGUMENT, "rw_layer_norm", "args"});
+    assert_int_equal(rw_layer_norm(NULL, NULL), RW_INVALID_ARGUMENT);
 }
 
 /* ---- glu ---- */
@@ -281,8 +333,8 @@ int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
 #define TEST(name) cmocka_unit_test_setup_teardown(name, rwt_guarded_open, rwt_guarded_close)
-    const struct CMUnitTest tests[] = {TEST(test_norm_refuses), TEST(test_glu_refuses),
-                                       TEST(test_mx_refuses), TEST(test_mx_round_trip),
-                                       TEST(test_mx_reference)};
+    const struct CMUnitTest tests[] = {TEST(test_norm_refuses),  TEST(test_layer_norm_refuses),
+                                       TEST(test_glu_refuses),   TEST(test_mx_refuses),
+                                       TEST(test_mx_round_trip), TEST(test_mx_reference)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

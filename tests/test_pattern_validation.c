@@ -55,7 +55,8 @@ static void test_contradictions(void **state) {
         {"pattern.bits", {.bits = bytes(2, Q + 1, 2, 0)}},
         {"pattern.bits", {.bits = bytes(3, 3, Q, 2)}},
         {"pattern.bits", {.bits = bytes(1, 2, 0, 0)}},
-        {"pattern.mask", {.mask = bytes(2, Q, K, 0)}},
+        {"pattern.mask", {.mask = ids(2, Q, K)}},
+        {"pattern.mask", {.mask = bytes(2, Q, K + 1, 0)}},
     };
     const rw_pattern_shape shape = {2, Q, K};
     const int64_t out_shape[] = {2, Q, K};

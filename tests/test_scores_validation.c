@@ -182,9 +182,9 @@ static void test_absent(void **state) {
 static void test_dtypes(void **state) {
     fixture *f = *state;
     reset(f);
-    f->args.mask.dtype = RW_U8;
+    f->args.mask.dtype = RW_I32;
     assert_refused_as(f, rw_softmax(f->context, &f->args), RW_UNSUPPORTED,
-                      "rw_softmax: ", "mask has dtype u8");
+                      "rw_softmax: ", "mask has dtype i32 (3), expected f32, f16, bf16 or u8");
     reset(f);
     f->args.x.dtype = RW_I32;
     assert_refused_as(f, rw_softmax(f->context, &f->args), RW_UNSUPPORTED,

@@ -47,7 +47,7 @@ static void test_invalid(void **state) {
     assert_invalid(*state, "soft_max", RW_F32, "such as \"softmax\"");
     assert_invalid(*state, "attention_", RW_F32, "such as \"attention_merge\"");
     assert_invalid(*state, "rop", RW_F32, "such as \"rope\"");
-    assert_invalid(*state, "rope", (rw_dtype)RWT_NUM_DTYPES, "dtype is 6");
+    assert_invalid(*state, "rope", (rw_dtype)RWT_NUM_DTYPES, "dtype is 8");
     assert_invalid(*state, "rope", (rw_dtype)-1, "dtype is -1");
 }
 
@@ -173,6 +173,11 @@ static rw_status call_rms_norm(rw_context *context, rw_dtype dtype) {
     return rw_rms_norm(context, &args);
 }
 
+static rw_status call_layer_norm(rw_context *context, rw_dtype dtype) {
+    const rw_layer_norm_args args = {.x = none(dtype, 1), .eps = 1e-5f};
+    return rw_layer_norm(context, &args);
+}
+
 static rw_status call_glu(rw_context *context, rw_dtype dtype) {
     const rw_glu_args args = {.gate = none(dtype, 1), .up = none(dtype, 1)};
     return rw_glu(context, &args);
@@ -214,6 +219,7 @@ static const struct {
     {"score_statistics", call_score_statistics},
     {"attention", call_attention},
     {"rms_norm", call_rms_norm},
+    {"layer_norm", call_layer_norm},
     {"glu", call_glu},
     {"mx_dequantize", call_mx_dequantize},
     {"mx_quantize", call_mx_quantize},

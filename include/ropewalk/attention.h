@@ -5,7 +5,8 @@
  * [tokens, heads, head_dim], are a batch of 1; either all tensors of a call are packed or none.
  *
  * LSE (log-sum-exp) is the natural logarithm of the sum of the exponentials of a query's scores;
- * -inf for a query without visible keys. Its axes are [batch, heads, seq_q], as for scores.
+ * -inf for a query without visible keys. Its axes are [batch, heads, seq_q], as for scores, with
+ * any strides: rw_tensor_transpose() gives this view of [batch, seq_q, heads].
  */
 #ifndef ROPEWALK_ATTENTION_H
 #define ROPEWALK_ATTENTION_H

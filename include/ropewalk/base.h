@@ -56,14 +56,17 @@ typedef struct rw_message {
     char text[256];
 } rw_message;
 
-/* Element types. Data: f32, f16, bf16. Ids and offsets: i32, i64. Packed formats: u8. */
+/* Element types. Data: f32, f16, bf16. Ids and offsets: i32, i64. Packed formats and masks: u8. KV
+ * caches also: the 8-bit floats of OCP's OFP8. */
 typedef enum rw_dtype {
     RW_F32 = 0, /* IEEE 754 binary32 */
     RW_F16,     /* IEEE 754 binary16 */
     RW_BF16,    /* the upper 16 bits of binary32 */
     RW_I32,
     RW_I64,
-    RW_U8
+    RW_U8,
+    RW_F8_E4M3, /* "fn": no infinity, NaN S.1111.111, at most 448 */
+    RW_F8_E5M2  /* infinity S.11111.00, at most 57344 */
 } rw_dtype;
 
 /* Bindings pass every enumeration as 32 bits: do not compile with -fshort-enums, which may make
@@ -89,7 +92,8 @@ RW_API size_t rw_dtype_size(rw_dtype dtype);
  * rank    number of axes; 0 means "no tensor": a zeroed struct is an absent argument
  * shape   elements along each axis, in the logical order that the operation defines
  * stride  elements (not bytes) between neighbours along each axis; may be negative. The last axis
- *         of f32, f16, bf16 and u8 tensors must have stride 1 if it is longer than 1
+ *         of tensors of floats and of u8, except of an LSE, must have stride 1 if it is longer
+ *         than 1
  *
  * All operations use the same logical order of axes:
  *

@@ -19,7 +19,7 @@ extern "C" {
  *   paged                         at k[block_table[b, p / page_size], p % page_size, :, :]
  *   ring > 0                      as position p % ring
  *
- * k            f32, f16 or bf16 [batch, max_seq, kv_heads, head_dim], or if paged
+ * k            f32, f16, bf16, f8_e4m3 or f8_e5m2 [batch, max_seq, kv_heads, head_dim], or if paged
  *              [pages, page_size, kv_heads, head_dim]; any strides, hence any memory layout; any
  *              page_size from 1
  * v            as k; its head_dim may differ. Absent: a cache of k alone (the latent cache of MLA)
@@ -28,17 +28,21 @@ extern "C" {
  * ring         0: none. A cache of the last `ring` positions of every sequence, for sliding windows
  *              of at most that many keys; at most max_seq (paged: max_pages * page_size). Positions
  *              may be any number from 0
+ * k_scale,     f32 [1] or [kv_heads], positive, in memory of the device; for caches of 8 bits, whose
+ * v_scale      numbers are code * scale. Absent: 1
  */
 typedef struct rw_kv_cache {
     rw_tensor k;
     rw_tensor v;
     rw_tensor block_table;
     int64_t ring;
+    rw_tensor k_scale;
+    rw_tensor v_scale;
 } rw_kv_cache;
 
 /* k           [batch, seq, kv_heads, head_dim], or packed [tokens, kv_heads, head_dim]: a batch of
- *             1 or, with cu_seqlens, the tokens of several sequences; the dtype of the cache; any
- *             strides
+ *             1 or, with cu_seqlens, the tokens of several sequences; the dtype of the cache or, if
+ *             that has 8 bits, f32, f16 or bf16; any strides
  * v           as k, with the head_dim of cache.v; absent if cache.v is
  * cache       written at the positions offset + offsets[b] + s
  * offsets     i32 or i64 [batch]: number of tokens of each sequence already in the cache; absent: 0
@@ -63,7 +67,9 @@ typedef struct rw_kv_append_args {
     rw_tensor slots;
 } rw_kv_append_args;
 
-/* Copies k and v of new tokens into the cache, bit for bit.
+/* Copies k and v of new tokens into the cache, bit for bit; into a cache of 8 bits, x / scale in f32,
+ * rounded to nearest even. There, numbers beyond the largest one, Inf too, become that one, and NaN
+ * stays NaN.
  *
  * No two tokens of a call may have the same place in the cache, except in a ring: there the last of
  * them is written. The cache must not overlap other arguments. A token whose position is outside
@@ -115,8 +121,9 @@ typedef struct rw_rope_append_args {
 } rw_rope_append_args;
 
 /* Rotates q, in place or into q_out, writes rotated k to the cache and copies v to it, in one
- * launch; with `norm`, heads are normalised first. Arithmetic is f32, rounded once at the end, and
- * also before the weight if norm.cast requires it.
+ * launch; with `norm`, heads are normalised first. Arithmetic is f32, rounded once at the end (for a
+ * cache of 8 bits, after the division by the scale), and also before the weight if norm.cast requires
+ * it.
  *
  * `rope` may be NULL if `norm` normalises q, k or v: the heads are normalised and not rotated (the
  * layers of EXAONE 4 without RoPE). args->rope.positions, offsets and offset are then absent or 0,

@@ -1,4 +1,5 @@
-/* Root-mean-square norm: Zhang and Sennrich, arXiv:1910.07467. */
+/* Root-mean-square norm: Zhang and Sennrich, arXiv:1910.07467. Layer norm: Ba, Kiros and Hinton,
+ * arXiv:1607.06450. */
 #ifndef ROPEWALK_NORM_H
 #define ROPEWALK_NORM_H
 
@@ -58,6 +59,40 @@ typedef struct rw_rms_norm_args {
  * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR.
  */
 RW_API rw_status rw_rms_norm(rw_context *context, const rw_rms_norm_args *args);
+
+/* As rw_rms_norm_args, with
+ *
+ * weight, bias   [hidden], each f32, f16 or bf16, independent of each other and of the dtype of x;
+ *                absent: 1 and 0
+ * weight_offset  added to the weight, e.g. Nemotron's 1; requires a weight
+ * eps            added to the variance, not negative
+ */
+typedef struct rw_layer_norm_args {
+    rw_tensor x;
+    rw_tensor weight;
+    rw_tensor bias;
+    rw_tensor residual;
+    rw_tensor residual_out;
+    rw_tensor out;
+    float eps;
+    float weight_offset;
+} rw_layer_norm_args;
+
+/* Normalizes every row:
+ *
+ *   s = x + residual                                    rounded to the dtype, as it is written
+ *   n = (s - mean(s)) / sqrt(mean((s - mean(s))^2) + eps)    over the last axis
+ *   out = n * (weight + weight_offset) + bias           rounded once
+ *
+ * in two passes, the mean exact beyond f32: the error is at most 8 eps of f32 of |n * weight| +
+ * |bias|, plus the rounding to the dtype, also of rows that lie far from 0 and close together
+ * (1e8 + noise), of 1e30 and of 1e-30. A row of equal numbers is bias; with eps 0 it is 0/0, NaN.
+ *
+ * Stream-ordered: allocates nothing, moves nothing between host and device. Returns RW_OK,
+ * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR. Source:
+ * pytorch:aten/src/ATen/native/cpu/layer_norm_kernel.cpp.
+ */
+RW_API rw_status rw_layer_norm(rw_context *context, const rw_layer_norm_args *args);
 
 #ifdef __cplusplus
 }

@@ -19,7 +19,7 @@
  *
  *   padding    key_begin[b] <= j < key_end[b]
  *   document   cu_seqlens[n] <= p, j < cu_seqlens[n + 1] for one n
- *   bit        the bit (i, j) of `bits` is set, mask(i, j) is not -inf, function(i, j) is true
+ *   bit        the bit (i, j) of `bits` is set, mask(i, j) does not hide, function(i, j) is true
  *   causal     j <= p
  *   window     p - left <= j <= p + right
  *   global     p or j is a global position
@@ -70,8 +70,8 @@ typedef struct rw_pattern_pair {
  *             RW_ALIGN_KEY_END
  * bits        u8 [seq_q, ceil(seq_k / 8)] or [batch, seq_q, ceil(seq_k / 8)], lowest bit first; an
  *             axis of 1, except the last, is broadcast
- * mask        f32, f16 or bf16 [seq_q, seq_k] or [batch, seq_q, seq_k]: hidden where -inf; other
- *             values are ignored. An axis of 1, except the last, is broadcast. A mask to be added
+ * mask        f32, f16, bf16 or u8 [seq_q, seq_k] or [batch, seq_q, seq_k]: hidden where -inf, of
+ *             u8 (bool) where 0; other values are ignored. An axis of 1, except the last, is broadcast. A mask to be added
  *             to the scores is a separate argument of the operation
  * function    the caller's; must be thread-safe. CPU only: for other backends convert it to `bits`
  *             with rw_pattern_bake()

@@ -16,7 +16,7 @@
 #include <ropewalk/scores.h>     /* matrix products before and after the softmax, statistics */
 #include <ropewalk/kv.h>         /* the KV cache */
 #include <ropewalk/attention.h>  /* attention */
-#include <ropewalk/norm.h>       /* RMSNorm */
+#include <ropewalk/norm.h>       /* RMSNorm, LayerNorm */
 #include <ropewalk/activation.h> /* gated activations: SwiGLU, GEGLU, ReGLU */
 #include <ropewalk/mx.h>         /* microscaling formats */
 

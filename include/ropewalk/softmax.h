@@ -34,8 +34,9 @@ RW_API rw_status rw_scale(rw_context *context, const rw_scale_args *args);
  *
  * x        [seq_q, seq_k], [heads, seq_q, seq_k] or [batch, heads, seq_q, seq_k]; f32, f16 or bf16
  * out      shape and dtype of x; absent: in place
- * mask     f32, f16 or bf16; the trailing axes of x; an axis of 1, except the last, is broadcast.
- *          Its values are added, -inf like any other
+ * mask     f32, f16, bf16 or u8; the trailing axes of x; an axis of 1, except the last, is
+ *          broadcast. Its values are added, -inf like any other; of u8 (bool), -inf where it is 0,
+ *          and 0 elsewhere
  * pattern  NULL: none. Either mask or pattern may be absent, not both
  */
 typedef struct rw_mask_apply_args {

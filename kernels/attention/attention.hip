@@ -13,6 +13,8 @@ extern "C" rw_status rwi_hip_attention(rwi_device *device, const rw_attention_pa
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         break;
     }
     return rwi_hip_unsupported_dtype(device, p->dtype);

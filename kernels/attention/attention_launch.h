@@ -17,7 +17,7 @@ static inline bool tensor_has_vectors(rw_dtype dtype, const rwi_attention_tensor
 /* Whether two adjacent keys of an even one on are one aligned word. */
 static inline bool mask_has_pairs(const rwi_score_mask &mask) {
     const bool even = mask.stride[0] % 2 == 0 && mask.stride[1] % 2 == 0 && mask.stride[2] % 2 == 0;
-    return mask.data && mask.dtype != RW_F32 && even && (uintptr_t)mask.data % 4 == 0;
+    return mask.data && rwi_dtype_size(mask.dtype) == 2 && even && (uintptr_t)mask.data % 4 == 0;
 }
 
 /* The rules that a kernel needs code for. */

@@ -71,8 +71,8 @@ static void add_alibi_to_row(const rw_attention_params *p, state *t, int32_t r) 
 static const float *read_mask(const rw_attention_params *p, const state *t, int32_t r,
                               float *line) {
     const rwi_score_mask *mask = &p->rules.mask;
-    rwi_cpu_load(mask->dtype, rwi_element(mask->dtype, mask->data, t->rows[r].mask + t->first),
-                 t->keys, line);
+    rwi_cpu_load_mask(mask->dtype, rwi_element(mask->dtype, mask->data, t->rows[r].mask + t->first),
+                      t->keys, line);
     return line;
 }
 

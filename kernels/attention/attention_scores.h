@@ -124,6 +124,16 @@ attention_add_pairs(const void *data, const rwi_attention_row *rows,
     }
 }
 
+/* An element of a mask as f32; u8: 0 hides. */
+template <rw_dtype D>
+__device__ static __forceinline__ float
+attention_mask_value(typename rwi_storage<D>::type element) {
+    if constexpr (D == RW_U8)
+        return element != 0 ? 0.0f : -INFINITY;
+    else
+        return rwi_widen<D>(element);
+}
+
 /* Adds a dense mask. Keys from `end` on, which are hidden, repeat the last key: the mask has none
  * for them. An element as f32 is one register too: for gfx942, clang-19 added pairs of them
  * (v_pk_add_f32) to wrong scores. */
@@ -140,7 +150,7 @@ attention_add_elements(const void *data, const rwi_attention_row *rows,
         const int32_t first = j + unit::key(lane, 0);
         attention_each_key<Shape>(s, q, [&](float &x, int c) {
             x += rwi_computed_here(
-                rwi_widen<D>(mask[row + (first + c < end ? first + c : end - 1)]));
+                attention_mask_value<D>(mask[row + (first + c < end ? first + c : end - 1)]));
         });
     }
 }
@@ -167,8 +177,10 @@ attention_add_mask(const attention_launch &launch, const attention_block<Shape> 
         attention_add_elements<Shape, RW_F32>(mask.data, rows, s, j, end);
     else if (mask.dtype == RW_F16)
         attention_add_elements<Shape, RW_F16>(mask.data, rows, s, j, end);
-    else
+    else if (mask.dtype == RW_BF16)
         attention_add_elements<Shape, RW_BF16>(mask.data, rows, s, j, end);
+    else
+        attention_add_elements<Shape, RW_U8>(mask.data, rows, s, j, end);
 }
 
 /* -inf outside of the intervals of a row. Mostly the window is the only interval, and many waves see
@@ -217,7 +229,7 @@ attention_hide(const rwi_pattern &pattern, const rwi_attention_row *rows,
     }
 }
 
-/* -inf where a pattern's bit is not set, or its mask is -inf. */
+/* -inf where a pattern's bit is not set, or its mask hides. */
 template <typename Shape>
 __device__ static __forceinline__ void
 attention_hide_cells(const rwi_pattern &pattern, const rwi_attention_row *rows,

@@ -44,6 +44,8 @@ static inline void rwi_attention_store_any(const rw_attention_params *p, int64_t
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
 }

@@ -29,8 +29,19 @@ RWI_INLINE uint32_t rwi_load_bits(const uint8_t *bits, int64_t at, int64_t count
 
 RWI_ASSERT_16_BIT_FLOATS;
 
-/* Bit n: whether element at + n of `count` is not -inf; 0 past the last. */
+/* Bit n: whether element at + n of `count` bytes is not 0; 0 past the last. */
+RWI_INLINE uint32_t rwi_not_zero_bits(const uint8_t *data, int64_t at, int64_t count) {
+    const int64_t valid = rwi_min(WORD_BITS, count - at);
+    uint32_t seen = 0;
+    for (int64_t n = 0; n < valid; n++)
+        seen |= (uint32_t)(data[at + n] != 0) << n;
+    return seen;
+}
+
+/* Bit n: whether element at + n of `count` of a mask does not hide; 0 past the last. */
 RWI_INLINE uint32_t rwi_not_low_bits(rw_dtype dtype, const void *data, int64_t at, int64_t count) {
+    if (dtype == RW_U8)
+        return rwi_not_zero_bits(data, at, count);
     const uint32_t valid = rwi_range_bits(0, count - at);
     const uint32_t *wide = (const uint32_t *)data + at;
     const uint16_t *narrow = (const uint16_t *)data + at;

@@ -67,8 +67,17 @@ RWI_INLINE void rwi_cpu_load(rw_dtype dtype, const void *data, int64_t count, fl
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
     }
+}
+
+RWI_INLINE void rwi_cpu_load_mask(rw_dtype dtype, const void *data, int64_t count, float *x) {
+    if (dtype == RW_U8)
+        rwi_load_mask_many(RW_U8, data, count, x);
+    else
+        rwi_cpu_load(dtype, data, count, x);
 }
 
 RWI_INLINE void rwi_cpu_store(rw_dtype dtype, void *data, int64_t count, const float *x) {
@@ -85,7 +94,24 @@ RWI_INLINE void rwi_cpu_store(rw_dtype dtype, void *data, int64_t count, const f
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return;
+    }
+}
+
+/* Divides x[0 .. count-1] by a scale and rounds the quotients to an 8-bit dtype. */
+RWI_INLINE void rwi_cpu_quantize(rw_dtype dtype, void *data, int64_t count, float scale,
+                                 const float *x) {
+    uint8_t *codes = data;
+    if (dtype == RW_F8_E4M3) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            codes[i] = rwi_f32_to_f8(RW_F8_E4M3, x[i] / scale);
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            codes[i] = rwi_f32_to_f8(RW_F8_E5M2, x[i] / scale);
     }
 }
 

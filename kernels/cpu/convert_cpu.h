@@ -107,6 +107,17 @@ RWI_INLINE void rwi_load_many(rw_dtype dtype, const void *data, int64_t count, f
         x[i] = rwi_load(dtype, data, i);
 }
 
+/* The same of a mask: rwi_load_mask(). */
+RWI_INLINE void rwi_load_mask_many(rw_dtype dtype, const void *data, int64_t count, float *x) {
+    if (dtype != RW_U8) {
+        rwi_load_many(dtype, data, count, x);
+        return;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        x[i] = rwi_load_mask(RW_U8, data, i);
+}
+
 /* data[0 .. count-1] = x[0 .. count-1] */
 RWI_INLINE void rwi_store_many(rw_dtype dtype, void *data, int64_t count, const float *x) {
     if (dtype == RW_F16) {

@@ -21,6 +21,8 @@ static inline rw_status rwi_dispatch_float(rwi_device *device, rw_dtype dtype, B
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         break;
     }
     return rwi_hip_unsupported_dtype(device, dtype);

@@ -33,6 +33,34 @@ __device__ static inline void rwi_kv_copy_heads(const rwi_kv_side &side,
                 rwi_element(D, rwi_global(side.cache), heads.out + head * heads.out_stride), i);
 }
 
+/* Divides heads by their scales and rounds the quotients to an 8-bit dtype. */
+template <rw_dtype D, int VEC>
+__device__ static inline void rwi_kv_quantize_heads(const rwi_kv_side &side, rw_dtype to,
+                                                    const rwi_kv_heads &heads) {
+    for (int64_t head = threadIdx.y; head < heads.heads; head += blockDim.y) {
+        const void *in = rwi_element(D, rwi_global(side.in), heads.in + head * heads.in_stride);
+        uint8_t *out = (uint8_t *)rwi_global(side.cache) + heads.out + head * heads.out_stride;
+        const float scale = rwi_kv_scale(&side, head);
+        for (int64_t i = threadIdx.x * VEC; i < side.width; i += blockDim.x * VEC) {
+            float x[VEC];
+            rwi_load_vector<D>(in, i, x);
+#pragma unroll
+            for (int n = 0; n < VEC; n++)
+                x[n] /= scale;
+            rwi_store_codes(to, out + i, x);
+        }
+    }
+}
+
+/* Whether heads can be read in vectors, and their codes written at once. */
+static inline bool rwi_kv_side_has_code_vectors(rw_dtype dtype, const rwi_kv_side &side) {
+    const int64_t length = 16 / (int64_t)rwi_dtype_size(dtype);
+    bool aligned = (uintptr_t)side.cache % length == 0;
+    for (int axis = 0; axis < 3; axis++)
+        aligned = aligned && side.cache_stride[axis] % length == 0;
+    return aligned && rwi_rows_are_vectors(dtype, {side.in, side.in_stride, 3, side.width});
+}
+
 static inline bool rwi_kv_side_has_vectors(rw_dtype dtype, const rwi_kv_side &side) {
     return rwi_rows_are_vectors(dtype, {side.in, side.in_stride, 3, side.width}) &&
            rwi_rows_are_vectors(dtype, {side.cache, side.cache_stride, 3, side.width});

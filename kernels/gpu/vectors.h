@@ -30,9 +30,10 @@ static inline bool rwi_rows_are_vectors(rw_dtype dtype, const rwi_rows &rows) {
     return true;
 }
 
-/* The storage type of a float dtype. */
+/* The storage type of a dtype of data or masks. */
 template <rw_dtype D> struct rwi_storage { typedef uint16_t type; };
 template <> struct rwi_storage<RW_F32> { typedef float type; };
+template <> struct rwi_storage<RW_U8> { typedef uint8_t type; };
 
 /* VEC elements as stored in memory: four words where VEC is rwi_vector_length<D>, else single
  * elements. */
@@ -149,6 +150,22 @@ __device__ inline void rwi_store_vector(void *data, int64_t i, const float (&x)[
     rwi_packed<D, VEC> packed;
     rwi_pack(x, packed);
     rwi_store_packed(data, i, packed);
+}
+
+/* The nearest elements of an 8-bit dtype; VEC codes are written at once. */
+template <int VEC>
+__device__ inline void rwi_store_codes(rw_dtype dtype, uint8_t *out, const float (&x)[VEC]) {
+    if constexpr (VEC == 1) {
+        rwi_store(dtype, out, 0, x[0]);
+    } else {
+        uint32_t words[VEC / 4] = {};
+#pragma unroll
+        for (int n = 0; n < VEC; n++)
+            words[n / 4] |= (uint32_t)rwi_f32_to_f8(dtype, x[n]) << n % 4 * 8;
+#pragma unroll
+        for (int n = 0; n < VEC / 4; n++)
+            ((uint32_t *)out)[n] = words[n];
+    }
 }
 
 /* Element i, bit for bit. */

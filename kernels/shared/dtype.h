@@ -9,7 +9,7 @@
 
 #include <assert.h>
 
-#include "shared/kernel.h"
+#include "shared/small_float.h"
 
 /* The float dtypes and their sizes in bytes. */
 #define RWI_FLOAT_DTYPES(DTYPE) DTYPE(RW_F32, 4) DTYPE(RW_F16, 2) DTYPE(RW_BF16, 2)
@@ -19,18 +19,6 @@
     static_assert(1 RWI_FLOAT_DTYPES(RWI_AND_F32_OR_16_BITS),                                      \
                   "this code assumes that every float dtype except f32 has 16 bits")
 #define RWI_AND_F32_OR_16_BITS(dtype, bytes) &&((dtype) == RW_F32 || (bytes) == 2)
-
-RWI_INLINE uint32_t rwi_f32_bits(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-RWI_INLINE float rwi_f32_from_bits(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
 
 RWI_INLINE float rwi_bf16_to_f32(uint16_t bits) {
     return rwi_f32_from_bits((uint32_t)bits << 16);
@@ -102,6 +90,8 @@ RWI_INLINE size_t rwi_dtype_size(rw_dtype dtype) {
     case RW_I64:
         return 8;
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return 1;
     }
     return 0;
@@ -117,6 +107,8 @@ RWI_INLINE bool rwi_dtype_is_float(rw_dtype dtype) {
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         return false;
     }
     return false;
@@ -134,11 +126,21 @@ RWI_INLINE float rwi_load(rw_dtype dtype, const void *data, int64_t i) {
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         break;
     }
     return 0.0f;
 }
 
+/* Element `i` of a mask that is added: of floats, or of u8, which hide where they are 0. */
+RWI_INLINE float rwi_load_mask(rw_dtype dtype, const void *data, int64_t i) {
+    if (dtype == RW_U8)
+        return ((const uint8_t *)data)[i] != 0 ? 0.0f : -INFINITY;
+    return rwi_load(dtype, data, i);
+}
+
+/* Rounds to nearest; the 8-bit floats saturate. */
 RWI_INLINE void rwi_store(rw_dtype dtype, void *data, int64_t i, float value) {
     switch (dtype) {
     case RW_F32:
@@ -149,6 +151,12 @@ RWI_INLINE void rwi_store(rw_dtype dtype, void *data, int64_t i, float value) {
         return;
     case RW_BF16:
         ((uint16_t *)data)[i] = rwi_f32_to_bf16(value);
+        return;
+    case RW_F8_E4M3:
+        ((uint8_t *)data)[i] = rwi_f32_to_f8(RW_F8_E4M3, value);
+        return;
+    case RW_F8_E5M2:
+        ((uint8_t *)data)[i] = rwi_f32_to_f8(RW_F8_E5M2, value);
         return;
     case RW_I32:
     case RW_I64:
@@ -168,6 +176,8 @@ RWI_INLINE float rwi_round_to(rw_dtype dtype, float value) {
     case RW_I32:
     case RW_I64:
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         break;
     }
     return value;

@@ -87,4 +87,16 @@ RWI_INLINE void rwi_split_index(int64_t index, int64_t length, int64_t *row, int
     }
 }
 
+RWI_INLINE uint32_t rwi_f32_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+RWI_INLINE float rwi_f32_from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 #endif

@@ -27,28 +27,63 @@ static shape_text print_shape(const int64_t *shape, size_t rank) {
     return result;
 }
 
-static bool is_allowed(const rw_safetensor *tensor, cli_array_kind kind) {
-    switch (kind) {
-    case CLI_ARRAY_FLOATS:
-        break;
-    case CLI_ARRAY_IDS:
-        return tensor->dtype == RW_FILE_I32 || tensor->dtype == RW_FILE_I64;
-    case CLI_ARRAY_BYTES:
-        return tensor->dtype == RW_FILE_U8;
+/* The file's dtypes of a kind, and their rw_dtype: U8 for codes. */
+typedef struct kind_row {
+    const char *text;
+    int count;
+    struct {
+        rw_file_dtype file;
+        rw_dtype dtype;
+    } dtypes[5];
+} kind_row;
+
+static const kind_row kinds[] = {
+    [CLI_ARRAY_FLOATS] = {"F32, F16 or BF16",
+                          3,
+                          {{RW_FILE_F32, RW_F32}, {RW_FILE_F16, RW_F16}, {RW_FILE_BF16, RW_BF16}}},
+    [CLI_ARRAY_IDS] = {"I32 or I64", 2, {{RW_FILE_I32, RW_I32}, {RW_FILE_I64, RW_I64}}},
+    [CLI_ARRAY_BYTES] = {"U8", 1, {{RW_FILE_U8, RW_U8}}},
+    [CLI_ARRAY_CACHE] = {"F32, F16, BF16, F8_E4M3 or F8_E5M2",
+                         5,
+                         {{RW_FILE_F32, RW_F32},
+                          {RW_FILE_F16, RW_F16},
+                          {RW_FILE_BF16, RW_BF16},
+                          {RW_FILE_F8_E4M3, RW_F8_E4M3},
+                          {RW_FILE_F8_E5M2, RW_F8_E5M2}}},
+    [CLI_ARRAY_MASK] = {"F32, F16, BF16, U8 or BOOL",
+                        5,
+                        {{RW_FILE_F32, RW_F32},
+                         {RW_FILE_F16, RW_F16},
+                         {RW_FILE_BF16, RW_BF16},
+                         {RW_FILE_U8, RW_U8},
+                         {RW_FILE_BOOL, RW_U8}}},
+    [CLI_ARRAY_E4M3] = {"U8 or F8_E4M3", 2, {{RW_FILE_U8, RW_U8}, {RW_FILE_F8_E4M3, RW_U8}}},
+    [CLI_ARRAY_E5M2] = {"U8 or F8_E5M2", 2, {{RW_FILE_U8, RW_U8}, {RW_FILE_F8_E5M2, RW_U8}}},
+    [CLI_ARRAY_E8M0] = {"U8 or F8_E8M0", 2, {{RW_FILE_U8, RW_U8}, {RW_FILE_F8_E8M0, RW_U8}}},
+};
+
+/* False if the kind does not allow the tensor's dtype. */
+static bool find_dtype(const rw_safetensor *tensor, cli_array_kind kind, rw_dtype *dtype) {
+    for (int i = 0; i < kinds[kind].count; i++) {
+        *dtype = kinds[kind].dtypes[i].dtype;
+        if (kinds[kind].dtypes[i].file == tensor->dtype)
+            return true;
     }
-    return tensor->dtype == RW_FILE_F32 || tensor->dtype == RW_FILE_F16 ||
-           tensor->dtype == RW_FILE_BF16;
+    return false;
+}
+
+static rw_file_dtype file_dtype_of(rw_dtype dtype) {
+    return dtype == RW_F8_E4M3   ? RW_FILE_F8_E4M3
+           : dtype == RW_F8_E5M2 ? RW_FILE_F8_E5M2
+                                 : (rw_file_dtype)dtype;
 }
 
 static rw_status check_tensor(const cli_source *source, const cli_array_rule *rule,
-                              const rw_safetensor *tensor) {
-    static const char *const expected_dtypes[] = {[CLI_ARRAY_FLOATS] = "F32, F16 or BF16",
-                                                  [CLI_ARRAY_IDS] = "I32 or I64",
-                                                  [CLI_ARRAY_BYTES] = "U8"};
-    if (!is_allowed(tensor, rule->kind))
+                              const rw_safetensor *tensor, rw_dtype *dtype) {
+    if (!find_dtype(tensor, rule->kind, dtype))
         return rwi_io_fail(source->message, RW_INVALID_ARGUMENT,
-                           "%.100s: %s has dtype %s, expected %s", source->path, rule->name,
-                           rw_file_dtype_name(tensor->dtype), expected_dtypes[rule->kind]);
+                           "%.100s: %.80s has dtype %s, expected %s", source->path, rule->name,
+                           rw_file_dtype_name(tensor->dtype), kinds[rule->kind].text);
     if (tensor->rank >= rule->min_rank && tensor->rank <= rule->max_rank)
         return RW_OK;
     shape_text shape = print_shape(tensor->shape, (size_t)tensor->rank);
@@ -56,7 +91,7 @@ static rw_status check_tensor(const cli_source *source, const cli_array_rule *ru
     snprintf(expected, sizeof expected, rule->min_rank == rule->max_rank ? "%d" : "%d to %d",
              rule->min_rank, rule->max_rank);
     return rwi_io_fail(source->message, RW_INVALID_ARGUMENT,
-                       "%.100s: %s has shape %s, expected %s axes", source->path, rule->name,
+                       "%.80s: %.60s has shape %s, expected %s axes", source->path, rule->name,
                        shape.text, expected);
 }
 
@@ -68,10 +103,9 @@ rw_status cli_array_read(const cli_source *source, const cli_array_rule *rule, c
     if (!tensor)
         return rwi_io_fail(source->message, RW_INVALID_ARGUMENT, "%.140s has no tensor \"%s\"",
                            source->path, rule->name);
-    rw_status status = check_tensor(source, rule, tensor);
+    rw_status status = check_tensor(source, rule, tensor, &array->dtype);
     if (status != RW_OK)
         return status;
-    array->dtype = (rw_dtype)tensor->dtype;
     array->rank = (int)tensor->rank;
     for (int axis = 0; axis < array->rank; axis++)
         array->shape[axis] = tensor->shape[axis];
@@ -151,18 +185,22 @@ rw_status cli_array_download(rw_context *context, const rw_tensor *tensor, cli_a
 
 rw_status cli_arrays_write(const char *path, const cli_array *const *arrays, size_t count,
                            rw_message *message) {
-    rw_safetensors_item items[4];
+    rw_safetensors_item *items = malloc((count + 1) * sizeof *items);
     rw_safetensors_content list = {.items = items};
-    for (size_t i = 0; i < count && list.num_items < 4; i++) {
+    if (!items)
+        return rwi_io_fail(message, RW_OUT_OF_MEMORY, "no memory for %zu tensors", count);
+    for (size_t i = 0; i < count; i++) {
         if (!arrays[i]->data)
             continue;
         items[list.num_items++] = (rw_safetensors_item){
             .name = arrays[i]->name,
-            .dtype = (rw_file_dtype)arrays[i]->dtype,
+            .dtype = file_dtype_of(arrays[i]->dtype),
             .rank = arrays[i]->rank,
             .shape = arrays[i]->shape,
             .data = arrays[i]->data,
         };
     }
-    return rw_safetensors_write(path, &list, message);
+    rw_status status = rw_safetensors_write(path, &list, message);
+    free(items);
+    return status;
 }

@@ -18,7 +18,12 @@ typedef struct cli_array {
 typedef enum cli_array_kind {
     CLI_ARRAY_FLOATS, /* F32, F16 or BF16 */
     CLI_ARRAY_IDS,    /* I32 or I64 */
-    CLI_ARRAY_BYTES   /* U8 */
+    CLI_ARRAY_BYTES,  /* U8 */
+    CLI_ARRAY_CACHE,  /* floats, F8_E4M3 or F8_E5M2 */
+    CLI_ARRAY_MASK,   /* floats, U8 or BOOL */
+    CLI_ARRAY_E4M3,   /* U8 or F8_E4M3, as bytes */
+    CLI_ARRAY_E5M2,   /* U8 or F8_E5M2, as bytes */
+    CLI_ARRAY_E8M0    /* U8 or F8_E8M0, as bytes */
 } cli_array_kind;
 
 /* The requirements on a tensor. */
@@ -60,7 +65,7 @@ rw_status cli_array_upload(rw_context *context, const cli_array *array, rw_tenso
 /* Copies back; does nothing for an absent array. */
 rw_status cli_array_download(rw_context *context, const rw_tensor *tensor, cli_array *array);
 
-/* Writes the arrays that are not absent. */
+/* Writes the arrays that are not absent, with names that differ. */
 rw_status cli_arrays_write(const char *path, const cli_array *const *arrays, size_t count,
                            rw_message *message);
 

@@ -33,7 +33,7 @@ static rw_status read_input(attention *a, rw_message *message) {
     static const cli_array_rule rules[] = {{"q", 4, 4, CLI_ARRAY_FLOATS, true},
                                            {"k", 4, 4, CLI_ARRAY_FLOATS, true},
                                            {"v", 4, 4, CLI_ARRAY_FLOATS, true},
-                                           {"mask", 2, 4, CLI_ARRAY_FLOATS, false},
+                                           {"mask", 2, 4, CLI_ARRAY_MASK, false},
                                            {"positions", 1, 3, CLI_ARRAY_IDS, false}};
     cli_array *const arrays[] = {&a->rotation.q, &a->rotation.k, &a->v, &a->mask,
                                  &a->rotation.positions};
@@ -301,9 +301,10 @@ const cli_command cli_attend = {
         "head_dim], bhsd is [batch, heads, seq, head_dim]. The heads of k and v may be a divisor\n"
         "of q's (GQA, MQA), and v may have a width of its own. mask, if any, is added to the\n"
         "scores: F32, F16 or BF16 [seq_q, seq_k], [batch, seq_q, seq_k] or [batch, heads, seq_q,\n"
-        "seq_k]; an axis of 1, except the last, is broadcast. Output: o in q's dtype and layout\n"
-        "with the width of v; lse, F32 [batch, heads, seq_q], the logarithm of the sum of the\n"
-        "exponentials of each query's scores. If a query sees no key, o is 0 and lse -inf.\n\n"
+        "seq_k]; an axis of 1, except the last, is broadcast. BOOL or U8: 0 hides the key.\n"
+        "Output: o in q's dtype and layout with the width of v; lse, F32 [batch, heads, seq_q],\n"
+        "the logarithm of the sum of the exponentials of each query's scores. If a query sees no\n"
+        "key, o is 0 and lse -inf.\n\n"
         "Without --pattern a query sees every key. The last query is aligned with the last key:\n"
         "fewer queries than keys are the last positions.\n\n"
         "--config rotates q and k first, as ropewalk rotate does; the file may contain positions,\n"

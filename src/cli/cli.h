@@ -29,6 +29,7 @@ typedef struct cli_command {
 extern const cli_command cli_info;
 extern const cli_command cli_frequencies;
 extern const cli_command cli_rotate;
+extern const cli_command cli_append;
 extern const cli_command cli_attend;
 extern const cli_command cli_embed;
 extern const cli_command cli_dequantize;

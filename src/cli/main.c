@@ -7,7 +7,7 @@
 #include "cli.h"
 
 static const cli_command *const commands[] = {
-    &cli_info,   &cli_frequencies, &cli_rotate, &cli_embed, &cli_mask,
+    &cli_info,   &cli_frequencies, &cli_rotate, &cli_embed, &cli_mask, &cli_append,
     &cli_attend, &cli_dequantize,  &cli_check,  &cli_bench, &cli_demo,
 };
 #define NUM_COMMANDS (sizeof commands / sizeof commands[0])

@@ -189,6 +189,10 @@ static bool set_alibi(cli_options *options, const char *value) {
     return true;
 }
 
+static bool set_ring(cli_options *options, const char *value) {
+    return parse_integer(value, &options->ring) && options->ring >= 0;
+}
+
 static bool set_help(cli_options *options, const char *value) {
     (void)options;
     (void)value;
@@ -233,6 +237,7 @@ static const struct option_row {
     {"scale", "NONZERO", "factor of the scores [1 / sqrt(head_dim)]", set_scale},
     {"softcap", "POSITIVE", "cap scores: C tanh(score / C) [none]", set_softcap},
     {"alibi", NULL, "add ALiBi's bias for the number of heads", set_alibi},
+    {"ring", "N", "the cache has the last N positions of each sequence [all]", set_ring},
     {"help", NULL, "print this help", set_help},
 };
 #define NUM_ROWS (sizeof rows / sizeof rows[0])

@@ -32,7 +32,8 @@ enum {
     CLI_OPTION_SCALE = 1 << 23,
     CLI_OPTION_SOFTCAP = 1 << 24,
     CLI_OPTION_ALIBI = 1 << 25,
-    CLI_OPTION_HELP = 1 << 26
+    CLI_OPTION_RING = 1 << 26,
+    CLI_OPTION_HELP = 1 << 27
 };
 
 typedef struct cli_options {
@@ -64,6 +65,7 @@ typedef struct cli_options {
     double scale;
     double softcap;
     bool alibi;
+    int64_t ring;
     char **operands;
     int num_operands;
 } cli_options;

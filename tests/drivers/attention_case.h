@@ -6,6 +6,7 @@
 
 /* Fields:
  *
+ * lse         0: absent; 2: in memory [batch, seq_q, heads]
  * scale       in 1/64; 0: absent
  * mask        [batch, heads, seq_q, seq_k] or [batch, 1, 1, seq_k], of mask_dtype
  * poison      k and v are NaN where no query sees the key
@@ -38,7 +39,7 @@
     FIELD(scale, 0, NULL)                                                                          \
     FIELD(softcap, 0, NULL)                                                                        \
     FIELD(mask, 0, rwt_attention_words_mask)                                                       \
-    FIELD(mask_dtype, RW_F32, rwt_words_dtype)                                                     \
+    FIELD(mask_dtype, RW_F32, rwt_words_mask_dtype)                                                \
     FIELD(alibi, 0, rwt_attention_words_alibi)                                                     \
     FIELD(sinks, 0, NULL)                                                                          \
     FIELD(poison, 0, NULL)                                                                         \
@@ -54,6 +55,10 @@
 /* Packed tensors: they have no batch axis, which is a batch of 1. */
 enum {
     LAYOUT_THD = 3
+};
+
+enum {
+    LSE_HEADS_LAST = 2
 };
 
 enum {

@@ -61,13 +61,16 @@ const rwt_case_row rwt_attention_rows[] = {
     {RWT_QUICK, "documents=1|4,causal=0|1,seq_q=70,seq_k=70,heads=2,part_dtype=i32|i64"},
     {RWT_QUICK, "padding=left|right|both,batch=3,causal=0|1,poison=1,seq_k=70"},
     {RWT_QUICK, "bits=queries|batch|keys,batch=2,poison=1,causal=0|1"},
-    {RWT_QUICK, "hide=queries|batch|keys,batch=2,poison=1"},
+    {RWT_QUICK, "hide=queries|batch|keys,hide_dtype=f32|u8,batch=2,poison=1,seq_k=9|75"},
     {RWT_QUICK, "pattern_at_fault=prefix,prefixes=i32,causal=1,batch=3,lse=0|1"},
     {RWT_QUICK, "pattern_at_fault=padding,padding=both,batch=3,seq_k=70"},
     {RWT_QUICK, "pattern_at_fault=documents,documents=3,own=1,batch=3,seq_q=5|13,causal=0|1"},
     {RWT_QUICK, "scale=1|64,softcap=0|2|30,dtype=f32|bf16"},
     {RWT_QUICK, "mask=full|keys,batch=2,causal=0|1,seq_k=70"},
     {RWT_QUICK, "mask=full|keys,mask_dtype=f16|bf16,dtype=f16|bf16,seq_q=70,seq_k=140,heads=2"},
+    {RWT_QUICK, "mask=full|keys,mask_dtype=u8,dtype=f32|f16|bf16,seq_q=1|70,seq_k=141,heads=2,"
+                "batch=2,softcap=0|5"},
+    {RWT_QUICK, "lse=2,layout=bshd|thd,stride=contiguous|gaps|negative,seq_q=9|70"},
     {RWT_QUICK, "mask=full,mask_dtype=f32|f16|bf16,stride=gaps,seq_q=70,seq_k=139,heads=2"},
     {RWT_QUICK, "alibi=absolute|signed,align=bottom|top,seq_k=70,causal=0|1,seq_q=9|70"},
     {RWT_QUICK, "align=key_end,padding=right|both,batch=3,causal=0|1,seq_q=1|3|9,seq_k=70,"
@@ -109,13 +112,14 @@ const rwt_case_row rwt_attention_rows[] = {
 const char rwt_attention_random[] =
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2|3,heads=1..8,group=1|1|2|3|4,"
     "seq_q=0..20|0..90,seq_k=0..20|0..150,head_dim=8|16|24|40|64|80|128,v_dim=8|16|32|64|72|128,"
-    "layout=bhsd|bshd|hbsd|thd,stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1,"
-    "scale=0|0|1..40,softcap=0|0|1..30,mask=none|none|full|keys,mask_dtype=f32|f16|bf16,"
+    "layout=bhsd|bshd|hbsd|thd,stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1|2,"
+    "scale=0|0|1..40,softcap=0|0|1..30,mask=none|none|full|keys,mask_dtype=f32|f16|bf16|u8,"
     "alibi=none|none|absolute|signed,sinks=0|0|1,poison=0|1,one_nan=none|none|none|v|k|q,"
     "causal=0|1,align=bottom|top|key_end,left=-1|-1|0..40,right=-1|-1|0..40,prefix=-1|-1|0..60,"
     "globals=0|0|1..5,documents=0|0|1..5,own=0|1,"
     "padding=none|none|left|right|both,bits=none|none|none|queries|batch|keys,"
-    "hide=none|none|none|queries|batch|keys,part_dtype=i32|i64,paged=none|none|i32|i64,"
+    "hide=none|none|none|queries|batch|keys,hide_dtype=f32|u8,part_dtype=i32|i64,paged=none|none|"
+    "i32|i64,"
     "page_size=16|32|64,page_fault=none|none|low|high,split=0|0|1";
 
 /* Few queries against many keys: the keys are split. */
@@ -125,6 +129,7 @@ const rwt_case_row rwt_combine_rows[] = {
     {RWT_QUICK, "seq_q=5,seq_k=600,causal=1,left=-1|300,batch=2,stride=gaps"},
     {RWT_QUICK, "layout=thd,seq_q=2,seq_k=640,paged=none|i32,dtype=f32|bf16"},
     {RWT_QUICK, "seq_q=2,seq_k=600,padding=right|both,batch=3,poison=1,causal=0|1"},
+    {RWT_QUICK, "seq_q=3,seq_k=600,mask=full|keys,mask_dtype=u8,dtype=f32|bf16,lse=2,batch=2"},
     {RWT_QUICK, "seq_q=1,seq_k=600,sinks=1,alibi=none|absolute,softcap=0|5"},
     {RWT_QUICK, "seq_q=2,seq_k=640,paged=i32|i64,page_size=16|128,batch=2,padding=none|right"},
     {RWT_QUICK, "seq_q=3,seq_k=640,paged=i32,page_fault=low|high,batch=2,causal=0|1,left=-1|40"},
@@ -144,8 +149,9 @@ const rwt_case_row rwt_combine_rows[] = {
 const char rwt_combine_random[] =
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2|3,heads=1..8,group=1|1|2|3|4,"
     "seq_q=1|1|2..6,seq_k=200..1400,head_dim=8|16|64|80,v_dim=8|32|64|72,layout=bhsd|bshd|hbsd|thd,"
-    "stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1,softcap=0|0|1..30,"
-    "mask=none|none|full|keys,mask_dtype=f32|f16|bf16,alibi=none|none|absolute|signed,sinks=0|0|1,"
+    "stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1|2,softcap=0|0|1..30,"
+    "mask=none|none|full|keys,mask_dtype=f32|f16|bf16|u8,alibi=none|none|absolute|signed,sinks=0|0|"
+    "1,"
     "poison=0|1,causal=0|1,left=-1|-1|0..400,prefix=-1|-1|0..60,documents=0|0|1..5,"
     "padding=none|none|left|right|both,paged=none|i32|i64,page_size=16|32|64,"
     "page_fault=none|none|low|high";

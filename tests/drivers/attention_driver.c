@@ -63,7 +63,11 @@ static void add_table(rwt_job *job, const rwt_attention_case *c, rwt_attention_p
 }
 
 static void add_outputs(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
-    rwt_layout lse = {3, {c->batch, c->heads, c->seq_q}, NULL, (rwt_stride_style)c->stride};
+    static const int heads_last[RW_MAX_RANK] = {0, 2, 1};
+    rwt_layout lse = {3,
+                      {c->batch, c->heads, c->seq_q},
+                      c->lse == LSE_HEADS_LAST ? heads_last : NULL,
+                      (rwt_stride_style)c->stride};
     rwt_buffer_spec spec = {.name = "lse", .dtype = RW_F32};
     plan->out = add(job, "out", c->seq_q, c->heads, c->v_dim);
     rwt_buffer *out = &job->buffers[plan->out.buffer];
@@ -98,16 +102,15 @@ static void add_mask(rwt_job *job, const rwt_attention_case *c, rwt_attention_pl
                          NULL,
                          contiguous ? RWT_CONTIGUOUS : RWT_GAPS};
     bool lowest = c->extreme == EXTREME_MASK_LOWEST;
-    rwt_buffer_spec spec = {.name = "mask", .dtype = (rw_dtype)(lowest ? c->dtype : c->mask_dtype)};
     plan->mask = rwt_view_absent;
     if (!c->mask)
         return;
-    plan->mask = rwt_view_add(job, &layout, spec);
-    rwt_buffer *mask = &job->buffers[plan->mask.buffer];
-    for (int64_t n = 0; n < mask->elements; n++)
-        rwt_store(mask->dtype, mask->initial, n,
-                  c->extreme ? extreme_mask(c)
-                             : values[rwt_random_below(&job->random, RWT_COUNT(values))]);
+    plan->mask = rwt_mask_view_add(job, &layout, "mask", lowest ? c->dtype : c->mask_dtype);
+    const double extreme[] = {extreme_mask(c)};
+    if (c->extreme)
+        rwt_mask_fill(job, &plan->mask, extreme, 1);
+    else
+        rwt_mask_fill(job, &plan->mask, values, RWT_COUNT(values));
 }
 
 static rwt_view add_head_values(rwt_job *job, const char *name, bool given) {

@@ -84,8 +84,8 @@ static double mask_at(const rwt_job *job, int64_t h, const rw_pattern_pair *pair
     bool full = rwt_attention_case_of(&job->c)->mask == 1;
     if (plan->mask.buffer < 0)
         return 0.0;
-    return rwt_buffer_get(
-        job, plan->mask.buffer,
+    return rwt_mask_get(
+        job, &plan->mask,
         rwt_view_at(&plan->mask, pair->b, full ? h : 0, full ? pair->i : 0, pair->j));
 }
 

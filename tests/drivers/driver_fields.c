@@ -1,8 +1,10 @@
 #include "drivers/driver_fields.h"
 
+#include <math.h>
 #include <string.h>
 
 const char *const rwt_words_dtype[] = {"f32", "f16", "bf16", NULL};
+const char *const rwt_words_mask_dtype[] = {"f32", "f16", "bf16", "u8", NULL};
 const char *const rwt_words_id_dtype[] = {"i32", "i64", NULL};
 const char *const rwt_words_stride[] = {"contiguous", "gaps", "negative", NULL};
 const char *const rwt_words_placement[] = {"out", "in", "same", NULL};
@@ -15,6 +17,30 @@ rwt_view rwt_id_view_add(rwt_job *job, const rwt_layout *layout, const char *nam
                          int64_t id_dtype) {
     rwt_buffer_spec spec = {.name = name, .dtype = id_dtype ? RW_I64 : RW_I32};
     return rwt_view_add(job, layout, spec);
+}
+
+rwt_view rwt_mask_view_add(rwt_job *job, const rwt_layout *layout, const char *name,
+                           int64_t mask_dtype) {
+    rwt_buffer_spec spec = {.name = name, .dtype = mask_dtype == 3 ? RW_U8 : (rw_dtype)mask_dtype};
+    return rwt_view_add(job, layout, spec);
+}
+
+void rwt_mask_fill(rwt_job *job, const rwt_view *mask, const double *values, int64_t count) {
+    rwt_buffer *buffer = &job->buffers[mask->buffer];
+    for (int64_t n = 0; n < buffer->elements; n++) {
+        double value = values[rwt_random_below(&job->random, count)];
+        if (buffer->dtype == RW_U8) /* 255 more often than others: of the sign bit, too */
+            value = value == -INFINITY
+                        ? 0.0
+                        : fmin(255.0, (double)rwt_random_below(&job->random, 510) + 1.0);
+        rwt_store(buffer->dtype, buffer->initial, n, value);
+    }
+}
+
+double rwt_mask_get(const rwt_job *job, const rwt_view *mask, int64_t element) {
+    if (job->buffers[mask->buffer].dtype == RW_U8)
+        return rwt_buffer_get_id(job, mask->buffer, element) ? 0.0 : -INFINITY;
+    return rwt_buffer_get(job, mask->buffer, element);
 }
 
 const char *rwt_ids_invalid(const rwt_id_fields *fields, const rwt_id_shape *shape) {

@@ -9,14 +9,15 @@
 #define RWT_FIELD(name, fallback, words) {#name, fallback, words},
 #define RWT_COUNT(array) (sizeof(array) / sizeof *(array))
 
-extern const char *const rwt_words_dtype[];     /* f32 f16 bf16, as rw_dtype */
-extern const char *const rwt_words_id_dtype[];  /* i32 i64 */
-extern const char *const rwt_words_stride[];    /* as rwt_stride_style */
-extern const char *const rwt_words_placement[]; /* as rwt_placement */
-extern const char *const rwt_words_values[];    /* as rwt_values */
-extern const char *const rwt_words_positions[]; /* as rwt_positions_kind */
-extern const char *const rwt_words_offsets[];   /* none i32 i64 */
-extern const char *const rwt_words_fault[];     /* as rwt_fault_kind */
+extern const char *const rwt_words_dtype[];      /* f32 f16 bf16, as rw_dtype */
+extern const char *const rwt_words_mask_dtype[]; /* f32 f16 bf16 u8 */
+extern const char *const rwt_words_id_dtype[];   /* i32 i64 */
+extern const char *const rwt_words_stride[];     /* as rwt_stride_style */
+extern const char *const rwt_words_placement[];  /* as rwt_placement */
+extern const char *const rwt_words_values[];     /* as rwt_values */
+extern const char *const rwt_words_positions[];  /* as rwt_positions_kind */
+extern const char *const rwt_words_offsets[];    /* none i32 i64 */
+extern const char *const rwt_words_fault[];      /* as rwt_fault_kind */
 
 typedef enum rwt_placement {
     RWT_OUT_OF_PLACE = 0,
@@ -80,5 +81,15 @@ int64_t rwt_ids_at(const rwt_job *job, const rwt_ids *ids, int64_t axis, int64_t
 /* A tensor of ids, of any rank, filled by the caller. */
 rwt_view rwt_id_view_add(rwt_job *job, const rwt_layout *layout, const char *name,
                          int64_t id_dtype);
+
+/* A mask of a dtype of rwt_words_mask_dtype. */
+rwt_view rwt_mask_view_add(rwt_job *job, const rwt_layout *layout, const char *name,
+                           int64_t mask_dtype);
+
+/* Fills a mask with values of a list; u8: 0 in place of -inf, else any other byte. */
+void rwt_mask_fill(rwt_job *job, const rwt_view *mask, const double *values, int64_t count);
+
+/* What an element of a mask adds. */
+double rwt_mask_get(const rwt_job *job, const rwt_view *mask, int64_t element);
 
 #endif

@@ -20,6 +20,12 @@ typedef enum kv_fault {
     KV_FAULT_BOUND /* cu_seqlens starts at 1 */
 } kv_fault;
 
+typedef enum kv_scales {
+    KV_SCALES_NONE = 0,
+    KV_SCALES_ONE,
+    KV_SCALES_HEADS
+} kv_scales;
+
 typedef enum kv_v_norm {
     KV_V_NORM_NONE = 0,
     KV_V_NORM_WEIGHT,
@@ -28,7 +34,7 @@ typedef enum kv_v_norm {
 
 /* max_seq: positions of a sequence; if paged, in whole pages. fused: k and v are slices of one
  * tensor. sequences: of packed tokens, 0 for no cu_seqlens; the last `padding` tokens belong to none.
- * slots: the cache has pages, without a table. */
+ * slots: the cache has pages, without a table. cache_dtype: that of k, or one of 8 bits. */
 #define KV_FIELDS(FIELD)                                                                           \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(batch, 1, NULL)                                                                          \
@@ -55,6 +61,8 @@ typedef enum kv_v_norm {
     FIELD(padding, 0, NULL)                                                                        \
     FIELD(cu_dtype, 0, rwt_words_id_dtype)                                                         \
     FIELD(slots, 0, rwt_words_offsets)                                                             \
+    FIELD(cache_dtype, 0, words_cache_dtype)                                                       \
+    FIELD(scales, 0, words_scales)                                                                 \
     FIELD(values, RWT_ORDINARY, rwt_words_values)                                                  \
     FIELD(seed, 0, NULL)
 
@@ -99,6 +107,10 @@ static inline const rwt_id_fields *rope_append_id_fields(const rope_append_case 
     return (const rwt_id_fields *)&c->positions;
 }
 
+static inline rw_dtype kv_cache_dtype(const kv_case *c) {
+    return c->cache_dtype == 0 ? (rw_dtype)c->dtype : c->cache_dtype == 1 ? RW_F8_E4M3 : RW_F8_E5M2;
+}
+
 /* The number of sequences in the cache. */
 static inline int64_t kv_sequences(const kv_case *c) {
     return c->sequences ? c->sequences : c->batch;
@@ -117,6 +129,7 @@ typedef struct kv_plan {
     rwt_view offsets;
     rwt_view cu_seqlens;
     rwt_view slots;
+    rwt_view scale[2]; /* of the cache's k and v */
     int64_t num_pages;
     int64_t length; /* positions of a sequence; with slots: of all pages */
 } kv_plan;

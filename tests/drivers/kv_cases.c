@@ -38,6 +38,8 @@ const char *kv_invalid(const rwt_case *row) {
     if (c->cache_fault && !of_slots && !of_bounds &&
         (!c->cache_offsets || c->batch == 0 || c->seq == 0))
         return "a fault needs cache_offsets and a token";
+    if (c->scales && !c->cache_dtype)
+        return "scales are those of a cache of 8 bits";
     if (of_pages && !c->paged)
         return "a fault of pages needs pages";
     return NULL;
@@ -94,7 +96,18 @@ const char *rope_append_invalid(const rwt_case *row) {
         {RWT_QUICK, "cache_fault=before|past_end,batch=3,paged=none|i32,seq=1|5,"                  \
                     "cache_offsets=i32|i64"},                                                      \
         {RWT_QUICK, "cache_fault=page_low|page_high,batch=3,paged=i32|i64,seq=1|19"},              \
-        {RWT_QUICK, "values=special,dtype=f32|f16|bf16,paged=none|i32,seq=9"}, {                   \
+        {RWT_QUICK, "values=special,dtype=f32|f16|bf16,paged=none|i32,seq=9"},                     \
+        {RWT_QUICK,                                                                                \
+         "cache_dtype=f8_e4m3|f8_e5m2,scales=none|one|heads,dtype=f32|f16|bf16,heads=3,"           \
+         "values=ordinary|special"},                                                               \
+        {RWT_QUICK, "cache_dtype=f8_e4m3,scales=heads,stride=gaps|negative,no_v=0|1,"              \
+                    "cache_layout=bhsd|bshd|hbsd,cache_stride=contiguous|gaps|negative,"           \
+                    "paged=none|i32,page_size=5"},                                                 \
+        {RWT_QUICK, "cache_dtype=f8_e5m2,misalign=0|1,cache_misalign=0|1|4|8,dtype=f32|bf16,"      \
+                    "head_dim=24|30|136,v_dim=8|12|7"},                                            \
+        {RWT_QUICK,                                                                                \
+         "cache_dtype=f8_e4m3,scales=one,slots=i32,cache_offsets=none,seq=17,no_v=0|1"},           \
+    {                                                                                              \
         RWT_FULL, "batch=5,seq=300,max_seq=1024,heads=8,head_dim=128,v_dim=128,"                   \
                   "dtype=f32|f16|bf16,paged=none|i32,page_size=64"                                 \
     }
@@ -125,6 +138,11 @@ const rwt_case_row rope_append_rows[] = {
     {RWT_QUICK, "head_dim=576,start=512,rotary_dim=64,no_v=1,heads=1,q_heads=5,norm=none|both,"
                 "pairing=half|interleaved,dtype=f32|f16|bf16,placement=out|in"},
     {RWT_QUICK, "head_dim=577,start=513,rotary_dim=64,no_v=1,heads=1,q_heads=2,dtype=f32|bf16"},
+    {RWT_QUICK, "cache_dtype=f8_e4m3|f8_e5m2,scales=none|heads,norm=none|both,v_norm=none|weight,"
+                "pairing=half|interleaved,dtype=f32|f16|bf16,norm_cast=before|after"},
+    {RWT_QUICK, "cache_dtype=f8_e4m3,scales=one,start=4,rotary_dim=32,head_dim=50,norm=none|k,"
+                "pairing=half|interleaved,placement=out|in,dtype=f32|bf16"},
+    {RWT_QUICK, "cache_dtype=f8_e5m2,scales=heads,rotate=0,norm=both,v_norm=none|plain,dtype=bf16"},
     {RWT_QUICK, "no_v=1,norm=none|k,dtype=f32|bf16,pairing=half|interleaved,head_dim=64|30"},
     {RWT_QUICK, "rotate=0,norm=q|k|both,head_dim=1|7|64|128|512,dtype=f32|f16|bf16,"
                 "placement=out|in,norm_cast=before|after,v_norm=none|plain"},
@@ -166,7 +184,7 @@ const rwt_case_row rope_append_rows[] = {
     "page_size=1..40|16|32|64,max_seq=48..200,cache_offsets=none|i32|i64,cache_offset=0|0|1..8,"   \
     "cache_fault=none|none|none|before|past_end|page_low|page_high|slot_low|slot_high|bound,"      \
     "no_v=0|0|1,ring=0|0|1..60,sequences=0|0|1..6,padding=0|0|1..9,cu_dtype=i32|i64,"              \
-    "slots=none|none|i32|i64,"                                                                     \
+    "slots=none|none|i32|i64,cache_dtype=same|same|f8_e4m3|f8_e5m2,scales=none|one|heads,"         \
     "values=ordinary|ordinary|special,"
 
 const char kv_random[] = SHARED_RANDOM "head_dim=0..160,v_dim=0..160";
@@ -190,6 +208,10 @@ const rwt_benchmark kv_benchmarks[] = {
      "dtype=bf16,batch=256,seq=1,heads=8,head_dim=128,v_dim=128,max_seq=1024,paged=i32,"
      "page_size=64",
      false, true, false},
+    {"bf16 8x1024x8x128 paged, f8_e4m3",
+     "dtype=bf16,batch=8,seq=1024,heads=8,head_dim=128,v_dim=128,max_seq=1024,paged=i32,"
+     "page_size=64,cache_offsets=none,cache_dtype=f8_e4m3,scales=heads",
+     true, true, false},
     {NULL, NULL, false, false, false}};
 
 const rwt_benchmark rope_append_benchmarks[] = {

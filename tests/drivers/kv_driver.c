@@ -10,6 +10,8 @@ static const char *const words_cache_layout[] = {"bhsd", "bshd", "hbsd", NULL};
 static const char *const words_paged[] = {"none", "i32", "i64", NULL};
 static const char *const words_cache_fault[] = {
     "none", "before", "past_end", "page_low", "page_high", "slot_low", "slot_high", "bound", NULL};
+static const char *const words_cache_dtype[] = {"same", "f8_e4m3", "f8_e5m2", NULL};
+static const char *const words_scales[] = {"none", "one", "heads", NULL};
 static const char *const words_pairing[] = {"half", "interleaved", NULL};
 static const char *const words_axes[] = {"one", "mrope", NULL};
 static const char *const words_cast[] = {"before", "after", NULL};
@@ -72,7 +74,7 @@ static void add_cache(rwt_job *job, const kv_case *c, kv_plan *plan) {
                              orders[c->cache_layout],
                              (rwt_stride_style)c->cache_stride};
         rwt_buffer_spec spec = {.name = side ? "cache_v" : "cache_k",
-                                .dtype = (rw_dtype)c->dtype,
+                                .dtype = kv_cache_dtype(c),
                                 .misalign = c->cache_misalign};
         plan->cache[side] = rwt_view_add(job, &layout, spec);
     }
@@ -81,6 +83,22 @@ static void add_cache(rwt_job *job, const kv_case *c, kv_plan *plan) {
         rwt_layout layout = {
             2, {kv_sequences(c), pages_each}, NULL, (rwt_stride_style)c->cache_stride};
         plan->table = rwt_id_view_add(job, &layout, "block_table", c->paged - 1);
+    }
+}
+
+/* Small enough that some numbers saturate. */
+static void add_scales(rwt_job *job, const kv_case *c, kv_plan *plan) {
+    for (int side = 0; side < 2; side++) {
+        rwt_layout layout = {
+            1, {c->scales == KV_SCALES_HEADS ? c->heads : 1}, NULL, RWT_CONTIGUOUS};
+        rwt_buffer_spec spec = {.name = side ? "v_scale" : "k_scale", .dtype = RW_F32};
+        plan->scale[side] = rwt_view_absent;
+        if (!c->scales || (side == 1 && c->no_v))
+            continue;
+        plan->scale[side] = rwt_view_add(job, &layout, spec);
+        for (int64_t head = 0; head < layout.shape[0]; head++)
+            rwt_buffer_set(job, plan->scale[side].buffer, head,
+                           exp2(rwt_random_uniform(&job->random, -9.0, 3.0)));
     }
 }
 
@@ -189,6 +207,7 @@ static void kv_fill(rwt_job *job) {
     kv_plan *plan = job->plan;
     add_inputs(job, c, plan);
     add_cache(job, c, plan);
+    add_scales(job, c, plan);
     add_cu_seqlens(job, c, plan);
     add_slots(job, c, plan);
     add_offsets(job, c, plan);
@@ -258,6 +277,8 @@ static void bind_append(const rwt_job *job, rwt_set *set, rw_kv_append_args *arg
     args->cache.ring = kv_case_of(&job->c)->ring;
     args->cu_seqlens = rwt_tensor(job, set, &plan->cu_seqlens);
     args->slots = rwt_tensor(job, set, &plan->slots);
+    args->cache.k_scale = rwt_tensor(job, set, &plan->scale[0]);
+    args->cache.v_scale = rwt_tensor(job, set, &plan->scale[1]);
 }
 
 static void kv_bind(const rwt_job *job, rwt_set *set) {
@@ -315,7 +336,9 @@ static double kv_elements(const rwt_job *job) {
 }
 
 static double kv_bytes(const rwt_job *job) {
-    return 2.0 * kv_elements(job) * (double)rw_dtype_size((rw_dtype)kv_case_of(&job->c)->dtype);
+    const kv_case *c = kv_case_of(&job->c);
+    return kv_elements(job) *
+           (double)(rw_dtype_size((rw_dtype)c->dtype) + rw_dtype_size(kv_cache_dtype(c)));
 }
 
 static double no_flops(const rwt_job *job) {

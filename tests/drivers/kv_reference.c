@@ -92,14 +92,38 @@ static token_place find_place(const rwt_job *job, const kv_case *c, const kv_pla
     return (token_place){TOKEN_WRITTEN, page, position % c->page_size, {0}};
 }
 
+/* What numbers of a head are divided by. */
+static double divisor_of(const rwt_job *job, const kv_plan *plan, int side, int64_t head) {
+    const rwt_view *scale = &plan->scale[side];
+    if (scale->buffer < 0)
+        return 1.0;
+    return rwt_buffer_get(job, scale->buffer,
+                          rwt_view_at(scale, scale->shape[0] == 1 ? 0 : head, 0, 0, 0));
+}
+
+/* Expects a number that is divided by `divisor` and rounded, in a cache of 8 bits. */
+static void expect_quantized(rwt_job *job, int buffer, int64_t element, double value, double scale,
+                             double divisor) {
+    const double max = rwt_dtype_max(job->buffers[buffer].dtype);
+    value /= divisor;
+    if (fabs(value) > max)
+        value = copysign(max, value);
+    rwt_expect_near(job, buffer, element, value, scale / divisor);
+}
+
 static void expect_copies(rwt_job *job, const kv_case *c, const kv_plan *plan, int side, int64_t b,
                           int64_t s, const token_place *place) {
     const rwt_view *in = &plan->in[side], *cache = &plan->cache[side];
     for (int64_t head = 0; in->buffer >= 0 && head < c->heads; head++)
-        for (int64_t column = 0; column < (side ? c->v_dim : c->head_dim); column++)
-            rwt_expect_copy(job, cache->buffer,
-                            rwt_view_at(cache, place->page, place->row, head, column), in->buffer,
-                            token_element(in, b, s, head, column));
+        for (int64_t column = 0; column < (side ? c->v_dim : c->head_dim); column++) {
+            int64_t from = token_element(in, b, s, head, column);
+            int64_t to = rwt_view_at(cache, place->page, place->row, head, column);
+            if (c->cache_dtype)
+                expect_quantized(job, cache->buffer, to, rwt_buffer_get(job, in->buffer, from), 0.0,
+                                 divisor_of(job, plan, side, head));
+            else
+                rwt_expect_copy(job, cache->buffer, to, in->buffer, from);
+        }
 }
 
 void kv_reference(rwt_job *job) {
@@ -125,7 +149,17 @@ typedef struct head_path {
     int64_t width;
     bool normed;
     const rwt_view *weight;
+    double divisor; /* in a cache of 8 bits; else 0 */
 } head_path;
+
+static void expect_number(rwt_job *job, const head_path *path, int64_t column, double value,
+                          double scale) {
+    const int64_t element = path->out_element + column;
+    if (path->divisor != 0.0)
+        expect_quantized(job, path->out, element, value, scale, path->divisor);
+    else
+        rwt_expect_near(job, path->out, element, value, scale);
+}
 
 static rwt_rounded normalised(const rwt_job *job, const rope_append_case *c, const head_path *path,
                               double factor, int64_t column) {
@@ -161,9 +195,8 @@ static void expect_columns(rwt_job *job, const head_path *path, int64_t begin, i
     double factor = head_factor(job, path);
     for (int64_t column = begin; column < end; column++) {
         rwt_rounded x = normalised(job, c, path, factor, column);
-        if (path->normed)
-            rwt_expect_near(job, path->out, path->out_element + column, x.middle,
-                            scale_with(fabs(x.middle), x.reach));
+        if (path->normed || path->divisor != 0.0)
+            expect_number(job, path, column, x.middle, scale_with(fabs(x.middle), x.reach));
         else if (path->in != path->out)
             rwt_expect_copy(job, path->out, path->out_element + column, path->in,
                             path->in_element + column);
@@ -192,10 +225,8 @@ static void expect_head(rwt_job *job, int64_t b, int64_t s, const head_path *pat
         rwt_rounded x2 = normalised(job, c, path, factor, column2);
         double scale = scale_with((fabs(x1.middle) + fabs(x2.middle)) * magnitude,
                                   (x1.reach + x2.reach) * magnitude);
-        rwt_expect_near(job, path->out, path->out_element + column1,
-                        x1.middle * turn_cos - x2.middle * turn_sin, scale);
-        rwt_expect_near(job, path->out, path->out_element + column2,
-                        x2.middle * turn_cos + x1.middle * turn_sin, scale);
+        expect_number(job, path, column1, x1.middle * turn_cos - x2.middle * turn_sin, scale);
+        expect_number(job, path, column2, x2.middle * turn_cos + x1.middle * turn_sin, scale);
     }
 }
 
@@ -224,7 +255,8 @@ static void expect_q(rwt_job *job, int64_t b, int64_t s) {
                           token_element(&plan->q_out, b, s, head, 0),
                           c->head_dim,
                           plan->weight[0].buffer >= 0,
-                          &plan->weight[0]};
+                          &plan->weight[0],
+                          0.0};
         expect_head(job, b, s, &path);
     }
 }
@@ -244,7 +276,8 @@ static void expect_k_and_v(rwt_job *job, int64_t b, int64_t s, const token_place
                           rwt_view_at(cache, place->page, place->row, head, 0),
                           side ? c->v_dim : c->head_dim,
                           side || plan->weight[1].buffer >= 0,
-                          &plan->weight[side + 1]};
+                          &plan->weight[side + 1],
+                          c->cache_dtype ? divisor_of(job, &plan->kv, side, head) : 0.0};
         if (side == 0)
             expect_head(job, b, s, &path);
         else

@@ -8,7 +8,8 @@ static const char *const words_target[] = {"separate", "a", "b", NULL};
 static const char *const words_empty[] = {"none", "some", "all", NULL};
 
 /* spread: LSEs are in [-spread, spread]. empty: queries whose parts have no keys; their out is
- * poisoned and must not affect the result. nan: one part has a NaN. */
+ * poisoned and must not affect the result. nan: one part has a NaN. heads_last: LSEs are in memory
+ * [batch, seq, heads]. */
 #define MERGE_FIELDS(FIELD)                                                                        \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(out_dtype, RW_F32, rwt_words_dtype)                                                      \
@@ -23,6 +24,7 @@ static const char *const words_empty[] = {"none", "some", "all", NULL};
     FIELD(empty, 1, words_empty)                                                                   \
     FIELD(nan, 0, NULL)                                                                            \
     FIELD(misalign, 0, NULL)                                                                       \
+    FIELD(heads_last, 0, NULL)                                                                     \
     FIELD(seed, 0, NULL)
 
 typedef struct merge_case {
@@ -51,7 +53,8 @@ static void add_part(rwt_job *job, int part) {
     merge_plan *plan = job->plan;
     rwt_stride_style style = (rwt_stride_style)c->stride;
     rwt_layout out = {4, {c->batch, c->seq, c->heads, c->head_dim}, orders[c->layout], style};
-    rwt_layout lse = {3, {c->batch, c->heads, c->seq}, NULL, style};
+    static const int heads_last[RW_MAX_RANK] = {0, 2, 1};
+    rwt_layout lse = {3, {c->batch, c->heads, c->seq}, c->heads_last ? heads_last : NULL, style};
     rwt_buffer_spec out_spec = {.name = out_names[part],
                                 .dtype = (rw_dtype)(part == 2 ? c->out_dtype : c->dtype),
                                 .misalign = c->misalign};
@@ -192,6 +195,8 @@ static const rwt_case_row merge_rows[] = {
     {RWT_QUICK, "head_dim=0|1|3|8|100|128|129|300,dtype=f32|bf16,out_dtype=bf16"},
     {RWT_QUICK, "spread=1|30|80|300,empty=none|some"},
     {RWT_QUICK, "nan=1,dtype=f32|f16"},
+    {RWT_QUICK, "heads_last=1,layout=bshd,stride=contiguous|gaps|negative,target=separate|a|b"},
+    {RWT_QUICK, "heads_last=1,layout=thd,batch=1,empty=some"},
     {RWT_QUICK, "batch=0|1,heads=0|1,seq=0|1|300"},
     {RWT_QUICK, "misalign=1|2,dtype=f32|f16"},
     {RWT_FULL, "batch=3,heads=8,seq=257,head_dim=128,dtype=f32|bf16,out_dtype=f32|bf16"},
@@ -200,7 +205,7 @@ static const rwt_case_row merge_rows[] = {
 static const char merge_random[] =
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=0..3,heads=0..5,seq=0..40,head_dim=0..150,"
     "layout=bhsd|bshd|thd,stride=contiguous|gaps|negative,target=separate|a|b,spread=1..80,"
-    "empty=none|some|all,nan=0|0|1,misalign=0|0|1..8";
+    "empty=none|some|all,nan=0|0|1,misalign=0|0|1..8,heads_last=0|1";
 
 static const rwt_benchmark merge_benchmarks[] = {
     {"bf16 8x32x1024x128",

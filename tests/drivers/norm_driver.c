@@ -1,4 +1,4 @@
-/* rw_rms_norm: cases, buffers and the naive reference. */
+/* rw_rms_norm and rw_layer_norm: cases, buffers and the naive references. */
 #include "drivers/driver_fields.h"
 
 #include <math.h>
@@ -42,15 +42,25 @@ typedef enum residual_kind {
     FIELD(values, RWT_ORDINARY, rwt_words_values)                                                  \
     FIELD(seed, 0, NULL)
 
+/* mean: added to x. */
+#define LAYER_FIELDS(FIELD)                                                                        \
+    NORM_FIELDS(FIELD)                                                                             \
+    FIELD(bias, 0, words_weight)                                                                   \
+    FIELD(bias_misalign, 0, NULL)                                                                  \
+    FIELD(mean, 0, NULL)
+
+/* The fields after those of rms_norm are 0 there. */
 typedef struct norm_case {
-    NORM_FIELDS(RWT_MEMBER)
+    LAYER_FIELDS(RWT_MEMBER)
 } norm_case;
 
 static const rwt_field norm_fields[] = {NORM_FIELDS(RWT_FIELD)};
+static const rwt_field layer_fields[] = {LAYER_FIELDS(RWT_FIELD)};
 
 typedef struct norm_plan {
     rwt_view x;
     rwt_view weight;
+    rwt_view bias;
     rwt_view residual;
     rwt_view sum;
     rwt_view out;
@@ -102,14 +112,23 @@ static rwt_view add_filled(rwt_job *job, const char *name, int64_t misalign) {
     rwt_buffer_spec spec = {.name = name, .dtype = (rw_dtype)c->dtype, .misalign = misalign};
     rwt_view view = rwt_view_add(job, &layout, spec);
     rwt_buffer_fill(job, view.buffer, (rwt_values)c->values);
-    if (c->power) {
-        for (int64_t i = 0; i < job->buffers[view.buffer].elements; i++) {
-            if (c->mixed && i / 512 % 2 == 0)
-                continue;
-            rwt_buffer_set(job, view.buffer, i,
-                           rwt_buffer_get(job, view.buffer, i) * pow(10.0, (double)c->power));
-        }
+    for (int64_t i = 0; (c->power || c->mean) && i < job->buffers[view.buffer].elements; i++) {
+        bool multiplied = !c->mixed || i / 512 % 2 != 0;
+        double factor = multiplied ? pow(10.0, (double)c->power) : 1.0;
+        rwt_buffer_set(job, view.buffer, i,
+                       rwt_buffer_get(job, view.buffer, i) * factor + (double)c->mean);
     }
+    return view;
+}
+
+/* The weight or the bias, of dtype `kind` - 1; 0: absent. */
+static rwt_view add_columns(rwt_job *job, const char *name, int64_t kind, int64_t misalign) {
+    if (!kind)
+        return rwt_view_absent;
+    rwt_layout layout = {1, {norm_case_of(&job->c)->hidden}, NULL, RWT_CONTIGUOUS};
+    rwt_buffer_spec spec = {.name = name, .dtype = (rw_dtype)(kind - 1), .misalign = misalign};
+    rwt_view view = rwt_view_add(job, &layout, spec);
+    rwt_buffer_fill(job, view.buffer, RWT_ORDINARY);
     return view;
 }
 
@@ -124,7 +143,7 @@ static void norm_fill(rwt_job *job) {
     const norm_case *c = norm_case_of(&job->c);
     norm_plan *plan = job->plan;
     plan->x = add_filled(job, "x", c->misalign);
-    plan->weight = plan->residual = plan->sum = rwt_view_absent;
+    plan->residual = plan->sum = rwt_view_absent;
     plan->out = plan->x;
     if (c->residual)
         plan->residual = add_filled(job, "residual", c->misalign);
@@ -140,13 +159,8 @@ static void norm_fill(rwt_job *job) {
         plan->x.offset += (c->heads / 2) * plan->x.stride[c->rank - 2];
         plan->x.stride[c->rank - 2] = 0;
     }
-    if (c->weight) {
-        rwt_layout layout = {1, {c->hidden}, NULL, RWT_CONTIGUOUS};
-        rwt_buffer_spec spec = {
-            .name = "weight", .dtype = (rw_dtype)(c->weight - 1), .misalign = c->weight_misalign};
-        plan->weight = rwt_view_add(job, &layout, spec);
-        rwt_buffer_fill(job, plan->weight.buffer, RWT_ORDINARY);
-    }
+    plan->weight = add_columns(job, "weight", c->weight, c->weight_misalign);
+    plan->bias = add_columns(job, "bias", c->bias, c->bias_misalign);
 }
 
 /* The element of a view of any rank at row (b, s, h) and a column. */
@@ -204,18 +218,58 @@ static void reference_row(rwt_job *job, int64_t b, int64_t s, int64_t h, const d
     }
 }
 
-static void norm_reference(rwt_job *job) {
+/* Sums in long double: those of doubles are not more exact than the operation's. */
+static void reference_layer_row(rwt_job *job, int64_t b, int64_t s, int64_t h, const double *row) {
+    const norm_case *c = norm_case_of(&job->c);
+    const norm_plan *plan = job->plan;
+    long double sum = 0.0L, squares = 0.0L;
+    for (int64_t i = 0; i < c->hidden; i++)
+        sum += row[i];
+    double mean = (double)(sum / (long double)c->hidden);
+    long double middle = sum / (long double)c->hidden;
+    for (int64_t i = 0; i < c->hidden; i++)
+        squares += ((long double)row[i] - middle) * ((long double)row[i] - middle);
+    double deviation = sqrt((double)(squares / (long double)c->hidden) + (double)norm_eps(c));
+    for (int64_t i = 0; i < c->hidden; i++) {
+        double value = (double)((long double)row[i] - middle) * (1.0 / deviation);
+        double factor = 1.0, size = 1.0, bias = 0.0;
+        if (c->weight) {
+            factor =
+                rwt_buffer_get(job, plan->weight.buffer, rwt_view_at(&plan->weight, i, 0, 0, 0));
+            size = fabs(factor) + fabs((double)c->weight_offset);
+            factor += (double)c->weight_offset;
+        }
+        if (c->bias)
+            bias = rwt_buffer_get(job, plan->bias.buffer, rwt_view_at(&plan->bias, i, 0, 0, 0));
+        double of_mean = 1e-10 * fabs(mean) / deviation / (4.0 * rwt_dtype_epsilon(RW_F32));
+        double scale = (2.0 * fabs(value) + of_mean) * size + fabs(bias);
+        rwt_expect_near(job, plan->out.buffer, element_of(&plan->out, b, s, h, i),
+                        value * factor + bias, scale);
+    }
+}
+
+typedef void reference_function(rwt_job *job, int64_t b, int64_t s, int64_t h, const double *row);
+
+static void reference_rows(rwt_job *job, reference_function *reference) {
     const norm_case *c = norm_case_of(&job->c);
     double *row = rwt_allocate((size_t)c->hidden * sizeof *row);
     for (int64_t b = 0; b < c->batch; b++) {
         for (int64_t s = 0; s < c->seq; s++) {
             for (int64_t h = 0; h < c->heads; h++) {
                 reference_sum(job, b, s, h, row);
-                reference_row(job, b, s, h, row);
+                reference(job, b, s, h, row);
             }
         }
     }
     free(row);
+}
+
+static void norm_reference(rwt_job *job) {
+    reference_rows(job, reference_row);
+}
+
+static void layer_reference(rwt_job *job) {
+    reference_rows(job, reference_layer_row);
 }
 
 static void norm_bind(const rwt_job *job, rwt_set *set) {
@@ -238,18 +292,45 @@ static rw_status norm_run(const rwt_binding *binding, const void *args) {
     return rw_rms_norm(binding->context, args);
 }
 
+static void layer_bind(const rwt_job *job, rwt_set *set) {
+    const norm_case *c = norm_case_of(&job->c);
+    const norm_plan *plan = job->plan;
+    rw_layer_norm_args *args = set->args;
+    args->x = rwt_tensor(job, set, &plan->x);
+    args->weight = rwt_tensor(job, set, &plan->weight);
+    args->bias = rwt_tensor(job, set, &plan->bias);
+    args->residual = rwt_tensor(job, set, &plan->residual);
+    if (c->residual != RESIDUAL_IN)
+        args->residual_out = rwt_tensor(job, set, &plan->sum);
+    if (c->placement != RWT_IN_PLACE)
+        args->out = rwt_tensor(job, set, &plan->out);
+    args->eps = norm_eps(c);
+    args->weight_offset = (float)c->weight_offset;
+}
+
+static rw_status layer_run(const rwt_binding *binding, const void *args) {
+    return rw_layer_norm(binding->context, args);
+}
+
+static double columns_bytes(const norm_case *c, int64_t kind) {
+    return kind ? (double)c->hidden * (double)rw_dtype_size((rw_dtype)(kind - 1)) : 0.0;
+}
+
 static double norm_bytes(const rwt_job *job) {
     const norm_case *c = norm_case_of(&job->c);
     double elements = (double)(c->batch * c->seq * c->heads * c->hidden);
-    double weight =
-        c->weight ? (double)c->hidden * (double)rw_dtype_size((rw_dtype)(c->weight - 1)) : 0.0;
     return elements * (c->residual ? 4.0 : 2.0) * (double)rw_dtype_size((rw_dtype)c->dtype) +
-           weight;
+           columns_bytes(c, c->weight) + columns_bytes(c, c->bias);
 }
 
 static double norm_flops(const rwt_job *job) {
     const norm_case *c = norm_case_of(&job->c);
     return 4.0 * (double)(c->batch * c->seq * c->heads * c->hidden);
+}
+
+static double layer_flops(const rwt_job *job) {
+    const norm_case *c = norm_case_of(&job->c);
+    return 7.0 * (double)(c->batch * c->seq * c->heads * c->hidden);
 }
 
 static const rwt_case_row norm_rows[] = {
@@ -321,4 +402,76 @@ const rwt_driver rwt_rms_norm_driver = {
     .run = norm_run,
     .bytes = norm_bytes,
     .flops = norm_flops,
+};
+
+static const rwt_case_row layer_rows[] = {
+    {RWT_QUICK, "dtype=f32|f16|bf16,weight=none|f32|f16|bf16,bias=none|f32|f16|bf16,hidden=40"},
+    {RWT_QUICK, "dtype=f32|bf16,weight=f32|bf16,weight_offset=1,bias=none|f16,hidden=33"},
+    {RWT_QUICK, "dtype=f32|f16|bf16,residual=none|out|in,placement=out|in|same,bias=f32,hidden=72"},
+    {RWT_QUICK, "dtype=f32|f16|bf16,residual=to_x|swap,hidden=24,stride=contiguous|gaps"},
+    {RWT_QUICK, "rank=1,heads=1,dtype=f32|bf16,hidden=17|64,residual=none|in"},
+    {RWT_QUICK, "rank=3|4,seq=3,heads=5,hidden=64,heads_first=0|1,placement=out|in,"
+                "stride=contiguous|gaps|negative,dtype=f32|f16|bf16,bias=bf16"},
+    {RWT_QUICK, "broadcast=1,rank=2|3,residual=none|out,dtype=f32|f16"},
+    {RWT_QUICK, "hidden=1|2|3|4|5|7|8|9|15|16|31|32|63|65|127|129,dtype=f32|f16|bf16,"
+                "placement=out|in,bias=f32"},
+    {RWT_QUICK, "hidden=255|256|257|511|513|1023|1024|1025,dtype=f32|f16|bf16"},
+    {RWT_FULL, "hidden=2047|2048|2049|4095|4096|4097|8191|8192|8193,dtype=f32|f16|bf16,"
+               "residual=none|in,bias=bf16"},
+    {RWT_QUICK, "heads=1|2,hidden=16384|16385|32776,dtype=f32|bf16,bias=f32"},
+    {RWT_QUICK, "misalign=1|2|3|7,dtype=f32|f16|bf16,placement=out|in,hidden=64|65"},
+    {RWT_QUICK, "bias=f32|bf16,bias_misalign=1|2|3,weight_misalign=0|1,dtype=f32|bf16,hidden=96"},
+    {RWT_QUICK, "heads=0|1|2|7|31|33|129,hidden=8|40,dtype=f32|bf16,bias=f32"},
+    {RWT_QUICK, "rank=4,batch=0|2,seq=0|3,heads=0|2,hidden=0|8"},
+    {RWT_QUICK, "mean=10|-1000|1000000,eps=0|5,dtype=f32,hidden=7|64|1000|17000,bias=none|f32,"
+                "residual=none|out"},
+    {RWT_QUICK, "mean=16,eps=0|5,dtype=f16|bf16,hidden=64|1000|17000,residual=none|in"},
+    {RWT_QUICK, "power=-18|18|-30|30,eps=0|6,dtype=f32|bf16,hidden=64|333|4104|16500,"
+                "residual=none|out"},
+    {RWT_QUICK, "mixed=1,power=-18|18|-30|25,eps=0,dtype=f32|bf16,hidden=1024|1100|5000,"
+                "residual=none|out"},
+    {RWT_QUICK, "power=-6|4,eps=0,dtype=f16,hidden=100"},
+    {RWT_QUICK, "power=-30,eps=30,hidden=64"},
+    {RWT_QUICK, "values=special,dtype=f32|f16|bf16,residual=none|in,heads=40,hidden=6|48,"
+                "placement=out|in"},
+    {RWT_FULL, "heads=700,hidden=128,dtype=f32|f16|bf16,bias=f32,residual=none|out"},
+    {RWT_FULL, "hidden=1000003,heads=2,dtype=f32|bf16,residual=none|in"},
+    {RWT_LARGE, "heads=4096,hidden=2048,dtype=f32|bf16,residual=none|in,bias=bf16"},
+    {RWT_QUICK, NULL}};
+
+static const char layer_random[] =
+    "dtype=f32|f16|bf16,rank=2..4,batch=1|1|2,seq=1|1|3,heads=0..20,hidden=0..300,"
+    "heads_first=0|1,stride=contiguous|gaps|negative,placement=out|in|same,"
+    "residual=none|out|in|to_x|swap,weight=none|f32|f16|bf16,weight_offset=0|0|1,"
+    "bias=none|f32|f16|bf16,mean=0|0|3|-20,eps=0|5|6,power=0|0|0|1|-3,broadcast=0|0|0|1,"
+    "misalign=0|0|1..8,weight_misalign=0|0|1..4,bias_misalign=0|0|1..4,"
+    "values=ordinary|ordinary|special";
+
+static const rwt_benchmark layer_benchmarks[] = {
+    {"f32 4096x2048 out", "bias=f32,heads=4096,hidden=2048", true, false, false},
+    {"bf16 4096x2048 in place",
+     "dtype=bf16,weight=bf16,bias=bf16,heads=4096,hidden=2048,placement=in", true, false, false},
+    {"bf16 8192x4096", "dtype=bf16,weight=bf16,bias=bf16,heads=8192,hidden=4096", false, true,
+     false},
+    {"bf16 8192x4096 with residual",
+     "dtype=bf16,weight=bf16,bias=bf16,heads=8192,hidden=4096,residual=in", false, true, false},
+    {NULL, NULL, false, false, false}};
+
+const rwt_driver rwt_layer_norm_driver = {
+    .name = "layer_norm",
+    .fields = layer_fields,
+    .num_fields = RWT_COUNT(layer_fields),
+    .rows = layer_rows,
+    .random = layer_random,
+    .num_random = 300,
+    .benchmarks = layer_benchmarks,
+    .plan_size = sizeof(norm_plan),
+    .args_size = sizeof(rw_layer_norm_args),
+    .invalid = norm_invalid,
+    .fill = norm_fill,
+    .reference = layer_reference,
+    .bind = layer_bind,
+    .run = layer_run,
+    .bytes = norm_bytes,
+    .flops = layer_flops,
 };

@@ -141,11 +141,8 @@ static void add_cells(rwt_job *job, const rwt_pattern_fields *fields, rwt_patter
     if (fields->hide) {
         static const double values[] = {-INFINITY, 0.0, -1e4, -65504.0, 3.5, NAN, -0.0};
         rwt_layout layout = cells_layout(fields->hide, &plan->shape, plan->shape.seq_k);
-        rwt_buffer_spec spec = {.name = "pattern.mask", .dtype = (rw_dtype)fields->hide_dtype};
-        plan->mask = rwt_view_add(job, &layout, spec);
-        for (int64_t n = 0; n < job->buffers[plan->mask.buffer].elements; n++)
-            rwt_store(spec.dtype, job->buffers[plan->mask.buffer].initial, n,
-                      values[rwt_random_below(&job->random, RWT_COUNT(values))]);
+        plan->mask = rwt_mask_view_add(job, &layout, "pattern.mask", fields->hide_dtype);
+        rwt_mask_fill(job, &plan->mask, values, RWT_COUNT(values));
     }
 }
 
@@ -268,8 +265,8 @@ bool rwt_pattern_sees(const rwt_job *job, const rwt_pattern_fields *fields,
                   j % 8 &
               1;
     if (fields->hide)
-        bit = bit && rwt_buffer_get(job, plan->mask.buffer,
-                                    cell_at(&plan->mask, fields->hide, b, pair->i, j)) != -INFINITY;
+        bit = bit && rwt_mask_get(job, &plan->mask,
+                                  cell_at(&plan->mask, fields->hide, b, pair->i, j)) != -INFINITY;
     if (fields->prefixes)
         prefix = get(job, &plan->prefix, b, 0);
     if (fields->causal)

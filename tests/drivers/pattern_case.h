@@ -27,7 +27,7 @@
     FIELD(padding, 0, rwt_words_padding)                                                           \
     FIELD(bits, 0, rwt_words_cells)                                                                \
     FIELD(hide, 0, rwt_words_cells)                                                                \
-    FIELD(hide_dtype, RW_F32, rwt_words_dtype)                                                     \
+    FIELD(hide_dtype, RW_F32, rwt_words_mask_dtype)                                                \
     FIELD(part_dtype, 1, rwt_words_id_dtype)                                                       \
     FIELD(pattern_at_fault, 0, rwt_words_pattern_fault)
 

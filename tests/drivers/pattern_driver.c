@@ -176,8 +176,9 @@ static const rwt_case_row fill_rows[] = {
                 "own=0|1,prefixes=none|i32,seq_q=1|3|15,part_dtype=i32|i64"},
     {RWT_QUICK, "batch=2,bits=none|queries|batch|keys,hide=none|queries|batch|keys,causal=0|1,"
                 "hide_dtype=f32|f16|bf16"},
-    {RWT_QUICK, "batch=3,prefixes=i64,padding=both,documents=4,own=1,globals=3,left=2,right=1,"
-                "bits=batch,hide=keys,causal=0|1,dtype=f32|f16|bf16,stride=gaps|negative"},
+    {RWT_QUICK,
+     "batch=3,prefixes=i64,padding=both,documents=4,own=1,globals=3,left=2,right=1,"
+     "bits=batch,hide=keys,hide_dtype=bf16|u8,causal=0|1,dtype=f32|f16|bf16,stride=gaps|negative"},
     {RWT_QUICK, "dtype=f32|f16|bf16,seq_q=3,seq_k=1|7|8|9|31|32|33|64|1027,causal=1,"
                 "stride=contiguous|gaps|negative,misalign=0|1"},
     {RWT_QUICK, "batch=3,pattern_at_fault=prefix,prefixes=i32,causal=1"},
@@ -198,7 +199,7 @@ static const char fill_random[] =
     "causal=0|1,align=bottom|top|key_end,left=-1..50,right=-1..50,prefixes=none|i32|i64,"
     "globals=0..5,documents=0..6,own=0|1,padding=none|left|right|both,bits=none|none|queries|batch|"
     "keys,"
-    "hide=none|none|queries|batch|keys,part_dtype=i32|i64";
+    "hide=none|none|queries|batch|keys,hide_dtype=f32|f16|bf16|u8,part_dtype=i32|i64";
 
 static const rwt_benchmark fill_benchmarks[] = {
     {"causal f32 4096x4096", "seq_q=4096,seq_k=4096,causal=1", true, true, false},

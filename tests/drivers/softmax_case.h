@@ -39,7 +39,7 @@ enum {
     FIELD(scores, RWT_ORDINARY, words_scores)                                                      \
     FIELD(percent, 100, NULL)                                                                      \
     FIELD(mask, MASK_NONE, words_mask)                                                             \
-    FIELD(mask_dtype, RW_F32, rwt_words_dtype)                                                     \
+    FIELD(mask_dtype, RW_F32, rwt_words_mask_dtype)                                                \
     FIELD(poison, 0, NULL)                                                                         \
     FIELD(one_nan, 0, NULL)                                                                        \
     FIELD(alibi, 0, words_alibi)                                                                   \

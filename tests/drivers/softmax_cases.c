@@ -36,13 +36,15 @@ const rwt_benchmark scale_benchmarks[] = {{"f32 8x512x2048 in place",
                                           {NULL, NULL, false, false, false}};
 
 const rwt_case_row mask_rows[] = {
-    {RWT_QUICK, "mask=full|queries|keys|vector,mask_dtype=f32|f16|bf16,dtype=f32|f16|bf16,batch=2,"
-                "placement=out|in|same"},
+    {RWT_QUICK,
+     "mask=full|queries|keys|vector,mask_dtype=f32|f16|bf16|u8,dtype=f32|f16|bf16,batch=2,"
+     "placement=out|in|same"},
     {RWT_QUICK,
      "mask=none|full|queries,rank=3,causal=1,seq_q=1|7|9|11,stride=contiguous|gaps|negative"},
     {RWT_QUICK, "mask=none|vector,rank=1,heads=1,seq_q=1,seq_k=1|8|9|513|1030,causal=1,left=500"},
     {RWT_QUICK, "mask=none|full,batch=3,prefixes=i64,padding=both,documents=4,own=1,globals=3,"
-                "left=2,right=1,bits=batch,hide=keys,causal=0|1,poison=0|1"},
+                "left=2,right=1,bits=batch,hide=keys,hide_dtype=f32|u8,causal=0|1,"
+                "poison=0|1"},
     {RWT_QUICK, "mask=none|full,batch=3,align=key_end,padding=right|both,causal=1,seq_q=1|3|12"},
     {RWT_QUICK, "mask=none|full,scores=special,causal=1,poison=0|1"},
     {RWT_QUICK, "mask=full,batch=0|1,heads=0|1,seq_q=0|1,seq_k=0|1"},
@@ -54,9 +56,10 @@ const rwt_case_row mask_rows[] = {
 const char masked_random[] =
     "dtype=f32|f16|bf16,batch=1..3,heads=1..3,seq_q=1..20,seq_k=1..80,"
     "stride=contiguous|gaps|negative,placement=out|in|same,mask=none|full|queries|keys|vector,"
-    "mask_dtype=f32|f16|bf16,causal=0|1,align=bottom|top|key_end,left=-1..50,right=-1..50,"
+    "mask_dtype=f32|f16|bf16|u8,causal=0|1,align=bottom|top|key_end,left=-1..50,right=-1..50,"
     "prefixes=none|i32|i64,globals=0..5,documents=0|0|3,own=0|1,padding=none|left|right|both,"
-    "bits=none|none|queries|batch|keys,hide=none|none|queries|batch|keys,poison=0|1,percent=1..200,"
+    "bits=none|none|queries|batch|keys,hide=none|none|queries|batch|keys,hide_dtype=f16|u8,poison="
+    "0|1,percent=1..200,"
     "alibi=none|absolute|signed,sinks=0|1,softcap=0|0|20,"
     "scores=ordinary|large";
 
@@ -80,8 +83,9 @@ const rwt_case_row softmax_rows[] = {
     {RWT_QUICK,
      "causal=1,prefix=0|5|30|99,left=4,seq_q=40,seq_k=40,poison=1,placement=out|in,dtype=f32|bf16"},
     {RWT_QUICK, "causal=1,one_nan=1,poison=0|1,batch=2,seq_q=12,dtype=f32|f16|bf16"},
-    {RWT_QUICK, "mask=full|queries|keys|vector,mask_dtype=f32|f16|bf16,dtype=f32|f16|bf16,batch=2,"
-                "placement=out|in"},
+    {RWT_QUICK,
+     "mask=full|queries|keys|vector,mask_dtype=f32|f16|bf16|u8,dtype=f32|f16|bf16,batch=2,"
+     "placement=out|in"},
     {RWT_QUICK, "mask=none|full,alibi=none|absolute|signed,sinks=0|1,softcap=0|5|50,causal=0|1,"
                 "scores=ordinary|large"},
     {RWT_QUICK, "batch=2,alibi=absolute|signed,align=bottom|top|key_end,"
@@ -92,7 +96,8 @@ const rwt_case_row softmax_rows[] = {
     {RWT_QUICK,
      "seq_k=300|5000|20000,seq_q=2,heads=1,scores=large|lowest,mask=none|vector,sinks=0|1"},
     {RWT_QUICK, "mask=none|full,batch=3,prefixes=i64,padding=both,documents=4,own=1,globals=3,"
-                "left=2,right=1,bits=batch,hide=keys,causal=0|1,poison=0|1"},
+                "left=2,right=1,bits=batch,hide=keys,hide_dtype=f32|u8,causal=0|1,"
+                "poison=0|1"},
     {RWT_QUICK, "globals=2,left=3,right=3,seq_q=40,seq_k=40,poison=1,one_nan=0|1"},
     {RWT_QUICK, "batch=0|1,heads=0|1,seq_q=0|1,seq_k=0|1"},
     {RWT_QUICK, "batch=3,causal=1,prefixes=i32,pattern_at_fault=prefix"},

@@ -49,12 +49,8 @@ static void add_mask(rwt_job *job) {
         {batch, c->mask == MASK_FULL ? c->heads : 1, rows ? c->seq_q : 1, c->seq_k},
         NULL,
         RWT_GAPS};
-    rwt_buffer_spec spec = {.name = "mask", .dtype = (rw_dtype)c->mask_dtype};
-    plan->mask = rwt_view_add(job, &layout, spec);
-    rwt_buffer *mask = &job->buffers[plan->mask.buffer];
-    for (int64_t n = 0; n < mask->elements; n++)
-        rwt_store(mask->dtype, mask->initial, n,
-                  values[rwt_random_below(&job->random, RWT_COUNT(values))]);
+    plan->mask = rwt_mask_view_add(job, &layout, "mask", c->mask_dtype);
+    rwt_mask_fill(job, &plan->mask, values, RWT_COUNT(values));
 }
 
 /* The element of x of a pair. */
@@ -154,8 +150,8 @@ static double mask_value(const rwt_job *job, int64_t h, const rw_pattern_pair *p
         return 0.0;
     for (int axis = 0; axis < 4; axis++)
         index[axis] = plan->mask.shape[axis] == 1 ? 0 : at[axis];
-    return rwt_buffer_get(job, plan->mask.buffer,
-                          rwt_view_at(&plan->mask, index[0], index[1], index[2], index[3]));
+    return rwt_mask_get(job, &plan->mask,
+                        rwt_view_at(&plan->mask, index[0], index[1], index[2], index[3]));
 }
 
 /* Calls expect_row for the rows whose pattern is valid. */

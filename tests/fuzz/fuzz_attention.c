@@ -16,7 +16,7 @@ static rw_attention_args attention_args(fuzz_call *call, rw_pattern *pattern, rw
     args.lse = fuzz_optional(call, RW_F32, packed ? "hs" : "bhs");
     args.scale = fuzz_factor(call);
     args.softcap = fuzz_factor(call);
-    args.mask = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), &"bhst"[fuzz_byte(call) % 3]);
+    args.mask = fuzz_optional(call, fuzz_mask_dtype(fuzz_byte(call)), &"bhst"[fuzz_byte(call) % 3]);
     args.pattern = fuzz_pattern(call, pattern);
     args.alibi = fuzz_alibi(call, alibi);
     args.sinks = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), "h");

@@ -57,8 +57,15 @@ static rw_kv_append_args append_args(fuzz_call *call, bool packed) {
     const bool paged = fuzz_byte(call) % 2;
     rw_kv_append_args args = {.k = fuzz_tensor(call, call->dtype, packed ? "skd" : "bskd")};
     args.v = fuzz_tensor(call, call->dtype, packed ? "skv" : "bskv");
-    args.cache.k = fuzz_tensor(call, call->dtype, paged ? "pgkd" : "bmkd");
-    args.cache.v = fuzz_tensor(call, call->dtype, paged ? "pgkv" : "bmkv");
+    const bool quantized = fuzz_rarely(call);
+    const rw_dtype f8 = fuzz_byte(call) % 2 ? RW_F8_E4M3 : RW_F8_E5M2;
+    const rw_dtype dtype = quantized ? f8 : call->dtype;
+    args.cache.k = fuzz_tensor(call, dtype, paged ? "pgkd" : "bmkd");
+    args.cache.v = fuzz_tensor(call, dtype, paged ? "pgkv" : "bmkv");
+    if (quantized) {
+        args.cache.k_scale = fuzz_optional(call, RW_F32, "k");
+        args.cache.v_scale = fuzz_optional(call, RW_F32, "k");
+    }
     if (paged)
         args.cache.block_table = fuzz_tensor(call, call->id_dtype, "bn");
     args.offsets = fuzz_optional(call, call->id_dtype, "b");
@@ -110,6 +117,22 @@ static void rms_norm(fuzz_call *call) {
     fuzz_output(call, &args.out, &args.x);
     fuzz_output(call, &args.residual_out, &args.residual);
     fuzz_check(call, rw_rms_norm(call->context, fuzz_rarely(call) ? NULL : &args));
+}
+
+static void layer_norm(fuzz_call *call) {
+    static const char *const shapes[] = {"sx", "x", "bsx", "bshx"};
+    const char *axes = shapes[fuzz_byte(call) % 4];
+    rw_layer_norm_args args = {.x = fuzz_tensor(call, call->dtype, axes)};
+    args.weight = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), "x");
+    args.bias = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), "x");
+    args.residual = fuzz_optional(call, call->dtype, axes);
+    args.residual_out = fuzz_optional(call, call->dtype, axes);
+    args.out = fuzz_optional(call, call->dtype, axes);
+    args.eps = (float)fuzz_factor(call);
+    args.weight_offset = (float)fuzz_factor(call);
+    fuzz_output(call, &args.out, &args.x);
+    fuzz_output(call, &args.residual_out, &args.residual);
+    fuzz_check(call, rw_layer_norm(call->context, fuzz_rarely(call) ? NULL : &args));
 }
 
 static void glu(fuzz_call *call) {
@@ -166,6 +189,6 @@ static void mx_quantize(fuzz_call *call) {
     fuzz_check(call, rw_mx_quantize(call->context, fuzz_rarely(call) ? NULL : &args));
 }
 
-fuzz_operation *const fuzz_rows[] = {embed_learned, embed_sinusoidal, rope_apply, rope_rerotate,
-                                     kv_append,     rope_append,      rms_norm,   glu,
-                                     mx_dequantize, mx_quantize,      NULL};
+fuzz_operation *const fuzz_rows[] = {embed_learned, embed_sinusoidal, rope_apply,  rope_rerotate,
+                                     kv_append,     rope_append,      rms_norm,    layer_norm,
+                                     glu,           mx_dequantize,    mx_quantize, NULL};

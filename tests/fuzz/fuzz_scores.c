@@ -40,7 +40,7 @@ static void fill_pattern(fuzz_call *call, rw_pattern *pattern) {
     if (more & 1)
         pattern->bits = fuzz_tensor(call, RW_U8, more & 64 ? "bsy" : "sy");
     if (more & 2)
-        pattern->mask = fuzz_tensor(call, (rw_dtype)(more / 4 % 3), more & 64 ? "bst" : "st");
+        pattern->mask = fuzz_tensor(call, fuzz_mask_dtype(more / 4), more & 64 ? "bst" : "st");
     if (more & 16)
         pattern->prefix_length = fuzz_number(call);
     if (more & 128) {
@@ -209,7 +209,7 @@ static void mask_apply(fuzz_call *call) {
     rw_pattern pattern;
     rw_mask_apply_args args = {.x = fuzz_tensor(call, call->dtype, axes)};
     args.out = fuzz_optional(call, call->dtype, axes);
-    args.mask = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), axes + fuzz_byte(call) % 2);
+    args.mask = fuzz_optional(call, fuzz_mask_dtype(fuzz_byte(call)), axes + fuzz_byte(call) % 2);
     args.pattern = fuzz_pattern(call, &pattern);
     fuzz_output(call, &args.out, &args.x);
     fuzz_check(call, rw_mask_apply(call->context, &args));
@@ -222,7 +222,7 @@ static void softmax(fuzz_call *call) {
     rw_alibi alibi;
     rw_softmax_args args = {.x = fuzz_tensor(call, call->dtype, axes)};
     args.out = fuzz_optional(call, call->dtype, axes);
-    args.mask = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), axes);
+    args.mask = fuzz_optional(call, fuzz_mask_dtype(fuzz_byte(call)), axes);
     args.pattern = fuzz_pattern(call, &pattern);
     args.alibi = fuzz_alibi(call, &alibi);
     args.sinks = fuzz_optional(call, (rw_dtype)(fuzz_byte(call) % 3), "h");

@@ -131,7 +131,7 @@ static void reshape(fuzz_call *call, rw_tensor *tensor, change what) {
     else if (what == EXTREME_STRIDE)
         tensor->stride[axis] = fuzz_number(call);
     else if (what == DTYPE)
-        tensor->dtype = (rw_dtype)(byte < 250 ? byte % 7 : byte - 256);
+        tensor->dtype = (rw_dtype)(byte < 250 ? byte % 9 : byte - 256);
     else if (what == RANK)
         tensor->rank = byte < 250 ? byte % (MAX_AXES + 1) : byte < 253 ? byte - 256 : INT32_MAX;
 }

@@ -62,6 +62,11 @@ rw_tensor fuzz_tensor(fuzz_call *call, rw_dtype dtype, const char *axes);
 /* The same, or absent. */
 rw_tensor fuzz_optional(fuzz_call *call, rw_dtype dtype, const char *axes);
 
+/* A dtype that a mask may have. */
+static inline rw_dtype fuzz_mask_dtype(unsigned choice) {
+    return choice % 4 == 3 ? RW_U8 : (rw_dtype)(choice % 4);
+}
+
 /* Memory that the library reads or writes entirely; NULL rarely. */
 void *fuzz_memory(fuzz_call *call, size_t bytes);
 

@@ -33,12 +33,13 @@ void *rwt_allocate(size_t bytes);
 
 /* The number of dtypes: the last one of rw_dtype, plus 1. */
 enum {
-    RWT_NUM_DTYPES = RW_U8 + 1
+    RWT_NUM_DTYPES = RW_F8_E5M2 + 1
 };
 
 bool rwt_dtype_is_float(rw_dtype dtype);
+bool rwt_dtype_is_f8(rw_dtype dtype);
 
-/* The distance from 1 to the next number: 2^-23, 2^-10, 2^-7. */
+/* The distance from 1 to the next number: 2^-23, 2^-10, 2^-7, 2^-3, 2^-2. */
 double rwt_dtype_epsilon(rw_dtype dtype);
 double rwt_dtype_max(rw_dtype dtype);
 double rwt_dtype_min_normal(rw_dtype dtype);
@@ -46,7 +47,8 @@ double rwt_dtype_min_normal(rw_dtype dtype);
 /* The distance between adjacent numbers of a float dtype around `value`, which is finite. */
 double rwt_dtype_spacing(rw_dtype dtype, double value);
 
-/* Element `i` of an array of any dtype; stores to a float dtype round to nearest even. */
+/* Element `i` of an array of any dtype; stores to a float dtype round to nearest even, those to an
+ * 8-bit one saturate. */
 double rwt_load(rw_dtype dtype, const void *data, int64_t i);
 void rwt_store(rw_dtype dtype, void *data, int64_t i, double value);
 /* `value` rounded to the dtype. */
@@ -141,7 +143,7 @@ rwt_case_text rwt_case_print(const rwt_driver *driver, const rwt_case *c);
 
 /* ---- jobs: a case with its buffers and their expected contents ---- */
 
-#define RWT_MAX_BUFFERS 16
+#define RWT_MAX_BUFFERS 18
 
 typedef enum rwt_expectation {
     RWT_UNCHANGED = 0, /* no bit changes */

@@ -47,6 +47,10 @@ static format format_of(rw_dtype dtype) {
         return (format){0x1p-14, 65504.0, 0x1p-10};
     case RW_BF16:
         return (format){0x1p-126, 0x1.FEp127, 0x1p-7};
+    case RW_F8_E4M3:
+        return (format){0x1p-6, 448.0, 0x1p-3};
+    case RW_F8_E5M2:
+        return (format){0x1p-14, 57344.0, 0x1p-2};
     case RW_F32:
     case RW_I32:
     case RW_I64:
@@ -56,8 +60,12 @@ static format format_of(rw_dtype dtype) {
     return (format){0x1p-126, FLT_MAX, 0x1p-23};
 }
 
+bool rwt_dtype_is_f8(rw_dtype dtype) {
+    return dtype == RW_F8_E4M3 || dtype == RW_F8_E5M2;
+}
+
 bool rwt_dtype_is_float(rw_dtype dtype) {
-    return dtype == RW_F32 || dtype == RW_F16 || dtype == RW_BF16;
+    return dtype == RW_F32 || dtype == RW_F16 || dtype == RW_BF16 || rwt_dtype_is_f8(dtype);
 }
 
 double rwt_dtype_epsilon(rw_dtype dtype) {
@@ -97,6 +105,38 @@ static uint16_t encode_f16(double value) {
     return (uint16_t)(sign | ((exponent + 14) << 10) | ((int)(fraction * 2048.0) - 1024));
 }
 
+/* Mantissa bits and exponent bias of an 8-bit float. */
+static int mantissa_of(rw_dtype dtype) {
+    return dtype == RW_F8_E4M3 ? 3 : 2;
+}
+
+static int bias_of(rw_dtype dtype) {
+    return dtype == RW_F8_E4M3 ? 7 : 15;
+}
+
+static double decode_f8(rw_dtype dtype, uint8_t code) {
+    const int mantissa = mantissa_of(dtype), one = 1 << mantissa;
+    double sign = code & 0x80u ? -1.0 : 1.0;
+    int exponent = (code & 0x7F) >> mantissa, fraction = code & (one - 1);
+    if ((code & 0x7F) == 0x7F || (dtype == RW_F8_E5M2 && (code & 0x7F) > 0x7C))
+        return NAN;
+    if (dtype == RW_F8_E5M2 && (code & 0x7F) == 0x7C)
+        return sign * INFINITY;
+    if (exponent == 0)
+        return sign * ldexp((double)fraction, 1 - bias_of(dtype) - mantissa);
+    return sign * ldexp((double)(one + fraction), exponent - bias_of(dtype) - mantissa);
+}
+
+/* The value is one of the dtype's. */
+static uint8_t encode_f8(rw_dtype dtype, double value) {
+    uint8_t code = 0, sign = signbit(value) ? 0x80u : 0;
+    if (isnan(value))
+        return (uint8_t)(sign | 0x7Fu);
+    while (code < 0x7F && decode_f8(dtype, code) != fabs(value))
+        code++;
+    return (uint8_t)(sign | code);
+}
+
 /* The largest power of two that is at most |value|; 0 for subnormal numbers. */
 static double power_of_two_below(double value) {
     uint64_t bits;
@@ -111,11 +151,15 @@ double rwt_dtype_spacing(rw_dtype dtype, double value) {
 }
 
 static double round_to(double value, rw_dtype dtype) {
+    if (isinf(value) && rwt_dtype_is_f8(dtype))
+        return copysign(rwt_dtype_max(dtype), value);
     if (value == 0.0 || isnan(value) || isinf(value))
         return value;
     double unit = rwt_dtype_spacing(dtype, value);
-    double rounded = nearbyint(value / unit) * unit;
-    return fabs(rounded) > rwt_dtype_max(dtype) ? copysign(INFINITY, value) : rounded;
+    double rounded = nearbyint(value / unit) * unit, max = rwt_dtype_max(dtype);
+    if (fabs(rounded) <= max)
+        return rounded;
+    return copysign(rwt_dtype_is_f8(dtype) ? max : INFINITY, value);
 }
 
 /* Bytes; lengths that the compiler knows make copies of a few bytes fast. */
@@ -130,6 +174,8 @@ static size_t size_of(rw_dtype dtype) {
     case RW_I64:
         return 8;
     case RW_U8:
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
         break;
     }
     return 1;
@@ -174,6 +220,9 @@ double rwt_load(rw_dtype dtype, const void *data, int64_t i) {
         wide = (uint32_t)half << 16;
         memcpy(&single, &wide, sizeof single);
         return single;
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
+        return decode_f8(dtype, ((const uint8_t *)data)[i]);
     case RW_I32:
     case RW_I64:
     case RW_U8:
@@ -196,6 +245,10 @@ void rwt_store(rw_dtype dtype, void *data, int64_t i, double value) {
         single = (float)round_to(value, dtype);
         memcpy(&wide, &single, sizeof wide);
         store_bits(dtype, data, i, wide >> 16);
+        return;
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
+        store_bits(dtype, data, i, encode_f8(dtype, round_to(value, dtype)));
         return;
     case RW_I32:
     case RW_I64:

@@ -65,6 +65,9 @@ static uint64_t poison_of(rw_dtype dtype) {
         return 0x6EADBEEFDEADBEEFu;
     case RW_U8:
         return 0xA5u;
+    case RW_F8_E4M3:
+    case RW_F8_E5M2:
+        return 0xFFu;
     }
     return 0;
 }

@@ -32,7 +32,7 @@ from ._kv import HeadNorm, KVCache, kv_append, rope_append
 from ._library import lib as _lib
 from ._library import text as _text
 from ._mx import mx_block_bytes, mx_dequantize, mx_quantize
-from ._norm import glu, rms_norm
+from ._norm import glu, layer_norm, rms_norm
 from ._pattern import (
     Pattern,
     pattern_ask_tile,
@@ -103,6 +103,7 @@ __all__ = [
     "embed_sinusoidal",
     "glu",
     "kv_append",
+    "layer_norm",
     "mask_apply",
     "mx_block_bytes",
     "mx_dequantize",

@@ -40,6 +40,9 @@ DTYPES = {
     (0, 32): "i32",
     (0, 64): "i64",
     (1, 8): "u8",
+    (6, 8): "u8",  # kDLBool
+    (10, 8): "f8_e4m3",  # kDLFloat8_e4m3fn
+    (12, 8): "f8_e5m2",
 }
 
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer

@@ -13,18 +13,22 @@ from ._tensors import Tensor
 class KVCache(NamedTuple):
     """The cache of one layer.
 
-    k            f32, f16 or bf16 [batch, max_seq, kv_heads, head_dim], or paged
+    k            f32, f16, bf16, f8_e4m3 or f8_e5m2 [batch, max_seq, kv_heads, head_dim], or paged
                  [pages, page_size, kv_heads, head_dim]; attention needs a page_size that is a power
                  of two from 16
     v            as k; its head_dim may differ. None: a cache of k alone (MLA)
     block_table  paged: i32 or i64 [batch, max_pages]
     ring         not 0: position p is stored as p % ring, for windows of at most so many keys
+    k_scale,     caches of 8 bits, whose numbers are code * scale: f32 [1] or [kv_heads], positive;
+    v_scale      None: 1
     """
 
     k: Tensor
     v: Tensor | None
     block_table: Tensor | None = None
     ring: int = 0
+    k_scale: Tensor | None = None
+    v_scale: Tensor | None = None
 
 
 class HeadNorm(NamedTuple):
@@ -53,6 +57,8 @@ def _put_append(call, prefix, k, v, cache, offsets, offset, cu_seqlens, slots):
     call.put(prefix + "cache.k", cache.k, True)
     call.put(prefix + "cache.v", cache.v, True)
     call.put(prefix + "cache.block_table", cache.block_table)
+    call.put(prefix + "cache.k_scale", cache.k_scale)
+    call.put(prefix + "cache.v_scale", cache.v_scale)
     call.put(prefix + "offsets", offsets)
     call.put(prefix + "cu_seqlens", cu_seqlens)
     call.put(prefix + "slots", slots)
@@ -71,10 +77,12 @@ def kv_append(
     slots: Tensor | None = None,
     context: Context | None = None,
 ) -> None:
-    """Copies k and v of new tokens into the cache, at the positions offset + offsets[b] + s.
+    """Copies k and v of new tokens into the cache, at the positions offset + offsets[b] + s; into
+    one of 8 bits k / k_scale and v / v_scale, rounded to nearest and saturated.
 
     k, v        [batch, seq, kv_heads, head_dim] or packed [tokens, kv_heads, head_dim], a batch of
-                1 or as cu_seqlens says; the dtype of the cache. v is None if cache.v is
+                1 or as cu_seqlens says; the dtype of the cache or, if that has 8 bits, f32, f16 or
+                bf16. v is None if cache.v is
     offsets     i32 or i64 [batch]: number of tokens already in the cache; None: 0
     cu_seqlens  i32 or i64 [batch + 1]: the first token of each sequence of packed k, and the end;
                 tokens behind are padding

@@ -37,16 +37,53 @@ def rms_norm(
         args.cast = NORM_CAST[cast]
         call.put("x", x)
         call.put("weight", weight)
-        if residual is None:
-            out = call.output("out", out, x)
-            call.run()
-            return out
-        call.put("residual", residual)
-        out, total = pair(out, "out, x + residual")
+        return _normalise(call, x, residual, out)
+
+
+def layer_norm(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    eps: float,
+    weight_offset: float = 0.0,
+    residual: Tensor | None = None,
+    out: Tensor | tuple[Tensor, Tensor] | None = None,
+    context: Context | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """s = x + residual; out = (s - mean(s)) / sqrt(var(s) + eps) * (weight + weight_offset) + bias,
+    by row.
+
+    x             [..., hidden], rank 1 to 4: f32, f16 or bf16
+    weight, bias  [hidden], f32, f16 or bf16; None: 1 and 0
+    residual      shape and dtype of x
+    out           shape and dtype of x, may be x; with a residual the pair (out, x + residual)
+
+    Returns out, or the pair with a residual.
+    """
+    with begin("layer_norm", x, context) as call:
+        args = call.args
+        args.eps = eps
+        if weight_offset:
+            args.weight_offset = weight_offset
+        call.put("x", x)
+        call.put("weight", weight)
+        call.put("bias", bias)
+        return _normalise(call, x, residual, out)
+
+
+def _normalise(call, x, residual, out):
+    """Runs a norm whose arguments but these are in place."""
+    if residual is None:
         out = call.output("out", out, x)
-        total = call.output("residual_out", total, x)
         call.run()
-        return out, total
+        return out
+    call.put("residual", residual)
+    out, total = pair(out, "out, x + residual")
+    out = call.output("out", out, x)
+    total = call.output("residual_out", total, x)
+    call.run()
+    return out, total
 
 
 def glu(

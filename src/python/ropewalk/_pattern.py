@@ -35,7 +35,8 @@ class Pattern:
     cu_seqlens     i32 or i64 [documents + 1] or [batch, documents + 1]: p and j in one document
     key_begin, key_end  i32 or i64 [batch]: key_begin <= j < key_end (padding, length of a cache)
     bits           u8 [seq_q, ceil(seq_k / 8)] or [batch, seq_q, ceil(seq_k / 8)], lowest bit first
-    mask           f32, f16 or bf16 [seq_q, seq_k] or [batch, seq_q, seq_k]: hidden where -inf
+    mask           f32, f16, bf16 or bool (u8) [seq_q, seq_k] or [batch, seq_q, seq_k]: hidden where
+                   -inf or False (0)
     function       function(b, i, j) -> bool, called from several threads; CPU only; it cannot use
                    a context that is in use
 

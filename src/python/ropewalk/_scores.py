@@ -57,7 +57,8 @@ def mask_apply(
     """out = x + mask, and -inf where the pattern hides.
 
     x     [seq_q, seq_k], [heads, seq_q, seq_k] or [batch, heads, seq_q, seq_k]; f32, f16 or bf16
-    mask  f32, f16 or bf16; the trailing axes of x; an axis of 1, except the last, is broadcast
+    mask  f32, f16, bf16 or bool (u8), which hides where it is False (0); the trailing axes of x; an
+          axis of 1, except the last, is broadcast
     out   shape and dtype of x, may be x
 
     Returns out.

@@ -71,7 +71,13 @@ def bad_rank(name: str, rank: int) -> InvalidArgument:
 
 
 class Numpy:
-    """numpy.ndarray; bfloat16 is that of ml_dtypes."""
+    """numpy.ndarray; bfloat16 and 8-bit floats are those of ml_dtypes, bool is u8."""
+
+    of_ml_dtypes = {
+        "bfloat16": "bf16",
+        "float8_e4m3fn": "f8_e4m3",
+        "float8_e5m2": "f8_e5m2",
+    }
 
     codes = {
         np.dtype(np.float32): DTYPE["f32"],
@@ -81,6 +87,7 @@ class Numpy:
         np.dtype(np.uint8): DTYPE["u8"],
     }
     dtypes = {code: dtype for dtype, code in codes.items()}
+    codes[np.dtype(np.bool_)] = DTYPE["u8"]
 
     @staticmethod
     def device(x) -> int:
@@ -115,9 +122,10 @@ class Numpy:
 
     @classmethod
     def code(cls, name, dtype) -> int:
-        if dtype.name == "bfloat16" and dtype.itemsize == 2:
-            cls.codes[dtype] = DTYPE["bf16"]
-            return DTYPE["bf16"]
+        name_of = cls.of_ml_dtypes.get(dtype.name)
+        if name_of is not None:
+            cls.codes[dtype] = DTYPE[name_of]
+            return DTYPE[name_of]
         raise bad_dtype(name, dtype)
 
     @classmethod
@@ -129,7 +137,8 @@ class Numpy:
                 raise InvalidArgument(
                     "numpy has no bfloat16 without the package ml_dtypes: give out="
                 ) from None
-            cls.dtypes[code] = np.dtype(ml_dtypes.bfloat16)
+            for name, short in cls.of_ml_dtypes.items():
+                cls.dtypes[DTYPE[short]] = np.dtype(getattr(ml_dtypes, name))
         return cls.dtypes[code]
 
     @classmethod
@@ -206,7 +215,7 @@ def _torch_adapter():
     from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
     class Torch:
-        """torch.Tensor, in host memory or on a CUDA or ROCm device."""
+        """torch.Tensor, in host memory or on a CUDA or ROCm device; bool is u8."""
 
         codes = {
             torch.float32: DTYPE["f32"],
@@ -215,8 +224,11 @@ def _torch_adapter():
             torch.int32: DTYPE["i32"],
             torch.int64: DTYPE["i64"],
             torch.uint8: DTYPE["u8"],
+            torch.float8_e4m3fn: DTYPE["f8_e4m3"],
+            torch.float8_e5m2: DTYPE["f8_e5m2"],
         }
         dtypes = {code: dtype for dtype, code in codes.items()}
+        codes[torch.bool] = DTYPE["u8"]
 
         @staticmethod
         def device(x) -> int:

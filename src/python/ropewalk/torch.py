@@ -1,11 +1,11 @@
 """Operations as torch.library custom operators, for torch.compile and torch.export.
 
-torch.ops.ropewalk has rms_norm, rms_norm_residual, glu, rope_apply, kv_append, rope_append,
-attention and attention_merge, which have fake implementations (shapes without data) and take only
-what a graph can hold. The functions of this module call them with the arguments of the package's
-functions of the same name; they make their outputs and record no gradients. Create Rope, Pattern
-and Alibi outside of a compiled function. A graph holds what they are made of, not the objects: one
-that is saved computes the same in another process.
+torch.ops.ropewalk has rms_norm, rms_norm_residual, layer_norm, layer_norm_residual, glu,
+rope_apply, kv_append, rope_append, attention and attention_merge, which have fake implementations
+(shapes without data) and take only what a graph can hold. The functions of this module call them
+with the arguments of the package's functions of the same name; they make their outputs and record
+no gradients. Create Rope, Pattern and Alibi outside of a compiled function. A graph holds what they
+are made of, not the objects: one that is saved computes the same in another process.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = [
     "attention",
     "attention_merge",
     "kv_append",
+    "layer_norm",
     "rms_norm",
     "rope_append",
     "rope_apply",
@@ -101,6 +102,51 @@ def rms_norm(
     if residual is None:
         return torch.ops.ropewalk.rms_norm(x, weight, eps, weight_offset, cast)
     return torch.ops.ropewalk.rms_norm_residual(x, residual, weight, eps, weight_offset, cast)
+
+
+def _layer_norm_operator(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, weight_offset: float
+) -> Tensor:
+    return _norm.layer_norm(x, weight, bias, eps=eps, weight_offset=weight_offset)
+
+
+@_operator("layer_norm", _layer_norm_operator).register_fake
+def _(x, weight, bias, eps, weight_offset):
+    return _like(x)
+
+
+def _layer_norm_residual_operator(
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    weight_offset: float,
+) -> tuple[Tensor, Tensor]:
+    return _norm.layer_norm(
+        x, weight, bias, eps=eps, weight_offset=weight_offset, residual=residual
+    )
+
+
+@_operator("layer_norm_residual", _layer_norm_residual_operator).register_fake
+def _(x, residual, weight, bias, eps, weight_offset):
+    return _like(x), _like(x)
+
+
+def layer_norm(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    eps: float,
+    weight_offset: float = 0.0,
+    residual: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """ropewalk.layer_norm() as an operator."""
+    columns = weight, bias, eps, weight_offset
+    if residual is None:
+        return torch.ops.ropewalk.layer_norm(x, *columns)
+    return torch.ops.ropewalk.layer_norm_residual(x, residual, *columns)
 
 
 def _glu_operator(
@@ -220,6 +266,8 @@ def kv_append(
 def _parts(cache: KVCache) -> tuple[Tensor, Tensor, Tensor | None]:
     if cache.v is None or cache.ring:
         raise Unsupported("operators take no cache without v and no ring")
+    if cache.k_scale is not None or cache.v_scale is not None:
+        raise Unsupported("operators take no scales")
     return cache[:3]
 
 

@@ -24,6 +24,14 @@ def normalised(x, weight, eps, offset=0.0):
     return rows if weight is None else rows * (weight.astype(np.float64) + offset)
 
 
+def layer_normalised(x, weight, bias, eps, offset=0.0):
+    x = np.asarray(x, np.float64)
+    rows = x - x.mean(-1, keepdims=True)
+    rows = rows / np.sqrt((rows * rows).mean(-1, keepdims=True) + eps)
+    rows = rows if weight is None else rows * (weight.astype(np.float64) + offset)
+    return rows if bias is None else rows + bias.astype(np.float64)
+
+
 def visible(seq_q, seq_k, causal=False, left=None, right=None, key_end=None, prefix=0):
     """Bottom-right aligned: [seq_q, seq_k] of bool."""
     p = np.arange(seq_q)[:, None] + seq_k - seq_q

@@ -25,6 +25,7 @@ def test_parts_of_a_pattern(kind, random):
     random_seen = random.random((5, 11)) < 0.5
     mask = np.where(random_seen, 0, -np.inf).astype(np.float32)
     cases.append(({"mask": kind(mask)}, random_seen))
+    cases.append(({"mask": kind(random_seen)}, random_seen))
     cases.append(({"bits": kind(bits_of(random_seen))}, random_seen))
     cases.append(
         ({"function": lambda b, i, j: (i + j) % 3 == 0}, np.add.outer(range(5), range(11)) % 3 == 0)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import close
+from conftest import close, torch
 from references import normalised, rotated
 
 import ropewalk
@@ -160,6 +160,30 @@ def test_append(kind, random, q, k, paged):
             found = filled[table[b, at // 16], at % 16] if paged else filled[b, at]
             close(found, new[b])
         assert np.count_nonzero(filled.any(axis=(-1, -2))) == 10
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
+def test_kv_append_into_8_bits(random, name):
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    dtype = getattr(ml_dtypes, name)
+    k, v = 300 * random.standard_normal((2, 1, 40, 3, 16)).astype(np.float32)
+    scale = np.array([0.5, 2.0, 64.0], np.float32)
+    k_cache, v_cache = np.zeros((2, 1, 40, 3, 16), dtype)
+    cache = ropewalk.KVCache(k_cache, v_cache, k_scale=scale)
+    ropewalk.kv_append(k, v, cache)
+    most = float(ml_dtypes.finfo(dtype).max)
+    expected = np.clip(k / scale[:, None], -most, most).astype(dtype), np.clip(v, -most, most)
+    np.testing.assert_array_equal(k_cache.view(np.uint8), expected[0].view(np.uint8))
+    np.testing.assert_array_equal(v_cache, expected[1].astype(dtype))
+    if torch is None:
+        return
+    caches = [torch.zeros(1, 40, 3, 16, dtype=getattr(torch, name)) for _ in range(2)]
+    ropewalk.kv_append(
+        torch.from_numpy(k),
+        torch.from_numpy(v),
+        ropewalk.KVCache(*caches, k_scale=torch.from_numpy(scale)),
+    )
+    np.testing.assert_array_equal(caches[0].view(torch.uint8).numpy(), k_cache.view(np.uint8))
 
 
 def test_kv_append(kind, random, k):

@@ -1,11 +1,11 @@
-"""RMSNorm, SwiGLU, position embeddings, microscaling formats."""
+"""Norms, gated activations, position embeddings, microscaling formats."""
 
 import math
 
 import numpy as np
 import pytest
 from conftest import close
-from references import normalised
+from references import layer_normalised, normalised
 
 import ropewalk
 
@@ -40,6 +40,26 @@ def test_rms_norm_casts():
     after = ropewalk.rms_norm(x, weight, eps=1e-6, cast="after_weight")
     np.testing.assert_array_equal(after, (rows * weight).astype(np.float16))
     assert (before != after).any()
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_layer_norm(kind, random, offset):
+    x = random.standard_normal((3, 5, 32)).astype(np.float32) + 100
+    weight = random.standard_normal(32).astype(np.float16)
+    bias = random.standard_normal(32).astype(np.float32)
+    got = ropewalk.layer_norm(kind(x), kind(weight), kind(bias), eps=1e-5, weight_offset=offset)
+    close(kind.read(got), layer_normalised(x, weight, bias, 1e-5, offset))
+    got = ropewalk.layer_norm(kind(x), bias=kind(bias), eps=1e-2)
+    close(kind.read(got), layer_normalised(x, None, bias, 1e-2))
+
+
+def test_layer_norm_with_residual_in_place(kind, random):
+    x, residual = random.standard_normal((2, 4, 32)).astype(np.float32)
+    a, b = kind(x), kind(residual)
+    out, total = ropewalk.layer_norm(a, residual=b, eps=1e-5, out=(a, b))
+    assert out is a and total is b
+    close(kind.read(total), x + residual)
+    close(kind.read(out), layer_normalised(x + residual, None, None, 1e-5))
 
 
 @pytest.mark.parametrize(

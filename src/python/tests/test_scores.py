@@ -30,6 +30,13 @@ def test_scale(kind, scores):
     close(kind.read(ropewalk.scale(kind(scores), -0.5)), -0.5 * scores)
 
 
+def test_bool_mask(kind, random, scores):
+    mask = random.random((5, 9)) < 0.5
+    expected = np.where(mask, scores.astype(np.float64), -np.inf)
+    close(kind.read(ropewalk.mask_apply(kind(scores), kind(mask))), expected)
+    close(kind.read(ropewalk.mask_apply(kind(scores), kind(mask.astype(np.uint8)))), expected)
+
+
 def test_mask_apply(kind, random, scores):
     mask = random.standard_normal((2, 1, 5, 9)).astype(np.float32)
     got = ropewalk.mask_apply(kind(scores), kind(mask), pattern=ropewalk.Pattern(causal=True))

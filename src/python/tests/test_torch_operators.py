@@ -38,6 +38,14 @@ def test_opcheck_rms_norm(dtype):
     check("rms_norm_residual", x, torch.randn_like(x), None, 1e-5, 0.0, "before_weight")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_opcheck_layer_norm(dtype):
+    x, weight = torch.randn(3, 5, 32, dtype=dtype), torch.ones(32, dtype=dtype)
+    check("layer_norm", x.transpose(0, 1), weight, None, 1e-5, 1.0)
+    check("layer_norm", x, None, weight, 1e-5, 0.0)
+    check("layer_norm_residual", x, torch.randn_like(x), weight, weight, 1e-5, 0.0)
+
+
 def test_opcheck_rope_apply(rope, qkv):
     ids = torch.arange(5)
     check("rope_apply", rope.settings, [qkv[0]], ids, None, 3, "forward")
@@ -72,6 +80,11 @@ def test_functions_compute_the_same(rope, qkv):
     q, k, v = qkv
     close(operators.rms_norm(q, eps=1e-5).numpy(), references.normalised(q.numpy(), None, 1e-5))
     out, total = operators.rms_norm(q, residual=q, eps=1e-5)
+    assert torch.equal(total, 2 * q)
+    expected = torch.nn.functional.layer_norm(q, (16,), q[0, 0, 0], q[0, 0, 1])
+    close(operators.layer_norm(q, q[0, 0, 0], q[0, 0, 1], eps=1e-5).numpy(), expected.numpy())
+    out, total = operators.layer_norm(q, residual=q, eps=4e-5)
+    close(out.numpy(), torch.nn.functional.layer_norm(q, (16,)).numpy())
     assert torch.equal(total, 2 * q)
     assert torch.equal(
         operators.rope_apply(rope, q, offset=2), ropewalk.rope_apply(rope, q, offset=2)

@@ -1,0 +1,152 @@
+/* The 8-bit floats of KV caches: every code, and every boundary between two codes, by
+ * rw_kv_append(). The tables are those of the Python package ml_dtypes, of float8_e4m3fn and
+ * float8_e5m2. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "harness/test_support.h"
+
+/* Codes 0 to 127; with the sign bit they are negative. */
+static const double e4m3[128] = {
+    0.0,       0x1p-9,   0.00390625, 0x1.8p-8,  0.0078125, 0x1.4p-7, 0x1.8p-7, 0x1.Cp-7,  0.015625,
+    0x1.2p-6,  0x1.4p-6, 0x1.6p-6,   0.0234375, 0x1.Ap-6,  0x1.Cp-6, 0x1.Ep-6, 0.03125,   0x1.2p-5,
+    0.0390625, 0x1.6p-5, 0.046875,   0x1.Ap-5,  0.0546875, 0x1.Ep-5, 0.0625,   0.0703125, 0.078125,
+    0.0859375, 0.09375,  0x1.Ap-4,   0.109375,  0x1.Ep-4,  0.125,    0.140625, 0.15625,   0.171875,
+    0.1875,    0.203125, 0.21875,    0.234375,  0.25,      0.28125,  0.3125,   0.34375,   0.375,
+    0.40625,   0.4375,   0.46875,    0.5,       0.5625,    0.625,    0.6875,   0.75,      0.8125,
+    0.875,     0.9375,   1.0,        1.125,     1.25,      1.375,    1.5,      1.625,     1.75,
+    1.875,     2.0,      2.25,       2.5,       2.75,      3.0,      3.25,     3.5,       3.75,
+    4.0,       4.5,      5.0,        5.5,       6.0,       6.5,      7.0,      7.5,       8.0,
+    9.0,       10.0,     11.0,       12.0,      13.0,      14.0,     15.0,     16.0,      18.0,
+    20.0,      22.0,     24.0,       26.0,      28.0,      30.0,     32.0,     36.0,      40.0,
+    44.0,      48.0,     52.0,       56.0,      60.0,      64.0,     72.0,     80.0,      88.0,
+    96.0,      104.0,    112.0,      120.0,     128.0,     144.0,    160.0,    176.0,     192.0,
+    208.0,     224.0,    240.0,      256.0,     288.0,     320.0,    352.0,    384.0,     416.0,
+    448.0,     NAN,
+};
+
+static const double e5m2[128] = {
+    0.0,       0x1p-16,   0x1p-15,   0x1.8p-15, 0x1p-14,    0x1.4p-14, 0x1.8p-14, 0x1.Cp-14,
+    0x1p-13,   0x1.4p-13, 0x1.8p-13, 0x1.Cp-13, 0x1p-12,    0x1.4p-12, 0x1.8p-12, 0x1.Cp-12,
+    0x1p-11,   0x1.4p-11, 0x1.8p-11, 0x1.Cp-11, 0x1p-10,    0x1.4p-10, 0x1.8p-10, 0x1.Cp-10,
+    0x1p-9,    0x1.4p-9,  0x1.8p-9,  0x1.Cp-9,  0.00390625, 0x1.4p-8,  0x1.8p-8,  0x1.Cp-8,
+    0.0078125, 0x1.4p-7,  0x1.8p-7,  0x1.Cp-7,  0.015625,   0x1.4p-6,  0.0234375, 0x1.Cp-6,
+    0.03125,   0.0390625, 0.046875,  0.0546875, 0.0625,     0.078125,  0.09375,   0.109375,
+    0.125,     0.15625,   0.1875,    0.21875,   0.25,       0.3125,    0.375,     0.4375,
+    0.5,       0.625,     0.75,      0.875,     1.0,        1.25,      1.5,       1.75,
+    2.0,       2.5,       3.0,       3.5,       4.0,        5.0,       6.0,       7.0,
+    8.0,       10.0,      12.0,      14.0,      16.0,       20.0,      24.0,      28.0,
+    32.0,      40.0,      48.0,      56.0,      64.0,       80.0,      96.0,      112.0,
+    128.0,     160.0,     192.0,     224.0,     256.0,      320.0,     384.0,     448.0,
+    512.0,     640.0,     768.0,     896.0,     1024.0,     1280.0,    1536.0,    1792.0,
+    2048.0,    2560.0,    3072.0,    3584.0,    4096.0,     5120.0,    6144.0,    7168.0,
+    8192.0,    10240.0,   12288.0,   14336.0,   16384.0,    20480.0,   24576.0,   28672.0,
+    32768.0,   40960.0,   49152.0,   57344.0,   INFINITY,   NAN,       NAN,       NAN,
+};
+
+static const struct {
+    rw_dtype dtype;
+    const double *values; /* of codes 0 to 127 */
+    uint8_t last;         /* code of the largest number */
+    uint8_t nan;          /* the first code of NaN */
+} formats[] = {{RW_F8_E4M3, e4m3, 0x7E, 0x7F}, {RW_F8_E5M2, e5m2, 0x7B, 0x7D}};
+
+#define WIDTH 64 /* of a head */
+#define MAX_NUMBERS 1024
+
+/* Numbers and the codes that they must become; 255 for any NaN of either sign. */
+typedef struct numbers {
+    float x[MAX_NUMBERS];
+    uint8_t code[MAX_NUMBERS];
+    int count;
+} numbers;
+
+static void add(numbers *n, double x, uint8_t code) {
+    for (int sign = 0; sign < 2; sign++) {
+        assert_true(n->count < MAX_NUMBERS);
+        n->x[n->count] = (float)(sign ? -x : x);
+        n->code[n->count++] = (uint8_t)(code | sign << 7);
+    }
+}
+
+/* Every number of a format, and what lies around the middle of two. */
+static void fill(numbers *n, int format) {
+    const double *values = formats[format].values;
+    const uint8_t last = formats[format].last;
+    n->count = 0;
+    for (int code = 0; code <= last; code++)
+        add(n, values[code], (uint8_t)code);
+    for (int code = 0; code < last; code++) {
+        const float middle = (float)((values[code] + values[code + 1]) / 2.0);
+        add(n, middle, (uint8_t)(code + code % 2));
+        add(n, nextafterf(middle, 0.0f), (uint8_t)code);
+        add(n, nextafterf(middle, INFINITY), (uint8_t)(code + 1));
+    }
+    add(n, 2.0 * values[last], last);
+    add(n, 3e38, last);
+    add(n, INFINITY, last);
+    add(n, 1e-40, 0);
+    add(n, NAN, 0x7F);
+}
+
+static rw_tensor heads_of(void *data, rw_dtype dtype, int64_t tokens) {
+    const int64_t shape[] = {1, tokens, 1, WIDTH};
+    return rw_tensor_contiguous(data, dtype, 4, shape);
+}
+
+/* Appends the numbers times the scale as k; `codes` receives the cache. */
+static void append(int format, const numbers *n, float scale, uint8_t *codes) {
+    float scaled[MAX_NUMBERS] = {0.0f};
+    const int64_t tokens = (n->count + WIDTH - 1) / WIDTH, one = 1;
+    for (int i = 0; i < n->count; i++)
+        scaled[i] = n->x[i] * scale;
+    rw_context *context = rwt_test_context();
+    float *in = rwt_test_upload(context, scaled, sizeof scaled);
+    float *device_scale = rwt_test_upload(context, &scale, sizeof scale);
+    uint8_t *cache = rwt_test_upload(context, codes, MAX_NUMBERS);
+    const rw_kv_append_args args = {
+        .k = heads_of(in, RW_F32, tokens),
+        .cache = {.k = heads_of(cache, formats[format].dtype, tokens),
+                  .k_scale = rw_tensor_contiguous(device_scale, RW_F32, 1, &one)}};
+    if (rw_kv_append(context, &args) != RW_OK)
+        fail_msg("%s", rw_last_error(context));
+    assert_int_equal(rw_synchronize(context), RW_OK);
+    rwt_test_download(context, codes, cache, MAX_NUMBERS);
+    assert_int_equal(rw_free(context, in) | rw_free(context, device_scale), RW_OK);
+    assert_int_equal(rw_free(context, cache), RW_OK);
+    rw_context_destroy(context);
+}
+
+/* Powers of two: the quotients are exact. */
+static void test_every_code(void **state) {
+    (void)state;
+    const float scales[] = {1.0f, 0x1p-3f, 4.0f};
+    for (int format = 0; format < 2; format++)
+        for (int s = 0; s < 3; s++) {
+            numbers n;
+            uint8_t codes[MAX_NUMBERS] = {0};
+            fill(&n, format);
+            append(format, &n, scales[s], codes);
+            for (int i = 0; i < n.count; i++) {
+                const bool nan = isnan(n.x[i]) && (codes[i] & 0x7F) >= formats[format].nan;
+                /* 3e38 * 4 is Inf, which becomes the same code; 1e-40 / 8 is subnormal */
+                if (codes[i] != n.code[i] && !nan)
+                    fail_msg("%s, scale %g: %.9g became 0x%02x, expected 0x%02x",
+                             rw_dtype_name(formats[format].dtype), (double)scales[s],
+                             (double)n.x[i], codes[i], n.code[i]);
+            }
+        }
+}
+
+int main(void) {
+    if (!rwt_test_backend_usable())
+        return RWT_TEST_SKIPPED;
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_code)};
+    return cmocka_run_group_tests_name("8-bit floats", tests, NULL, NULL);
+}
