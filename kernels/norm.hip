@@ -1,5 +1,5 @@
-/* RMSNorm and LayerNorm on a GPU; the twin of norm_cpu.c. Threads along x share a row and keep it in registers
- * between the sum of squares and the scaling; threads along y take different rows. */
+/* RMSNorm and LayerNorm on a GPU; the twin of norm_cpu.c. Threads along x share a row and keep it in
+ * registers between the sum of squares and the scaling; threads along y take different rows. */
 #include "gpu/dispatch.h"
 #include "gpu/launch.h"
 #include "gpu/row_offsets.h"

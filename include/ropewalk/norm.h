@@ -85,8 +85,8 @@ typedef struct rw_layer_norm_args {
  *   out = n * (weight + weight_offset) + bias           rounded once
  *
  * in two passes, the mean exact beyond f32: the error is at most 8 eps of f32 of |n * weight| +
- * |bias|, plus the rounding to the dtype, also of rows that lie far from 0 and close together
- * (1e8 + noise), of 1e30 and of 1e-30. A row of equal numbers is bias; with eps 0 it is 0/0, NaN.
+ * |bias|, plus 1e-10 |mean / deviation * weight|, plus the rounding to the dtype, also of rows that
+ * lie far from 0 and close together (1e8 + noise), of 1e30 and of 1e-30. A row of equal numbers is bias; with eps 0 it is 0/0, NaN.
  *
  * Stream-ordered: allocates nothing, moves nothing between host and device. Returns RW_OK,
  * RW_INVALID_ARGUMENT, RW_UNSUPPORTED or RW_DEVICE_ERROR. Source:

@@ -71,8 +71,8 @@ typedef struct rw_pattern_pair {
  * bits        u8 [seq_q, ceil(seq_k / 8)] or [batch, seq_q, ceil(seq_k / 8)], lowest bit first; an
  *             axis of 1, except the last, is broadcast
  * mask        f32, f16, bf16 or u8 [seq_q, seq_k] or [batch, seq_q, seq_k]: hidden where -inf, of
- *             u8 (bool) where 0; other values are ignored. An axis of 1, except the last, is broadcast. A mask to be added
- *             to the scores is a separate argument of the operation
+ *             u8 (bool) where 0; other values are ignored. An axis of 1, except the last, is
+ *             broadcast. A mask to be added to the scores is a separate argument of the operation
  * function    the caller's; must be thread-safe. CPU only: for other backends convert it to `bits`
  *             with rw_pattern_bake()
  *
