@@ -23,7 +23,7 @@
  * once. OUT_SIZE: the most floats of their results. */
 #if defined(RWI_TILES)
 #define KEYS (4 * WORD_KEYS)
-#define ROWS (4 * ITEM_ROWS)
+#define ROWS (8 * ITEM_ROWS)
 #define OUT_SIZE (2 * ITEM_ROWS * MAX_DIM)
 #else
 #define KEYS WORD_KEYS
