@@ -207,7 +207,20 @@ static void test_cpu_isa(void **state) {
     assert_string_not_equal(rw_context_get_info(context).platform, "amx");
     rw_context_destroy(context);
     unsetenv("ROPEWALK_CPU_ISA");
+    cpu.cpu_isa = RW_CPU_ISA_AMX;
+    context = create(cpu);
+    rw_context_info best = rw_context_get_info(context);
+#if RWI_AMX == 2 /* what stands for AMX in tests is there on request only */
+    const bool emulated = true;
+#else
+    const bool emulated = false;
+#endif
     cpu.cpu_isa = RW_CPU_ISA_DEFAULT;
+    rw_context *automatic = create(cpu);
+    assert_string_equal(rw_context_get_info(automatic).platform,
+                        emulated && strcmp(best.platform, "amx") == 0 ? "v4" : best.platform);
+    rw_context_destroy(automatic);
+    rw_context_destroy(context);
     context = create(cpu);
     rw_backend_probe_result probe = rw_backend_probe(RW_BACKEND_CPU);
     assert_string_equal(rw_context_get_info(context).platform, probe.platform);

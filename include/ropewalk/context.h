@@ -31,14 +31,13 @@ typedef enum rw_backend_kind {
 } rw_backend_kind;
 
 /* The maximum instruction set of the CPU backend's kernels. The default is the value of
- * ROPEWALK_CPU_ISA (baseline|v3|v4|amx) or, if that is unset, the best that the CPU supports, up to
- * v4. */
+ * ROPEWALK_CPU_ISA (baseline|v3|v4|amx) or, if that is unset, the best that the CPU supports. */
 typedef enum rw_cpu_isa {
     RW_CPU_ISA_DEFAULT = 0,
     RW_CPU_ISA_BASELINE, /* x86-64, or aarch64 with NEON */
     RW_CPU_ISA_V3,       /* x86-64-v3: AVX2, FMA, F16C */
     RW_CPU_ISA_V4,       /* x86-64-v4: AVX-512 F, BW, CD, DQ, VL */
-    RW_CPU_ISA_AMX       /* v4 and, where Linux permits them, tiles of bf16; on request only */
+    RW_CPU_ISA_AMX       /* v4 and, where Linux permits them, tiles of bf16 */
 } rw_cpu_isa;
 
 /* 0 selects the default of every field. Values set here override the environment. */

@@ -7,7 +7,6 @@
  * and memory is read fastest one row after another; scores are [row][key].
  */
 #include "attention/attention_amx_cpu.h"
-#include "attention/attention_softmax_cpu.h"
 
 /* ---- scores ------------------------------------------------------------------------------ */
 
@@ -60,10 +59,6 @@ static void multiply_q_k(const rw_attention_params *p, state *t) {
         multiply_any_few_k(p, t);
         return;
     }
-    if (t->tiles) {
-        multiply_amx_k(p, t);
-        return;
-    }
     for (int64_t n = 0; n < padded_keys(t); n++) {
         k[n] = words ? (const rwi_word *)t->k_rows[n] : t->key_words + n * MAX_DIM;
         if (!words)
@@ -76,28 +71,6 @@ static void multiply_q_k(const rw_attention_params *p, state *t) {
 }
 
 /* ---- weighted values --------------------------------------------------------------------- */
-
-/* Whether v holds neither NaN nor Inf. */
-static bool are_finite(const rw_attention_params *p, const state *t) {
-    uint32_t most = 0;
-    for (int64_t n = 0; n < t->keys; n++) {
-        const uint32_t *wide = t->v_rows[n];
-        const uint16_t *narrow = t->v_rows[n];
-        if (p->dtype == RW_F32) {
-#pragma omp simd reduction(max : most)
-            for (int64_t d = 0; d < p->v_dim; d++)
-                most = (wide[d] & 0x7FFFFFFFu) > most ? wide[d] & 0x7FFFFFFFu : most;
-        } else {
-            RWI_ASSERT_16_BIT_FLOATS;
-            uint16_t top = 0;
-#pragma omp simd reduction(max : top)
-            for (int64_t d = 0; d < p->v_dim; d++)
-                top = (narrow[d] & 0x7FFFu) > top ? narrow[d] & 0x7FFFu : top;
-            most = top > most ? top : most;
-        }
-    }
-    return most < (p->dtype == RW_F32 ? 0x7F800000u : p->dtype == RW_BF16 ? 0x7F80u : 0x7C00u);
-}
 
 /* Weights times v where v holds NaN or Inf: keys of weight 0 are skipped. */
 static void multiply_with_care(const rw_attention_params *p, state *t) {
@@ -127,25 +100,6 @@ static void multiply_with_care(const rw_attention_params *p, state *t) {
     }
 }
 
-/* Interleaves the elements of two keys into words. */
-static void pair_values(const uint16_t *even, const uint16_t *odd, int64_t count, float *words) {
-    int64_t d = 0;
-#if defined(__AVX512F__) /* half the instructions that compilers generate */
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
-                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-    for (; d + 32 <= count; d += 32) {
-        __m512i a = _mm512_loadu_si512(even + d), b = _mm512_loadu_si512(odd + d);
-        _mm512_storeu_si512(words + d, _mm512_permutex2var_epi16(a, low, b));
-        _mm512_storeu_si512(words + d + 16, _mm512_permutex2var_epi16(a, high, b));
-    }
-#endif
-    for (; d < count; d++) {
-        uint32_t word = (uint32_t)odd[d] << 16 | even[d];
-        memcpy(words + d, &word, sizeof word);
-    }
-}
-
 /* Values of keys [begin, end) of the tile in the form that is multiplied: f32, or pairs of keys. */
 static void copy_v(const rw_attention_params *p, state *t, int64_t begin, int64_t end) {
     int64_t step = t->pairs ? 2 : 1;
@@ -155,7 +109,7 @@ static void copy_v(const rw_attention_params *p, state *t, int64_t begin, int64_
         for (int64_t i = 0; t->few && i < step; i++)
             rwi_few_prefetch(t->next_k[n + i], t->k_bytes);
         if (t->pairs)
-            pair_values(t->v_rows[n], t->v_rows[n + 1], p->v_dim, line);
+            rwi_pair_values(t->v_rows[n], t->v_rows[n + 1], p->v_dim, line);
         else if (p->dtype == RW_F32)
             memcpy(line, t->v_rows[n], (size_t)p->v_dim * sizeof *line);
         else
@@ -213,15 +167,11 @@ RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, bool pair
 
 RWI_INLINE void multiply_panel(state *t, int32_t panel, bool pairs) {
     rwi_span keys = keys_of_panel(t, panel);
-    const float *weights = t->scores + panel * PANEL * KEYS;
+    const float *weights = scores_of_panel(t, panel);
     if (rwi_span_empty(keys))
         return;
     for (int32_t n = keys.begin; pairs && n < keys.end; n += 2)
         pair_weights(weights + n * PANEL, PANEL, PANEL, t->weight_pairs + n / 2 * PANEL);
-    if (t->tiles) {
-        multiply_amx_v(t, panel, keys);
-        return;
-    }
     int32_t depth_begin = pairs ? keys.begin / 2 : keys.begin;
     rwi_tile_product product = {
         .a = (pairs ? (const rwi_word *)t->weight_pairs : weights) + depth_begin * PANEL,
@@ -241,7 +191,8 @@ RWI_INLINE void multiply_panel(state *t, int32_t panel, bool pairs) {
 
 static void multiply_weights_v(const rw_attention_params *p, state *t) {
     bool certain = t->sees == RW_TILE_ALL && rwi_attention_is_plain(p);
-    if (!certain && !are_finite(p, t)) {
+    const rwi_span all = {0, (int32_t)t->keys};
+    if (!certain && !are_finite(p, t, all)) {
         multiply_with_care(p, t);
         return;
     }
@@ -267,14 +218,15 @@ static void store_part(const rw_attention_params *p, const state *t, int32_t r) 
     int64_t at = t->item.part * attention_combine_work(p).items + number;
     memcpy(p->parts.out + at * p->v_dim, t->out + r * t->width,
            (size_t)p->v_dim * sizeof *p->parts.out);
-    p->parts.largest[at] = t->largest[r];
+    p->parts.largest[at] = t->largest[r] * t->unit;
     p->parts.sum[at] = t->sum[r];
 }
 
 static void end_rows(const rw_attention_params *p, state *t) {
+    end_amx_rows(t);
     for (int32_t r = 0; r < t->item.rows; r++) {
         const rwi_attention_row *row = &t->rows[r];
-        float base = rwi_softmax_base(t->largest[r]);
+        float base = rwi_softmax_base(t->largest[r]) * t->unit;
         if (!row->valid)
             continue;
         if (p->parts.count == 1)
@@ -285,14 +237,37 @@ static void end_rows(const rw_attention_params *p, state *t) {
     }
 }
 
-/* Order of items: the parts of a tile are consecutive, then the tiles of a group, then the groups.
- */
-static rwi_attention_item find_item(const rw_attention_params *p, int64_t item) {
-    int32_t tile_rows = rwi_attention_tile_rows(p, ROWS);
+/* Order of items: few rows: the parts of a tile are consecutive, then the tiles of a group, then the
+ * groups. Many rows: the tiles of a part, those of causal patterns that take longest first, then
+ * the parts. *left receives the number of items from this one to the last of its part. */
+static rwi_attention_item find_item(const rw_attention_params *p, bool few, int64_t item,
+                                    int64_t *left) {
+    const int32_t tile_rows = rwi_attention_tile_rows(p, ITEM_ROWS);
+    const int64_t tiles = rwi_attention_row_tiles(p, tile_rows);
     int64_t part, tile;
-    rwi_split_index(item, p->parts.count, &item, &part);
-    rwi_split_index(item, rwi_attention_row_tiles(p, tile_rows), &item, &tile);
+    *left = 1;
+    if (few) {
+        rwi_split_index(item, p->parts.count, &item, &part);
+        rwi_split_index(item, tiles, &item, &tile);
+    } else {
+        rwi_split_index(item, tiles, &item, &tile);
+        rwi_split_index(item, p->parts.count, &item, &part);
+        *left = tiles - tile;
+        tile = tiles - 1 - tile;
+    }
     return rwi_attention_item_at(p, item, tile, part, tile_rows);
+}
+
+/* Takes items from item `begin` on, at most up to `end`: one, or those of many rows that are
+ * computed together. Returns their number. */
+static int64_t take_items(const rw_attention_params *p, state *t, int64_t begin, int64_t end) {
+    int64_t left, count = 1;
+    t->item = find_item(p, t->few, begin, &left);
+    if (t->tiles)
+        count = rwi_min(most_amx_items(t), rwi_min(left, end - begin));
+    t->item.first -= (count - 1) * ITEM_ROWS;
+    t->item.rows += (int32_t)(count - 1) * ITEM_ROWS;
+    return count;
 }
 
 /* The tile after the current one: of this item, of the next part, or of the next group. */
@@ -310,34 +285,57 @@ static rwi_next_tile find_next_tile(const rw_attention_params *p, const state *t
 }
 
 static void attend_keys(const rw_attention_params *p, state *t) {
+    if (t->tiles) {
+        attend_amx_keys(p, t);
+        return;
+    }
     find_keys(p, t);
     multiply_q_k(p, t);
     weigh(p, t);
-    if (p->rules.pattern.function) /* it may have used tiles itself */
-        begin_amx(t);
     multiply_weights_v(p, t);
+}
+
+static void set_up(const rw_attention_params *p, state *t) {
+    t->few = rwi_attention_tile_rows(p, ITEM_ROWS) < ITEM_ROWS;
+    t->pairs = p->dtype == RW_BF16 && rwi_tile_has_pairs();
+    t->tiles = t->pairs && !t->few && rwi_amx_exists();
+    t->products = false;
+    t->unit = 1.0f;
+    t->words = t->pairs ? p->head_dim / 2 : p->head_dim;
+    t->width = rwi_ceil_div(p->v_dim, RWI_LANES) * RWI_LANES;
+    t->k_bytes = p->head_dim * (int64_t)rwi_dtype_size(p->dtype);
+    t->v_bytes = p->v_dim * (int64_t)rwi_dtype_size(p->dtype);
+    if (t->tiles)
+        set_up_amx(p, t);
+}
+
+/* The keys of a tile of rows, from a multiple of a tile's keys on where tiles of rows share them,
+ * and to the end of a block: no result depends on which tiles are computed together. */
+static rwi_span keys_of_rows(const state *t, rwi_span part, int64_t tile_keys) {
+    rwi_span keys = t->item.keys;
+    if (!t->tiles || rwi_span_empty(keys))
+        return keys;
+    keys.begin = (int32_t)(part.begin + (keys.begin - part.begin) / tile_keys * tile_keys);
+    const int64_t blocks = rwi_ceil_div(keys.end - part.begin, RWI_AMX_BLOCK);
+    keys.end = (int32_t)rwi_min(part.begin + blocks * RWI_AMX_BLOCK, part.end);
+    return keys;
 }
 
 void RWI_CPU_KERNEL(attention)(const rw_attention_params *p, int64_t begin, int64_t end,
                                rwi_fault_sink *sink) {
     state t;
-    t.few = rwi_attention_tile_rows(p, ROWS) < ROWS;
-    t.pairs = p->dtype == RW_BF16 && rwi_tile_has_pairs();
-    t.tiles = t.pairs && !t.few && rwi_amx_exists();
-    t.words = t.pairs ? p->head_dim / 2 : p->head_dim;
-    t.width = rwi_ceil_div(p->v_dim, RWI_LANES) * RWI_LANES;
-    t.k_bytes = p->head_dim * (int64_t)rwi_dtype_size(p->dtype);
-    t.v_bytes = p->v_dim * (int64_t)rwi_dtype_size(p->dtype);
-    if (t.tiles)
-        t.words = rwi_ceil_div(t.words, RWI_AMX_ROWS) * RWI_AMX_ROWS;
+    set_up(p, &t);
     begin_amx(&t);
-    int64_t tile_keys = t.few ? FEW_KEYS : t.tiles ? KEYS : WORD_KEYS;
-    for (int64_t item = begin; item < end; item++) {
-        t.item = find_item(p, item);
+    const int64_t tile_keys = t.few ? FEW_KEYS : t.tiles ? KEYS : WORD_KEYS;
+    for (int64_t item = begin, count; item < end; item += count) {
+        count = take_items(p, &t, item, end);
+        const rwi_span part = t.item.keys;
         begin_rows(p, &t, sink);
-        for (int64_t j = t.item.keys.begin; j < t.item.keys.end; j += tile_keys) {
+        begin_amx_rows(&t);
+        const rwi_span keys = keys_of_rows(&t, part, tile_keys);
+        for (int64_t j = keys.begin; j < keys.end; j += tile_keys) {
             t.first = j;
-            t.keys = rwi_min(tile_keys, t.item.keys.end - j);
+            t.keys = rwi_min(tile_keys, keys.end - j);
             t.sees = rwi_attention_ask_tile(p, &t.item, j, t.keys);
             if (t.few)
                 t.next = find_next_tile(p, &t, item + 1 < end);

@@ -5,12 +5,10 @@
 
 #include "attention/attention_tile_cpu.h"
 #include "cpu/bits_cpu.h"
-#include "cpu/transpose_cpu.h"
 
 /* The first score of row `r`, and the distance between its scores. */
 static float *scores_of(state *t, int32_t r) {
-    float *many = t->scores + r / PANEL * PANEL * KEYS + r % PANEL;
-    return t->few ? t->scores + r * FEW_KEYS : many;
+    return t->few ? t->scores + r * FEW_KEYS : scores_of_panel(t, r / PANEL) + r % PANEL;
 }
 
 static int64_t score_stride(const state *t) {
@@ -45,7 +43,7 @@ RWI_INLINE float alibi_bias(bool is_signed, float slope, uint32_t position, uint
 
 static void add_alibi_to_panel(const rw_attention_params *p, state *t, int32_t panel,
                                rwi_span keys) {
-    float *scores = t->scores + panel * PANEL * KEYS;
+    float *scores = scores_of_panel(t, panel);
     const float *slopes = t->slopes + panel * PANEL;
     const uint32_t *positions = t->positions + panel * PANEL;
     const bool is_signed = p->rules.alibi.is_signed;
@@ -89,7 +87,7 @@ static void add_mask_to_panel(const rw_attention_params *p, state *t, int32_t pa
         else
             lines[r] = read_mask(p, t, begin + r, t->key_words + r * KEYS);
     }
-    float *scores = t->scores + panel * PANEL * KEYS;
+    float *scores = scores_of_panel(t, panel);
     for (int32_t n = keys.begin; n < keys.end; n += KEY_BLOCK)
         for (int32_t r = 0; r < PANEL; r += RWI_LANES)
             rwi_add_transposed(lines + r, n, scores + n * PANEL + r, PANEL);
@@ -141,7 +139,7 @@ static void find_seen(const rw_attention_params *p, state *t, int32_t r, rwi_spa
 
 static void hide_cells_of_panel(const rw_attention_params *p, state *t, int32_t panel,
                                 rwi_span keys) {
-    float *scores = t->scores + panel * PANEL * KEYS;
+    float *scores = scores_of_panel(t, panel);
     const int32_t begin = panel * PANEL, end = (int32_t)rwi_min(begin + PANEL, t->item.rows);
     const rwi_span valid = rwi_span_meet(keys, 0, t->keys);
     for (int32_t r = begin; r < end; r++)
@@ -181,9 +179,10 @@ RWI_INLINE float hide(const state *t, int32_t r, int32_t j, float score) {
 /* ---- products to scores -------------------------------------------------------------------- */
 
 static void score_panel(const rw_attention_params *p, state *t, int32_t panel, rwi_span keys) {
-    float *scores = t->scores + panel * PANEL * KEYS;
+    float *scores = scores_of_panel(t, panel);
     bool cells = rwi_pattern_has_cells(&p->rules.pattern), some = t->sees != RW_TILE_ALL;
-    score_products(p, (int64_t)(keys.end - keys.begin) * PANEL, scores + keys.begin * PANEL);
+    if (!t->products)
+        score_products(p, (int64_t)(keys.end - keys.begin) * PANEL, scores + keys.begin * PANEL);
     if (p->rules.alibi.slopes)
         add_alibi_to_panel(p, t, panel, keys);
     if (p->rules.mask.data)

@@ -30,7 +30,7 @@ RWI_INLINE void join_sum(state *t, int32_t r, float kept, float weights) {
 
 /* Scores to weights; sums so far are to be rescaled to the new largest score. */
 static void weigh_panel(state *t, int32_t panel, rwi_span keys) {
-    float *scores = t->scores + panel * PANEL * KEYS, base[PANEL];
+    float *scores = scores_of_panel(t, panel), base[PANEL];
     float *largest = t->largest + panel * PANEL, *kept = t->kept + panel * PANEL;
     memcpy(kept, largest, sizeof base);
     find_largest(scores, keys, largest);

@@ -7,22 +7,28 @@
 #include "cpu/bits_cpu.h"
 #include "cpu/block_cpu.h"
 #include "cpu/few_rows_cpu.h"
+#include "cpu/transpose_cpu.h"
 #include "shared/sum.h"
 
-#define ROWS RWI_ATTENTION_ROWS
+#define ITEM_ROWS RWI_ATTENTION_ROWS
 #define WORD_KEYS RWI_ATTENTION_KEYS /* their words fit in the first-level cache */
 #define MAX_DIM RWI_ATTENTION_MAX_DIM
 
 /* Keys of a tile of few rows: more, since switching between k and v interrupts sequential reads. */
 #define FEW_ROWS RWI_ATTENTION_FEW_ROWS
-#define FEW_KEYS (ROWS * WORD_KEYS / FEW_ROWS)
+#define FEW_KEYS (ITEM_ROWS * WORD_KEYS / FEW_ROWS)
 
-/* The most keys of a tile of many rows. Adding to the sums takes longer than products in AMX tiles,
- * hence more keys at a time. */
+/* The most keys of a tile of many rows, and the most rows: with AMX more keys, since adding to the
+ * sums takes longer than the products, and the rows of several items, for which keys are packed
+ * once. OUT_SIZE: the most floats of their results. */
 #if defined(RWI_TILES)
 #define KEYS (4 * WORD_KEYS)
+#define ROWS (8 * ITEM_ROWS)
+#define OUT_SIZE (2 * ITEM_ROWS * MAX_DIM)
 #else
 #define KEYS WORD_KEYS
+#define ROWS ITEM_ROWS
+#define OUT_SIZE (ITEM_ROWS * MAX_DIM)
 #endif
 
 /* Rows that are adjacent in memory. */
@@ -40,12 +46,29 @@ typedef struct rwi_next_tile {
     int64_t keys;
 } rwi_next_tile;
 
+#if defined(RWI_TILES)
+/* The state of products in AMX tiles. */
+typedef struct amx_state {
+    rwi_amx unit;
+    float factor;           /* of differences of scores: exponents of 2 */
+    int32_t added[PANELS];  /* tiles of keys in the panel's out_rest that have not joined out */
+    bool joined[PANELS];    /* out holds something */
+    uint32_t asked, finite; /* bit n: whether keys from 32 * n on were asked, and were finite */
+    _Alignas(64) float pending[ROWS];        /* factors of out until out_rest joins it */
+    _Alignas(64) uint16_t k[KEYS * MAX_DIM]; /* [32 keys][32 columns][2 tiles][16 keys][32] */
+    _Alignas(64) uint16_t v[KEYS * MAX_DIM]; /* [32 keys][16 columns][16 columns][32 keys] */
+    _Alignas(64) float products[RWI_AMX_BLOCK * RWI_AMX_BLOCK];
+} amx_state;
+#endif
+
 /* The state of a tile of rows. */
 typedef struct state {
     rwi_attention_item item;
     bool few;      /* few rows */
     bool pairs;    /* words are pairs of bf16, else f32 */
     bool tiles;    /* products in AMX tiles: many rows of pairs */
+    bool products; /* scores are the products themselves, without the scale */
+    float unit;    /* the factor from such a score to the score, else 1 */
     int64_t words; /* in a row of q and k */
     int64_t width; /* of a row of v and out, padded */
     int64_t k_bytes;
@@ -71,17 +94,17 @@ typedef struct state {
     float sum[ROWS];
     float sum_rest[ROWS]; /* remainders of rwi_sum_join() */
     float kept[ROWS];     /* factor of a row's sums after its largest score has grown */
-    float q[ROWS * MAX_DIM];
-    /* Of k, then v, unless used in place; between, of the mask. In AMX tiles they are pairs. */
-    float key_words[(KEYS > WORD_KEYS ? KEYS / 2 : KEYS) * MAX_DIM];
-    float scores[ROWS * KEYS];              /* at least FEW_ROWS * FEW_KEYS */
-    uint32_t weight_pairs[ROWS * KEYS / 2]; /* of all few rows, or of a panel */
+    _Alignas(64) float q[ITEM_ROWS * MAX_DIM];
+    /* Of k, then v, unless used in place; between, of the mask. */
+    _Alignas(64) float key_words[WORD_KEYS * MAX_DIM];
+    /* At least FEW_ROWS * FEW_KEYS; in AMX tiles of one panel at a time. */
+    _Alignas(64) float scores[ITEM_ROWS * KEYS];
+    uint32_t weight_pairs[ITEM_ROWS * KEYS / 2]; /* of all few rows, or of a panel */
 #if defined(RWI_TILES)
-    rwi_amx amx;
-    _Alignas(64) float weight_tiles[KEYS / RWI_AMX_BLOCK][2][RWI_AMX_ROWS * RWI_AMX_ROWS];
+    amx_state amx;
 #endif
-    float out[ROWS * MAX_DIM];
-    float out_rest[ROWS * MAX_DIM]; /* remainders of rwi_sum_join() */
+    _Alignas(64) float out[OUT_SIZE];
+    _Alignas(64) float out_rest[OUT_SIZE]; /* remainders of rwi_sum_join() */
 } state;
 
 static const float nothing[MAX_DIM] = {0}; /* stands for a key without a page */
@@ -99,7 +122,6 @@ static void pack_row(const rw_attention_params *p, state *t, int32_t r) {
     const void *q =
         rwi_element(p->dtype, p->q.data, rwi_attention_at(&p->q, t->item.b, &t->rows[r]));
     if (are_words(p, t)) {
-        memset(line + t->k_bytes / 4, 0, (size_t)(t->words * 4 - t->k_bytes)); /* for tiles */
         memcpy(line, q, (size_t)t->k_bytes);
     } else {
         rwi_cpu_load(p->dtype, q, p->head_dim, line);
@@ -113,6 +135,43 @@ static void pack_row(const rw_attention_params *p, state *t, int32_t r) {
     float *to = t->q + r / PANEL * PANEL * t->words + r % PANEL;
     for (int64_t w = 0; w < t->words; w++)
         memcpy(to + w * PANEL, line + w, sizeof *line);
+}
+
+#if defined(RWI_TILES)
+/* The same for 16 rows from row `r` on, in tiles. */
+static void pack_amx_rows(const rw_attention_params *p, state *t, int32_t r) {
+    _Alignas(64) float copies[RWI_AMX_ROWS][MAX_DIM / 2 + RWI_AMX_ROWS];
+    const float *lines[RWI_AMX_ROWS];
+    const bool whole = p->head_dim % RWI_AMX_BLOCK == 0;
+    for (int32_t i = 0; i < RWI_AMX_ROWS; i++) {
+        lines[i] = nothing;
+        if (r + i >= t->item.rows)
+            continue;
+        const rwi_attention_row *row = &t->rows[r + i];
+        lines[i] = rwi_element(p->dtype, p->q.data, rwi_attention_at(&p->q, t->item.b, row));
+        if (whole)
+            continue;
+        memset(copies[i], 0, (size_t)t->words * sizeof *copies[i]);
+        memcpy(copies[i], lines[i], (size_t)t->k_bytes);
+        lines[i] = copies[i];
+    }
+    float *to = t->q + r / PANEL * PANEL * t->words + r % PANEL;
+    for (int64_t w = 0; w < t->words; w += 8) {
+        __m512 columns[8];
+        rwi_transpose(lines, w, columns);
+        for (int i = 0; i < 8; i++)
+            _mm512_store_ps(to + (w + i) * PANEL, columns[i]);
+    }
+}
+#endif
+
+static void pack_rows(const rw_attention_params *p, state *t) {
+#if defined(RWI_TILES)
+    for (int32_t r = 0; t->tiles && r < t->item.rows; r += RWI_AMX_ROWS)
+        pack_amx_rows(p, t, r);
+#endif
+    for (int32_t r = 0; !t->tiles && r < t->item.rows; r++)
+        pack_row(p, t, r);
 }
 
 /* From the first key of either span to the last. */
@@ -140,7 +199,6 @@ static void begin_row(const rw_attention_params *p, state *t, int32_t r, rwi_fau
     t->window[1][r] = row->pattern.window.end;
     t->slopes[r] = row->slope;
     t->positions[r] = (uint32_t)rwi_alibi_position(&p->rules.alibi, &row->pattern);
-    pack_row(p, t, r);
 }
 
 static void begin_rows(const rw_attention_params *p, state *t, rwi_fault_sink *sink) {
@@ -153,12 +211,15 @@ static void begin_rows(const rw_attention_params *p, state *t, rwi_fault_sink *s
     memset(t->window, 0, sizeof t->window);
     for (int32_t r = 0; r < t->item.rows; r++)
         begin_row(p, t, r, sink);
+    pack_rows(p, t);
     for (int32_t r = 0; r < ROWS; r++) {
         t->largest[r] = -INFINITY;
         t->sum[r] = t->sum_rest[r] = 0.0f;
     }
-    memset(t->out, 0, (size_t)(t->item.rows * t->width) * sizeof *t->out);
-    memset(t->out_rest, 0, (size_t)(t->item.rows * t->width) * sizeof *t->out_rest);
+    if (!t->tiles) {
+        memset(t->out, 0, (size_t)(t->item.rows * t->width) * sizeof *t->out);
+        memset(t->out_rest, 0, (size_t)(t->item.rows * t->width) * sizeof *t->out_rest);
+    }
     rwi_span seen = {0, 0};
     for (int32_t panel = 0; panel < PANELS; panel++)
         seen = join(seen, t->hulls[panel]);
@@ -216,6 +277,28 @@ static void find_next_keys(const rw_attention_params *p, state *t) {
     }
 }
 
+/* Whether v of the tile's keys holds neither NaN nor Inf. */
+static bool are_finite(const rw_attention_params *p, const state *t, rwi_span keys) {
+    uint32_t most = 0;
+    for (int32_t n = keys.begin; n < keys.end; n++) {
+        const uint32_t *wide = t->v_rows[n];
+        const uint16_t *narrow = t->v_rows[n];
+        if (p->dtype == RW_F32) {
+#pragma omp simd reduction(max : most)
+            for (int64_t d = 0; d < p->v_dim; d++)
+                most = (wide[d] & 0x7FFFFFFFu) > most ? wide[d] & 0x7FFFFFFFu : most;
+        } else {
+            RWI_ASSERT_16_BIT_FLOATS;
+            uint16_t top = 0;
+#pragma omp simd reduction(max : top)
+            for (int64_t d = 0; d < p->v_dim; d++)
+                top = (narrow[d] & 0x7FFFu) > top ? narrow[d] & 0x7FFFu : top;
+            most = top > most ? top : most;
+        }
+    }
+    return most < (p->dtype == RW_F32 ? 0x7F800000u : p->dtype == RW_BF16 ? 0x7F80u : 0x7C00u);
+}
+
 /* Keys of the tile that rows of a panel may see, extended to whole blocks. */
 static rwi_span keys_of_panel(const state *t, int32_t panel) {
     rwi_span all = {(int32_t)t->first, (int32_t)(t->first + t->keys)};
@@ -229,6 +312,10 @@ static rwi_span keys_of_panel(const state *t, int32_t panel) {
 
 static int32_t panels(const state *t) {
     return (int32_t)rwi_ceil_div(t->item.rows, PANEL);
+}
+
+static float *scores_of_panel(state *t, int32_t panel) {
+    return t->tiles ? t->scores : t->scores + panel * PANEL * KEYS;
 }
 
 #endif

@@ -24,6 +24,29 @@ RWI_INLINE __m512 rwi_exp_16(__m512 x) {
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(p, k);
 }
+
+/* 2^x within 1e-7 of the result, for any x: of -inf 0, of NaN NaN. */
+RWI_INLINE __m512 rwi_exp2_16(__m512 x) {
+    const __m512 f =
+        _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); /* x - floor(x) */
+    __m512 p = _mm512_set1_ps(0x1.e974fap-10f);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.277856p-7f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.c91ce6p-5f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ebdb56p-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e4bap-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, x);
+}
+
+/* Words of two bf16, rounded to nearest even; requires rwi_tile_has_pairs(). */
+RWI_INLINE __m512i rwi_bf16_pairs(__m512 low, __m512 high) {
+    const __m512i interleaved =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    __m512i halves; /* an intrinsic would require a compiler flag for the instruction */
+    __asm__("vcvtne2ps2bf16 %2, %1, %0" : "=v"(halves) : "v"(high), "v"(low));
+    return _mm512_permutexvar_epi16(interleaved, halves);
+}
 #endif
 
 /* x[i] = exp(x[i] - base[i]), and is added to sums[i]. No x is above its base; with AVX-512,

@@ -88,6 +88,10 @@ const rwt_case_row rwt_attention_rows[] = {
                 "padding=none|right|both,batch=3,poison=1"},
     {RWT_QUICK, "paged=i64,page_fault=low|high,seq_k=96,batch=3,causal=0|1,padding=none|right,"
                 "left=-1|20"},
+    {RWT_QUICK, "dtype=bf16,seq_q=300,seq_k=600,heads=2,head_dim=64,v_dim=40,causal=1,left=-1|70,"
+                "one_nan=none|v,poison=0|1"},
+    {RWT_QUICK, "dtype=bf16,seq_q=250,paged=i32,page_size=32,seq_k=320,padding=both,"
+                "batch=2,poison=1,softcap=0|20"},
     {RWT_FULL, "seq_q=200,seq_k=515,heads=4,group=2,head_dim=128,v_dim=128,causal=1,"
                "dtype=f32|f16|bf16,out_dtype=f32|bf16"},
     {RWT_FULL, "seq_q=1,seq_k=2049,heads=8,group=4,head_dim=64,v_dim=64,batch=2,padding=right,"
@@ -160,6 +164,21 @@ const rwt_benchmark rwt_attention_benchmarks[] = {
     {"f32 512x512 8/2x128 causal",
      "heads=8,group=4,seq_q=512,seq_k=512,head_dim=128,v_dim=128,causal=1,lse=0", true, true,
      false},
+    {"bf16 512x512 8/2x128 causal",
+     "dtype=bf16,out_dtype=bf16,heads=8,group=4,seq_q=512,seq_k=512,head_dim=128,v_dim=128,"
+     "causal=1,lse=0",
+     true, false, false},
+    {"bf16 2048x2048 8/2x128 causal",
+     "dtype=bf16,out_dtype=bf16,heads=8,group=4,seq_q=2048,seq_k=2048,head_dim=128,v_dim=128,"
+     "causal=1,lse=0",
+     true, false, false},
+    {"bf16 1024x1024 12x64 full",
+     "dtype=bf16,out_dtype=bf16,heads=12,group=1,seq_q=1024,seq_k=1024,head_dim=64,v_dim=64,lse=0",
+     true, false, false},
+    {"bf16 512x512 8/2x128 causal, softcap",
+     "dtype=bf16,out_dtype=bf16,heads=8,group=4,seq_q=512,seq_k=512,head_dim=128,v_dim=128,"
+     "causal=1,lse=0,softcap=50",
+     true, false, false},
     {"f32 1x32x2048x128 causal",
      "heads=32,group=1,seq_q=2048,seq_k=2048,head_dim=128,v_dim=128,causal=1,lse=0", false, true,
      false},
