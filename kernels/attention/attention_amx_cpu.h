@@ -28,6 +28,13 @@ static void end_amx(state *t) {
         rwi_amx_end(&t->amx.unit);
 }
 
+/* Fewer rows read k and v faster without tiles. */
+#define AMX_LEAST_ROWS (RWI_ATTENTION_FEW_ROWS + 1)
+
+static bool amx_multiplies(const rw_attention_params *p, const state *t) {
+    return t->pairs && rwi_attention_group_rows(p) >= AMX_LEAST_ROWS;
+}
+
 /* The widths of rows in tiles, and scores that are products where that is possible. */
 static void set_up_amx(const rw_attention_params *p, state *t) {
     t->words = rwi_ceil_div(p->head_dim, RWI_AMX_BLOCK) * RWI_AMX_ROWS;
@@ -88,9 +95,18 @@ static void pack_amx_v(const rw_attention_params *p, state *t, int64_t n) {
     }
 }
 
+/* Starts to read the tile's keys [n, n + 32). */
+static void fetch_amx_keys(const state *t, int64_t n) {
+    for (int64_t i = n; i < rwi_min(n + RWI_AMX_BLOCK, padded_keys(t)); i++) {
+        rwi_few_prefetch(t->k_rows[i], t->k_bytes);
+        rwi_few_prefetch(t->v_rows[i], t->v_bytes);
+    }
+}
+
 static void pack_amx_keys(const rw_attention_params *p, state *t) {
     t->amx.asked = t->amx.finite = 0;
     for (int64_t n = 0; n < t->keys; n += RWI_AMX_BLOCK) {
+        fetch_amx_keys(t, n + 2 * RWI_AMX_BLOCK);
         pack_amx_k(p, t, n);
         pack_amx_v(p, t, n);
     }
@@ -379,6 +395,11 @@ static void end_amx(state *t) {
 
 static void set_up_amx(const rw_attention_params *p, state *t) {
     (void)p, (void)t;
+}
+
+static bool amx_multiplies(const rw_attention_params *p, const state *t) {
+    (void)p, (void)t;
+    return false;
 }
 
 static int64_t most_amx_items(const state *t) {

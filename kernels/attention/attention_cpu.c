@@ -259,10 +259,15 @@ static rwi_attention_item find_item(const rw_attention_params *p, bool few, int6
 }
 
 /* Takes items from item `begin` on, at most up to `end`: one, or those of many rows that are
- * computed together. Returns their number. */
+ * computed together. Returns their number; t->item.rows is 0 if another item has the rows. */
 static int64_t take_items(const rw_attention_params *p, state *t, int64_t begin, int64_t end) {
     int64_t left, count = 1;
     t->item = find_item(p, t->few, begin, &left);
+    if (t->tiles && rwi_attention_tile_rows(p, ITEM_ROWS) < ITEM_ROWS) {
+        /* Few rows are one panel, of their first item; results must not depend on ranges. */
+        t->item.rows = t->item.first == 0 ? (int32_t)rwi_attention_group_rows(p) : 0;
+        return 1;
+    }
     if (t->tiles)
         count = rwi_min(most_amx_items(t), rwi_min(left, end - begin));
     t->item.first -= (count - 1) * ITEM_ROWS;
@@ -296,9 +301,9 @@ static void attend_keys(const rw_attention_params *p, state *t) {
 }
 
 static void set_up(const rw_attention_params *p, state *t) {
-    t->few = rwi_attention_tile_rows(p, ITEM_ROWS) < ITEM_ROWS;
     t->pairs = p->dtype == RW_BF16 && rwi_tile_has_pairs();
-    t->tiles = t->pairs && !t->few && rwi_amx_exists();
+    t->tiles = amx_multiplies(p, t);
+    t->few = rwi_attention_tile_rows(p, ITEM_ROWS) < ITEM_ROWS && !t->tiles;
     t->products = false;
     t->unit = 1.0f;
     t->words = t->pairs ? p->head_dim / 2 : p->head_dim;
@@ -329,6 +334,8 @@ void RWI_CPU_KERNEL(attention)(const rw_attention_params *p, int64_t begin, int6
     const int64_t tile_keys = t.few ? FEW_KEYS : t.tiles ? KEYS : WORD_KEYS;
     for (int64_t item = begin, count; item < end; item += count) {
         count = take_items(p, &t, item, end);
+        if (t.item.rows == 0)
+            continue;
         const rwi_span part = t.item.keys;
         begin_rows(p, &t, sink);
         begin_amx_rows(&t);

@@ -25,15 +25,6 @@ typedef struct rwi_amx {
 #endif
 } rwi_amx;
 
-/* Whether this compilation has tiles. */
-RWI_INLINE bool rwi_amx_exists(void) {
-#if defined(RWI_TILES)
-    return true;
-#else
-    return false;
-#endif
-}
-
 #if defined(RWI_TILES) && RWI_TILES == 1
 
 /* Tiles 0 to 3 are the results, 4 and 5 are a, 6 and 7 are b. Instructions in place of intrinsics,

@@ -90,6 +90,8 @@ const rwt_case_row rwt_attention_rows[] = {
                 "left=-1|20"},
     {RWT_QUICK, "dtype=bf16,seq_q=300,seq_k=600,heads=2,head_dim=64,v_dim=40,causal=1,left=-1|70,"
                 "one_nan=none|v,poison=0|1"},
+    {RWT_QUICK, "dtype=bf16,heads=8,group=4,seq_q=4|5|8,seq_k=700,head_dim=64,v_dim=64,causal=1,"
+                "left=-1|300,batch=2,one_nan=none|v,poison=1"},
     {RWT_QUICK, "dtype=bf16,seq_q=250,paged=i32,page_size=32,seq_k=320,padding=both,"
                 "batch=2,poison=1,softcap=0|20"},
     {RWT_FULL, "seq_q=200,seq_k=515,heads=4,group=2,head_dim=128,v_dim=128,causal=1,"
@@ -131,6 +133,8 @@ const rwt_case_row rwt_combine_rows[] = {
     {RWT_QUICK, "dtype=f32|f16|bf16,out_dtype=f32|bf16,seq_q=1|3,seq_k=520,head_dim=64,v_dim=40"},
     {RWT_QUICK, "seq_q=1,seq_k=255|256|257|513,heads=8,group=8|1,lse=0|1"},
     {RWT_QUICK, "seq_q=5,seq_k=600,causal=1,left=-1|300,batch=2,stride=gaps"},
+    {RWT_QUICK, "dtype=bf16,heads=4,group=4,seq_q=5|8|20,seq_k=1100,head_dim=64,v_dim=64,causal=1,"
+                "left=-1|300,one_nan=none|v,poison=1"},
     {RWT_QUICK, "layout=thd,seq_q=2,seq_k=640,paged=none|i32,dtype=f32|bf16"},
     {RWT_QUICK, "seq_q=2,seq_k=600,padding=right|both,batch=3,poison=1,causal=0|1"},
     {RWT_QUICK, "seq_q=3,seq_k=600,mask=full|keys,mask_dtype=u8,dtype=f32|bf16,lse=2,batch=2"},
