@@ -49,10 +49,14 @@ __device__ static inline void load_mask(const rwi_score_mask &mask, int64_t i, f
 #pragma unroll
         for (int n = 0; n < VEC; n++)
             x[n] = rwi_load(RW_F32, mask.data, i + n);
+    } else if (mask.data && mask.dtype == RW_U8) {
+#pragma unroll
+        for (int n = 0; n < VEC; n++)
+            x[n] = rwi_load_mask(RW_U8, mask.data, i + n);
     } else if (mask.data) {
 #pragma unroll
         for (int n = 0; n < VEC; n++)
-            x[n] = rwi_load_mask(mask.dtype, mask.data, i + n);
+            x[n] = rwi_load(mask.dtype, mask.data, i + n);
     }
 }
 

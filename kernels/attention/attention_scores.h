@@ -201,7 +201,7 @@ attention_hide(const rwi_pattern &pattern, const rwi_attention_row *rows,
     }
     if (__all(whole))
         return;
-    if (__all(windows)) {
+    if (Shape::HALVES && __all(windows)) { /* in f32, AMD's registers are too few for more code */
 #pragma unroll
         for (int q = 0; q < unit::QUERIES; q++) {
             const rwi_span window = rows[unit::query(lane, q)].pattern.window;
