@@ -59,9 +59,10 @@ typedef struct rwi_norm_center {
 #define RWI_LARGE_SQUARES 0x1p100
 #define RWI_BEFORE_LARGE 0x1p-80f
 
-/* The mean; the factor follows. */
+/* The mean, by a division: where all elements are equal, it is exactly that element, and no
+ * difference is left. The factor follows. */
 RWI_INLINE rwi_norm_center layer_norm_center(const rwi_norm_params *p, double sum, float before) {
-    double mean = sum * p->per_column * (double)before;
+    double mean = sum / (double)p->hidden * (double)before;
     rwi_norm_center center = {before, (float)mean, 0.0f, {1.0f, 0.0f}};
     center.low = (float)(mean - (double)center.high);
     return center;

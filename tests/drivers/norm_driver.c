@@ -426,6 +426,7 @@ static const rwt_case_row layer_rows[] = {
     {RWT_QUICK, "mean=10|-1000|1000000,eps=0|5,dtype=f32,hidden=7|64|1000|17000,bias=none|f32,"
                 "residual=none|out"},
     {RWT_QUICK, "mean=16,eps=0|5,dtype=f16|bf16,hidden=64|1000|17000,residual=none|in"},
+    {RWT_QUICK, "mean=-20|3,power=-3,eps=0,dtype=f16|bf16,hidden=58|49|105|246|12345"},
     {RWT_QUICK, "power=-18|18|-30|30,eps=0|6,dtype=f32|bf16,hidden=64|333|4104|16500,"
                 "residual=none|out"},
     {RWT_QUICK, "mixed=1,power=-18|18|-30|25,eps=0,dtype=f32|bf16,hidden=1024|1100|5000,"
