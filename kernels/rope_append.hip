@@ -202,6 +202,12 @@ norm_pairs(const rw_rope_append_params &p, const append_norm &norm, rwi_rms_fact
     load_placed(norm.weights, column, norm.width, w1);
     if (VEC == PAIRS)
         load_placed(norm.weights, column + (INTERLEAVED ? 1 : n), norm.width, w2);
+    if (factor.first != 1.0f) {
+#pragma unroll
+        for (int k = 0; k < PAIRS; k++)
+            x1[k] *= factor.first, x2[k] *= factor.first;
+        factor.first = 1.0f;
+    }
 #pragma unroll
     for (int k = 0; k < PAIRS; k++) {
         x1[k] = rope_append_norm(&p, D, x1[k], factor, VEC == PAIRS ? w1[k] : w1[2 * k]);
@@ -317,51 +323,111 @@ __device__ static inline void find_token(const rw_rope_append_params &p, int64_t
 
 /* ---- whole heads: the rotary window is the head, of which each thread holds PAIRS pairs ---- */
 
-/* A row of a token, which its threads read once, before anything else is known. */
+/* Where the rows of a side lie: row r, counted over all sides, at in + r * in_step, in bytes. */
+struct append_rows {
+    const char *in;
+    char *out;
+    int64_t in_step;
+    int64_t out_step;
+};
+
+/* The first row of each side, and the number of rows. */
+struct append_firsts {
+    int k;
+    int v;
+    int count;
+};
+
+__device__ static inline append_firsts find_firsts(const rw_rope_append_params &p) {
+    const int k = p.rope.heads[0].heads, v = k + (int)p.kv.sides[0].heads;
+    return {k, v, v + (int)p.kv.sides[1].heads};
+}
+
+__device__ static __forceinline__ append_side side_of(const append_firsts &firsts, int row) {
+    return row < firsts.k ? SIDE_Q : row < firsts.v ? SIDE_K : SIDE_V;
+}
+
+/* The rows of a side. `out` is defined once the token's place is known. */
+template <rw_dtype D>
+__device__ static inline append_rows find_side_rows(const rw_rope_append_params &p,
+                                                    const append_token &token, append_side side) {
+    const append_firsts firsts = find_firsts(p);
+    const int first = side == SIDE_Q ? 0 : side == SIDE_K ? firsts.k : firsts.v;
+    const rwi_kv_side &kv = p.kv.sides[side == SIDE_V ? 1 : 0];
+    const void *in = side == SIDE_Q ? p.rope.heads[0].in : kv.in;
+    void *out = side == SIDE_Q ? p.rope.heads[0].out : kv.cache;
+    const rwi_kv_heads heads = find_side(p, token, side);
+    const int64_t size = (int64_t)rwi_dtype_size(D);
+    return {(const char *)in + (heads.in - first * heads.in_stride) * size,
+            (char *)out + (heads.out - first * heads.out_stride) * size, heads.in_stride * size,
+            heads.out_stride * size};
+}
+
+/* A row of a token, which its threads read at once. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED> struct append_row {
     append_side side;
-    int head;
     bool live; /* the row exists, and this thread has pairs of it */
     rwi_rope_packed<D, PAIRS, INTERLEAVED> pairs;
 };
 
-__device__ static inline int64_t count_rows(const rw_rope_append_params &p) {
-    return p.rope.heads[0].heads + p.kv.sides[0].heads + p.kv.sides[1].heads;
+/* Begins to read row `row`. */
+template <rw_dtype D, int PAIRS, bool INTERLEAVED>
+__device__ static __forceinline__ append_row<D, PAIRS, INTERLEAVED>
+load_row(const append_rows *sides, const append_firsts &firsts, int row, int n) {
+    const int i = (int)threadIdx.x * PAIRS;
+    append_row<D, PAIRS, INTERLEAVED> mine;
+    mine.side = side_of(firsts, row);
+    mine.live = row < firsts.count && i < n;
+    mine.pairs = {};
+    if (mine.live)
+        mine.pairs.load(rwi_global(sides[mine.side].in + row * sides[mine.side].in_step), i, n);
+    return mine;
 }
 
-/* Reads row `row` of token (b, s). */
+/* Those of row threadIdx.y, before the token's place is known. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
-__device__ static __forceinline__ void load_row(const rw_rope_append_params &p, int64_t b,
-                                                int64_t s, int64_t row,
-                                                append_row<D, PAIRS, INTERLEAVED> *mine) {
-    const rwi_rope_heads &q = p.rope.heads[0];
-    const int64_t i = threadIdx.x * PAIRS, n = p.rope.num_frequencies;
-    const int64_t k_heads = p.kv.sides[0].heads;
-    mine->side = row < q.heads ? SIDE_Q : row < q.heads + k_heads ? SIDE_K : SIDE_V;
-    const bool is_q = mine->side == SIDE_Q, is_v = mine->side == SIDE_V;
-    mine->head = (int)(row - (is_q ? 0 : q.heads) - (is_v ? k_heads : 0));
-    mine->live = row < count_rows(p) && i < n;
-    const rwi_kv_side &kv = p.kv.sides[is_v ? 1 : 0];
-    const int64_t at = b * (is_q ? q.in_stride[0] : kv.in_stride[0]) +
-                       s * (is_q ? q.in_stride[1] : kv.in_stride[1]) +
-                       mine->head * (is_q ? q.in_stride[2] : kv.in_stride[2]);
-    mine->pairs = {};
-    if (mine->live)
-        mine->pairs.load(rwi_element(D, rwi_global(is_q ? q.in : kv.in), at), i, n);
+__device__ static __forceinline__ append_row<D, PAIRS, INTERLEAVED>
+load_first_row(const rw_rope_append_params &p, int64_t b, int64_t s) {
+    const append_firsts firsts = find_firsts(p);
+    const int row = (int)threadIdx.y, i = (int)threadIdx.x * PAIRS, n = p.rope.num_frequencies;
+    const append_token token = {RWI_KV_WRITTEN, b, s, {}};
+    append_row<D, PAIRS, INTERLEAVED> mine;
+    mine.side = side_of(firsts, row);
+    mine.live = row < firsts.count && i < n;
+    mine.pairs = {};
+    if (mine.live) {
+        const append_rows rows = find_side_rows<D>(p, token, mine.side);
+        mine.pairs.load(rwi_global(rows.in + row * rows.in_step), i, n);
+    }
+    return mine;
+}
+
+/* 1 / rms of a row. Every thread of the block must call it. */
+template <rw_dtype D, int PAIRS, bool INTERLEAVED>
+__device__ static __forceinline__ rwi_rms_factor
+row_factor(const rw_rope_append_params &p, const append_norm &norm,
+           const append_row<D, PAIRS, INTERLEAVED> &mine) {
+    constexpr int COUNT = INTERLEAVED ? 1 : 2;
+    float sum = rwi_scaled_squares(mine.pairs.vectors, COUNT, 1.0f);
+    for (int distance = blockDim.x / 2; distance > 0; distance /= 2)
+        sum += __shfl_xor(sum, distance, blockDim.x);
+    if (__all(rwi_squares_fit(sum)))
+        return rope_append_factor(&p, norm.per_column, (double)sum);
+    return factor_of_sum(p, norm, rwi_squares(mine.pairs.vectors, COUNT));
 }
 
 /* Rotates and stores it. Every thread of the block must call it. */
 template <rw_dtype D, int PAIRS, bool INTERLEAVED>
 __device__ static __forceinline__ void
-finish_row(const rw_rope_append_params &p, const append_token &token, const rwi_cos_sin *turns,
-           const float *weights, append_row<D, PAIRS, INTERLEAVED> *mine) {
-    const int64_t i = threadIdx.x * PAIRS, n = p.rope.num_frequencies;
-    const bool is_q = mine->side == SIDE_Q;
+finish_row(const rw_rope_append_params &p, const append_rows *sides, bool written,
+           const rwi_cos_sin *turns, const float *weights, int row,
+           append_row<D, PAIRS, INTERLEAVED> *mine) {
+    const int i = (int)threadIdx.x * PAIRS, n = p.rope.num_frequencies;
     const append_norm norm = find_norm(p, mine->side, weights);
     rwi_rms_factor factor = {1.0f, 1.0f};
     if (p.norms[0].present || p.norms[1].present || p.norms[2].present)
-        factor = factor_of_sum(p, norm, rwi_squares(mine->pairs.vectors, INTERLEAVED ? 1 : 2));
-    if (!mine->live || (!is_q && token.kind != RWI_KV_WRITTEN))
+        factor = row_factor<D, PAIRS, INTERLEAVED>(p, norm, *mine);
+    if (!mine->live || (mine->side != SIDE_Q && !written))
         return;
     if (mine->side != SIDE_V || norm.present) {
         float x1[PAIRS], x2[PAIRS];
@@ -371,10 +437,8 @@ finish_row(const rw_rope_append_params &p, const append_token &token, const rwi_
             turn_pairs(p, turns, i, x1, x2);
         mine->pairs.pack(x1, x2);
     }
-    const rwi_kv_heads heads = find_side(p, token, mine->side);
-    void *out = is_q ? p.rope.heads[0].out : p.kv.sides[mine->side == SIDE_K ? 0 : 1].cache;
-    mine->pairs.store(rwi_element(D, rwi_global(out), heads.out + mine->head * heads.out_stride), i,
-                      n);
+    const append_rows &rows = sides[mine->side];
+    mine->pairs.store(rwi_global(rows.out + row * rows.out_step), i, n);
 }
 
 /* ---- the kernel ---- */
@@ -392,6 +456,7 @@ static __global__ void __launch_bounds__(APPEND_FEW_BLOCK, 2)
     constexpr int VEC = PAIRS == 1 ? 1 : rwi_vector_length<D>;
     HIP_DYNAMIC_SHARED(uint4, shared)
     __shared__ append_token token;
+    __shared__ append_rows sides[WHOLE ? 3 : 1];
     __shared__ rw_rope_append_params kept;
     const int64_t number = rwi_block_row();
     if (number >= launch.rope.batch * launch.rope.seq)
@@ -403,15 +468,20 @@ static __global__ void __launch_bounds__(APPEND_FEW_BLOCK, 2)
         __syncthreads();
     }
     const rw_rope_append_params &p = RWI_PARAMETERS_NEAR ? launch : kept;
-    int64_t b, s, row = threadIdx.y;
+    int64_t b, s;
     rwi_split_index(number, p.rope.seq, &b, &s);
     append_row<D, PAIRS, INTERLEAVED> mine;
+    const int n = p.rope.num_frequencies;
     if (WHOLE)
-        load_row<D, PAIRS, INTERLEAVED>(p, b, s, row, &mine);
-    if (thread_of_block() == threads_of_block() - 1)
+        mine = load_first_row<D, PAIRS, INTERLEAVED>(p, b, s);
+    if (thread_of_block() == threads_of_block() - 1) {
         find_token(p, number, b, s, sink, &token);
+        if (WHOLE)
+            for (int side = SIDE_Q; side <= SIDE_V; side++)
+                sides[side] = find_side_rows<D>(p, token, (append_side)side);
+    }
     rwi_cos_sin *turns = (rwi_cos_sin *)shared;
-    float *weights = (float *)(turns + p.rope.num_frequencies);
+    float *weights = (float *)(turns + n);
     compute_turns<PAIRS>(p.rope, b, s, turns);
     stage_weights<VEC>(p, p.norms[0], p.rope.head_dim, weights);
     stage_weights<VEC>(p, p.norms[1], p.rope.head_dim, weights + p.rope.head_dim);
@@ -420,19 +490,20 @@ static __global__ void __launch_bounds__(APPEND_FEW_BLOCK, 2)
     if (token.kind == RWI_KV_INVALID || token.kind == RWI_KV_PADDING)
         return;
     if (WHOLE) {
-        const int64_t rows = count_rows(p);
+        const append_firsts firsts = find_firsts(p);
 #pragma unroll 1
-        for (;;) {
-            finish_row<D, PAIRS, INTERLEAVED>(p, token, turns, weights, &mine);
-            row += blockDim.y;
-            if (row - threadIdx.y >= rows)
+        for (int row = (int)threadIdx.y;;) {
+            finish_row<D, PAIRS, INTERLEAVED>(p, sides, token.kind == RWI_KV_WRITTEN, turns,
+                                              weights, row, &mine);
+            row += (int)blockDim.y;
+            if (row - (int)threadIdx.y >= firsts.count)
                 return;
-            load_row<D, PAIRS, INTERLEAVED>(p, b, s, row, &mine);
+            mine = load_row<D, PAIRS, INTERLEAVED>(sides, firsts, row, n);
         }
     }
 #pragma unroll 1
-    for (int n = SIDE_Q; n <= SIDE_V; n++) {
-        const append_side side = (append_side)rwi_computed_here(n);
+    for (int number_of_side = SIDE_Q; number_of_side <= SIDE_V; number_of_side++) {
+        const append_side side = (append_side)rwi_computed_here(number_of_side);
         if (side != SIDE_Q && token.kind != RWI_KV_WRITTEN)
             return;
         const rwi_kv_heads heads = find_side(p, token, side);

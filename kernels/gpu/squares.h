@@ -41,11 +41,16 @@ __device__ static inline float rwi_scaled_squares(const rwi_packed<D, VEC> (&pac
     return rwi_mapped_squares(packed, count, [factor](float x) { return x * factor; });
 }
 
+/* Whether a sum of squares neither overflowed nor lost small numbers. */
+__device__ static __forceinline__ bool rwi_squares_fit(float sum) {
+    return sum > 0x1p-80f && sum < 0x1p100f;
+}
+
 /* The sum of squares of any f32, also where the squares overflow or underflow in f32. */
 template <rw_dtype D, int VEC, int COUNT>
 __device__ static inline double rwi_squares(const rwi_packed<D, VEC> (&x)[COUNT], int count) {
     const float sum = rwi_scaled_squares(x, count, 1.0f);
-    if (sum > 0x1p-80f && sum < 0x1p100f)
+    if (rwi_squares_fit(sum))
         return (double)sum;
     return sum < 1.0f ? (double)rwi_scaled_squares(x, count, 0x1p100f) * 0x1p-200
                       : (double)rwi_scaled_squares(x, count, 0x1p-80f) * 0x1p160;
