@@ -42,6 +42,14 @@ static rw_status check_width(const rwi_call *call, rwi_argument argument, bool m
                     argument.name, (long long)width, RWI_ATTENTION_MAX_DIM);
 }
 
+static rw_status check_products(const attention *a) {
+    const rw_f32_products products = a->args->f32_products;
+    if (products == RW_F32_EXACT || products == RW_F32_SPLIT)
+        return RW_OK;
+    return rwi_fail(&a->call, RW_INVALID_ARGUMENT,
+                    "f32_products is %d, expected RW_F32_EXACT or RW_F32_SPLIT", (int)products);
+}
+
 static rw_status check_inputs(const attention *a) {
     const rwi_call *call = &a->call;
     RWI_TRY(rwi_check_tensor(call, a->q, (rwi_tensor_rule){3, 4, RWI_FLOATS}));
@@ -75,6 +83,7 @@ static rwi_attention_tensor kernel_tensor(const rw_tensor *tensor, int rank) {
 /* q, k, v and the block table. */
 static rw_status describe_inputs(attention *a) {
     RWI_TRY(check_inputs(a));
+    RWI_TRY(check_products(a));
     const rw_tensor q = rwi_with_rank(*a->q.tensor, 4), k = rwi_with_rank(*a->k.tensor, 4);
     rw_attention_params *params = &a->params;
     const int64_t batch = q.shape[0], seq_q = q.shape[1], heads = q.shape[2];
@@ -140,6 +149,7 @@ static rw_status describe_outputs(attention *a) {
     a->params.out = kernel_tensor(a->out.tensor, 4);
     a->params.lse = kernel_tensor(a->lse.tensor, 3);
     a->params.out_dtype = a->out.tensor->dtype;
+    a->params.f32_products = a->args->f32_products;
     return RW_OK;
 }
 

@@ -62,7 +62,8 @@ typedef struct problem {
 } problem;
 
 static rw_context *context;
-static int first_dtype = RW_F32;
+static int first_dtype = RW_F32, last_dtype = RW_BF16;
+static rw_f32_products products = RW_F32_EXACT;
 static int num_lengths = 3;
 static double worst[RW_BF16 + 1];
 static double worst_lse;
@@ -232,6 +233,7 @@ static void make_device(const problem *p, device *on) {
     assert_int_equal(rw_alloc(context, (size_t)(rows[0] * rows[1] * rows[2] * 4), &lse), RW_OK);
     on->args.lse = rw_tensor_contiguous(lse, RW_F32, 3, rows);
     on->args.softcap = p->setting.softcap;
+    on->args.f32_products = products;
     if (p->setting.alibi) {
         on->alibi.slopes = upload_list(p->slopes, RW_F32, s->heads);
         on->args.alibi = &on->alibi;
@@ -297,7 +299,7 @@ static void compare(const problem *p, const void *out, const float *lse) {
 }
 
 static void check(setting chosen, shape lengths, bool split) {
-    for (int dtype = first_dtype; dtype <= RW_BF16; dtype++) {
+    for (int dtype = first_dtype; dtype <= last_dtype; dtype++) {
         problem p = {.setting = chosen,
                      .shape = lengths,
                      .dtype = (rw_dtype)dtype,
@@ -378,6 +380,44 @@ static void test_decode(void **state) {
     }
 }
 
+/* Whether the device has units for RW_F32_SPLIT. */
+static bool splits_products(void) {
+    const char *arch = getenv("ROPEWALK_EMULATED_ARCH");
+    const char *platform = rw_context_get_info(context).platform;
+    return strcmp(platform, "nvidia") == 0 ||
+           (strcmp(platform, "emulated") == 0 && arch && strncmp(arch, "sm_", 3) == 0);
+}
+
+static void test_split_products(void **state) {
+    (void)state;
+    if (first_dtype != RW_F32)
+        skip();
+    products = RW_F32_SPLIT;
+    last_dtype = RW_F32;
+    for (int64_t dim = 64; dim <= 256; dim *= 2) {
+        check((setting){.name = "causal, split", .seen = SEEN_CAUSAL},
+              (shape){1, 4, 2, 129, 129, dim}, false);
+        check((setting){.name = "all keys, split", .seen = SEEN_ALL},
+              (shape){1, 2, 2, 70, 300, dim}, false);
+    }
+    products = RW_F32_EXACT;
+    last_dtype = RW_BF16;
+
+    problem p = {.setting = {.seen = SEEN_ALL}, .shape = {1, 1, 1, 64, 64, 64}, .dtype = RW_F32};
+    float exact[64 * 64], split[64 * 64];
+    device on;
+    fill(&p);
+    make_device(&p, &on);
+    run(&on);
+    rwt_test_download(context, exact, on.args.out.data, sizeof exact);
+    on.args.f32_products = RW_F32_SPLIT;
+    run(&on);
+    rwt_test_download(context, split, on.args.out.data, sizeof split);
+    assert_int_equal(memcmp(exact, split, sizeof exact) != 0, splits_products());
+    free_device(&on);
+    release(&p);
+}
+
 /* A row whose mask hides every key that its pattern shows must not read any of them, not even NaN.
  */
 static void test_masked_row(void **state) {
@@ -436,9 +476,8 @@ int main(void) {
     if (is_set("ROPEWALK_TEST_TIER", "quick"))
         num_lengths = 2;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_settings),
-        cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_lengths),    cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_decode),     cmocka_unit_test(test_split_products),
         cmocka_unit_test(test_masked_row),
     };
     int failed = cmocka_run_group_tests_name("attention, accuracy", tests, NULL, NULL);

@@ -59,6 +59,9 @@ static void test_attention_shapes(void **state) {
 static void test_attention_rules(void **state) {
     fixture *f = *state;
     const rw_attention_args good = f->attention;
+    f->attention.f32_products = (rw_f32_products)2;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "f32_products is 2");
+    f->attention = good;
     const int64_t two[] = {2};
     const double softcaps[] = {-1.0, INFINITY, NAN};
     for (int i = 0; i < 3; i++) {

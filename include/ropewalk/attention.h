@@ -20,6 +20,18 @@ extern "C" {
 /* Required alignment of a workspace, in bytes; memory of rw_alloc() satisfies it. */
 #define RW_WORKSPACE_ALIGNMENT 16
 
+/* How f32 q, k and v are multiplied:
+ *
+ *   RW_F32_EXACT  by f32's own multiply and add
+ *   RW_F32_SPLIT  on a GPU that has units for it (NVIDIA's, from sm_80 on), as the sum of three
+ *                 products of parts of 11 bits ("3xTF32"): a product may lack 2^-19 of itself, which
+ *                 keeps out and lse within 2e-5 for scores up to 10. Elsewhere as RW_F32_EXACT
+ */
+typedef enum rw_f32_products {
+    RW_F32_EXACT = 0,
+    RW_F32_SPLIT
+} rw_f32_products;
+
 /* q            f32, f16 or bf16 [batch, seq_q, heads, head_dim], or [seq_q, heads, head_dim]
  * k            q's dtype and rank [batch, seq_k, kv_heads, head_dim]; kv_heads divides heads (GQA,
  *              MQA): head h reads k and v of head h / (heads / kv_heads)
@@ -34,6 +46,7 @@ extern "C" {
  *              workspace, calls with few queries and many keys are split over the keys (split-KV),
  *              so that they use the whole device. Absent: no split
  * scale        0: 1 / sqrt(head_dim)
+ * f32_products how f32 is multiplied; without effect on other dtypes
  * softcap, mask, pattern, alibi, sinks as in rw_softmax() for an x of shape
  *          [batch, heads, seq_q, seq_k] (batch 1 if q is packed). Pass a T5 bias as the mask.
  *
@@ -57,6 +70,7 @@ typedef struct rw_attention_args {
     const rw_pattern *pattern;
     const rw_alibi *alibi;
     rw_tensor sinks;
+    rw_f32_products f32_products;
 } rw_attention_args;
 
 /* Attention, with the online softmax of Dao et al., arXiv:2205.14135:

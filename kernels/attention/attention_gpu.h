@@ -52,7 +52,7 @@ __device__ static inline void attend_tile(const attention_launch &launch, attent
     }
     if (Shape::BACKGROUND && !Shape::AHEAD && next >= 0)
         stage_k(launch, t, next, tiles.k);
-    if (state == RW_TILE_SOME) {
+    if (state == RW_TILE_SOME || Shape::SPLIT) {
         attention_zero_nonfinite<Shape>(launch, t, j, tiles.v);
         __syncthreads();
     }
@@ -175,6 +175,11 @@ static rw_status launch_shape(rwi_device *device, const rw_attention_params &p) 
 
 template <rw_dtype D, int WIDTH, bool FEW>
 static rw_status launch_width(rwi_device *device, const rw_attention_params &p) {
+#if !defined(__HIP_PLATFORM_AMD__)
+    if constexpr (D == RW_F32 && !FEW)
+        if (p.f32_products == RW_F32_SPLIT && rwi_has_tf32(device))
+            return launch_shape<attention_shape<D, WIDTH, FEW, RWI_MMA_TF32>>(device, p);
+#endif
     return rwi_dispatch_mma<D>(device, [&](auto unit) {
         constexpr int UNIT = decltype(unit)::value;
         typedef attention_shape<D, WIDTH, FEW, UNIT, WIDTH, ATTENTION_PLAIN> Plain;

@@ -8,6 +8,8 @@
 #ifndef RWI_ATTENTION_PARAMS_H
 #define RWI_ATTENTION_PARAMS_H
 
+#include <ropewalk/attention.h>
+
 #include "shared/kv_pages.h"
 #include "softmax_params.h"
 
@@ -53,6 +55,7 @@ typedef struct rw_attention_params {
     rwi_attention_parts parts;
     rw_dtype dtype; /* of q, k and v */
     rw_dtype out_dtype;
+    rw_f32_products f32_products;
     int32_t kv_heads;
     int32_t group; /* heads that share one head of k and v */
     int32_t head_dim;

@@ -53,12 +53,13 @@ struct attention_shape {
 #if defined(__HIP_PLATFORM_NVIDIA__)
     static constexpr bool BACKGROUND = true;
 #else
-    static constexpr bool BACKGROUND = UNIT == RWI_MMA_SYNC || ROLES;
+    static constexpr bool BACKGROUND = UNIT == RWI_MMA_SYNC || UNIT == RWI_MMA_TF32 || ROLES;
 #endif
     static constexpr rw_dtype DTYPE = D;
     static constexpr int WIDTH = WIDTH_, V_WIDTH = V_WIDTH_;
     static constexpr bool FEW = FEW_;
     static constexpr bool HALVES = D != RW_F32;
+    static constexpr bool SPLIT = UNIT == RWI_MMA_TF32; /* v must be finite */
     static constexpr int M = !FEW && !ROLES && BACKGROUND && HALVES && WIDTH <= 128 ? 2 : 1;
     typedef typename rwi_mma_of<D, M, UNIT>::type unit;
     typedef typename unit::element element;
@@ -66,22 +67,23 @@ struct attention_shape {
 
     /* Threads that multiply, those that find rows and copy them, and all. */
     static constexpr int CONSUMERS = CONSUMERS_;
-    static constexpr int WAVES = ROLES ? 4 * CONSUMERS : !HALVES && WIDTH == 256 ? 2 : 4;
+    static constexpr bool NARROW = !HALVES && !SPLIT && WIDTH == 256;
+    static constexpr int WAVES = ROLES ? 4 * CONSUMERS : NARROW ? 2 : 4;
     static constexpr int THREADS = WAVES * unit::LANES;
     static constexpr int GROUP = THREADS / CONSUMERS;
     static constexpr int COPIERS = ROLES ? 96 : THREADS;
     static constexpr int BLOCK = ROLES ? THREADS + 128 : THREADS;
-    static constexpr int BLOCKS = ROLES ? 1 : 2; /* of a multiprocessor */
+    static constexpr int BLOCKS = ROLES || (SPLIT && WIDTH == 256) ? 1 : 2; /* a multiprocessor */
 
     static constexpr int ITEMS = ROLES && WIDTH != 192 ? 2 : 1; /* in flight: what memory holds */
 
     static constexpr bool AHEAD = BACKGROUND && FEW; /* copies the next k and v meanwhile */
     static constexpr int BUFFERS = AHEAD || ROLES ? 4 : BACKGROUND ? 2 : 1;
     static constexpr int ROW_BYTES = WIDTH * (int)sizeof(element);
-    static constexpr int WIDE_KEYS = ROLES                            ? (WIDTH > 192 ? 64 : 128)
-                                     : ROW_BYTES <= 256               ? 64
-                                     : ROW_BYTES <= 512 && BACKGROUND ? 32
-                                                                      : 16;
+    static constexpr int WIDE_KEYS = ROLES                              ? (WIDTH > 192 ? 64 : 128)
+                                     : ROW_BYTES <= (SPLIT ? 512 : 256) ? 64
+                                     : ROW_BYTES <= (SPLIT ? 1024 : 512) && BACKGROUND ? 32
+                                                                                       : 16;
     static constexpr int WAVE_ROWS = 16 * M;
     static constexpr int ROWS = FEW ? WAVE_ROWS : WAVES * WAVE_ROWS;
     static constexpr int KEYS = FEW ? 16 * WAVES : WIDE_KEYS;

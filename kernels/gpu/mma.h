@@ -33,6 +33,7 @@
 #include "gpu/mma_fma.h"
 #include "gpu/mma_hopper.h"
 #include "gpu/mma_nvidia.h"
+#include "gpu/mma_tf32.h"
 
 RWI_ASSERT_16_BIT_FLOATS;
 
@@ -55,6 +56,9 @@ template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_WMMA12> {
 };
 template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_SYNC> {
     typedef rwi_mma_sync<D, M> type;
+};
+template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_TF32> {
+    typedef rwi_mma_tf32<M> type;
 };
 template <rw_dtype D, int M> struct rwi_mma_of<D, M, RWI_MMA_WGMMA> {
     typedef rwi_mma_wgmma<D> type;
@@ -88,6 +92,19 @@ static inline rw_status rwi_dispatch_mma(rwi_device *device, Body body) {
 #else
     (void)device;
     return body(rwi_mma_constant<RWI_MMA_NATIVE>());
+#endif
+}
+
+/* Whether a device has RWI_MMA_TF32. */
+static inline bool rwi_has_tf32(const rwi_device *device) {
+#if defined(__HIP_PLATFORM_EMULATED__)
+    return strncmp(((const rwi_hip_device *)device)->architecture, "sm_", 3) == 0;
+#elif defined(__HIP_PLATFORM_NVIDIA__)
+    (void)device;
+    return true; /* sm_80 and later */
+#else
+    (void)device;
+    return false;
 #endif
 }
 

@@ -14,6 +14,7 @@ enum rwi_mma_unit {
     RWI_MMA_WMMA,
     RWI_MMA_WMMA12,
     RWI_MMA_SYNC,
+    RWI_MMA_TF32, /* f32 as three products of halves: only on request */
     RWI_MMA_WGMMA
 };
 

@@ -2,8 +2,8 @@
  * matrix unit: a unit of mma.h.
  *
  * The lanes of a wave form a grid of 4 x LANES / 4: lane l holds the queries 4 * q + l / (LANES /
- * 4) and the keys or columns e * LANES / 4 + l % (LANES / 4), so that adjacent lanes read adjacent
- * rows, which are in different banks.
+ * 4) and the keys e * LANES / 4 + l % (LANES / 4), so that adjacent lanes read adjacent rows, which
+ * are in different banks; of v it holds STEP adjacent columns at a time.
  */
 #ifndef RWI_MMA_FMA_H
 #define RWI_MMA_FMA_H
@@ -20,7 +20,12 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
     static constexpr int ACROSS = LANES / 4; /* adjacent lanes along keys */
     static constexpr int QUERIES = 4 * M;
     static constexpr int KEYS = 16 / ACROSS;
-    static constexpr int STEP = 4; /* columns of q and k at a time */
+    static constexpr int STEP = 4; /* columns at a time */
+#if defined(__HIP_PLATFORM_NVIDIA__)
+    static constexpr int UNROLL = 4; /* steps whose loads may overlap */
+#else
+    static constexpr int UNROLL = 1;
+#endif
     static constexpr int PITCH = 16 * M + 4;
     static constexpr int SCRATCH = PITCH;
 
@@ -37,13 +42,18 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
     }
 
     template <int N> __device__ static inline int column(int lane, int n, int e) {
-        return n * 16 + key(lane, e);
+        const int own = n % 4 * KEYS + e; /* among the lane's columns of four products */
+        return n / 4 * 64 + own / STEP * ACROSS * STEP + lane % ACROSS * STEP + own % STEP;
+    }
+
+    __device__ static inline void load_four(const float *from, float *x) {
+        const float4 four = *(const float4 *)from;
+        x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
     }
 
     __device__ static inline void load_step(const element *from, float (&x)[STEP]) {
         if constexpr (D == RW_F32) {
-            const float4 four = *(const float4 *)from;
-            x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
+            load_four(from, x);
         } else {
             const uint2 two = *(const uint2 *)from;
             x[0] = rwi_load(D, &two, 0), x[1] = rwi_load(D, &two, 1);
@@ -56,7 +66,7 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
                                          int pitch) {
         const int lane = (int)__lane_id();
         const element *from_q = q + query(lane, 0) * pitch, *from_k = k + key(lane, 0) * pitch;
-#pragma unroll 1
+#pragma unroll UNROLL
         for (int d = 0; d < WIDTH; d += STEP) {
             float a[QUERIES][STEP];
 #pragma unroll
@@ -87,9 +97,12 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
             for (int e = 0; e < KEYS; e++)
 #pragma unroll
                 for (int i = 0; i < QUERIES; i++)
-                    scratch[(n * 16 + key(lane, e)) * PITCH + at + i] =
-                        D == RW_F32 ? w[n].x[i][e] : rwi_round_to(D, w[n].x[i][e]);
+                    scratch[(n * 16 + key(lane, e)) * PITCH + at + i] = weight(w[n].x[i][e]);
         __syncthreads();
+    }
+
+    __device__ static inline float weight(float x) {
+        return D == RW_F32 ? x : rwi_round_to(D, x);
     }
 
     /* Sums a tile separately, some columns at a time, then adds it to the output. */
@@ -100,26 +113,26 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
         const int lane = (int)__lane_id();
         share(w, scratch);
         const float *weights = scratch + lane / ACROSS * QUERIES;
-        const element *from = v + key(lane, 0);
+        const element *from = v + lane % ACROSS * STEP;
 #pragma unroll
         for (int first = 0; first < N; first += TOGETHER) {
-            product tile[TOGETHER] = {};
-#pragma unroll 1
+            float tile[TOGETHER * KEYS][QUERIES] = {};
+#pragma unroll UNROLL
             for (int k = 0; k < NK * 16; k++) {
                 float a[QUERIES];
 #pragma unroll
-                for (int i = 0; i < QUERIES; i++)
-                    a[i] = weights[k * PITCH + i];
+                for (int i = 0; i < QUERIES; i += 4)
+                    load_four(weights + k * PITCH + i, a + i);
 #pragma unroll
-                for (int n = 0; n < TOGETHER; n++)
+                for (int own = 0; own < TOGETHER * KEYS; own += STEP) {
+                    float b[STEP];
+                    load_step(from + k * pitch + first * 16 + own * ACROSS, b);
 #pragma unroll
-                    for (int e = 0; e < KEYS; e++) {
-                        const int column = (first + n) * 16 + e * ACROSS;
-                        const float b = rwi_load(D, from, k * pitch + column);
+                    for (int c = 0; c < STEP; c++)
 #pragma unroll
                         for (int i = 0; i < QUERIES; i++)
-                            tile[n].x[i][e] += a[i] * b;
-                    }
+                            tile[own + c][i] += a[i] * b[c];
+                }
             }
 #pragma unroll
             for (int n = 0; n < TOGETHER; n++)
@@ -128,7 +141,7 @@ template <rw_dtype D, int M, int WAVE> struct rwi_mma_fma {
 #pragma unroll
                     for (int e = 0; e < KEYS; e++)
                         out[first + n].x[i][e] =
-                            rwi_computed_here(out[first + n].x[i][e] + tile[n].x[i][e]);
+                            rwi_computed_here(out[first + n].x[i][e] + tile[n * KEYS + e][i]);
         }
     }
 

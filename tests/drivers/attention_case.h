@@ -21,6 +21,7 @@
  *             2^24 + 2 (large); or 0 for key 0 and -16.75 for all others (small), which contribute
  *             little; or 0, far below the sinks, with large values (sink): weights are less than
  *             f32's normal numbers, results are not
+ * products    of f32; the bounds are the same
  */
 #define ATTENTION_FIELDS(FIELD, SPLIT)                                                             \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
@@ -49,6 +50,7 @@
     FIELD(page_fault, 0, rwt_attention_words_page_fault)                                           \
     FIELD(split, SPLIT, NULL)                                                                      \
     FIELD(extreme, 0, rwt_attention_words_extreme)                                                 \
+    FIELD(products, RW_F32_EXACT, rwt_attention_words_products)                                    \
     RWT_PATTERN_FIELDS(FIELD)                                                                      \
     FIELD(seed, 0, NULL)
 
@@ -89,6 +91,7 @@ extern const char *const rwt_attention_words_one_nan[];
 extern const char *const rwt_attention_words_paged[];
 extern const char *const rwt_attention_words_page_fault[];
 extern const char *const rwt_attention_words_extreme[];
+extern const char *const rwt_attention_words_products[];
 
 typedef struct rwt_attention_plan {
     rwt_view q;

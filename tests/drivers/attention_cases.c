@@ -113,6 +113,16 @@ const rwt_case_row rwt_attention_rows[] = {
                 "head_dim=8,v_dim=8"},
     {RWT_QUICK, "extreme=sink,sinks=1,dtype=bf16,heads=1,group=1,seq_q=130,seq_k=8500,head_dim=8,"
                 "v_dim=8"},
+    {RWT_QUICK, "products=split,head_dim=8|64|128|200,v_dim=24|64|128|256,seq_q=40|130,seq_k=150,"
+                "heads=2,causal=0|1"},
+    {RWT_QUICK, "products=split,seq_q=70,seq_k=140,heads=2,one_nan=v|k|q,causal=1,poison=0|1"},
+    {RWT_QUICK,
+     "products=split,extreme=scale|products|large,seq_q=40,seq_k=140,heads=2,causal=0|1"},
+    {RWT_QUICK, "products=split,extreme=sink,sinks=1,seq_q=70,seq_k=70,heads=2"},
+    {RWT_FULL,
+     "products=split,seq_q=200,seq_k=515,heads=4,group=2,head_dim=128,v_dim=128,causal=1"},
+    {RWT_FULL,
+     "products=split,extreme=small,heads=1,group=1,seq_q=33,seq_k=65536,head_dim=8,v_dim=8"},
     {RWT_QUICK, NULL}};
 
 const char rwt_attention_random[] =
@@ -126,7 +136,7 @@ const char rwt_attention_random[] =
     "padding=none|none|left|right|both,bits=none|none|none|queries|batch|keys,"
     "hide=none|none|none|queries|batch|keys,hide_dtype=f32|u8,part_dtype=i32|i64,paged=none|none|"
     "i32|i64,"
-    "page_size=16|32|64,page_fault=none|none|low|high,split=0|0|1";
+    "page_size=16|32|64,page_fault=none|none|low|high,split=0|0|1,products=exact|split";
 
 /* Few queries against many keys: the keys are split. */
 const rwt_case_row rwt_combine_rows[] = {

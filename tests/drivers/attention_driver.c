@@ -15,6 +15,8 @@ const char *const rwt_attention_words_extreme[] = {"none",  "mask_1e9", "mask_1e
                                                    "scale", "products", "large",     "small",
                                                    "sink",  NULL};
 
+const char *const rwt_attention_words_products[] = {"exact", "split", NULL};
+
 static const rwt_field attention_fields[] = {ATTENTION_FIELDS(RWT_FIELD, 0)};
 static const rwt_field combine_fields[] = {ATTENTION_FIELDS(RWT_FIELD, 1)};
 
@@ -323,6 +325,7 @@ static void attention_bind(const rwt_job *job, rwt_set *set) {
         .mask = rwt_tensor(job, set, &plan->mask),
         .pattern = &call->pattern,
         .sinks = rwt_tensor(job, set, &plan->sinks),
+        .f32_products = (rw_f32_products)c->products,
     };
     if (c->layout == LAYOUT_THD)
         pack(c, &call->args);

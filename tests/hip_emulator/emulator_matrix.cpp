@@ -118,6 +118,34 @@ template <typename Layout, bool BF16> static const char *multiply(void *const *l
     return nullptr;
 }
 
+/* The upper 19 bits, which the matrix unit reads. */
+static float tf32(float x) {
+    return __uint_as_float(__float_as_uint(x) & 0xffffe000u);
+}
+
+static const char *multiply_tf32(void *const *lanes) {
+    float a[16][8], b[8][8], c[16][8];
+    for (int lane = 0; lane < 32; lane++) {
+        const hip_emulator_product_f32 *product = (const hip_emulator_product_f32 *)lanes[lane];
+        const int row = lane / 4, column = lane % 4;
+        for (int i = 0; i < 4; i++) {
+            a[row + i % 2 * 8][column + i / 2 * 4] = tf32(product->a[i]);
+            c[row + i / 2 * 8][column * 2 + i % 2] = product->c[i];
+        }
+        for (int i = 0; i < 2; i++)
+            b[column + i * 4][row] = tf32(product->b[i]);
+    }
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 8; j++)
+            for (int k = 0; k < 8; k++)
+                c[i][j] += a[i][k] * b[k][j];
+    for (int lane = 0; lane < 32; lane++)
+        for (int i = 0; i < 4; i++)
+            ((hip_emulator_product_f32 *)lanes[lane])->c[i] =
+                c[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
+    return nullptr;
+}
+
 #define MFMA_ARCHS (HIP_EMULATOR_GFX90A | HIP_EMULATOR_GFX942)
 
 const hip_emulator_instruction hip_emulator_mfma_f16 = {"__builtin_amdgcn_mfma_f32_16x16x16f16",
@@ -142,6 +170,8 @@ const hip_emulator_instruction hip_emulator_mma_f16 = {
 const hip_emulator_instruction hip_emulator_mma_bf16 = {
     "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", HIP_EMULATOR_NVIDIA,
     multiply<mma_layout, true>};
+const hip_emulator_instruction hip_emulator_mma_tf32 = {
+    "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", HIP_EMULATOR_NVIDIA, multiply_tf32};
 
 /* ---- ldmatrix: four matrices of 8 x 8, whose row addresses lanes 0 to 31 provide ---- */
 

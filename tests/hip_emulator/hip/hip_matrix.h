@@ -18,6 +18,13 @@ struct hip_emulator_product {
     int modifiers; /* MFMA's cbsz, abid and blgp, or-ed, which move lanes: not emulated */
 };
 
+/* The same of f32. */
+struct hip_emulator_product_f32 {
+    float a[4];
+    float b[2];
+    float c[4];
+};
+
 struct hip_emulator_rows {
     const void *row;
     uint32_t r[4];
@@ -32,6 +39,9 @@ extern const hip_emulator_instruction hip_emulator_wmma12_f16;
 extern const hip_emulator_instruction hip_emulator_wmma12_bf16;
 extern const hip_emulator_instruction hip_emulator_mma_f16;
 extern const hip_emulator_instruction hip_emulator_mma_bf16;
+
+/* Of struct hip_emulator_product_f32. */
+extern const hip_emulator_instruction hip_emulator_mma_tf32;
 
 /* Of struct hip_emulator_rows. */
 extern const hip_emulator_instruction hip_emulator_ldmatrix;
@@ -130,6 +140,17 @@ inline void hip_emulator_mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4]
                                            uint32_t b1,
                                            hip_emulator_site site = hip_emulator_site::here()) {
     hip_emulator_mma_m16n8k16(hip_emulator_mma_bf16, d, a, {b0, b1}, site);
+}
+
+/* mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32: d += a * b. */
+inline void hip_emulator_mma_m16n8k8_tf32(float (&d)[4], const float (&a)[4], const float (&b)[2],
+                                          hip_emulator_site site = hip_emulator_site::here()) {
+    hip_emulator_product_f32 lane = {};
+    memcpy(lane.a, a, sizeof a);
+    memcpy(lane.b, b, sizeof b);
+    memcpy(lane.c, d, sizeof d);
+    hip_emulator_execute(hip_emulator_mma_tf32, &lane, site);
+    memcpy(d, lane.c, sizeof d);
 }
 
 /* ldmatrix.sync.aligned.m8n8.x4.shared.b16: `row` is a row of 8 elements, on a multiple of 16
