@@ -48,6 +48,20 @@ static inline int64_t even_section(int64_t groups, int64_t most) {
     return most;
 }
 
+/* The tiles of rows of a launch; of sequences of different lengths, those with `least` to `most` rows
+ * of a group. */
+template <typename Shape>
+static void describe_slots(attention_launch &launch, int64_t least, int64_t most) {
+    rw_attention_params bounded = launch.op;
+    rwi_attention_ragged &ragged = bounded.ragged;
+    ragged.max_seq_q = rwi_min(ragged.max_seq_q, most / launch.op.group);
+    launch.slots = rwi_attention_find_slots(&bounded, Shape::ROWS, false);
+    launch.items = launch.slots.count * rwi_attention_slot_items(&launch.op);
+    launch.section = launch.op.kv_heads;
+    launch.least_rows = least;
+    launch.most_rows = most;
+}
+
 template <typename Shape> static attention_launch describe_launch(const rw_attention_params &p) {
     constexpr rw_dtype D = Shape::DTYPE;
     const rwi_scores &lengths = p.rules.scores;

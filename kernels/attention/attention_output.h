@@ -12,8 +12,7 @@ __device__ static inline attention_target find_target(const attention_launch &la
     if (p.parts.count == 1)
         return {p.out.data, rwi_attention_at(&p.out, t.item.b, &t.rows[r]), p.out_dtype};
     const int64_t number = rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r);
-    return {p.parts.out, (t.item.part * attention_combine_work(&p).items + number) * p.v_dim,
-            RW_F32};
+    return {p.parts.out, (t.item.part * p.num_rows + number) * p.v_dim, RW_F32};
 }
 
 /* The factor from sums relative to the score `from` to sums relative to `base`. That of the final
@@ -37,7 +36,7 @@ __device__ static inline rwi_attention_factor end_row(const attention_launch &la
     if (p.parts.count > 1) {
         const int64_t number =
             rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r);
-        const int64_t at = t.item.part * attention_combine_work(&p).items + number;
+        const int64_t at = t.item.part * p.num_rows + number;
         if (row.valid) {
             ((float *)rwi_global(p.parts.largest))[at] = base;
             ((float *)rwi_global(p.parts.sum))[at] = sum;

@@ -4,6 +4,10 @@
  * group of heads are numbered query * group + head within the group. Few rows against many keys are
  * split over the keys: attention computes a partial result for each part, attention_combine
  * combines them.
+ *
+ * Sequences of different lengths (ragged batches) are described by parameters for all of them, from
+ * which attention_ragged.h makes those of one sequence: a batch of 1, whose tensors begin at the
+ * sequence. Everything else sees only these.
  */
 #ifndef RWI_ATTENTION_PARAMS_H
 #define RWI_ATTENTION_PARAMS_H
@@ -42,6 +46,18 @@ typedef struct rwi_attention_parts {
     float *sum;
 } rwi_attention_parts;
 
+/* Sequences of different lengths. */
+typedef struct rwi_attention_ragged {
+    rwi_ids queries; /* cu_seqlens_q [1, 1, batch + 1] of the tokens of q; absent: not ragged */
+    rwi_ids keys;    /* the same of k and v; absent: these have a batch axis, or pages */
+    int64_t batch;
+    int64_t tokens; /* of q; those behind the last sequence are padding */
+    int64_t key_tokens;
+    int64_t max_seq_q; /* no sequence has more queries */
+    rw_alignment alignment;
+    rw_alignment alibi_alignment;
+} rwi_attention_ragged;
+
 typedef struct rw_attention_params {
     rw_softmax_params rules; /* of the scores, only the lengths are used */
     rwi_attention_tensor q;
@@ -57,6 +73,9 @@ typedef struct rw_attention_params {
     int32_t group; /* heads that share one head of k and v */
     int32_t head_dim;
     int32_t v_dim;
+    int64_t num_rows;    /* of all groups of all sequences */
+    int64_t first_token; /* of the first sequence, in reports of faults */
+    rwi_attention_ragged ragged;
 } rw_attention_params;
 
 typedef rw_attention_params rw_attention_combine_params;
@@ -64,7 +83,8 @@ typedef rw_attention_params rw_attention_combine_params;
 /* Whether the rows and the keys that they see follow from the parameters alone, without memory that
  * an earlier operation may write. */
 RWI_INLINE bool rwi_attention_rows_are_known(const rw_attention_params *p) {
-    return p->rules.pattern.is_band && !p->rules.alibi.slopes && !p->pages.table.data;
+    return p->rules.pattern.is_band && !p->rules.alibi.slopes && !p->pages.table.data &&
+           !p->ragged.queries.data;
 }
 
 /* Rows of one group. */
@@ -112,33 +132,22 @@ RWI_INLINE rwi_attention_item rwi_attention_item_at(const rw_attention_params *p
     found.first = tile * tile_rows;
     found.rows = (int32_t)rwi_min(tile_rows, rwi_attention_group_rows(p) - found.first);
     found.part = part;
-    found.keys.begin = (int32_t)(part * p->parts.keys);
+    found.keys.begin = (int32_t)rwi_min(scores->seq_k, part * p->parts.keys);
     found.keys.end = (int32_t)rwi_min(scores->seq_k, found.keys.begin + p->parts.keys);
     return found;
 }
 
-/* CPU: an item as above. */
-RWI_INLINE rwi_work attention_work(const rw_attention_params *p) {
-    int32_t tile_rows = rwi_attention_tile_rows(p, RWI_ATTENTION_ROWS);
-    int64_t rows = rwi_min(rwi_attention_group_rows(p), tile_rows);
-    int64_t keys = rwi_min(p->rules.scores.seq_k, p->parts.keys);
-    rwi_work work = {rwi_attention_items(p, tile_rows),
-                     (rows + keys * (1 + rows / 8)) * (p->head_dim + p->v_dim)};
-    return work;
-}
-
 /* An item is a row of any group. */
 RWI_INLINE rwi_work attention_combine_work(const rw_attention_params *p) {
-    rwi_work work = {rwi_attention_groups(p) * rwi_attention_group_rows(p),
-                     p->parts.count * (p->v_dim + 2) * (int64_t)sizeof(float)};
+    rwi_work work = {p->num_rows, p->parts.count * (p->v_dim + 2) * (int64_t)sizeof(float)};
     return work;
 }
 
 /* A row: its query and head, its visible keys, and what is added to its scores. */
 typedef struct rwi_attention_row {
     rwi_pattern_row pattern;
-    int64_t h;
     int64_t mask; /* offset */
+    int32_t h;
     float slope;
     bool valid; /* its values of the pattern's tensors are valid */
 } rwi_attention_row;
@@ -163,7 +172,7 @@ RWI_INLINE void rwi_attention_find_row(const rw_attention_params *p, int64_t b, 
                                        int64_t r, rwi_attention_row *row, rwi_bad_id *bad) {
     int64_t i, head;
     rwi_split_index(r, p->group, &i, &head);
-    row->h = kv_head * p->group + head;
+    row->h = (int32_t)(kv_head * p->group + head);
     row->valid = rwi_pattern_row_at(&p->rules.pattern, b, i, &row->pattern, bad);
     row->slope =
         p->rules.alibi.slopes ? ((const float *)rwi_global(p->rules.alibi.slopes))[row->h] : 0.0f;
@@ -245,6 +254,12 @@ RWI_INLINE rw_tile rwi_attention_ask_tile(const rw_attention_params *p,
                            (int32_t)((item->first + item->rows - 1) / p->group + 1)},
                           {(int32_t)j, (int32_t)(j + keys)}};
     return rwi_pattern_tile(&p->rules.pattern, &tile);
+}
+
+/* The token of a query, for reports of faults. */
+RWI_INLINE int64_t rwi_attention_token(const rw_attention_params *p, int64_t b,
+                                       const rwi_attention_row *row) {
+    return p->first_token + b * p->rules.scores.seq_q + row->pattern.i;
 }
 
 /* The number of row `r` of a group, counted over all groups. */

@@ -3,7 +3,7 @@
 #ifndef RWI_ATTENTION_TILE_H
 #define RWI_ATTENTION_TILE_H
 
-#include "attention/attention_params.h"
+#include "attention/attention_ragged.h"
 #include "gpu/async_copy.h"
 #include "gpu/block_barriers.h"
 #include "gpu/mma.h"
@@ -16,7 +16,10 @@ struct attention_launch {
     int64_t items;
     int64_t row_tiles; /* of a group of heads */
     int64_t section;   /* groups of heads whose k and v fit in the second-level cache together */
-    bool vectors;      /* q, k and v can be read in vectors of 16 bytes */
+    rwi_attention_slots slots; /* sequences of different lengths */
+    int64_t least_rows;        /* of those, this launch takes the ones with so many rows of a */
+    int64_t most_rows;         /* group */
+    bool vectors;              /* q, k and v can be read in vectors of 16 bytes */
     bool out_vectors;
     bool mask_pairs;  /* rows of the mask can be read two elements at a time */
     bool plain;       /* scores are kept as the products */

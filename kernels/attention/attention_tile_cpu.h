@@ -187,7 +187,7 @@ static void begin_row(const rw_attention_params *p, state *t, int32_t r, rwi_fau
     rwi_attention_row *row = &t->rows[r];
     rwi_attention_find_whole_row(p, t->item.b, t->item.kv_head, t->item.first + r, row, &bad);
     if (!row->valid)
-        rwi_cpu_fault_raise(sink, t->item.b * p->rules.scores.seq_q + row->pattern.i, bad);
+        rwi_cpu_fault_raise(sink, rwi_attention_token(p, t->item.b, row), bad);
     t->hulls[r / PANEL] = join(t->hulls[r / PANEL], rwi_pattern_hull(&row->pattern));
     t->windows[r / PANEL] = r % PANEL == 0
                                 ? row->pattern.window
