@@ -33,6 +33,15 @@ def _describe(call: Call, q, k, v, block_table, scale, out, lse):
     return out, lse
 
 
+def _put_ragged(call: Call, cu_seqlens_q, cu_seqlens_k, max_seq_q, batch_invariant) -> None:
+    call.put("cu_seqlens_q", cu_seqlens_q)
+    call.put("cu_seqlens_k", cu_seqlens_k)
+    if max_seq_q:
+        call.args.max_seq_q = max_seq_q
+    if batch_invariant:
+        call.args.batch_invariant = True
+
+
 _SIZE = object()
 """The workspace of a call that only returns the size of one."""
 
@@ -55,6 +64,10 @@ def attention(
     mask: Tensor | None = None,
     alibi: Alibi | None = None,
     sinks: Tensor | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    max_seq_q: int = 0,
+    batch_invariant: bool = False,
     out: Tensor | None = None,
     lse: Tensor | bool | None = None,
     workspace: Tensor | bool | None = True,
@@ -70,6 +83,12 @@ def attention(
                  [pages, page_size, kv_heads, width]; the pattern's key_end is the length
     scale        0: 1 / sqrt(head_dim)
     softcap, mask, alibi, sinks  as in softmax(), for scores [batch, heads, seq_q, seq_k]
+    cu_seqlens_q  i32 or i64 [batch + 1]: q is packed, [tokens, heads, head_dim], and tokens
+                 cu_seqlens_q[b] to cu_seqlens_q[b + 1] are the queries of sequence b; those behind
+                 the last bound are padding and stay as they are. k and v have a batch axis, or
+                 pages, or are packed with cu_seqlens_k. Every sequence is computed as if alone
+    max_seq_q    the most queries of a sequence, if known: less work is launched
+    batch_invariant  the bits of a sequence's result do not depend on the rest of the batch
     out          f32, f16 or bf16 [batch, seq_q, heads, v_dim]; a new one has the dtype of q
     lse          True or an f32 [batch, heads, seq_q] (packed [heads, seq_q]): also writes the
                  log-sum-exp of the scores
@@ -81,6 +100,7 @@ def attention(
     with begin("attention", q, context) as call:
         out, sums = _describe(call, q, k, v, block_table, scale, out, lse)
         put_score_terms(call, softcap, mask, pattern, alibi, sinks)
+        _put_ragged(call, cu_seqlens_q, cu_seqlens_k, max_seq_q, batch_invariant)
         if workspace is _SIZE:
             return _workspace_bytes(call)
         if workspace is True:
