@@ -10,7 +10,7 @@
 typedef struct attention {
     rwi_call call;
     const rw_attention_args *args;
-    rwi_argument q, k, v, table, cu_q, cu_k;
+    rwi_argument q, k, v, table, cu_q, cu_k, k_scale, v_scale;
     rwi_argument out, lse, workspace;
     int rank; /* of q */
     rw_attention_params params;
@@ -25,6 +25,8 @@ static attention name_arguments(const rwi_call *call, const rw_attention_args *a
                        .table = {"block_table", &args->block_table},
                        .cu_q = {"cu_seqlens_q", &args->cu_seqlens_q},
                        .cu_k = {"cu_seqlens_k", &args->cu_seqlens_k},
+                       .k_scale = {"k_scale", &args->k_scale},
+                       .v_scale = {"v_scale", &args->v_scale},
                        .out = {"out", &args->out},
                        .lse = {"lse", &args->lse},
                        .workspace = {"workspace", &args->workspace},
@@ -74,6 +76,30 @@ static rw_status check_bounds(const attention *a) {
     return rwi_check_length(call, a->cu_k, 0, a->cu_q.tensor->shape[0]);
 }
 
+/* Whether k and v have 8 bits. */
+static bool has_codes(const attention *a) {
+    return (RWI_DTYPE_BIT(a->k.tensor->dtype) & RWI_F8) != 0;
+}
+
+/* The scale of k or v, which have 8 bits: one, or one for each head. */
+static rw_status describe_scale(const attention *a, rwi_argument scale,
+                                rwi_kv_scale_of *described) {
+    const rwi_call *call = &a->call;
+    if (rwi_absent(scale.tensor))
+        return RW_OK;
+    if (!has_codes(a))
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "%s is given, but k has dtype %s, expected f8_e4m3 or f8_e5m2", scale.name,
+                        rw_dtype_name(a->k.tensor->dtype));
+    RWI_TRY(rwi_check_tensor(call, scale, (rwi_tensor_rule){1, 1, RWI_F32}));
+    const int64_t length = scale.tensor->shape[0];
+    if (length != 1)
+        RWI_TRY(rwi_check_length(call, scale, 0, rwi_length(a->k.tensor, RWI_HEADS)));
+    described->data = scale.tensor->data;
+    described->stride = length == 1 ? 0 : scale.tensor->stride[0];
+    return RW_OK;
+}
+
 /* k and v are packed if q is, except in pages or, in a ragged batch, by sequence. */
 static int kv_rank_of(const attention *a) {
     const bool by_sequence = !rwi_absent(a->cu_q.tensor) && rwi_absent(a->cu_k.tensor);
@@ -87,10 +113,11 @@ static rw_status check_inputs(const attention *a) {
     const rw_tensor *out = a->out.tensor;
     const bool has_columns = out->rank == a->rank && rwi_length(out, RWI_WIDTH) != 0;
     const int kv_rank = kv_rank_of(a);
-    RWI_TRY(rwi_check_tensor(call, a->k, (rwi_tensor_rule){kv_rank, kv_rank, RWI_FLOATS}));
-    RWI_TRY(rwi_check_tensor(call, a->v, (rwi_tensor_rule){kv_rank, kv_rank, RWI_FLOATS}));
-    RWI_TRY(rwi_check_same_dtype(call, a->k, a->q));
-    RWI_TRY(rwi_check_same_dtype(call, a->v, a->q));
+    RWI_TRY(rwi_check_tensor(call, a->k, (rwi_tensor_rule){kv_rank, kv_rank, RWI_CACHES}));
+    RWI_TRY(rwi_check_tensor(call, a->v, (rwi_tensor_rule){kv_rank, kv_rank, RWI_CACHES}));
+    if (!has_codes(a))
+        RWI_TRY(rwi_check_same_dtype(call, a->k, a->q));
+    RWI_TRY(rwi_check_same_dtype(call, a->v, has_codes(a) ? a->k : a->q));
     RWI_TRY(check_width(call, a->q, true));
     RWI_TRY(check_width(call, a->k, true));
     RWI_TRY(check_width(call, a->v, !has_columns));
@@ -155,6 +182,9 @@ static rw_status describe_inputs(attention *a) {
     params->k = kernel_tensor(a->k.tensor, 4);
     params->v = kernel_tensor(a->v.tensor, 4);
     params->dtype = q.dtype;
+    params->kv_dtype = k.dtype;
+    RWI_TRY(describe_scale(a, a->k_scale, &params->k_scale));
+    RWI_TRY(describe_scale(a, a->v_scale, &params->v_scale));
     params->kv_heads = (int32_t)k.shape[2];
     params->group = (int32_t)rwi_group(heads, k.shape[2]);
     params->head_dim = (int32_t)q.shape[3];
@@ -184,7 +214,8 @@ static rw_status check_lse(const attention *a) {
 
 static rw_status check_outputs(const attention *a) {
     const rwi_call *call = &a->call;
-    const rwi_argument inputs[] = {a->q, a->k, a->v, a->table, a->cu_q, a->cu_k};
+    const rwi_argument inputs[] = {a->q,    a->k,    a->v,       a->table,
+                                   a->cu_q, a->cu_k, a->k_scale, a->v_scale};
     const rwi_argument outputs[] = {a->out, a->lse, a->workspace};
     RWI_TRY(check_out(a));
     RWI_TRY(check_lse(a));
@@ -222,7 +253,7 @@ static rwi_attention_parts split_keys(const attention *a) {
     const rwi_device *device = a->call.context->device;
     const int64_t seq_k = params->rules.scores.seq_k;
     const bool tall = device->tall_rows > 0 && params->dtype != RW_F32 &&
-                      !params->ragged.queries.data &&
+                      !params->ragged.queries.data && params->kv_dtype == params->dtype &&
                       rwi_attention_group_rows(params) > RWI_ATTENTION_FEW_ROWS;
     const int32_t rows =
         tall ? device->tall_rows : rwi_attention_tile_rows(params, RWI_ATTENTION_ROWS);

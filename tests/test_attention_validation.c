@@ -227,6 +227,30 @@ static void test_ragged_keys(void **state) {
     refuse_attention(f, RW_INVALID_ARGUMENT, "k has rank 3");
 }
 
+static void test_f8(void **state) {
+    fixture *f = *state;
+    const int64_t scales[] = {2};
+    f->attention.k_scale = tensor(f->memory + WORKSPACE, 1, scales);
+    refuse_attention(f, RW_INVALID_ARGUMENT, "k_scale is given, but k has dtype f32");
+    f->attention.k.dtype = RW_F8_E4M3;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "v has dtype f32, expected that of k, f8_e4m3");
+    f->attention.v.dtype = RW_F8_E4M3;
+    const rw_attention_args good = f->attention;
+    f->attention.k_scale.shape[0] = 3;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "k_scale has shape [3], expected 2");
+    f->attention = good;
+    f->attention.v_scale = good.k_scale;
+    f->attention.v_scale.dtype = RW_F16;
+    refuse_attention(f, RW_UNSUPPORTED, "v_scale has dtype f16");
+    f->attention.v_scale = good.out;
+    f->attention.v_scale.rank = 1;
+    f->attention.v_scale.shape[0] = 1;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "out overlaps v_scale");
+    f->attention = good;
+    f->attention.q.dtype = RW_F8_E4M3;
+    refuse_attention(f, RW_UNSUPPORTED, "q has dtype f8_e4m3");
+}
+
 static void test_products(void **state) {
     fixture *f = *state;
     const rw_qk_matmul_args qk = f->qk;
@@ -293,6 +317,7 @@ int main(void) {
         WITH_FIXTURE(test_long_tables),
         WITH_FIXTURE(test_ragged),
         WITH_FIXTURE(test_ragged_keys),
+        WITH_FIXTURE(test_f8),
         WITH_FIXTURE(test_products),
         WITH_FIXTURE(test_statistics),
         WITH_FIXTURE(test_merge),

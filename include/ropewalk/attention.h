@@ -21,9 +21,9 @@ extern "C" {
 #define RW_WORKSPACE_ALIGNMENT 16
 
 /* q            f32, f16 or bf16 [batch, seq_q, heads, head_dim], or [seq_q, heads, head_dim]
- * k            q's dtype and rank (see cu_seqlens_q) [batch, seq_k, kv_heads, head_dim]; kv_heads
+ * k            q's dtype, f8_e4m3 or f8_e5m2, q's rank (see cu_seqlens_q) [batch, seq_k, kv_heads, head_dim]; kv_heads
  *              divides heads (GQA, MQA): head h reads k and v of head h / (heads / kv_heads)
- * v            q's dtype and rank [batch, seq_k, kv_heads, v_dim]
+ * v            k's dtype and q's rank [batch, seq_k, kv_heads, v_dim]
  * block_table  absent, or i32 or i64 [batch, max_pages]: k and v are the pages of a cache, as in
  *              rw_kv_cache: [pages, page_size, kv_heads, width], whether q is packed or not, and
  *              seq_k is max_pages * page_size; pattern->key_end is the number of keys in use
@@ -34,6 +34,8 @@ extern "C" {
  *              workspace, calls with few queries and many keys are split over the keys (split-KV),
  *              so that they use the whole device. Absent: no split
  * scale        0: 1 / sqrt(head_dim)
+ * k_scale,     f32 [1] or [kv_heads], positive, for k and v of 8 bits, whose numbers are code * scale;
+ * v_scale      as in rw_kv_cache. Absent: 1
  * softcap, mask, pattern, alibi, sinks as in rw_softmax() for an x of shape
  *          [batch, heads, seq_q, seq_k] (batch 1 if q is packed). Pass a T5 bias as the mask.
  * cu_seqlens_q  absent, or i32 or i64 [batch + 1], for packed q: the batch is ragged
@@ -83,6 +85,8 @@ typedef struct rw_attention_args {
     rw_tensor cu_seqlens_k;
     int64_t max_seq_q;
     bool batch_invariant;
+    rw_tensor k_scale;
+    rw_tensor v_scale;
 } rw_attention_args;
 
 /* Attention, with the online softmax of Dao et al., arXiv:2205.14135:

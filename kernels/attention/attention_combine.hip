@@ -180,9 +180,30 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     combine_row(p, RWI_PARAMETERS_NEAR ? p : kept, number, t, sink);
 }
 
-/* Sequences of different lengths. */
+/* Narrows `own` to the sequence of row `number`, by all threads; false: there is none. */
+__device__ static inline bool narrow_to_row(rw_attention_combine_params &own, int64_t number,
+                                            attention_found &found, const rwi_fault_sink &sink) {
+    int64_t token, rest;
+    rwi_split_index(number, own.rules.scores.heads, &token, &rest);
+    const bool is_found = attention_find_sequence(
+        own, found, (int)threadIdx.x, RWI_BLOCK, true, sink,
+        [&](const rwi_attention_sequence &at) { return at.q_begin <= token && token < at.q_end; },
+        [] { __syncthreads(); });
+    if (!is_found)
+        return false;
+    if (threadIdx.x == 0) {
+        rwi_attention_sequence at;
+        rwi_bad_id bad;
+        (void)rwi_attention_load_sequence(&own, (int64_t)found.b, &at, &bad);
+        rwi_attention_narrow(&own, &at);
+    }
+    __syncthreads();
+    return true;
+}
+
+/* The same of sequences of different lengths, or of codes, whose heads have a scale. */
 static __global__ void __launch_bounds__(RWI_BLOCK)
-    combine_ragged_kernel(rw_attention_combine_params p, rwi_fault_sink sink) {
+    combine_own_kernel(rw_attention_combine_params p, rwi_fault_sink sink) {
     rwi_begin_kernel();
     __shared__ combine_block t;
     __shared__ rw_attention_combine_params own;
@@ -191,22 +212,17 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     if (number >= p.num_rows)
         return;
     rwi_copy_parameters(own, p);
-    int64_t token, rest;
-    rwi_split_index(number, own.rules.scores.heads, &token, &rest);
-    const bool is_found = attention_find_sequence(
-        own, found, (int)threadIdx.x, RWI_BLOCK, true, sink,
-        [&](const rwi_attention_sequence &at) { return at.q_begin <= token && token < at.q_end; },
-        [] { __syncthreads(); });
-    if (!is_found)
+    if (own.ragged.queries.data && !narrow_to_row(own, number, found, sink))
         return;
+    const int64_t own_number = number - own.first_token * own.rules.scores.heads;
     if (threadIdx.x == 0) {
-        rwi_attention_sequence at;
-        rwi_bad_id bad;
-        (void)rwi_attention_load_sequence(&own, (int64_t)found.b, &at, &bad);
-        rwi_attention_narrow(&own, &at);
+        int64_t group, row, b, kv_head;
+        rwi_split_index(own_number, rwi_attention_group_rows(&own), &group, &row);
+        rwi_split_index(group, own.kv_heads, &b, &kv_head);
+        rwi_attention_scale_keys(&own, kv_head);
     }
     __syncthreads();
-    combine_row(own, own, number - own.first_token * own.rules.scores.heads, t, sink);
+    combine_row(own, own, own_number, t, sink);
 }
 
 /* Faults are reported under the name of the operation that this step belongs to. */
@@ -214,6 +230,7 @@ extern "C" rw_status rwi_hip_attention_combine(rwi_device *device,
                                                const rw_attention_combine_params *p) {
     const rwi_launch_shape shape =
         rwi_launch_rows(RWI_OP_attention, attention_combine_work(p).items, dim3(RWI_BLOCK));
-    return rwi_launch(device, shape,
-                      p->ragged.queries.data ? combine_ragged_kernel : combine_kernel, *p);
+    return rwi_launch(
+        device, shape,
+        p->ragged.queries.data || p->k_scale.data ? combine_own_kernel : combine_kernel, *p);
 }

@@ -354,6 +354,25 @@ static void attend_items(const rw_attention_params *p, state *t, int64_t begin, 
     end_amx(t);
 }
 
+/* The same, where k and v may be codes: one head of them after another, since each may have its own
+ * scale. */
+static void attend_heads(const rw_attention_params *p, state *t, int64_t begin, int64_t end,
+                         rwi_fault_sink *sink) {
+    if (p->kv_dtype == p->dtype) {
+        attend_items(p, t, begin, end, sink);
+        return;
+    }
+    const int32_t tile_rows = rwi_attention_tile_rows(p, ITEM_ROWS);
+    const int64_t count = rwi_attention_row_tiles(p, tile_rows) * p->parts.count;
+    find_code_bits(p, t);
+    for (int64_t item = begin, next; item < end; item = next) {
+        rw_attention_params own = *p;
+        next = rwi_min(end, (item / count + 1) * count);
+        rwi_attention_scale_keys(&own, item / count % p->kv_heads);
+        attend_items(&own, t, item, next, sink);
+    }
+}
+
 /* The same for sequences of different lengths, one after another. */
 static void attend_sequences(const rw_attention_params *p, state *t, int64_t begin, int64_t end,
                              rwi_fault_sink *sink) {
@@ -374,7 +393,7 @@ static void attend_sequences(const rw_attention_params *p, state *t, int64_t beg
         if (b + 1 < p->ragged.batch)
             next = rwi_min(end,
                            rwi_attention_first_slot(p, &slots, b + 1, sequence.q_end) * slot_items);
-        attend_items(&own, t, item - first, rwi_min(next - first, count), sink);
+        attend_heads(&own, t, item - first, rwi_min(next - first, count), sink);
     }
 }
 
@@ -384,5 +403,5 @@ void RWI_CPU_KERNEL(attention)(const rw_attention_params *p, int64_t begin, int6
     if (p->ragged.queries.data)
         attend_sequences(p, &t, begin, end, sink);
     else
-        attend_items(p, &t, begin, end, sink);
+        attend_heads(p, &t, begin, end, sink);
 }

@@ -193,10 +193,11 @@ __device__ static inline int64_t find_own_item(attention_launch &own, int64_t it
     return found.item;
 }
 
-/* Sequences of different lengths. */
+/* Items that need parameters of their own: of sequences of different lengths, or of codes, whose heads
+ * have a scale. */
 template <typename Shape>
 static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
-    attention_ragged_kernel(attention_launch launch, rwi_fault_sink sink) {
+    attention_own_kernel(attention_launch launch, rwi_fault_sink sink) {
     rwi_begin_kernel();
     HIP_DYNAMIC_SHARED(uint4, shared)
     __shared__ attention_block<Shape> t;
@@ -209,53 +210,67 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     if (item >= launch.items)
         return;
     rwi_copy_parameters(own, launch);
-    const int64_t own_item = find_own_item<Shape>(own, item, found, sink);
+    const int64_t own_item =
+        own.op.ragged.queries.data ? find_own_item<Shape>(own, item, found, sink) : item;
     if (own_item < 0)
         return;
+    if constexpr (Shape::CODES) {
+        if (threadIdx.x == 0) {
+            rwi_attention_scale_keys(&own.op, find_item(own, own_item, Shape::ROWS).kv_head);
+            describe_scores(own);
+        }
+        __syncthreads();
+    }
     const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
     attend_item<Shape>(own, own_item, t, tiles, sink);
 }
 
 /* ---- launches ---- */
 
-/* Sequences with `least` to `most` rows of a group; `again`: after a launch for others. */
+/* All items or, of sequences of different lengths, those of sequences with `least` to `most` rows of
+ * a group; `again`: after a launch for others. */
 template <typename Shape>
-static rw_status launch_sequences(rwi_device *device, const rw_attention_params &p, int64_t least,
-                                  int64_t most, bool again) {
+static rw_status launch_own(rwi_device *device, const rw_attention_params &p, int64_t least,
+                            int64_t most, bool again) {
     attention_launch launch = describe_launch<Shape>(p);
-    describe_slots<Shape>(launch, least, most);
+    if (p.ragged.queries.data)
+        describe_slots<Shape>(launch, least, most);
     const uint32_t threads =
         (uint32_t)(Shape::BLOCK / Shape::unit::LANES * ((rwi_hip_device *)device)->wave);
     rwi_launch_shape shape = rwi_launch_rows(RWI_OP_attention, launch.items, dim3(threads));
     shape.shared_bytes = Shape::SHARED_BYTES;
     shape.again = again;
-    return rwi_launch(device, shape, attention_ragged_kernel<Shape>, launch);
+    return rwi_launch(device, shape, attention_own_kernel<Shape>, launch);
 }
 
 /* Each sequence is computed in the tiles that it would have alone: those of few rows, then the
  * others. */
-template <rw_dtype D, int WIDTH>
-static rw_status launch_ragged_width(rwi_device *device, const rw_attention_params &p) {
-    constexpr int64_t FEW = 2 * RWI_ATTENTION_FEW_ROWS;
+template <rw_dtype D, int WIDTH, bool CODES>
+static rw_status launch_own_width(rwi_device *device, const rw_attention_params &p) {
+    constexpr int64_t MOST = 2 * RWI_ATTENTION_FEW_ROWS;
     return rwi_dispatch_mma<D>(device, [&](auto unit) {
         constexpr int UNIT = decltype(unit)::value;
-        const rw_status status =
-            launch_sequences<attention_shape<D, WIDTH, true, UNIT>>(device, p, 0, FEW, false);
-        if (status != RW_OK || p.ragged.max_seq_q * p.group <= FEW)
+        constexpr int RULES = ATTENTION_ANY;
+        typedef attention_shape<D, WIDTH, true, UNIT, WIDTH, RULES, 2, CODES> Few;
+        typedef attention_shape<D, WIDTH, false, UNIT, WIDTH, RULES, 2, CODES> Many;
+        const int64_t rows =
+            p.ragged.queries.data ? p.ragged.max_seq_q * p.group : rwi_attention_group_rows(&p);
+        const bool few = p.ragged.queries.data ? p.group <= MOST : rows <= MOST;
+        const rw_status status = few ? launch_own<Few>(device, p, 0, MOST, false) : RW_OK;
+        if (status != RW_OK || rows <= MOST)
             return status;
-        return launch_sequences<attention_shape<D, WIDTH, false, UNIT>>(device, p, FEW + 1,
-                                                                        INT64_MAX, p.group <= FEW);
+        return launch_own<Many>(device, p, MOST + 1, INT64_MAX, few);
     });
 }
 
-template <rw_dtype D>
-static rw_status launch_ragged(rwi_device *device, const rw_attention_params &p) {
+template <rw_dtype D, bool CODES>
+static rw_status launch_own_dtype(rwi_device *device, const rw_attention_params &p) {
     const int32_t width = p.head_dim > p.v_dim ? p.head_dim : p.v_dim;
     if (width <= 64)
-        return launch_ragged_width<D, 64>(device, p);
+        return launch_own_width<D, 64, CODES>(device, p);
     if (width <= 128)
-        return launch_ragged_width<D, 128>(device, p);
-    return launch_ragged_width<D, 256>(device, p);
+        return launch_own_width<D, 128, CODES>(device, p);
+    return launch_own_width<D, 256, CODES>(device, p);
 }
 
 template <typename Shape>
@@ -294,7 +309,7 @@ static rw_status launch_rows(rwi_device *device, const rw_attention_params &p) {
 template <rw_dtype D>
 static rw_status launch_dtype(rwi_device *device, const rw_attention_params &p) {
     if (p.ragged.queries.data)
-        return launch_ragged<D>(device, p);
+        return launch_own_dtype<D, false>(device, p);
 #if defined(RWI_HAS_WGMMA)
     if constexpr (D != RW_F32)
         if (roles_serve<D>(device, p))

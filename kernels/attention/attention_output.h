@@ -146,6 +146,16 @@ __device__ static inline void store_rows(const attention_launch &launch,
     }
 }
 
+/* An element of v. */
+template <typename Shape>
+__device__ static inline float load_value(const rw_attention_params &p, int64_t at) {
+    const void *v = rwi_global(p.v.data);
+    if constexpr (Shape::CODES)
+        return rwi_f8_to_f32(p.kv_dtype, ((const uint8_t *)v)[at]);
+    else
+        return rwi_load(Shape::DTYPE, v, at);
+}
+
 /* Adds the nonfinite values of v to the rows that see them. Rare and slow. */
 template <typename Shape>
 __device__ static inline void repair(const attention_launch &launch,
@@ -166,8 +176,8 @@ __device__ static inline void repair(const attention_launch &launch,
             if (!rwi_pattern_visible(&p.rules.pattern, &row.pattern, cells, j) ||
                 !rwi_attention_find_key(&p, t.item.b, j, &place))
                 continue;
-            const float x = rwi_load(Shape::DTYPE, rwi_global(p.v.data),
-                                     rwi_attention_key_at(&p.v, t.item.kv_head, &place) + column);
+            const float x =
+                load_value<Shape>(p, rwi_attention_key_at(&p.v, t.item.kv_head, &place) + column);
             if (x * 0.0f != 0.0f)
                 nonfinite += x;
         }

@@ -46,6 +46,12 @@ typedef struct rwi_attention_parts {
     float *sum;
 } rwi_attention_parts;
 
+/* What the numbers of k or v are multiplied by, if these are codes. */
+typedef struct rwi_kv_scale_of {
+    const float *data; /* NULL: 1 */
+    int64_t stride;    /* from one head of k and v to the next */
+} rwi_kv_scale_of;
+
 /* Sequences of different lengths. */
 typedef struct rwi_attention_ragged {
     rwi_ids queries; /* cu_seqlens_q [1, 1, batch + 1] of the tokens of q; absent: not ragged */
@@ -67,7 +73,10 @@ typedef struct rw_attention_params {
     rwi_attention_tensor lse; /* f32 [batch, heads, seq]; data NULL: not wanted */
     rwi_kv_pages pages;       /* of k and v */
     rwi_attention_parts parts;
-    rw_dtype dtype; /* of q, k and v */
+    rw_dtype dtype;    /* of q, k and v */
+    rw_dtype kv_dtype; /* the same, or of 8-bit codes, which are converted to it */
+    rwi_kv_scale_of k_scale;
+    rwi_kv_scale_of v_scale;
     rw_dtype out_dtype;
     int32_t kv_heads;
     int32_t group; /* heads that share one head of k and v */
@@ -80,11 +89,20 @@ typedef struct rw_attention_params {
 
 typedef rw_attention_params rw_attention_combine_params;
 
+RWI_INLINE float rwi_attention_scale_at(const rwi_kv_scale_of *scale, int64_t kv_head) {
+    return scale->data ? ((const float *)rwi_global(scale->data))[kv_head * scale->stride] : 1.0f;
+}
+
+/* Makes the scale of scores of codes that of a head of k. */
+RWI_INLINE void rwi_attention_scale_keys(rw_attention_params *p, int64_t kv_head) {
+    p->rules.scale *= rwi_attention_scale_at(&p->k_scale, kv_head);
+}
+
 /* Whether the rows and the keys that they see follow from the parameters alone, without memory that
  * an earlier operation may write. */
 RWI_INLINE bool rwi_attention_rows_are_known(const rw_attention_params *p) {
     return p->rules.pattern.is_band && !p->rules.alibi.slopes && !p->pages.table.data &&
-           !p->ragged.queries.data;
+           !p->ragged.queries.data && !p->k_scale.data;
 }
 
 /* Rows of one group. */
@@ -298,8 +316,8 @@ RWI_INLINE rwi_attention_end rwi_attention_end_at(float base, float sum) {
 #define RWI_ATTENTION_LEAST_EXPONENT (-50.0f)
 
 /* The same, including the sink of head h if there are sinks. */
-RWI_INLINE rwi_attention_end rwi_attention_finish(const rw_attention_params *p, int64_t h,
-                                                  float base, float sum) {
+RWI_INLINE rwi_attention_end rwi_attention_finish_codes(const rw_attention_params *p, int64_t h,
+                                                        float base, float sum) {
     if (!p->rules.sinks)
         return rwi_attention_end_at(base, sum);
     float sink = rwi_load(p->rules.sinks_dtype, rwi_global(p->rules.sinks), h);
@@ -311,6 +329,15 @@ RWI_INLINE rwi_attention_end rwi_attention_finish(const rw_attention_params *p, 
         end.factor.root = expf(0.5f * exponent);
     else
         end.factor.share *= kept;
+    return end;
+}
+
+/* The same, including the scale of v. */
+RWI_INLINE rwi_attention_end rwi_attention_finish(const rw_attention_params *p, int64_t h,
+                                                  float base, float sum) {
+    rwi_attention_end end = rwi_attention_finish_codes(p, h, base, sum);
+    if (p->v_scale.data)
+        end.factor.share *= rwi_attention_scale_at(&p->v_scale, h / p->group);
     return end;
 }
 

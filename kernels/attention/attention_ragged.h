@@ -140,9 +140,9 @@ RWI_INLINE void rwi_attention_narrow(rw_attention_params *p,
     rwi_attention_begin_at(&p->out, p->out_dtype, 1, first);
     rwi_attention_begin_at(&p->lse, RW_F32, 2, first);
     if (!p->pages.table.data) {
-        rwi_attention_begin_at(&p->k, p->dtype, p->ragged.keys.data ? 1 : 0,
+        rwi_attention_begin_at(&p->k, p->kv_dtype, p->ragged.keys.data ? 1 : 0,
                                p->ragged.keys.data ? sequence->k_begin : b);
-        rwi_attention_begin_at(&p->v, p->dtype, p->ragged.keys.data ? 1 : 0,
+        rwi_attention_begin_at(&p->v, p->kv_dtype, p->ragged.keys.data ? 1 : 0,
                                p->ragged.keys.data ? sequence->k_begin : b);
     }
     rwi_ids_begin_at(&p->pages.table, 1, b);

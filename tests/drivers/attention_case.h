@@ -6,6 +6,8 @@
 
 /* Fields:
  *
+ * kv_dtype    same: dtype
+ * kv_scale    k_scale and v_scale: absent, one each, or one for each head
  * lse         0: absent; 2: in memory [batch, seq_q, heads]
  * scale       in 1/64; 0: absent
  * mask        [batch, heads, seq_q, seq_k] or [batch, 1, 1, seq_k], of mask_dtype
@@ -32,6 +34,8 @@
 #define ATTENTION_FIELDS(FIELD, SPLIT)                                                             \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(out_dtype, RW_F32, rwt_words_dtype)                                                      \
+    FIELD(kv_dtype, 0, rwt_attention_words_kv_dtype)                                               \
+    FIELD(kv_scale, 0, rwt_attention_words_kv_scale)                                               \
     FIELD(batch, 1, NULL)                                                                          \
     FIELD(heads, 4, NULL)                                                                          \
     FIELD(group, 2, NULL)                                                                          \
@@ -111,6 +115,8 @@ extern const char *const rwt_attention_words_paged[];
 extern const char *const rwt_attention_words_page_fault[];
 extern const char *const rwt_attention_words_bounds_fault[];
 extern const char *const rwt_attention_words_extreme[];
+extern const char *const rwt_attention_words_kv_dtype[];
+extern const char *const rwt_attention_words_kv_scale[];
 
 typedef struct rwt_attention_plan {
     rwt_view q;
@@ -123,6 +129,8 @@ typedef struct rwt_attention_plan {
     rwt_view mask;
     rwt_view slopes;
     rwt_view sinks;
+    rwt_view k_scale;
+    rwt_view v_scale;
     rwt_view cu_q;
     rwt_view cu_k;
     int64_t tokens; /* of q, or seq_q */

@@ -54,6 +54,10 @@ const char *rwt_attention_invalid(const rwt_case *row) {
         return "a mask is what is extreme, or is not there";
     if (c->extreme && c->mask_dtype != RW_F32)
         return "an extreme mask has its own dtype";
+    if (c->kv_scale && !c->kv_dtype)
+        return "only 8-bit dtypes have scales";
+    if (c->kv_dtype && c->extreme)
+        return "8 bits hold no extreme numbers";
     const char *why = ragged_invalid(c);
     return why ? why : rwt_pattern_invalid(rwt_attention_pattern_of(c), &shape);
 }
@@ -135,6 +139,19 @@ const rwt_case_row rwt_attention_rows[] = {
                 "head_dim=8,v_dim=8"},
     {RWT_QUICK, "extreme=sink,sinks=1,dtype=bf16,heads=1,group=1,seq_q=130,seq_k=8500,head_dim=8,"
                 "v_dim=8"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=none|one|heads,dtype=f32|f16|bf16,seq_q=1|20|90,"
+                "seq_k=100,causal=1,stride=contiguous|gaps"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3,kv_scale=heads,dtype=f32|bf16,seq_q=5|40,seq_k=96,softcap=0|5,"
+                "alibi=none|absolute,mask=none|full,sinks=1"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=heads,dtype=f32|bf16,seq_q=5|40,seq_k=96,"
+                "one_nan=v|k,poison=1,causal=1,misalign=0|3"},
+    {RWT_QUICK,
+     "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=heads,dtype=f32|f16|bf16,ragged=i32,packed_k=0|1,"
+     "batch=4,seq_q=3|40,seq_k=70,causal=1"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=one,dtype=f32|bf16,ragged=none|i32,batch=4,"
+                "seq_q=3|40,seq_k=96,paged=i32,padding=right,align=key_end,causal=1,poison=1"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3,kv_scale=heads,dtype=f32|f16|bf16,head_dim=96|200,v_dim=128|72,"
+                "seq_q=5|40,seq_k=130"},
     {RWT_QUICK, "ragged=i32|i64,packed_k=0|1,dtype=f32|f16|bf16,batch=5,seq_q=1|20|90,seq_k=100,"
                 "causal=1"},
     {RWT_QUICK, "ragged=i32,packed_k=0|1,batch=0|1|2,seq_q=0|3,seq_k=0|5,causal=0|1"},
@@ -184,7 +201,8 @@ const char rwt_attention_random[] =
     "hide=none|none|none|queries|batch|keys,hide_dtype=f32|u8,part_dtype=i32|i64,paged=none|none|"
     "i32|i64,"
     "page_size=16|32|64,page_fault=none|none|low|high,split=0|0|1,ragged=none|none|i32|i64,"
-    "packed_k=0|0|1,decodes=0|0|1,hint=0|1,invariant=0|1";
+    "packed_k=0|0|1,decodes=0|0|1,hint=0|1,invariant=0|1,kv_dtype=same|same|f8_e4m3|f8_e5m2,"
+    "kv_scale=none|one|heads";
 
 /* Few queries against many keys: the keys are split. */
 const rwt_case_row rwt_combine_rows[] = {
@@ -210,6 +228,8 @@ const rwt_case_row rwt_combine_rows[] = {
     {RWT_FULL, "extreme=small,dtype=f32|bf16,heads=1,group=1,seq_q=1,seq_k=65536,head_dim=8,"
                "v_dim=8"},
     {RWT_QUICK, "extreme=sink,sinks=1,dtype=f32|f16|bf16,seq_q=2,seq_k=600,heads=2"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=heads,dtype=f32|bf16,seq_q=1|5,seq_k=640,"
+                "paged=none|i32,ragged=none|i32,batch=2,lse=1"},
     {RWT_QUICK, "ragged=i32|i64,packed_k=0|1,batch=3,seq_q=1|5|40,seq_k=700,causal=1,"
                 "dtype=f32|bf16,invariant=0|1"},
     {RWT_QUICK,
@@ -230,7 +250,8 @@ const char rwt_combine_random[] =
     "1,"
     "poison=0|1,causal=0|1,left=-1|-1|0..400,prefix=-1|-1|0..60,documents=0|0|1..5,"
     "padding=none|none|left|right|both,paged=none|i32|i64,page_size=16|32|64,"
-    "page_fault=none|none|low|high,ragged=none|none|i32|i64,packed_k=0|0|1,decodes=0|0|1,hint=0|1";
+    "page_fault=none|none|low|high,ragged=none|none|i32|i64,packed_k=0|0|1,decodes=0|0|1,hint=0|1,"
+    "kv_dtype=same|same|f8_e4m3|f8_e5m2,kv_scale=none|one|heads";
 
 const rwt_benchmark rwt_attention_benchmarks[] = {
     {"f32 512x512 8/2x128 causal",
@@ -300,6 +321,10 @@ const rwt_benchmark rwt_combine_benchmarks[] = {
     {"bf16 64x8192 32/8x128 decode, pages of 16",
      "dtype=bf16,out_dtype=bf16,batch=64,heads=32,group=4,seq_q=1,seq_k=8192,head_dim=128,"
      "v_dim=128,lse=0,paged=i32",
+     false, true, false},
+    {"bf16 64x8192 32/8x128 decode, f8 cache",
+     "dtype=bf16,out_dtype=bf16,batch=64,heads=32,group=4,seq_q=1,seq_k=8192,head_dim=128,"
+     "v_dim=128,lse=0,kv_dtype=f8_e4m3,kv_scale=one",
      false, true, false},
     {"bf16 ragged: 32 decodes and a chunk of 2048, 8192 keys, 32/8x128, pages of 16",
      "dtype=bf16,out_dtype=bf16,batch=33,heads=32,group=4,ragged=i32,decodes=1,seq_q=2048,"

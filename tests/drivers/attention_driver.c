@@ -14,6 +14,9 @@ const char *const rwt_attention_words_page_fault[] = {"none", "low", "high", NUL
 const char *const rwt_attention_words_bounds_fault[] = {"none", "down", "past", "first",
                                                         "long", "keys", NULL};
 
+const char *const rwt_attention_words_kv_dtype[] = {"same", "f8_e4m3", "f8_e5m2", NULL};
+const char *const rwt_attention_words_kv_scale[] = {"none", "one", "heads", NULL};
+
 const char *const rwt_attention_words_extreme[] = {"none",  "mask_1e9", "mask_1e10", "mask_lowest",
                                                    "scale", "products", "large",     "small",
                                                    "sink",  NULL};
@@ -30,20 +33,36 @@ typedef struct attention_call {
 /* ---- buffers ---- */
 
 /* [outer, seq, heads, width]: outer is the batch, or pages. */
-static rwt_view add_outer(rwt_job *job, const char *name, int64_t outer, int64_t seq, int64_t heads,
-                          int64_t width) {
+static rwt_view add_outer(rwt_job *job, const char *name, rw_dtype dtype, int64_t outer,
+                          int64_t seq, int64_t heads, int64_t width) {
     static const int orders[][RW_MAX_RANK] = {
         {0, 2, 1, 3}, {0, 1, 2, 3}, {2, 0, 1, 3}, {0, 1, 2, 3}};
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
     rwt_layout layout = {
         4, {outer, seq, heads, width}, orders[c->layout], (rwt_stride_style)c->stride};
-    rwt_buffer_spec spec = {.name = name, .dtype = (rw_dtype)c->dtype, .misalign = c->misalign};
+    rwt_buffer_spec spec = {.name = name, .dtype = dtype, .misalign = c->misalign};
     return rwt_view_add(job, &layout, spec);
 }
 
 static rwt_view add(rwt_job *job, const char *name, int64_t seq, int64_t heads, int64_t width) {
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
-    return add_outer(job, name, c->ragged ? 1 : c->batch, seq, heads, width);
+    return add_outer(job, name, (rw_dtype)c->dtype, c->ragged ? 1 : c->batch, seq, heads, width);
+}
+
+static rw_dtype kv_dtype_of(const rwt_attention_case *c) {
+    return c->kv_dtype == 0 ? (rw_dtype)c->dtype : c->kv_dtype == 1 ? RW_F8_E4M3 : RW_F8_E5M2;
+}
+
+/* From 1/4 to 2, and not powers of two. */
+static rwt_view add_scale(rwt_job *job, const rwt_attention_case *c, const char *name) {
+    rwt_layout layout = {1, {c->kv_scale == 1 ? 1 : c->heads / c->group}, NULL, RWT_CONTIGUOUS};
+    rwt_buffer_spec spec = {.name = name, .dtype = RW_F32};
+    if (!c->kv_scale)
+        return rwt_view_absent;
+    rwt_view view = rwt_view_add(job, &layout, spec);
+    for (int64_t n = 0; n < layout.shape[0]; n++)
+        rwt_buffer_set(job, view.buffer, n, rwt_random_uniform(&job->random, 0.25, 2.0));
+    return view;
 }
 
 static void add_table(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
@@ -339,9 +358,11 @@ static void attention_fill(rwt_job *job) {
     add_outputs(job, c, plan);
     add_workspace(job, c, plan);
     plan->q = add(job, "q", plan->tokens, c->heads, c->head_dim);
-    plan->k = add_outer(job, "k", outer, rows, c->heads / c->group, c->head_dim);
-    plan->v = add_outer(job, "v", outer, rows, c->heads / c->group, c->v_dim);
+    plan->k = add_outer(job, "k", kv_dtype_of(c), outer, rows, c->heads / c->group, c->head_dim);
+    plan->v = add_outer(job, "v", kv_dtype_of(c), outer, rows, c->heads / c->group, c->v_dim);
     add_table(job, c, plan);
+    plan->k_scale = add_scale(job, c, "k_scale");
+    plan->v_scale = add_scale(job, c, "v_scale");
     rwt_buffer_fill(job, plan->q.buffer, RWT_ORDINARY);
     rwt_buffer_fill(job, plan->k.buffer, RWT_ORDINARY);
     rwt_buffer_fill(job, plan->v.buffer, RWT_ORDINARY);
@@ -390,6 +411,8 @@ static void attention_bind(const rwt_job *job, rwt_set *set) {
         .cu_seqlens_k = rwt_tensor(job, set, &plan->cu_k),
         .max_seq_q = rwt_attention_max_seq_q(c),
         .batch_invariant = c->invariant != 0,
+        .k_scale = rwt_tensor(job, set, &plan->k_scale),
+        .v_scale = rwt_tensor(job, set, &plan->v_scale),
     };
     if (c->layout == LAYOUT_THD || c->ragged)
         pack(c, &call->args);
@@ -417,7 +440,7 @@ static double attention_bytes(const rwt_job *job) {
     int64_t keys = (c->packed_k ? 1 : c->batch) * plan->keys;
     double q = (double)(queries * c->heads * (c->head_dim + c->v_dim));
     double kv = (double)(keys * c->heads / c->group * (c->head_dim + c->v_dim));
-    return size * (q + kv);
+    return size * q + (double)rw_dtype_size(kv_dtype_of(c)) * kv;
 }
 
 /* The number of keys that query i sees, from prefix, causality and window alone. */

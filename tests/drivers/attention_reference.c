@@ -118,6 +118,14 @@ static double mask_at(const rwt_job *job, int64_t h, const rw_pattern_pair *pair
                                     pair->j));
 }
 
+/* The scale of a cache for query head h. */
+static double cache_scale(const rwt_job *job, const rwt_view *scale, int64_t h) {
+    const rwt_attention_case *c = rwt_attention_case_of(&job->c);
+    if (scale->buffer < 0)
+        return 1.0;
+    return rwt_buffer_get(job, scale->buffer, c->kv_scale == 1 ? 0 : h / c->group);
+}
+
 static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair) {
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
     const rwt_attention_plan *plan = job->plan;
@@ -126,11 +134,12 @@ static score score_of(const rwt_job *job, int64_t h, const rw_pattern_pair *pair
     if (!result.sees)
         return result;
     const double scale = scale_of(c);
+    const double k_scale = cache_scale(job, &plan->k_scale, h);
     const int64_t q = rwt_attention_query_at(job, &plan->q, pair->b, pair->i, h, 0);
     const int64_t k = rwt_attention_key_at(job, &plan->k, pair->b, h / c->group, pair->j, 0);
     for (int64_t d = 0; d < c->head_dim; d++) {
         double x = rwt_buffer_get(job, plan->q.buffer, q + d * plan->q.stride[3]);
-        double y = rwt_buffer_get(job, plan->k.buffer, k + d * plan->k.stride[3]);
+        double y = k_scale * rwt_buffer_get(job, plan->k.buffer, k + d * plan->k.stride[3]);
         result.s += x * y * scale;
         result.carried += fabs(x * y * scale);
     }
@@ -199,6 +208,7 @@ static void expect_row(rwt_job *job, int64_t b, int64_t h, int64_t i) {
         row[j] = score_of(job, h, &pair);
     }
     row_sums sums = sum_row(job, h, seq_k, row);
+    const double v_scale = cache_scale(job, &plan->v_scale, h);
     double *out = rwt_allocate((size_t)c->v_dim * sizeof *out);
     double *size = rwt_allocate((size_t)c->v_dim * sizeof *size);
     for (int64_t j = 0; j < seq_k; j++) {
@@ -209,7 +219,7 @@ static void expect_row(rwt_job *job, int64_t b, int64_t h, int64_t i) {
         double steps = 3.0 + sums.carried + exponent + weight_steps(c);
         int64_t v = rwt_attention_key_at(job, &plan->v, b, h / c->group, j, 0);
         for (int64_t d = 0; d < c->v_dim; d++) {
-            double x = rwt_buffer_get(job, plan->v.buffer, v + d * plan->v.stride[3]);
+            double x = v_scale * rwt_buffer_get(job, plan->v.buffer, v + d * plan->v.stride[3]);
             out[d] += share * x;
             size[d] += share * fabs(x) * steps;
         }
