@@ -12,13 +12,15 @@ from ._scores import checked_shape, put_score_terms
 from ._tensors import Tensor
 
 
-def _describe(call: Call, q, k, v, block_table, scale, out, lse):
+def _describe(call: Call, q, k, v, block_table, scales, scale, out, lse):
     """Everything but the workspace; returns out and lse."""
     args = call.args
     call.put("q", q)
     call.put("k", k)
     call.put("v", v)
     call.put("block_table", block_table)
+    call.put("k_scale", scales[0])
+    call.put("v_scale", scales[1])
     if scale:
         args.scale = scale
     if out is None or lse is True:
@@ -59,6 +61,8 @@ def attention(
     *,
     pattern: Pattern | None = None,
     block_table: Tensor | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
     scale: float = 0.0,
     softcap: float = 0.0,
     mask: Tensor | None = None,
@@ -76,11 +80,13 @@ def attention(
     """out[b, i, h, :] = sum over j of softmax(q k^T * scale, ...)[b, h, i, j] * v[b, j, h', :]
 
     q            [batch, seq_q, heads, head_dim] or packed [seq_q, heads, head_dim]; f32, f16, bf16
-    k            [batch, seq_k, kv_heads, head_dim], of q's dtype and rank; kv_heads divides heads
-    v            [batch, seq_k, kv_heads, v_dim]
+    k            [batch, seq_k, kv_heads, head_dim], of q's rank, and its dtype or f8_e4m3 or f8_e5m2;
+                 kv_heads divides heads
+    v            [batch, seq_k, kv_heads, v_dim], of k's dtype
     pattern      which keys a query sees; None: all
     block_table  i32 or i64 [batch, max_pages]: k and v are the pages of a cache,
                  [pages, page_size, kv_heads, width]; the pattern's key_end is the length
+    k_scale, v_scale  of k and v of 8 bits, whose numbers are code * scale: f32 [1] or [kv_heads]
     scale        0: 1 / sqrt(head_dim)
     softcap, mask, alibi, sinks  as in softmax(), for scores [batch, heads, seq_q, seq_k]
     cu_seqlens_q  i32 or i64 [batch + 1]: q is packed, [tokens, heads, head_dim], and tokens
@@ -98,7 +104,8 @@ def attention(
     Returns out, or the pair (out, lse).
     """
     with begin("attention", q, context) as call:
-        out, sums = _describe(call, q, k, v, block_table, scale, out, lse)
+        scales = k_scale, v_scale
+        out, sums = _describe(call, q, k, v, block_table, scales, scale, out, lse)
         put_score_terms(call, softcap, mask, pattern, alibi, sinks)
         _put_ragged(call, cu_seqlens_q, cu_seqlens_k, max_seq_q, batch_invariant)
         if workspace is _SIZE:

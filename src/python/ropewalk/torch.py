@@ -333,7 +333,7 @@ def rope_append(
     return torch.ops.ropewalk.rope_append(settings, q, k, v, *_parts(cache), *ids, *norm[:5])
 
 
-_TERMS = ("block_table", "mask", "sinks", "cu_seqlens_q", "cu_seqlens_k")
+_TERMS = ("block_table", "k_scale", "v_scale", "mask", "sinks", "cu_seqlens_q", "cu_seqlens_k")
 
 
 @functools.lru_cache(maxsize=256)
@@ -388,6 +388,8 @@ def attention(
     *,
     pattern: Pattern | None = None,
     block_table: Tensor | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
     scale: float = 0.0,
     softcap: float = 0.0,
     mask: Tensor | None = None,
@@ -401,7 +403,7 @@ def attention(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """ropewalk.attention() as an operator, with a workspace where it helps; the pattern has no
     function."""
-    terms = (block_table, mask, sinks, cu_seqlens_q, cu_seqlens_k)
+    terms = (block_table, k_scale, v_scale, mask, sinks, cu_seqlens_q, cu_seqlens_k)
     given = dict(zip(_TERMS, terms))
     if pattern is not None:
         if pattern.function is not None:

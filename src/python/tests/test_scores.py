@@ -192,6 +192,27 @@ def test_ragged_attention_on_pages(kind, random):
     assert caught.value.fault[3] == 6
 
 
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
+def test_attention_on_8_bits(random, qkv, name):
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    dtype = getattr(ml_dtypes, name)
+    k, v = (x.astype(dtype) for x in qkv[1:])
+    k_scale, v_scale = np.array([0.5, 1.5], np.float32), np.array([3.0], np.float32)
+    scales = {"k_scale": k_scale, "v_scale": v_scale}
+    numbers = k.astype(np.float32) * k_scale[:, None], v.astype(np.float32) * v_scale
+    expected = references.attention(qkv[0], *numbers)[0]
+    close(ropewalk.attention(qkv[0], k, v, **scales), expected)
+    try:
+        import torch
+    except ImportError:
+        return
+    from ropewalk import torch as operators
+
+    arrays = [torch.from_numpy(x.view(np.uint8)).view(getattr(torch, name)) for x in (k, v)]
+    scales = {key: torch.from_numpy(x) for key, x in scales.items()}
+    close(operators.attention(torch.from_numpy(qkv[0]), *arrays, **scales).numpy(), expected)
+
+
 def test_workspace(kind, random):
     context = ropewalk.Context("cpu", num_threads=2)
     q = random.standard_normal((1, 1, 2, 16)).astype(np.float32)
