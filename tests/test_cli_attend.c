@@ -473,6 +473,41 @@ static void test_ragged(void **state) {
     free_tensors(&t);
 }
 
+/* Codes with a scale for each head are the numbers that they stand for. */
+static void test_f8(void **state) {
+    (void)state;
+    const attention a = {EVEN, .pattern = "causal", .dtype = RW_F32, .sees = causal};
+    tensors t = write_input(&a);
+    const int64_t heads[] = {a.kv_heads}, lse_shape[] = {a.batch, a.heads, a.seq_q};
+    held k = make("k", RW_F8_E4M3, 4, t.k.shape), v = make("v", RW_F8_E4M3, 4, t.v.shape);
+    held k_scale = make("k_scale", RW_F32, 1, heads), v_scale = make("v_scale", RW_F32, 1, heads);
+    for (int64_t h = 0; h < a.kv_heads; h++) {
+        ((float *)k_scale.data)[h] = 0.75f + (float)h;
+        ((float *)v_scale.data)[h] = 2.5f - (float)h;
+    }
+    for (int64_t n = 0; n < count_of(&k); n++)
+        ((float *)t.k.data)[n] =
+            (float)rwt_load(k.dtype, k.data, n) * ((float *)k_scale.data)[n / a.width % a.kv_heads];
+    for (int64_t n = 0; n < count_of(&v); n++)
+        ((float *)t.v.data)[n] = (float)rwt_load(v.dtype, v.data, n) *
+                                 ((float *)v_scale.data)[n / a.v_width % a.kv_heads];
+    held o = make_heads(&a, "o", a.heads, a.seq_q, a.v_width),
+         lse = make("lse", RW_F32, 3, lse_shape);
+    for (int64_t n = 0; n < a.batch * a.heads * a.seq_q; n++)
+        expect_row(&a, &t,
+                   (const int64_t[]){n / a.seq_q / a.heads, n / a.seq_q % a.heads, n % a.seq_q}, &o,
+                   &lse);
+    k.dtype = v.dtype = (rw_dtype)RW_FILE_F8_E4M3;
+    WRITE("i.safetensors", &t.q, &k, &v, &k_scale, &v_scale);
+    assert_ran(run_attend(&a, NULL));
+    assert_output("o", &o, 1e-5);
+    assert_lse(&lse);
+    held *const owned[] = {&k, &v, &k_scale, &v_scale, &o, &lse};
+    for (size_t n = 0; n < sizeof owned / sizeof *owned; n++)
+        free(owned[n]->data);
+    free_tensors(&t);
+}
+
 int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
@@ -483,6 +518,7 @@ int main(void) {
         TEST(test_custom),   TEST(test_empty),
         TEST(test_rotation), TEST(test_last_queries),
         TEST(test_check),    TEST(test_ragged),
+        TEST(test_f8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

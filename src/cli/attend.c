@@ -11,7 +11,7 @@ typedef struct attention {
     const cli_options *options;
     cli_rotation rotation; /* holds q, k and, with --config, the positions and the model */
     cli_array v, mask;
-    cli_array cu_q, cu_k, table, key_end; /* of ragged batches and caches */
+    cli_array cu_q, cu_k, table, key_end, k_scale, v_scale; /* of ragged batches and caches */
     cli_pattern_spec spec;
     cli_pattern_parts parts;
 } attention;
@@ -32,13 +32,14 @@ static int seq_axis(const attention *a) {
 
 /* ---- input ---- */
 
-/* The lengths and pages, which determine the axes of q, k and v. */
+/* The lengths and pages, which determine the axes of q, k and v, and the scales. */
 static rw_status read_lengths(const cli_source *source, attention *a) {
-    static const cli_array_rule rules[] = {{"cu_seqlens_q", 1, 1, CLI_ARRAY_IDS, false},
-                                           {"cu_seqlens_k", 1, 1, CLI_ARRAY_IDS, false},
-                                           {"block_table", 2, 2, CLI_ARRAY_IDS, false},
-                                           {"key_end", 1, 1, CLI_ARRAY_IDS, false}};
-    cli_array *const arrays[] = {&a->cu_q, &a->cu_k, &a->table, &a->key_end};
+    static const cli_array_rule rules[] = {
+        {"cu_seqlens_q", 1, 1, CLI_ARRAY_IDS, false}, {"cu_seqlens_k", 1, 1, CLI_ARRAY_IDS, false},
+        {"block_table", 2, 2, CLI_ARRAY_IDS, false},  {"key_end", 1, 1, CLI_ARRAY_IDS, false},
+        {"k_scale", 1, 1, CLI_ARRAY_FLOATS, false},   {"v_scale", 1, 1, CLI_ARRAY_FLOATS, false}};
+    cli_array *const arrays[] = {&a->cu_q,    &a->cu_k,    &a->table,
+                                 &a->key_end, &a->k_scale, &a->v_scale};
     rw_status status = RW_OK;
     for (size_t n = 0; n < sizeof rules / sizeof *rules && status == RW_OK; n++)
         status = cli_array_read(source, &rules[n], arrays[n]);
@@ -64,9 +65,10 @@ static void give_batch(cli_array *array) {
 
 static rw_status read_arrays(const cli_source *source, attention *a) {
     const int q_rank = a->cu_q.data ? 3 : 4, k_rank = a->cu_k.data ? 3 : 4;
+    const cli_array_kind kind = a->options->config ? CLI_ARRAY_FLOATS : CLI_ARRAY_CACHE;
     const cli_array_rule rules[] = {{"q", q_rank, q_rank, CLI_ARRAY_FLOATS, true},
-                                    {"k", k_rank, k_rank, CLI_ARRAY_FLOATS, true},
-                                    {"v", k_rank, k_rank, CLI_ARRAY_FLOATS, true},
+                                    {"k", k_rank, k_rank, kind, true},
+                                    {"v", k_rank, k_rank, kind, true},
                                     {"mask", 2, 4, CLI_ARRAY_MASK, false},
                                     {"positions", 1, 3, CLI_ARRAY_IDS, false}};
     cli_array *const arrays[] = {&a->rotation.q, &a->rotation.k, &a->v, &a->mask,
@@ -202,7 +204,7 @@ static rw_status make_outputs(const attention *a, cli_outcome *outcome, rw_messa
 typedef struct bound {
     cli_rotation_tensors rotation;
     rw_tensor v, mask, o, lse;
-    rw_tensor cu_q, cu_k, table, key_end;
+    rw_tensor cu_q, cu_k, table, key_end, k_scale, v_scale;
     rw_pattern pattern;
     rw_alibi alibi;
 } bound;
@@ -232,6 +234,8 @@ static rw_status upload(const attention *a, rw_context *context, const cli_outco
         {&a->cu_k, &on->cu_k},
         {&a->table, &on->table},
         {&a->key_end, &on->key_end},
+        {&a->k_scale, &on->k_scale},
+        {&a->v_scale, &on->v_scale},
         {&outcome->arrays[0], &on->o},
         {&outcome->arrays[1], &on->lse},
     };
@@ -252,7 +256,8 @@ static void release(rw_context *context, bound *on) {
     rw_tensor *const tensors[] = {&on->rotation.q, &on->rotation.k,   &on->rotation.positions,
                                   &on->v,          &on->mask,         &on->o,
                                   &on->lse,        &on->alibi.slopes, &on->cu_q,
-                                  &on->cu_k,       &on->table,        &on->key_end};
+                                  &on->cu_k,       &on->table,        &on->key_end,
+                                  &on->k_scale,    &on->v_scale};
     cli_pattern_free(context, &on->pattern);
     for (size_t n = 0; n < sizeof tensors / sizeof *tensors; n++)
         rw_free(context, tensors[n]->data);
@@ -281,6 +286,8 @@ static rw_status attend(const attention *a, rw_context *context, const bound *on
         .alibi = on->alibi.slopes.data ? &on->alibi : NULL,
         .cu_seqlens_q = on->cu_q,
         .cu_seqlens_k = on->cu_k,
+        .k_scale = on->k_scale,
+        .v_scale = on->v_scale,
     };
     rw_status status = rw_attention(context, &args);
     if (status == RW_OK)
@@ -364,6 +371,8 @@ static int run(const cli_options *options) {
     cli_array_free(&a.cu_k);
     cli_array_free(&a.table);
     cli_array_free(&a.key_end);
+    cli_array_free(&a.k_scale);
+    cli_array_free(&a.v_scale);
     cli_pattern_parts_free(&a.parts);
     cli_pattern_release(&a.spec);
     return exit_status;
@@ -393,6 +402,8 @@ const cli_command cli_attend = {
         "[pages, page_size, heads, width]. key_end, I32 or I64 [batch], is the number of keys of\n"
         "each sequence; the last query is then aligned with the last of these. They exclude\n"
         "layout bhsd and --config.\n\n"
+        "k and v may be F8_E4M3 or F8_E5M2: their numbers are then multiplied by k_scale and\n"
+        "v_scale, F32 [1] or [heads of k], if the file has these.\n\n"
         "Without --pattern a query sees every key. The last query is aligned with the last key:\n"
         "fewer queries than keys are the last positions.\n\n"
         "--config rotates q and k first, as ropewalk rotate does; the file may contain positions,\n"
