@@ -3,7 +3,7 @@
 #define RWI_KERNELS_H
 
 #include "activation_params.h"
-#include "attention/attention_params.h"
+#include "attention/attention_ragged.h"
 #include "bias_params.h"
 #include "embed_params.h"
 #include "kv_params.h"

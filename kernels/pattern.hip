@@ -9,6 +9,7 @@
 /* The rows of a block. */
 struct block_rows {
     rwi_pattern_row row[RWI_TILE_ROWS];
+    int64_t b[RWI_TILE_ROWS];
     bool valid[RWI_TILE_ROWS]; /* the device's values are valid; else they are reported */
 };
 
@@ -23,6 +24,7 @@ __device__ static inline bool find_row(const rwi_tiled<Params> &p, int64_t query
         int64_t b, i;
         rwi_bad_id bad;
         rwi_split_index(found, p.op.seq_q, &b, &i);
+        rows.b[mine] = b;
         rows.valid[mine] = rwi_pattern_row_at(&p.op.pattern, b, i, &rows.row[mine], &bad);
         if (!rows.valid[mine])
             rwi_fault_raise(sink, found, bad);
@@ -41,7 +43,8 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     if (!find_row(p, query, sink, rows))
         return;
     const rwi_pattern_row row = rows.row[threadIdx.y];
-    void *out = rwi_element(D, p.op.out, row.b * p.op.out_stride[0] + row.i * p.op.out_stride[1]);
+    void *out = rwi_element(D, p.op.out,
+                            rows.b[threadIdx.y] * p.op.out_stride[0] + row.i * p.op.out_stride[1]);
 #pragma unroll 4
     for (int step = 0; step < p.tiles.steps; step++) {
         const int64_t j = rwi_tile_column(column, step, VEC);
@@ -66,7 +69,7 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     if (!find_row(p, query, sink, rows))
         return;
     const rwi_pattern_row row = rows.row[threadIdx.y];
-    uint8_t *out = p.op.out + row.b * p.op.out_stride[0] + row.i * p.op.out_stride[1];
+    uint8_t *out = p.op.out + rows.b[threadIdx.y] * p.op.out_stride[0] + row.i * p.op.out_stride[1];
 #pragma unroll 1
     for (int step = 0; step < p.tiles.steps; step++) {
         const int64_t n = rwi_tile_column(column, step, 1);

@@ -42,6 +42,7 @@ typedef struct rwi_pattern {
     rw_dtype mask_dtype;
     bool (*function)(void *user, const rw_pattern_pair *pair); /* CPU only; NULL: true */
     void *function_user;
+    int64_t function_b; /* the sequence that the function is asked about is so many later */
 } rwi_pattern;
 
 #define RWI_OPEN ((int64_t)1 << 40)
@@ -180,9 +181,11 @@ typedef struct rwi_pattern_row {
     rwi_span global;
     const uint8_t *bits; /* the query's row of each; NULL if the pattern has none */
     const void *mask;
-    int64_t b;
+#ifndef __cplusplus
+    int64_t b; /* for the caller's function; a GPU's shared memory has no room for more */
+#endif
     int32_t i;
-    int32_t key_end; /* the end of the keys of sequence b; ALiBi may count from it */
+    int32_t key_end; /* the end of the keys of the sequence; ALiBi may count from it */
 } rwi_pattern_row;
 
 /* The first half of the predicate; false as above, and then no key is visible. */
@@ -193,7 +196,9 @@ RWI_INLINE bool rwi_pattern_row_at(const rwi_pattern *p, int64_t b, int64_t i, r
     row->prefix = none;
     row->window = none;
     row->global = none;
+#ifndef __cplusplus
     row->b = b;
+#endif
     row->i = (int32_t)i;
     row->key_end = 0;
     row->bits = p->bits ? p->bits + b * p->bits_stride[0] + i * p->bits_stride[1] : NULL;
@@ -226,7 +231,7 @@ RWI_INLINE bool rwi_pattern_bit(const rwi_pattern *p, const rwi_pattern_row *row
     if (row->mask && rwi_load_mask(p->mask_dtype, row->mask, j) == -INFINITY)
         return false;
 #ifndef __cplusplus
-    rw_pattern_pair pair = {row->b, row->i, j};
+    rw_pattern_pair pair = {p->function_b + row->b, row->i, j};
     if (p->function && !p->function(p->function_user, &pair))
         return false;
 #endif

@@ -10,7 +10,7 @@
 typedef struct attention {
     rwi_call call;
     const rw_attention_args *args;
-    rwi_argument q, k, v, table;
+    rwi_argument q, k, v, table, cu_q, cu_k, k_scale, v_scale;
     rwi_argument out, lse, workspace;
     int rank; /* of q */
     rw_attention_params params;
@@ -23,6 +23,10 @@ static attention name_arguments(const rwi_call *call, const rw_attention_args *a
                        .k = {"k", &args->k},
                        .v = {"v", &args->v},
                        .table = {"block_table", &args->block_table},
+                       .cu_q = {"cu_seqlens_q", &args->cu_seqlens_q},
+                       .cu_k = {"cu_seqlens_k", &args->cu_seqlens_k},
+                       .k_scale = {"k_scale", &args->k_scale},
+                       .v_scale = {"v_scale", &args->v_scale},
                        .out = {"out", &args->out},
                        .lse = {"lse", &args->lse},
                        .workspace = {"workspace", &args->workspace},
@@ -50,16 +54,78 @@ static rw_status check_products(const attention *a) {
                     "f32_products is %d, expected RW_F32_EXACT or RW_F32_SPLIT", (int)products);
 }
 
+/* The bounds of sequences: [batch + 1], of packed tensors alone. */
+static rw_status check_bounds(const attention *a) {
+    const rwi_call *call = &a->call;
+    const bool has_q = !rwi_absent(a->cu_q.tensor), has_k = !rwi_absent(a->cu_k.tensor);
+    const int64_t max_seq_q = a->args->max_seq_q;
+    if (!has_q && (has_k || max_seq_q != 0))
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "%s is given, but cu_seqlens_q is absent",
+                        has_k ? "cu_seqlens_k" : "max_seq_q");
+    if (!has_q)
+        return RW_OK;
+    if (a->rank != 3)
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "cu_seqlens_q is given, but q has rank %d, expected 3: packed tokens",
+                        a->rank);
+    if (max_seq_q < 0)
+        return rwi_fail(call, RW_INVALID_ARGUMENT, "max_seq_q is %lld, expected 0 or more",
+                        (long long)max_seq_q);
+    RWI_TRY(rwi_check_tensor(call, a->cu_q, (rwi_tensor_rule){1, 1, RWI_IDS}));
+    if (a->cu_q.tensor->shape[0] < 1)
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "cu_seqlens_q is empty, expected batch + 1 values");
+    if (!has_k)
+        return RW_OK;
+    if (!rwi_absent(a->table.tensor))
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "cu_seqlens_k and block_table are given, expected one of them");
+    RWI_TRY(rwi_check_tensor(call, a->cu_k, (rwi_tensor_rule){1, 1, RWI_IDS}));
+    return rwi_check_length(call, a->cu_k, 0, a->cu_q.tensor->shape[0]);
+}
+
+/* Whether k and v have 8 bits. */
+static bool has_codes(const attention *a) {
+    return (RWI_DTYPE_BIT(a->k.tensor->dtype) & RWI_F8) != 0;
+}
+
+/* The scale of k or v, which have 8 bits: one, or one for each head. */
+static rw_status describe_scale(const attention *a, rwi_argument scale,
+                                rwi_kv_scale_of *described) {
+    const rwi_call *call = &a->call;
+    if (rwi_absent(scale.tensor))
+        return RW_OK;
+    if (!has_codes(a))
+        return rwi_fail(call, RW_INVALID_ARGUMENT,
+                        "%s is given, but k has dtype %s, expected f8_e4m3 or f8_e5m2", scale.name,
+                        rw_dtype_name(a->k.tensor->dtype));
+    RWI_TRY(rwi_check_tensor(call, scale, (rwi_tensor_rule){1, 1, RWI_F32}));
+    const int64_t length = scale.tensor->shape[0];
+    if (length != 1)
+        RWI_TRY(rwi_check_length(call, scale, 0, rwi_length(a->k.tensor, RWI_HEADS)));
+    described->data = scale.tensor->data;
+    described->stride = length == 1 ? 0 : scale.tensor->stride[0];
+    return RW_OK;
+}
+
+/* k and v are packed if q is, except in pages or, in a ragged batch, by sequence. */
+static int kv_rank_of(const attention *a) {
+    const bool by_sequence = !rwi_absent(a->cu_q.tensor) && rwi_absent(a->cu_k.tensor);
+    return rwi_absent(a->table.tensor) && !by_sequence ? a->rank : 4;
+}
+
 static rw_status check_inputs(const attention *a) {
     const rwi_call *call = &a->call;
     RWI_TRY(rwi_check_tensor(call, a->q, (rwi_tensor_rule){3, 4, RWI_FLOATS}));
+    RWI_TRY(check_bounds(a));
     const rw_tensor *out = a->out.tensor;
     const bool has_columns = out->rank == a->rank && rwi_length(out, RWI_WIDTH) != 0;
-    const int kv_rank = rwi_absent(a->table.tensor) ? a->rank : 4;
-    RWI_TRY(rwi_check_tensor(call, a->k, (rwi_tensor_rule){kv_rank, kv_rank, RWI_FLOATS}));
-    RWI_TRY(rwi_check_tensor(call, a->v, (rwi_tensor_rule){kv_rank, kv_rank, RWI_FLOATS}));
-    RWI_TRY(rwi_check_same_dtype(call, a->k, a->q));
-    RWI_TRY(rwi_check_same_dtype(call, a->v, a->q));
+    const int kv_rank = kv_rank_of(a);
+    RWI_TRY(rwi_check_tensor(call, a->k, (rwi_tensor_rule){kv_rank, kv_rank, RWI_CACHES}));
+    RWI_TRY(rwi_check_tensor(call, a->v, (rwi_tensor_rule){kv_rank, kv_rank, RWI_CACHES}));
+    if (!has_codes(a))
+        RWI_TRY(rwi_check_same_dtype(call, a->k, a->q));
+    RWI_TRY(rwi_check_same_dtype(call, a->v, has_codes(a) ? a->k : a->q));
     RWI_TRY(check_width(call, a->q, true));
     RWI_TRY(check_width(call, a->k, true));
     RWI_TRY(check_width(call, a->v, !has_columns));
@@ -80,17 +146,41 @@ static rwi_attention_tensor kernel_tensor(const rw_tensor *tensor, int rank) {
     return described;
 }
 
+/* The lengths of a ragged batch. */
+static rwi_attention_ragged describe_ragged(const attention *a) {
+    const rw_attention_args *args = a->args;
+    const int64_t tokens = args->q.shape[0];
+    if (rwi_absent(a->cu_q.tensor))
+        return (rwi_attention_ragged){0};
+    rwi_attention_ragged ragged = {
+        .queries = rwi_ids_view(a->cu_q.tensor),
+        .batch = args->cu_seqlens_q.shape[0] - 1,
+        .tokens = tokens,
+        .max_seq_q = args->max_seq_q > 0 ? rwi_min(args->max_seq_q, tokens) : tokens,
+        .alignment = args->pattern ? args->pattern->alignment : RW_ALIGN_BOTTOM_RIGHT,
+        .alibi_alignment = args->alibi ? args->alibi->alignment : RW_ALIGN_BOTTOM_RIGHT,
+    };
+    if (rwi_absent(a->cu_k.tensor))
+        return ragged;
+    ragged.keys = rwi_ids_view(a->cu_k.tensor);
+    ragged.key_tokens = args->k.shape[0];
+    return ragged;
+}
+
 /* q, k, v and the block table. */
 static rw_status describe_inputs(attention *a) {
     RWI_TRY(check_inputs(a));
     RWI_TRY(check_products(a));
     const rw_tensor q = rwi_with_rank(*a->q.tensor, 4), k = rwi_with_rank(*a->k.tensor, 4);
     rw_attention_params *params = &a->params;
-    const int64_t batch = q.shape[0], seq_q = q.shape[1], heads = q.shape[2];
+    params->ragged = describe_ragged(a);
+    const bool ragged = params->ragged.queries.data;
+    const int64_t batch = ragged ? params->ragged.batch : q.shape[0];
+    const int64_t seq_q = q.shape[1], heads = q.shape[2];
     params->pages = (rwi_kv_pages){.num_pages = batch, .length = k.shape[1], .shift = 62};
     if (!rwi_absent(a->table.tensor))
         RWI_TRY(rwi_check_block_table(&a->call, a->table, a->k, batch, &params->pages));
-    else if (a->rank == 4)
+    else if (kv_rank_of(a) == 4)
         RWI_TRY(rwi_check_length(&a->call, a->k, 0, batch));
     const int64_t seq_k = params->pages.length;
     const rw_pattern_shape shape = {batch, seq_q, seq_k};
@@ -101,10 +191,14 @@ static rw_status describe_inputs(attention *a) {
     params->k = kernel_tensor(a->k.tensor, 4);
     params->v = kernel_tensor(a->v.tensor, 4);
     params->dtype = q.dtype;
+    params->kv_dtype = k.dtype;
+    RWI_TRY(describe_scale(a, a->k_scale, &params->k_scale));
+    RWI_TRY(describe_scale(a, a->v_scale, &params->v_scale));
     params->kv_heads = (int32_t)k.shape[2];
     params->group = (int32_t)rwi_group(heads, k.shape[2]);
     params->head_dim = (int32_t)q.shape[3];
     params->v_dim = (int32_t)rwi_length(a->v.tensor, RWI_WIDTH);
+    params->num_rows = q.shape[0] * seq_q * heads;
     return RW_OK;
 }
 
@@ -129,7 +223,8 @@ static rw_status check_lse(const attention *a) {
 
 static rw_status check_outputs(const attention *a) {
     const rwi_call *call = &a->call;
-    const rwi_argument inputs[] = {a->q, a->k, a->v, a->table};
+    const rwi_argument inputs[] = {a->q,    a->k,    a->v,       a->table,
+                                   a->cu_q, a->cu_k, a->k_scale, a->v_scale};
     const rwi_argument outputs[] = {a->out, a->lse, a->workspace};
     RWI_TRY(check_out(a));
     RWI_TRY(check_lse(a));
@@ -155,30 +250,39 @@ static rw_status describe_outputs(attention *a) {
 
 /* ---- the split of the keys ---- */
 
+/* The tiles of rows, of a ragged batch at most. */
+static int64_t tiles_of(const rw_attention_params *params, int32_t rows) {
+    if (params->ragged.queries.data)
+        return params->kv_heads * rwi_attention_find_slots(params, rows, false).count;
+    return rwi_attention_groups(params) * rwi_attention_row_tiles(params, rows);
+}
+
 /* Splits the keys if the tiles of rows alone are too few for the device. */
 static rwi_attention_parts split_keys(const attention *a) {
     const rw_attention_params *params = &a->params;
     const rwi_device *device = a->call.context->device;
     const int64_t seq_k = params->rules.scores.seq_k;
     const bool tall = device->tall_rows > 0 && params->dtype != RW_F32 &&
+                      !params->ragged.queries.data && params->kv_dtype == params->dtype &&
                       rwi_attention_group_rows(params) > RWI_ATTENTION_FEW_ROWS;
     const int32_t rows =
         tall ? device->tall_rows : rwi_attention_tile_rows(params, RWI_ATTENTION_ROWS);
-    const int64_t tiles = rwi_attention_groups(params) * rwi_attention_row_tiles(params, rows);
+    const int64_t tiles = tiles_of(params, rows);
     const int64_t wanted =
         rwi_max(1, (tall ? device->tall_parts : device->parts) / rwi_max(1, tiles));
     const int64_t keys = rwi_ceil_div(rwi_max(1, rwi_ceil_div(seq_k, wanted)), RWI_ATTENTION_KEYS) *
                          RWI_ATTENTION_KEYS;
     rwi_attention_parts parts = {.keys = rwi_max(keys, RWI_ATTENTION_PART_KEYS)};
     parts.count = rwi_max(1, rwi_ceil_div(seq_k, parts.keys));
+    if (a->args->batch_invariant)
+        parts.count = 1;
     return parts;
 }
 
 static int64_t bytes_of_parts(const rw_attention_params *params, int64_t count) {
     if (count == 1)
         return 0;
-    return count * attention_combine_work(params).items * (params->v_dim + 2) *
-           (int64_t)sizeof(float);
+    return count * params->num_rows * (params->v_dim + 2) * (int64_t)sizeof(float);
 }
 
 /* The split of the keys; one part if there is no workspace. */
@@ -187,10 +291,10 @@ static rw_status describe_parts(attention *a) {
     rw_attention_params *params = &a->params;
     params->parts = split_keys(a);
     const int64_t bytes = bytes_of_parts(params, params->parts.count);
-    if (rwi_absent(workspace)) {
+    if (rwi_absent(workspace) || a->args->batch_invariant)
         params->parts = (rwi_attention_parts){.count = 1, .keys = INT32_MAX};
+    if (rwi_absent(workspace))
         return RW_OK;
-    }
     if (workspace->shape[0] < bytes)
         return rwi_fail(&a->call, RW_INVALID_ARGUMENT, "workspace has %lld bytes, expected %lld",
                         (long long)workspace->shape[0], (long long)bytes);
@@ -200,7 +304,7 @@ static rw_status describe_parts(attention *a) {
                         RW_WORKSPACE_ALIGNMENT);
     if (bytes == 0) /* the workspace may be empty; no kernel uses it */
         return RW_OK;
-    const int64_t rows = params->parts.count * attention_combine_work(params).items;
+    const int64_t rows = params->parts.count * params->num_rows;
     params->parts.out = workspace->data;
     params->parts.largest = params->parts.out + rows * params->v_dim;
     params->parts.sum = params->parts.largest + rows;
@@ -251,7 +355,8 @@ rw_status rw_attention(rw_context *context, const rw_attention_args *args) {
     RWI_TRY(describe_outputs(&a));
     RWI_TRY(describe_parts(&a));
     RWI_TRY(describe_rules(&a));
-    if (rwi_empty(&args->out) || a.params.head_dim == 0)
+    const bool no_sequence = a.params.ragged.queries.data && a.params.ragged.batch == 0;
+    if (rwi_empty(&args->out) || a.params.head_dim == 0 || no_sequence)
         return RW_OK;
     rw_status status = context->backend->attention(context->device, &a.params);
     if (status == RW_OK && a.params.parts.count > 1)

@@ -165,6 +165,95 @@ static void test_long_tables(void **state) {
     refuse_attention(f, RW_INVALID_ARGUMENT, "block_table has");
 }
 
+/* q [6, 4, 16] of two sequences against k and v by sequence. */
+static void make_ragged(fixture *f) {
+    const int64_t bounds[] = {3}, q[] = {6, 4, 16}, lse[] = {4, 6};
+    f->attention.q = tensor(f->memory, 3, q);
+    f->attention.out = tensor(f->memory + 1536, 3, q);
+    f->attention.lse = tensor(f->memory + 2048, 2, lse);
+    f->attention.cu_seqlens_q = rw_tensor_contiguous(f->memory + WORKSPACE, RW_I32, 1, bounds);
+}
+
+static void test_ragged(void **state) {
+    fixture *f = *state;
+    make_ragged(f);
+    const rw_attention_args good = f->attention;
+    f->attention.cu_seqlens_q.dtype = RW_F32;
+    refuse_attention(f, RW_UNSUPPORTED, "cu_seqlens_q has dtype");
+    f->attention = good;
+    f->attention.cu_seqlens_q.rank = 2;
+    f->attention.cu_seqlens_q.shape[1] = f->attention.cu_seqlens_q.stride[1] = 1;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "cu_seqlens_q has rank 2");
+    f->attention = good;
+    f->attention.cu_seqlens_q.shape[0] = 0;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "cu_seqlens_q is empty");
+    f->attention.cu_seqlens_q.shape[0] = 4;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "k has shape [2, 5, 2, 16], expected 3");
+    f->attention = good;
+    f->attention.max_seq_q = -1;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "max_seq_q is -1");
+    f->attention = good;
+    f->attention.cu_seqlens_q.data = f->attention.out.data;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "out overlaps cu_seqlens_q");
+    f->attention = good;
+    const int64_t q4[] = {1, 6, 4, 16};
+    f->attention.q = tensor(f->memory, 4, q4);
+    refuse_attention(f, RW_INVALID_ARGUMENT, "cu_seqlens_q is given, but q has rank 4");
+    f->attention = good;
+    f->attention.cu_seqlens_q.rank = 0;
+    f->attention.max_seq_q = 3;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "max_seq_q is given, but cu_seqlens_q is absent");
+    f->attention.max_seq_q = 0;
+    f->attention.cu_seqlens_k = good.cu_seqlens_q;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "cu_seqlens_k is given, but cu_seqlens_q is absent");
+}
+
+static void test_ragged_keys(void **state) {
+    fixture *f = *state;
+    const int64_t k[] = {10, 2, 16}, table[] = {2, 1};
+    make_ragged(f);
+    f->attention.cu_seqlens_k = f->attention.cu_seqlens_q;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "k has rank 4");
+    f->attention.k = tensor(f->memory + 512, 3, k);
+    f->attention.v = tensor(f->memory + 1024, 3, k);
+    const rw_attention_args good = f->attention;
+    f->attention.cu_seqlens_k.shape[0] = 2;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "cu_seqlens_k has shape [2], expected 3");
+    f->attention = good;
+    f->attention.cu_seqlens_k.data = f->attention.lse.data;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "lse overlaps cu_seqlens_k");
+    f->attention = good;
+    f->attention.block_table = rw_tensor_contiguous(f->memory + 7000, RW_I32, 2, table);
+    refuse_attention(f, RW_INVALID_ARGUMENT, "cu_seqlens_k and block_table are given");
+    f->attention.block_table.rank = 0;
+    f->attention.cu_seqlens_k.rank = 0;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "k has rank 3");
+}
+
+static void test_f8(void **state) {
+    fixture *f = *state;
+    const int64_t scales[] = {2};
+    f->attention.k_scale = tensor(f->memory + WORKSPACE, 1, scales);
+    refuse_attention(f, RW_INVALID_ARGUMENT, "k_scale is given, but k has dtype f32");
+    f->attention.k.dtype = RW_F8_E4M3;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "v has dtype f32, expected that of k, f8_e4m3");
+    f->attention.v.dtype = RW_F8_E4M3;
+    const rw_attention_args good = f->attention;
+    f->attention.k_scale.shape[0] = 3;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "k_scale has shape [3], expected 2");
+    f->attention = good;
+    f->attention.v_scale = good.k_scale;
+    f->attention.v_scale.dtype = RW_F16;
+    refuse_attention(f, RW_UNSUPPORTED, "v_scale has dtype f16");
+    f->attention.v_scale = good.out;
+    f->attention.v_scale.rank = 1;
+    f->attention.v_scale.shape[0] = 1;
+    refuse_attention(f, RW_INVALID_ARGUMENT, "out overlaps v_scale");
+    f->attention = good;
+    f->attention.q.dtype = RW_F8_E4M3;
+    refuse_attention(f, RW_UNSUPPORTED, "q has dtype f8_e4m3");
+}
+
 static void test_products(void **state) {
     fixture *f = *state;
     const rw_qk_matmul_args qk = f->qk;
@@ -229,6 +318,9 @@ int main(void) {
         WITH_FIXTURE(test_attention_overlap),
         WITH_FIXTURE(test_block_table),
         WITH_FIXTURE(test_long_tables),
+        WITH_FIXTURE(test_ragged),
+        WITH_FIXTURE(test_ragged_keys),
+        WITH_FIXTURE(test_f8),
         WITH_FIXTURE(test_products),
         WITH_FIXTURE(test_statistics),
         WITH_FIXTURE(test_merge),

@@ -420,6 +420,94 @@ static void test_check(void **state) {
     free_tensors(&t);
 }
 
+/* The same tensor without the axis of the batch. */
+static held packed(held tensor) {
+    const int64_t shape[] = {tensor.shape[0] * tensor.shape[1], tensor.shape[2], tensor.shape[3]};
+    tensor.rank = 3;
+    memcpy(tensor.shape, shape, sizeof shape);
+    return tensor;
+}
+
+static held bounds(const char *name, int64_t length) {
+    held tensor = make(name, RW_I32, 1, (const int64_t[]){3});
+    for (int n = 0; n < 3; n++)
+        ((int32_t *)tensor.data)[n] = (int32_t)(n * length);
+    return tensor;
+}
+
+/* Two sequences of equal lengths are a batch, too: k and v by sequence, packed, or pages. */
+static void test_ragged(void **state) {
+    (void)state;
+    const attention a = {SHAPE(4, 2, 7, 16), .pattern = "causal", .dtype = RW_F32, .sees = causal};
+    tensors t = write_input(&a);
+    held o = make_heads(&a, "o", a.heads, a.seq_q, a.v_width);
+    held lse = make("lse", RW_F32, 3, (const int64_t[]){a.batch, a.heads, a.seq_q});
+    for (int64_t n = 0; n < a.batch * a.heads * a.seq_q; n++)
+        expect_row(&a, &t,
+                   (const int64_t[]){n / a.seq_q / a.heads, n / a.seq_q % a.heads, n % a.seq_q}, &o,
+                   &lse);
+    held q = packed(t.q), k = packed(t.k), v = packed(t.v), expected = packed(o);
+    held cu_q = bounds("cu_seqlens_q", a.seq_q), cu_k = bounds("cu_seqlens_k", a.seq_k);
+    held table = make("block_table", RW_I64, 2, (const int64_t[]){2, 1});
+    held ends = make("key_end", RW_I32, 1, (const int64_t[]){2});
+    ((int64_t *)table.data)[1] = 1;
+    ((int32_t *)ends.data)[0] = ((int32_t *)ends.data)[1] = 16;
+    for (int form = 0; form < 3; form++) {
+        if (form == 0)
+            WRITE("i.safetensors", &q, &t.k, &t.v, &cu_q);
+        else if (form == 1)
+            WRITE("i.safetensors", &q, &k, &v, &cu_q, &cu_k);
+        else
+            WRITE("i.safetensors", &q, &t.k, &t.v, &cu_q, &table, &ends);
+        assert_ran(run_attend(&a, NULL));
+        assert_output("o", &expected, 1e-5);
+        held got = read_tensor(in("o.safetensors"), "lse");
+        assert_int_equal(got.rank, 2);
+        assert_int_equal(got.shape[1], 14);
+        free(got.data);
+        assert_int_equal(run_attend(&a, "--layout=bhsd"), 1);
+    }
+    held *const owned[] = {&o, &lse, &cu_q, &cu_k, &table, &ends};
+    for (size_t n = 0; n < sizeof owned / sizeof *owned; n++)
+        free(owned[n]->data);
+    free_tensors(&t);
+}
+
+/* Codes with a scale for each head are the numbers that they stand for. */
+static void test_f8(void **state) {
+    (void)state;
+    const attention a = {EVEN, .pattern = "causal", .dtype = RW_F32, .sees = causal};
+    tensors t = write_input(&a);
+    const int64_t heads[] = {a.kv_heads}, lse_shape[] = {a.batch, a.heads, a.seq_q};
+    held k = make("k", RW_F8_E4M3, 4, t.k.shape), v = make("v", RW_F8_E4M3, 4, t.v.shape);
+    held k_scale = make("k_scale", RW_F32, 1, heads), v_scale = make("v_scale", RW_F32, 1, heads);
+    for (int64_t h = 0; h < a.kv_heads; h++) {
+        ((float *)k_scale.data)[h] = 0.75f + (float)h;
+        ((float *)v_scale.data)[h] = 2.5f - (float)h;
+    }
+    for (int64_t n = 0; n < count_of(&k); n++)
+        ((float *)t.k.data)[n] =
+            (float)rwt_load(k.dtype, k.data, n) * ((float *)k_scale.data)[n / a.width % a.kv_heads];
+    for (int64_t n = 0; n < count_of(&v); n++)
+        ((float *)t.v.data)[n] = (float)rwt_load(v.dtype, v.data, n) *
+                                 ((float *)v_scale.data)[n / a.v_width % a.kv_heads];
+    held o = make_heads(&a, "o", a.heads, a.seq_q, a.v_width),
+         lse = make("lse", RW_F32, 3, lse_shape);
+    for (int64_t n = 0; n < a.batch * a.heads * a.seq_q; n++)
+        expect_row(&a, &t,
+                   (const int64_t[]){n / a.seq_q / a.heads, n / a.seq_q % a.heads, n % a.seq_q}, &o,
+                   &lse);
+    k.dtype = v.dtype = (rw_dtype)RW_FILE_F8_E4M3;
+    WRITE("i.safetensors", &t.q, &k, &v, &k_scale, &v_scale);
+    assert_ran(run_attend(&a, NULL));
+    assert_output("o", &o, 1e-5);
+    assert_lse(&lse);
+    held *const owned[] = {&k, &v, &k_scale, &v_scale, &o, &lse};
+    for (size_t n = 0; n < sizeof owned / sizeof *owned; n++)
+        free(owned[n]->data);
+    free_tensors(&t);
+}
+
 int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
@@ -429,7 +517,8 @@ int main(void) {
         TEST(test_scores),   TEST(test_bool_masks),
         TEST(test_custom),   TEST(test_empty),
         TEST(test_rotation), TEST(test_last_queries),
-        TEST(test_check),
+        TEST(test_check),    TEST(test_ragged),
+        TEST(test_f8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

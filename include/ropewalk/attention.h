@@ -33,9 +33,9 @@ typedef enum rw_f32_products {
 } rw_f32_products;
 
 /* q            f32, f16 or bf16 [batch, seq_q, heads, head_dim], or [seq_q, heads, head_dim]
- * k            q's dtype and rank [batch, seq_k, kv_heads, head_dim]; kv_heads divides heads (GQA,
- *              MQA): head h reads k and v of head h / (heads / kv_heads)
- * v            q's dtype and rank [batch, seq_k, kv_heads, v_dim]
+ * k            q's dtype, f8_e4m3 or f8_e5m2, q's rank (see cu_seqlens_q) [batch, seq_k, kv_heads, head_dim]; kv_heads
+ *              divides heads (GQA, MQA): head h reads k and v of head h / (heads / kv_heads)
+ * v            k's dtype and q's rank [batch, seq_k, kv_heads, v_dim]
  * block_table  absent, or i32 or i64 [batch, max_pages]: k and v are the pages of a cache, as in
  *              rw_kv_cache: [pages, page_size, kv_heads, width], whether q is packed or not, and
  *              seq_k is max_pages * page_size; pattern->key_end is the number of keys in use
@@ -47,14 +47,38 @@ typedef enum rw_f32_products {
  *              so that they use the whole device. Absent: no split
  * scale        0: 1 / sqrt(head_dim)
  * f32_products how f32 is multiplied; without effect on other dtypes
+ * k_scale,     f32 [1] or [kv_heads], positive, for k and v of 8 bits, whose numbers are code * scale;
+ * v_scale      as in rw_kv_cache. Absent: 1
  * softcap, mask, pattern, alibi, sinks as in rw_softmax() for an x of shape
  *          [batch, heads, seq_q, seq_k] (batch 1 if q is packed). Pass a T5 bias as the mask.
+ * cu_seqlens_q  absent, or i32 or i64 [batch + 1], for packed q: the batch is ragged
+ * cu_seqlens_k  absent, or the same for packed k and v
+ * max_seq_q     the largest number of queries of a sequence of a ragged batch, or more: less work is
+ *               launched. 0: unknown
+ * batch_invariant  the bits of a sequence's result do not depend on the rest of the batch: the keys
+ *               are not split. Otherwise the number of parts depends on the batch
+ *
+ * Ragged batches: q, out and lse are packed, and tokens cu_seqlens_q[b] to cu_seqlens_q[b + 1] are
+ * the queries of sequence b. The first bound is 0. Tokens from the last bound on are padding: nothing
+ * of them is read or written. k and v are one of
+ *
+ *   packed       [tokens_k, kv_heads, width] with cu_seqlens_k, whose first bound is 0 or more
+ *   by sequence  [batch, seq_k, kv_heads, width], usually with pattern->key_end
+ *   paged        as above, with pattern->key_end
+ *
+ * Every sequence is computed as if it were alone. seq_q, in alignments too, is its number of queries,
+ * and seq_k, if k is packed, its number of keys; parts of the pattern with a batch axis are those of
+ * sequence b. In the shapes of mask, pattern->globals, pattern->bits and pattern->mask, seq_q is the
+ * number of tokens, and seq_k, if k is packed, tokens_k; column j is key j of the token's sequence.
+ * Bounds that decrease or are out of range, and more than max_seq_q queries, are reported with the
+ * first token of the first such sequence and the bound or the length; nothing is written then.
  *
  * head_dim and v_dim are multiples of 8 from 8 to 256; any strides. For a contiguous KV cache, pass
- * its k and v and pattern->key_end (and RW_ALIGN_KEY_END if seq_q > 1). For packed sequences, pass
- * packed tensors and pattern->cu_seqlens. Page numbers are checked on the device, for the pages
- * from the first to the last key that a query may see. If batch, heads, seq_q, head_dim or v_dim is
- * 0, nothing is computed or written; if seq_k is 0, no query has a visible key.
+ * its k and v and pattern->key_end (and RW_ALIGN_KEY_END if seq_q > 1). For packed sequences that
+ * attend to themselves alone, pass packed tensors and pattern->cu_seqlens. Page numbers are checked
+ * on the device, for the pages from the first to the last key that a query may see. If batch, heads,
+ * seq_q, head_dim or v_dim is 0, nothing is computed or written; if seq_k is 0, no query has a
+ * visible key.
  */
 typedef struct rw_attention_args {
     rw_tensor q;
@@ -71,6 +95,12 @@ typedef struct rw_attention_args {
     const rw_alibi *alibi;
     rw_tensor sinks;
     rw_f32_products f32_products;
+    rw_tensor cu_seqlens_q;
+    rw_tensor cu_seqlens_k;
+    int64_t max_seq_q;
+    bool batch_invariant;
+    rw_tensor k_scale;
+    rw_tensor v_scale;
 } rw_attention_args;
 
 /* Attention, with the online softmax of Dao et al., arXiv:2205.14135:

@@ -3,13 +3,14 @@
 #include "gpu/dispatch.h"
 
 extern "C" rw_status rwi_hip_attention(rwi_device *device, const rw_attention_params *p) {
+    const bool codes = p->kv_dtype != p->dtype;
     switch (p->dtype) {
     case RW_F32:
-        return rwi_hip_attention_f32(device, *p);
+        return codes ? rwi_hip_attention_f8_f32(device, *p) : rwi_hip_attention_f32(device, *p);
     case RW_F16:
-        return rwi_hip_attention_f16(device, *p);
+        return codes ? rwi_hip_attention_f8_f16(device, *p) : rwi_hip_attention_f16(device, *p);
     case RW_BF16:
-        return rwi_hip_attention_bf16(device, *p);
+        return codes ? rwi_hip_attention_f8_bf16(device, *p) : rwi_hip_attention_bf16(device, *p);
     case RW_I32:
     case RW_I64:
     case RW_U8:

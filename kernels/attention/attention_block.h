@@ -44,7 +44,7 @@ __device__ static inline void find_rows(const attention_launch &launch, attentio
             continue;
         }
         if (!row->valid && p.parts.count == 1)
-            rwi_fault_raise(sink, t.item.b * p.rules.scores.seq_q + row->pattern.i, bad);
+            rwi_fault_raise(sink, rwi_attention_token(&p, t.item.b, row), bad);
         const rwi_span hull = rwi_pattern_hull(&row->pattern);
         if (rwi_span_empty(hull))
             continue;
@@ -79,7 +79,7 @@ __device__ static inline void check_pages(const attention_launch &launch, attent
             continue;
         row->valid = false;
         if (p.parts.count == 1)
-            rwi_fault_raise(sink, t.item.b * p.rules.scores.seq_q + row->pattern.i, bad);
+            rwi_fault_raise(sink, rwi_attention_token(&p, t.item.b, row), bad);
     }
     attention_copiers_sync<Shape>();
 }

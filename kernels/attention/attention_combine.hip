@@ -1,6 +1,7 @@
 /* Combines the partial results of attention split over the keys, on a GPU; the twin of
  * attention_combine_cpu.c. One block per row. */
-#include "attention/attention_params.h"
+#include "attention/attention_ragged.h"
+#include "attention/attention_ragged_gpu.h"
 #include "attention/attention_store.h"
 #include "gpu/faults.h"
 #include "gpu/launch.h"
@@ -37,7 +38,7 @@ __device__ static inline void find_row(const rw_attention_params &p, int64_t num
         rwi_attention_find_row(&p, t.b, t.kv_head, r, &t.row, &bad);
         t.missing_page = 0;
         if (!t.row.valid)
-            rwi_fault_raise(sink, t.b * p.rules.scores.seq_q + t.row.pattern.i, bad);
+            rwi_fault_raise(sink, rwi_attention_token(&p, t.b, &t.row), bad);
     }
     __syncthreads();
     if (!p.pages.table.data || !t.row.valid)
@@ -53,7 +54,7 @@ __device__ static inline void find_row(const rw_attention_params &p, int64_t num
     __syncthreads();
     if (thread == 0 && t.missing_page) {
         t.row.valid = rwi_attention_pages_exist(&p, t.b, hull, &bad);
-        rwi_fault_raise(sink, t.b * p.rules.scores.seq_q + t.row.pattern.i, bad);
+        rwi_fault_raise(sink, rwi_attention_token(&p, t.b, &t.row), bad);
     }
     __syncthreads();
 }
@@ -129,21 +130,15 @@ __device__ static inline float sum_parts(const rw_attention_params &p, int64_t n
     return rwi_reduce_row(sum, t.waves[1], rwi_reduce_sum());
 }
 
-static __global__ void __launch_bounds__(RWI_BLOCK)
-    combine_kernel(rw_attention_combine_params p, rwi_fault_sink sink) {
-    rwi_start_next_kernel();
-    __shared__ combine_block t;
-    /* On AMD those that find the row would need too many scalar registers. */
-    __shared__ rw_attention_combine_params kept;
-    if (!RWI_PARAMETERS_NEAR)
-        rwi_copy_parameters(kept, p);
-    const int64_t number = rwi_block_row(), rows = attention_combine_work(&p).items;
+/* Row `number`; `near`: where the parameters that find it are read. */
+__device__ static inline void combine_row(const rw_attention_params &p,
+                                          const rw_attention_params &near, int64_t number,
+                                          combine_block &t, const rwi_fault_sink &sink) {
+    const int64_t rows = p.num_rows;
     const int team = (int)threadIdx.x / COMBINE_LANES, lane = (int)threadIdx.x % COMBINE_LANES;
-    if (number >= rows)
-        return;
     if (!rwi_attention_rows_are_known(&p))
         rwi_await_previous_kernel();
-    find_row(RWI_PARAMETERS_NEAR ? p : kept, number, t, sink);
+    find_row(near, number, t, sink);
     rwi_await_previous_kernel();
     const combine_part mine = load_part(p, number, rows, threadIdx.x);
     if (!t.row.valid)
@@ -171,10 +166,71 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
                              lane * 4, attention_multiply_four(end.factor, out), false);
 }
 
+static __global__ void __launch_bounds__(RWI_BLOCK)
+    combine_kernel(rw_attention_combine_params p, rwi_fault_sink sink) {
+    rwi_start_next_kernel();
+    __shared__ combine_block t;
+    /* On AMD those that find the row would need too many scalar registers. */
+    __shared__ rw_attention_combine_params kept;
+    if (!RWI_PARAMETERS_NEAR)
+        rwi_copy_parameters(kept, p);
+    const int64_t number = rwi_block_row();
+    if (number >= p.num_rows)
+        return;
+    combine_row(p, RWI_PARAMETERS_NEAR ? p : kept, number, t, sink);
+}
+
+/* Narrows `own` to the sequence of row `number`, by all threads; false: there is none. */
+__device__ static inline bool narrow_to_row(rw_attention_combine_params &own, int64_t number,
+                                            attention_found &found, const rwi_fault_sink &sink) {
+    int64_t token, rest;
+    rwi_split_index(number, own.rules.scores.heads, &token, &rest);
+    const bool is_found = attention_find_sequence(
+        own, found, (int)threadIdx.x, RWI_BLOCK, true, sink,
+        [&](const rwi_attention_sequence &at) { return at.q_begin <= token && token < at.q_end; },
+        [] { __syncthreads(); });
+    if (!is_found)
+        return false;
+    if (threadIdx.x == 0) {
+        rwi_attention_sequence at;
+        rwi_bad_id bad;
+        (void)rwi_attention_load_sequence(&own, (int64_t)found.b, &at, &bad);
+        rwi_attention_narrow(&own, &at);
+    }
+    __syncthreads();
+    return true;
+}
+
+/* The same of sequences of different lengths, or of codes, whose heads have a scale. */
+static __global__ void __launch_bounds__(RWI_BLOCK)
+    combine_own_kernel(rw_attention_combine_params p, rwi_fault_sink sink) {
+    rwi_begin_kernel();
+    __shared__ combine_block t;
+    __shared__ rw_attention_combine_params own;
+    __shared__ attention_found found;
+    const int64_t number = rwi_block_row();
+    if (number >= p.num_rows)
+        return;
+    rwi_copy_parameters(own, p);
+    if (own.ragged.queries.data && !narrow_to_row(own, number, found, sink))
+        return;
+    const int64_t own_number = number - own.first_token * own.rules.scores.heads;
+    if (threadIdx.x == 0) {
+        int64_t group, row, b, kv_head;
+        rwi_split_index(own_number, rwi_attention_group_rows(&own), &group, &row);
+        rwi_split_index(group, own.kv_heads, &b, &kv_head);
+        rwi_attention_scale_keys(&own, kv_head);
+    }
+    __syncthreads();
+    combine_row(own, own, own_number, t, sink);
+}
+
 /* Faults are reported under the name of the operation that this step belongs to. */
 extern "C" rw_status rwi_hip_attention_combine(rwi_device *device,
                                                const rw_attention_combine_params *p) {
     const rwi_launch_shape shape =
         rwi_launch_rows(RWI_OP_attention, attention_combine_work(p).items, dim3(RWI_BLOCK));
-    return rwi_launch(device, shape, combine_kernel, *p);
+    return rwi_launch(
+        device, shape,
+        p->ragged.queries.data || p->k_scale.data ? combine_own_kernel : combine_kernel, *p);
 }

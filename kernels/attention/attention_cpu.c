@@ -7,6 +7,7 @@
  * and memory is read fastest one row after another; scores are [row][key].
  */
 #include "attention/attention_amx_cpu.h"
+#include "attention/attention_ragged_cpu.h"
 
 /* ---- scores ------------------------------------------------------------------------------ */
 
@@ -215,7 +216,7 @@ static void multiply_weights_v(const rw_attention_params *p, state *t) {
 /* Stores the partial result of row `r`. */
 static void store_part(const rw_attention_params *p, const state *t, int32_t r) {
     int64_t number = rwi_attention_row_number(p, t->item.b, t->item.kv_head, t->item.first + r);
-    int64_t at = t->item.part * attention_combine_work(p).items + number;
+    int64_t at = t->item.part * p->num_rows + number;
     memcpy(p->parts.out + at * p->v_dim, t->out + r * t->width,
            (size_t)p->v_dim * sizeof *p->parts.out);
     p->parts.largest[at] = t->largest[r] * t->unit;
@@ -326,30 +327,81 @@ static rwi_span keys_of_rows(const state *t, rwi_span part, int64_t tile_keys) {
     return keys;
 }
 
+static void attend_items(const rw_attention_params *p, state *t, int64_t begin, int64_t end,
+                         rwi_fault_sink *sink) {
+    set_up(p, t);
+    begin_amx(t);
+    const int64_t tile_keys = t->few ? FEW_KEYS : t->tiles ? KEYS : WORD_KEYS;
+    for (int64_t item = begin, count; item < end; item += count) {
+        count = take_items(p, t, item, end);
+        if (t->item.rows == 0)
+            continue;
+        const rwi_span part = t->item.keys;
+        begin_rows(p, t, sink);
+        begin_amx_rows(t);
+        const rwi_span keys = keys_of_rows(t, part, tile_keys);
+        for (int64_t j = keys.begin; j < keys.end; j += tile_keys) {
+            t->first = j;
+            t->keys = rwi_min(tile_keys, keys.end - j);
+            t->sees = rwi_attention_ask_tile(p, &t->item, j, t->keys);
+            if (t->few)
+                t->next = find_next_tile(p, t, item + 1 < end);
+            if (t->sees != RW_TILE_NONE)
+                attend_keys(p, t);
+        }
+        end_rows(p, t);
+    }
+    end_amx(t);
+}
+
+/* The same, where k and v may be codes: one head of them after another, since each may have its own
+ * scale. */
+static void attend_heads(const rw_attention_params *p, state *t, int64_t begin, int64_t end,
+                         rwi_fault_sink *sink) {
+    if (p->kv_dtype == p->dtype) {
+        attend_items(p, t, begin, end, sink);
+        return;
+    }
+    const int32_t tile_rows = rwi_attention_tile_rows(p, ITEM_ROWS);
+    const int64_t count = rwi_attention_row_tiles(p, tile_rows) * p->parts.count;
+    find_code_bits(p, t);
+    for (int64_t item = begin, next; item < end; item = next) {
+        rw_attention_params own = *p;
+        next = rwi_min(end, (item / count + 1) * count);
+        rwi_attention_scale_keys(&own, item / count % p->kv_heads);
+        attend_items(&own, t, item, next, sink);
+    }
+}
+
+/* The same for sequences of different lengths, one after another. */
+static void attend_sequences(const rw_attention_params *p, state *t, int64_t begin, int64_t end,
+                             rwi_fault_sink *sink) {
+    const rwi_attention_slots slots = rwi_attention_find_slots(p, ITEM_ROWS, true);
+    const int64_t slot_items = rwi_attention_slot_items(p);
+    rwi_attention_sequence sequence;
+    if (!rwi_attention_check_sequences(p, sink))
+        return;
+    for (int64_t item = begin, next; item < end; item = next) {
+        const int64_t b = rwi_attention_sequence_of_slot(p, &slots, item / slot_items);
+        rwi_bad_id bad;
+        rw_attention_params own = *p;
+        (void)rwi_attention_load_sequence(p, b, &sequence, &bad);
+        rwi_attention_narrow(&own, &sequence);
+        const int64_t count = rwi_attention_items(&own, rwi_attention_tile_rows(&own, ITEM_ROWS));
+        const int64_t first = rwi_attention_first_slot(p, &slots, b, sequence.q_begin) * slot_items;
+        next = end;
+        if (b + 1 < p->ragged.batch)
+            next = rwi_min(end,
+                           rwi_attention_first_slot(p, &slots, b + 1, sequence.q_end) * slot_items);
+        attend_heads(&own, t, item - first, rwi_min(next - first, count), sink);
+    }
+}
+
 void RWI_CPU_KERNEL(attention)(const rw_attention_params *p, int64_t begin, int64_t end,
                                rwi_fault_sink *sink) {
     state t;
-    set_up(p, &t);
-    begin_amx(&t);
-    const int64_t tile_keys = t.few ? FEW_KEYS : t.tiles ? KEYS : WORD_KEYS;
-    for (int64_t item = begin, count; item < end; item += count) {
-        count = take_items(p, &t, item, end);
-        if (t.item.rows == 0)
-            continue;
-        const rwi_span part = t.item.keys;
-        begin_rows(p, &t, sink);
-        begin_amx_rows(&t);
-        const rwi_span keys = keys_of_rows(&t, part, tile_keys);
-        for (int64_t j = keys.begin; j < keys.end; j += tile_keys) {
-            t.first = j;
-            t.keys = rwi_min(tile_keys, keys.end - j);
-            t.sees = rwi_attention_ask_tile(p, &t.item, j, t.keys);
-            if (t.few)
-                t.next = find_next_tile(p, &t, item + 1 < end);
-            if (t.sees != RW_TILE_NONE)
-                attend_keys(p, &t);
-        }
-        end_rows(p, &t);
-    }
-    end_amx(&t);
+    if (p->ragged.queries.data)
+        attend_sequences(p, &t, begin, end, sink);
+    else
+        attend_heads(p, &t, begin, end, sink);
 }

@@ -1,4 +1,4 @@
-/* Entry points of attention, one for each dtype of q, k and v. */
+/* Entry points of attention, one for each dtype of q, with k and v of the same or of 8 bits. */
 #ifndef RWI_ATTENTION_DTYPES_H
 #define RWI_ATTENTION_DTYPES_H
 
@@ -8,5 +8,8 @@
 rw_status rwi_hip_attention_f32(rwi_device *device, const rw_attention_params &p);
 rw_status rwi_hip_attention_f16(rwi_device *device, const rw_attention_params &p);
 rw_status rwi_hip_attention_bf16(rwi_device *device, const rw_attention_params &p);
+rw_status rwi_hip_attention_f8_f32(rwi_device *device, const rw_attention_params &p);
+rw_status rwi_hip_attention_f8_f16(rwi_device *device, const rw_attention_params &p);
+rw_status rwi_hip_attention_f8_bf16(rwi_device *device, const rw_attention_params &p);
 
 #endif

@@ -8,6 +8,7 @@
 #include "attention/attention_block.h"
 #include "attention/attention_launch.h"
 #include "attention/attention_output.h"
+#include "attention/attention_ragged_gpu.h"
 #include "attention/attention_roles.h"
 #include "attention/attention_scores.h"
 #include "gpu/faults.h"
@@ -161,7 +162,116 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     attend_item<Shape>(near, item, t, tiles, sink);
 }
 
+/* Narrows `own` to the sequence of an item, by all threads of a block, and returns the item's number
+ * in it; -1: there is none. */
+template <typename Shape>
+__device__ static inline int64_t find_own_item(attention_launch &own, int64_t item,
+                                               attention_found &found, const rwi_fault_sink &sink) {
+    const rw_attention_params &p = own.op;
+    const int64_t slot_items = rwi_attention_slot_items(&p), slot = item / slot_items;
+    const bool is_found = attention_find_sequence(
+        p, found, (int)threadIdx.x, Shape::BLOCK, p.parts.count == 1, sink,
+        [&](const rwi_attention_sequence &at) {
+            return rwi_attention_first_slot(&p, &own.slots, at.b, at.q_begin) <= slot &&
+                   slot < rwi_attention_first_slot(&p, &own.slots, at.b + 1, at.q_end);
+        },
+        [] { __syncthreads(); });
+    if (!is_found)
+        return -1;
+    if (threadIdx.x == 0) {
+        rwi_attention_sequence at;
+        rwi_bad_id bad;
+        (void)rwi_attention_load_sequence(&p, (int64_t)found.b, &at, &bad);
+        const int64_t first = rwi_attention_first_slot(&p, &own.slots, at.b, at.q_begin);
+        rwi_attention_narrow(&own.op, &at);
+        own.row_tiles = rwi_attention_row_tiles(&p, Shape::ROWS);
+        const int64_t rows = rwi_attention_group_rows(&p), n = item - first * slot_items;
+        const bool is_own = rows >= own.least_rows && rows <= own.most_rows;
+        found.item = is_own && n < own.row_tiles * slot_items ? n : -1;
+    }
+    __syncthreads();
+    return found.item;
+}
+
+/* Items that need parameters of their own: of sequences of different lengths, or of codes, whose heads
+ * have a scale. */
+template <typename Shape>
+static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
+    attention_own_kernel(attention_launch launch, rwi_fault_sink sink) {
+    rwi_begin_kernel();
+    HIP_DYNAMIC_SHARED(uint4, shared)
+    __shared__ attention_block<Shape> t;
+    __shared__ attention_launch own;
+    __shared__ attention_found found;
+    static_assert(Shape::BACKGROUND ||
+                      Shape::SHARED_BYTES + sizeof t + sizeof own + sizeof found <= 64 * 1024,
+                  "an AMD GPU has no more shared memory");
+    const int64_t item = rwi_block_row();
+    if (item >= launch.items)
+        return;
+    rwi_copy_parameters(own, launch);
+    const int64_t own_item =
+        own.op.ragged.queries.data ? find_own_item<Shape>(own, item, found, sink) : item;
+    if (own_item < 0)
+        return;
+    if constexpr (Shape::CODES) {
+        if (threadIdx.x == 0) {
+            rwi_attention_scale_keys(&own.op, find_item(own, own_item, Shape::ROWS).kv_head);
+            describe_scores(own);
+        }
+        __syncthreads();
+    }
+    const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
+    attend_item<Shape>(own, own_item, t, tiles, sink);
+}
+
 /* ---- launches ---- */
+
+/* All items or, of sequences of different lengths, those of sequences with `least` to `most` rows of
+ * a group; `again`: after a launch for others. */
+template <typename Shape>
+static rw_status launch_own(rwi_device *device, const rw_attention_params &p, int64_t least,
+                            int64_t most, bool again) {
+    attention_launch launch = describe_launch<Shape>(p);
+    if (p.ragged.queries.data)
+        describe_slots<Shape>(launch, least, most);
+    const uint32_t threads =
+        (uint32_t)(Shape::BLOCK / Shape::unit::LANES * ((rwi_hip_device *)device)->wave);
+    rwi_launch_shape shape = rwi_launch_rows(RWI_OP_attention, launch.items, dim3(threads));
+    shape.shared_bytes = Shape::SHARED_BYTES;
+    shape.again = again;
+    return rwi_launch(device, shape, attention_own_kernel<Shape>, launch);
+}
+
+/* Each sequence is computed in the tiles that it would have alone: those of few rows, then the
+ * others. */
+template <rw_dtype D, int WIDTH, bool CODES>
+static rw_status launch_own_width(rwi_device *device, const rw_attention_params &p) {
+    constexpr int64_t MOST = 2 * RWI_ATTENTION_FEW_ROWS;
+    return rwi_dispatch_mma<D>(device, [&](auto unit) {
+        constexpr int UNIT = decltype(unit)::value;
+        constexpr int RULES = ATTENTION_ANY;
+        typedef attention_shape<D, WIDTH, true, UNIT, WIDTH, RULES, 2, CODES> Few;
+        typedef attention_shape<D, WIDTH, false, UNIT, WIDTH, RULES, 2, CODES> Many;
+        const int64_t rows =
+            p.ragged.queries.data ? p.ragged.max_seq_q * p.group : rwi_attention_group_rows(&p);
+        const bool few = p.ragged.queries.data ? p.group <= MOST : rows <= MOST;
+        const rw_status status = few ? launch_own<Few>(device, p, 0, MOST, false) : RW_OK;
+        if (status != RW_OK || rows <= MOST)
+            return status;
+        return launch_own<Many>(device, p, MOST + 1, INT64_MAX, few);
+    });
+}
+
+template <rw_dtype D, bool CODES>
+static rw_status launch_own_dtype(rwi_device *device, const rw_attention_params &p) {
+    const int32_t width = p.head_dim > p.v_dim ? p.head_dim : p.v_dim;
+    if (width <= 64)
+        return launch_own_width<D, 64, CODES>(device, p);
+    if (width <= 128)
+        return launch_own_width<D, 128, CODES>(device, p);
+    return launch_own_width<D, 256, CODES>(device, p);
+}
 
 template <typename Shape>
 static rw_status launch_shape(rwi_device *device, const rw_attention_params &p) {
@@ -203,6 +313,8 @@ static rw_status launch_rows(rwi_device *device, const rw_attention_params &p) {
 
 template <rw_dtype D>
 static rw_status launch_dtype(rwi_device *device, const rw_attention_params &p) {
+    if (p.ragged.queries.data)
+        return launch_own_dtype<D, false>(device, p);
 #if defined(RWI_HAS_WGMMA)
     if constexpr (D != RW_F32)
         if (roles_serve<D>(device, p))

@@ -48,6 +48,39 @@ static inline int64_t even_section(int64_t groups, int64_t most) {
     return most;
 }
 
+/* The tiles of rows of a launch; of sequences of different lengths, those with `least` to `most` rows
+ * of a group. */
+template <typename Shape>
+static void describe_slots(attention_launch &launch, int64_t least, int64_t most) {
+    rw_attention_params bounded = launch.op;
+    rwi_attention_ragged &ragged = bounded.ragged;
+    ragged.max_seq_q = rwi_min(ragged.max_seq_q, most / launch.op.group);
+    launch.slots = rwi_attention_find_slots(&bounded, Shape::ROWS, false);
+    launch.items = launch.slots.count * rwi_attention_slot_items(&launch.op);
+    launch.section = launch.op.kv_heads;
+    launch.least_rows = least;
+    launch.most_rows = most;
+}
+
+/* Whether all vectors of codes are at multiples of their length. */
+static inline bool codes_are_aligned(const rwi_attention_tensor &tensor, int64_t length) {
+    bool aligned = (uintptr_t)tensor.data % (uintptr_t)length == 0;
+    for (int axis = 0; axis < 3; axis++)
+        aligned = aligned && tensor.stride[axis] % length == 0;
+    return aligned;
+}
+
+/* What follows from the scale. */
+__host__ __device__ static inline void describe_scores(attention_launch &launch) {
+    const rw_attention_params &p = launch.op;
+    launch.plain = rwi_attention_keeps_products(&p);
+    launch.kept_scale = rwi_attention_kept_scale(&p);
+    if (p.rules.softcap > 0.0f) {
+        launch.cap_inner = p.rules.scale / p.rules.softcap;
+        launch.cap_outer = p.rules.softcap / launch.kept_scale;
+    }
+}
+
 template <typename Shape> static attention_launch describe_launch(const rw_attention_params &p) {
     constexpr rw_dtype D = Shape::DTYPE;
     const rwi_scores &lengths = p.rules.scores;
@@ -60,15 +93,13 @@ template <typename Shape> static attention_launch describe_launch(const rw_atten
     launch.section = even_section(rwi_attention_groups(&p),
                                   rwi_max(1, SECTION_BYTES / rwi_max(1, bytes_of_group)));
     launch.vectors = tensor_has_vectors(D, p.q, p.head_dim) &&
-                     tensor_has_vectors(D, p.k, p.head_dim) && tensor_has_vectors(D, p.v, p.v_dim);
+                     (Shape::CODES || (tensor_has_vectors(D, p.k, p.head_dim) &&
+                                       tensor_has_vectors(D, p.v, p.v_dim)));
+    launch.code_vectors =
+        codes_are_aligned(p.k, Shape::VECTOR) && codes_are_aligned(p.v, Shape::VECTOR);
     launch.out_vectors = tensor_has_vectors(p.out_dtype, p.out, p.v_dim);
     launch.mask_pairs = mask_has_pairs(p.rules.mask);
-    launch.plain = rwi_attention_keeps_products(&p);
-    launch.kept_scale = rwi_attention_kept_scale(&p);
-    if (p.rules.softcap > 0.0f) {
-        launch.cap_inner = p.rules.scale / p.rules.softcap;
-        launch.cap_outer = p.rules.softcap / launch.kept_scale;
-    }
+    describe_scores(launch);
     return launch;
 }
 

@@ -12,8 +12,7 @@ __device__ static inline attention_target find_target(const attention_launch &la
     if (p.parts.count == 1)
         return {p.out.data, rwi_attention_at(&p.out, t.item.b, &t.rows[r]), p.out_dtype};
     const int64_t number = rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r);
-    return {p.parts.out, (t.item.part * attention_combine_work(&p).items + number) * p.v_dim,
-            RW_F32};
+    return {p.parts.out, (t.item.part * p.num_rows + number) * p.v_dim, RW_F32};
 }
 
 /* The factor from sums relative to the score `from` to sums relative to `base`. That of the final
@@ -37,7 +36,7 @@ __device__ static inline rwi_attention_factor end_row(const attention_launch &la
     if (p.parts.count > 1) {
         const int64_t number =
             rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r);
-        const int64_t at = t.item.part * attention_combine_work(&p).items + number;
+        const int64_t at = t.item.part * p.num_rows + number;
         if (row.valid) {
             ((float *)rwi_global(p.parts.largest))[at] = base;
             ((float *)rwi_global(p.parts.sum))[at] = sum;
@@ -147,6 +146,16 @@ __device__ static inline void store_rows(const attention_launch &launch,
     }
 }
 
+/* An element of v. */
+template <typename Shape>
+__device__ static inline float load_value(const rw_attention_params &p, int64_t at) {
+    const void *v = rwi_global(p.v.data);
+    if constexpr (Shape::CODES)
+        return rwi_f8_to_f32(p.kv_dtype, ((const uint8_t *)v)[at]);
+    else
+        return rwi_load(Shape::DTYPE, v, at);
+}
+
 /* Adds the nonfinite values of v to the rows that see them. Rare and slow. */
 template <typename Shape>
 __device__ static inline void repair(const attention_launch &launch,
@@ -167,8 +176,8 @@ __device__ static inline void repair(const attention_launch &launch,
             if (!rwi_pattern_visible(&p.rules.pattern, &row.pattern, cells, j) ||
                 !rwi_attention_find_key(&p, t.item.b, j, &place))
                 continue;
-            const float x = rwi_load(Shape::DTYPE, rwi_global(p.v.data),
-                                     rwi_attention_key_at(&p.v, t.item.kv_head, &place) + column);
+            const float x =
+                load_value<Shape>(p, rwi_attention_key_at(&p.v, t.item.kv_head, &place) + column);
             if (x * 0.0f != 0.0f)
                 nonfinite += x;
         }

@@ -4,6 +4,10 @@
  * group of heads are numbered query * group + head within the group. Few rows against many keys are
  * split over the keys: attention computes a partial result for each part, attention_combine
  * combines them.
+ *
+ * Sequences of different lengths (ragged batches) are described by parameters for all of them, from
+ * which attention_ragged.h makes those of one sequence: a batch of 1, whose tensors begin at the
+ * sequence. Everything else sees only these.
  */
 #ifndef RWI_ATTENTION_PARAMS_H
 #define RWI_ATTENTION_PARAMS_H
@@ -44,6 +48,24 @@ typedef struct rwi_attention_parts {
     float *sum;
 } rwi_attention_parts;
 
+/* What the numbers of k or v are multiplied by, if these are codes. */
+typedef struct rwi_kv_scale_of {
+    const float *data; /* NULL: 1 */
+    int64_t stride;    /* from one head of k and v to the next */
+} rwi_kv_scale_of;
+
+/* Sequences of different lengths. */
+typedef struct rwi_attention_ragged {
+    rwi_ids queries; /* cu_seqlens_q [1, 1, batch + 1] of the tokens of q; absent: not ragged */
+    rwi_ids keys;    /* the same of k and v; absent: these have a batch axis, or pages */
+    int64_t batch;
+    int64_t tokens; /* of q; those behind the last sequence are padding */
+    int64_t key_tokens;
+    int64_t max_seq_q; /* no sequence has more queries */
+    rw_alignment alignment;
+    rw_alignment alibi_alignment;
+} rwi_attention_ragged;
+
 typedef struct rw_attention_params {
     rw_softmax_params rules; /* of the scores, only the lengths are used */
     rwi_attention_tensor q;
@@ -53,21 +75,37 @@ typedef struct rw_attention_params {
     rwi_attention_tensor lse; /* f32 [batch, heads, seq]; data NULL: not wanted */
     rwi_kv_pages pages;       /* of k and v */
     rwi_attention_parts parts;
-    rw_dtype dtype; /* of q, k and v */
+    rw_dtype dtype;    /* of q, k and v */
+    rw_dtype kv_dtype; /* the same, or of 8-bit codes, which are converted to it */
+    rwi_kv_scale_of k_scale;
+    rwi_kv_scale_of v_scale;
     rw_dtype out_dtype;
     rw_f32_products f32_products;
     int32_t kv_heads;
     int32_t group; /* heads that share one head of k and v */
     int32_t head_dim;
     int32_t v_dim;
+    int64_t num_rows;    /* of all groups of all sequences */
+    int64_t first_token; /* of the first sequence, in reports of faults */
+    rwi_attention_ragged ragged;
 } rw_attention_params;
 
 typedef rw_attention_params rw_attention_combine_params;
 
+RWI_INLINE float rwi_attention_scale_at(const rwi_kv_scale_of *scale, int64_t kv_head) {
+    return scale->data ? ((const float *)rwi_global(scale->data))[kv_head * scale->stride] : 1.0f;
+}
+
+/* Makes the scale of scores of codes that of a head of k. */
+RWI_INLINE void rwi_attention_scale_keys(rw_attention_params *p, int64_t kv_head) {
+    p->rules.scale *= rwi_attention_scale_at(&p->k_scale, kv_head);
+}
+
 /* Whether the rows and the keys that they see follow from the parameters alone, without memory that
  * an earlier operation may write. */
 RWI_INLINE bool rwi_attention_rows_are_known(const rw_attention_params *p) {
-    return p->rules.pattern.is_band && !p->rules.alibi.slopes && !p->pages.table.data;
+    return p->rules.pattern.is_band && !p->rules.alibi.slopes && !p->pages.table.data &&
+           !p->ragged.queries.data && !p->k_scale.data;
 }
 
 /* Rows of one group. */
@@ -115,33 +153,22 @@ RWI_INLINE rwi_attention_item rwi_attention_item_at(const rw_attention_params *p
     found.first = tile * tile_rows;
     found.rows = (int32_t)rwi_min(tile_rows, rwi_attention_group_rows(p) - found.first);
     found.part = part;
-    found.keys.begin = (int32_t)(part * p->parts.keys);
+    found.keys.begin = (int32_t)rwi_min(scores->seq_k, part * p->parts.keys);
     found.keys.end = (int32_t)rwi_min(scores->seq_k, found.keys.begin + p->parts.keys);
     return found;
 }
 
-/* CPU: an item as above. */
-RWI_INLINE rwi_work attention_work(const rw_attention_params *p) {
-    int32_t tile_rows = rwi_attention_tile_rows(p, RWI_ATTENTION_ROWS);
-    int64_t rows = rwi_min(rwi_attention_group_rows(p), tile_rows);
-    int64_t keys = rwi_min(p->rules.scores.seq_k, p->parts.keys);
-    rwi_work work = {rwi_attention_items(p, tile_rows),
-                     (rows + keys * (1 + rows / 8)) * (p->head_dim + p->v_dim)};
-    return work;
-}
-
 /* An item is a row of any group. */
 RWI_INLINE rwi_work attention_combine_work(const rw_attention_params *p) {
-    rwi_work work = {rwi_attention_groups(p) * rwi_attention_group_rows(p),
-                     p->parts.count * (p->v_dim + 2) * (int64_t)sizeof(float)};
+    rwi_work work = {p->num_rows, p->parts.count * (p->v_dim + 2) * (int64_t)sizeof(float)};
     return work;
 }
 
 /* A row: its query and head, its visible keys, and what is added to its scores. */
 typedef struct rwi_attention_row {
     rwi_pattern_row pattern;
-    int64_t h;
     int64_t mask; /* offset */
+    int32_t h;
     float slope;
     bool valid; /* its values of the pattern's tensors are valid */
 } rwi_attention_row;
@@ -166,7 +193,7 @@ RWI_INLINE void rwi_attention_find_row(const rw_attention_params *p, int64_t b, 
                                        int64_t r, rwi_attention_row *row, rwi_bad_id *bad) {
     int64_t i, head;
     rwi_split_index(r, p->group, &i, &head);
-    row->h = kv_head * p->group + head;
+    row->h = (int32_t)(kv_head * p->group + head);
     row->valid = rwi_pattern_row_at(&p->rules.pattern, b, i, &row->pattern, bad);
     row->slope =
         p->rules.alibi.slopes ? ((const float *)rwi_global(p->rules.alibi.slopes))[row->h] : 0.0f;
@@ -250,6 +277,12 @@ RWI_INLINE rw_tile rwi_attention_ask_tile(const rw_attention_params *p,
     return rwi_pattern_tile(&p->rules.pattern, &tile);
 }
 
+/* The token of a query, for reports of faults. */
+RWI_INLINE int64_t rwi_attention_token(const rw_attention_params *p, int64_t b,
+                                       const rwi_attention_row *row) {
+    return p->first_token + b * p->rules.scores.seq_q + row->pattern.i;
+}
+
 /* The number of row `r` of a group, counted over all groups. */
 RWI_INLINE int64_t rwi_attention_row_number(const rw_attention_params *p, int64_t b,
                                             int64_t kv_head, int64_t r) {
@@ -286,8 +319,8 @@ RWI_INLINE rwi_attention_end rwi_attention_end_at(float base, float sum) {
 #define RWI_ATTENTION_LEAST_EXPONENT (-50.0f)
 
 /* The same, including the sink of head h if there are sinks. */
-RWI_INLINE rwi_attention_end rwi_attention_finish(const rw_attention_params *p, int64_t h,
-                                                  float base, float sum) {
+RWI_INLINE rwi_attention_end rwi_attention_finish_codes(const rw_attention_params *p, int64_t h,
+                                                        float base, float sum) {
     if (!p->rules.sinks)
         return rwi_attention_end_at(base, sum);
     float sink = rwi_load(p->rules.sinks_dtype, rwi_global(p->rules.sinks), h);
@@ -299,6 +332,15 @@ RWI_INLINE rwi_attention_end rwi_attention_finish(const rw_attention_params *p, 
         end.factor.root = expf(0.5f * exponent);
     else
         end.factor.share *= kept;
+    return end;
+}
+
+/* The same, including the scale of v. */
+RWI_INLINE rwi_attention_end rwi_attention_finish(const rw_attention_params *p, int64_t h,
+                                                  float base, float sum) {
+    rwi_attention_end end = rwi_attention_finish_codes(p, h, base, sum);
+    if (p->v_scale.data)
+        end.factor.share *= rwi_attention_scale_at(&p->v_scale, h / p->group);
     return end;
 }
 

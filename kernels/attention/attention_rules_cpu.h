@@ -119,7 +119,7 @@ static uint32_t seen_word(const rw_attention_params *p, const state *t, int32_t 
         seen &= rwi_not_low_bits(pattern->mask_dtype, row->mask, j, seq_k);
     for (uint32_t left = pattern->function ? seen : 0; left != 0; left &= left - 1) {
         const int32_t n = __builtin_ctz(left);
-        const rw_pattern_pair pair = {row->b, row->i, j + n};
+        const rw_pattern_pair pair = {pattern->function_b + row->b, row->i, j + n};
         if (!pattern->function(pattern->function_user, &pair))
             seen &= ~((uint32_t)1 << n);
     }

@@ -2,7 +2,7 @@
 #ifndef RWI_ATTENTION_STORE_H
 #define RWI_ATTENTION_STORE_H
 
-#include "attention/attention_params.h"
+#include "attention/attention_ragged.h"
 #include "gpu/vectors.h"
 
 RWI_ASSERT_16_BIT_FLOATS;

@@ -3,7 +3,7 @@
 #ifndef RWI_ATTENTION_STORE_CPU_H
 #define RWI_ATTENTION_STORE_CPU_H
 
-#include "attention/attention_params.h"
+#include "attention/attention_ragged.h"
 #include "cpu/convert_cpu.h"
 
 /* Finds a row and checks the pages that it needs. */

@@ -3,12 +3,15 @@
 #ifndef RWI_ATTENTION_TILE_H
 #define RWI_ATTENTION_TILE_H
 
-#include "attention/attention_params.h"
+#include "attention/attention_ragged.h"
 #include "gpu/async_copy.h"
 #include "gpu/block_barriers.h"
 #include "gpu/mma.h"
 #include "gpu/registers.h"
 #include "gpu/vectors.h"
+#include "shared/f8.h"
+
+#include <type_traits>
 
 /* Parameters of a kernel: the operation and its launch. */
 struct attention_launch {
@@ -16,7 +19,11 @@ struct attention_launch {
     int64_t items;
     int64_t row_tiles; /* of a group of heads */
     int64_t section;   /* groups of heads whose k and v fit in the second-level cache together */
-    bool vectors;      /* q, k and v can be read in vectors of 16 bytes */
+    rwi_attention_slots slots; /* sequences of different lengths */
+    int64_t least_rows;        /* of those, this launch takes the ones with so many rows of a */
+    int64_t most_rows;         /* group */
+    bool vectors;              /* q, k and v can be read in vectors of 16 bytes */
+    bool code_vectors;         /* CODES: k and v can be read in vectors of as many elements */
     bool out_vectors;
     bool mask_pairs;  /* rows of the mask can be read two elements at a time */
     bool plain;       /* scores are kept as the products */
@@ -39,13 +46,14 @@ enum {
 /* WIDTH, V_WIDTH: the maximum number of columns of q and k, and of v. FEW: 16 rows, shared by all
  * waves, each of which takes different keys; else each wave has its own rows and takes all keys.
  * ROLES: the kernel of attention_roles.h, with CONSUMERS warpgroups that multiply. RULES: as above;
- * where it does not matter for speed, one kernel serves all.
+ * where it does not matter for speed, one kernel serves all. CODES: k and v have 8 bits and are
+ * converted to the dtype of q on their way into shared memory.
  *
  * An AMD GPU has 64 KiB of shared memory per block; NVIDIA's 227 KiB hold tiles of k and of v that
  * are copied asynchronously.
  */
 template <rw_dtype D, int WIDTH_, bool FEW_, int UNIT, int V_WIDTH_ = WIDTH_,
-          int RULES_ = ATTENTION_ANY, int CONSUMERS_ = 2>
+          int RULES_ = ATTENTION_ANY, int CONSUMERS_ = 2, bool CODES_ = false>
 struct attention_shape {
     static constexpr bool ROLES = UNIT == RWI_MMA_WGMMA;
     static constexpr int RULES = RULES_;
@@ -63,6 +71,8 @@ struct attention_shape {
     static constexpr int M = !FEW && !ROLES && BACKGROUND && HALVES && WIDTH <= 128 ? 2 : 1;
     typedef typename rwi_mma_of<D, M, UNIT>::type unit;
     typedef typename unit::element element;
+    static constexpr bool CODES = CODES_;
+    typedef std::conditional_t<CODES, uint8_t, element> kv_element;
     typedef typename unit::product product;
 
     /* Threads that multiply, those that find rows and copy them, and all. */
@@ -229,6 +239,41 @@ __device__ static inline void attention_copy(typename Shape::element *to,
         to[n] = inside ? from[n] : (typename Shape::element)0;
 }
 
+/* The VECTOR codes at `from`, converted, or zeros; `vectors`: their address is a multiple of VECTOR. */
+template <typename Shape>
+__device__ static inline void attention_convert(typename Shape::element *to, const uint8_t *from,
+                                                rw_dtype dtype, bool inside, bool vectors) {
+    uint32_t words[Shape::VECTOR / 4] = {};
+    float x[Shape::VECTOR];
+    if (inside && vectors) {
+#pragma unroll
+        for (int n = 0; n < Shape::VECTOR / 4; n++)
+            words[n] = ((const uint32_t *)from)[n];
+    } else if (inside) {
+#pragma unroll
+        for (int n = 0; n < Shape::VECTOR; n++)
+            words[n / 4] |= (uint32_t)from[n] << n % 4 * 8;
+    }
+#pragma unroll
+    for (int n = 0; n < Shape::VECTOR; n++) { /* one register each, as in rwi_widen() */
+        const uint8_t code = (uint8_t)rwi_computed_here((int)(words[n / 4] >> n % 4 * 8 & 0xFFu));
+        x[n] =
+            dtype == RW_F8_E4M3 ? rwi_f8_to_f32(RW_F8_E4M3, code) : rwi_f8_to_f32(RW_F8_E5M2, code);
+    }
+    rwi_store_vector<Shape::DTYPE>(to, 0, x);
+}
+
+/* VECTOR elements of k or v, or zeros. */
+template <typename Shape>
+__device__ static __forceinline__ void
+attention_copy_keys(const attention_launch &launch, typename Shape::element *to,
+                    const typename Shape::kv_element *from, bool inside, bool vectors) {
+    if constexpr (Shape::CODES)
+        attention_convert<Shape>(to, from, launch.op.kv_dtype, inside, vectors);
+    else
+        attention_copy<Shape>(to, from, inside, vectors);
+}
+
 template <typename Shape>
 __device__ static inline void attention_stage_q(const attention_launch &launch,
                                                 const attention_block<Shape> &t,
@@ -251,12 +296,13 @@ __device__ static inline void attention_stage_q(const attention_launch &launch,
  * STEP-th key. Threads that are too many copy nothing. */
 template <typename Shape, int W> struct attention_share {
     typedef typename Shape::element element;
+    typedef typename Shape::kv_element kv_element;
     static constexpr int VECTORS = W / Shape::VECTOR;
     static constexpr int STEP = rwi_power_of_two_below(Shape::COPIERS / VECTORS);
     static constexpr int COUNT = Shape::KEYS / STEP;
     static_assert(Shape::KEYS % STEP == 0, "equal shares");
     int key, column;
-    const element *from; /* pages: its column; else also its first key */
+    const kv_element *from; /* pages: its column; else also its first key */
 
     __device__ __forceinline__ attention_share(const attention_launch &launch,
                                                const attention_block<Shape> &t,
@@ -264,8 +310,8 @@ template <typename Shape, int W> struct attention_share {
         const int copier = attention_copier<Shape>();
         key = copier / VECTORS;
         column = copier % VECTORS * Shape::VECTOR;
-        from =
-            (const element *)rwi_global(tensor.data) + t.item.kv_head * tensor.stride[2] + column;
+        from = (const kv_element *)rwi_global(tensor.data) + t.item.kv_head * tensor.stride[2] +
+               column;
         if (!launch.op.pages.table.data)
             from += t.item.b * tensor.stride[0] + key * tensor.stride[1];
     }
@@ -291,14 +337,19 @@ template <typename Shape, int W> struct attention_share {
     }
 
   private:
+    __device__ static __forceinline__ bool kv_vectors(const attention_launch &launch) {
+        return Shape::CODES ? launch.code_vectors : launch.vectors;
+    }
+
     /* Contiguous keys. */
     __device__ __forceinline__ void stage_run(const attention_launch &launch,
                                               const attention_block<Shape> &t,
                                               const rwi_attention_tensor &tensor, int width,
                                               int32_t j, element *tile) const {
-        const element *own = from + j * tensor.stride[1];
+        const kv_element *own = from + j * tensor.stride[1];
         const int64_t step = STEP * tensor.stride[1];
-        if (launch.vectors && width == W && t.seen.begin <= j && t.seen.end - j >= Shape::KEYS) {
+        if (!Shape::CODES && launch.vectors && width == W && t.seen.begin <= j &&
+            t.seen.end - j >= Shape::KEYS) {
 #pragma unroll
             for (int n = 0; n < COUNT; n++) {
                 rwi_async_copy_16(tile + place(n), own);
@@ -310,7 +361,8 @@ template <typename Shape, int W> struct attention_share {
 #pragma unroll 1
         for (int n = 0; n < COUNT; n++) {
             const int at = key + n * STEP;
-            attention_copy<Shape>(tile + place(n), own, at >= begin && at < end, launch.vectors);
+            attention_copy_keys<Shape>(launch, tile + place(n), own, at >= begin && at < end,
+                                       kv_vectors(launch));
             own += step;
         }
     }
@@ -335,10 +387,10 @@ template <typename Shape, int W> struct attention_share {
             for (int n = 0; n < TOGETHER; n++) {
                 const int32_t row = j + key + (first + n) * STEP;
                 const bool inside = page[n] >= 0 && rwi_span_has(seen, row) && column < width;
-                attention_copy<Shape>(tile + place(first + n),
-                                      from + page[n] * tensor.stride[0] +
-                                          (row & in_page) * tensor.stride[1],
-                                      inside, launch.vectors);
+                attention_copy_keys<Shape>(launch, tile + place(first + n),
+                                           from + page[n] * tensor.stride[0] +
+                                               (row & in_page) * tensor.stride[1],
+                                           inside, kv_vectors(launch));
             }
         }
     }

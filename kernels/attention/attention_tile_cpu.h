@@ -8,6 +8,7 @@
 #include "cpu/block_cpu.h"
 #include "cpu/few_rows_cpu.h"
 #include "cpu/transpose_cpu.h"
+#include "shared/f8.h"
 #include "shared/sum.h"
 
 #define ITEM_ROWS RWI_ATTENTION_ROWS
@@ -80,7 +81,9 @@ typedef struct state {
     int64_t first;            /* first key of the current tile, and its number of keys */
     int64_t keys;
     rw_tile sees;
-    const void *k_rows[FEW_KEYS]; /* in the caller's tensors, or `nothing` */
+    uint32_t code_bits[256]; /* the bits of every code of k and v in the dtype of q */
+    _Alignas(64) char codes[FEW_KEYS * 2 * MAX_DIM * sizeof(float)]; /* of k and v, converted */
+    const void *k_rows[FEW_KEYS]; /* in the caller's tensors, `codes`, or `nothing` */
     const void *v_rows[FEW_KEYS];
     rwi_next_tile next;           /* of few rows */
     const void *next_k[FEW_KEYS]; /* its keys, or of this tile */
@@ -187,7 +190,7 @@ static void begin_row(const rw_attention_params *p, state *t, int32_t r, rwi_fau
     rwi_attention_row *row = &t->rows[r];
     rwi_attention_find_whole_row(p, t->item.b, t->item.kv_head, t->item.first + r, row, &bad);
     if (!row->valid)
-        rwi_cpu_fault_raise(sink, t->item.b * p->rules.scores.seq_q + row->pattern.i, bad);
+        rwi_cpu_fault_raise(sink, rwi_attention_token(p, t->item.b, row), bad);
     t->hulls[r / PANEL] = join(t->hulls[r / PANEL], rwi_pattern_hull(&row->pattern));
     t->windows[r / PANEL] = r % PANEL == 0
                                 ? row->pattern.window
@@ -239,13 +242,47 @@ static const void *find_key(const rw_attention_params *p, const state *t,
     rwi_kv_place place;
     if (n >= t->keys || !rwi_attention_find_key(p, t->item.b, t->first + n, &place))
         return nothing;
-    return rwi_element(p->dtype, tensor->data,
+    return rwi_element(p->kv_dtype, tensor->data,
                        rwi_attention_key_at(tensor, t->item.kv_head, &place));
+}
+
+/* What every code is in the dtype of q: exact, and looked up as fast as copied. */
+static void find_code_bits(const rw_attention_params *p, state *t) {
+    for (int code = 0; code < 256; code++) {
+        const float x = rwi_f8_to_f32(p->kv_dtype, (uint8_t)code);
+        t->code_bits[code] = p->dtype == RW_F32   ? rwi_f32_bits(x)
+                             : p->dtype == RW_F16 ? rwi_f32_to_f16(x)
+                                                  : rwi_f32_to_bf16(x);
+    }
+}
+
+/* Converts the codes of a key to the dtype of q. */
+static void convert_key(const rw_attention_params *p, const state *t, const uint8_t *codes,
+                        int64_t width, void *to) {
+    for (int64_t d = 0; d < width; d++) {
+        const uint32_t bits = t->code_bits[codes[d]];
+        if (p->dtype == RW_F32)
+            ((uint32_t *)to)[d] = bits;
+        else
+            ((uint16_t *)to)[d] = (uint16_t)bits;
+    }
+}
+
+/* Converts the keys and values of the tile; `nothing` is 0 in every dtype. */
+static void convert_keys(const rw_attention_params *p, state *t) {
+    const int64_t size = (int64_t)rwi_dtype_size(p->dtype);
+    for (int64_t n = 0; n < t->keys; n++) {
+        char *k = t->codes + n * 2 * MAX_DIM * size, *v = k + MAX_DIM * size;
+        convert_key(p, t, t->k_rows[n], p->head_dim, k);
+        convert_key(p, t, t->v_rows[n], p->v_dim, v);
+        t->k_rows[n] = k;
+        t->v_rows[n] = v;
+    }
 }
 
 /* The addresses of the tile's keys; those of one page are contiguous. */
 static void find_keys(const rw_attention_params *p, state *t) {
-    int64_t size = (int64_t)rwi_dtype_size(p->dtype), run = 0;
+    int64_t size = (int64_t)rwi_dtype_size(p->kv_dtype), run = 0;
     for (int64_t n = 0; n < padded_keys(t); n += run) {
         int64_t left = ((int64_t)1 << p->pages.shift) -
                        ((t->first + n) & (((int64_t)1 << p->pages.shift) - 1));
@@ -257,12 +294,14 @@ static void find_keys(const rw_attention_params *p, state *t) {
             t->v_rows[n + i] = v + (found ? i * p->v.stride[1] * size : 0);
         }
     }
+    if (p->kv_dtype != p->dtype)
+        convert_keys(p, t);
 }
 
 /* The addresses of the keys of the next tile of few rows; without one, those of this tile. */
 static void find_next_keys(const rw_attention_params *p, state *t) {
     const rwi_next_tile *next = &t->next;
-    const int64_t size = (int64_t)rwi_dtype_size(p->dtype);
+    const int64_t size = (int64_t)rwi_dtype_size(p->kv_dtype);
     const int64_t in_page = ((int64_t)1 << p->pages.shift) - 1;
     rwi_kv_place place;
     memcpy(t->next_k, t->k_rows, (size_t)padded_keys(t) * sizeof *t->next_k);
@@ -271,7 +310,7 @@ static void find_next_keys(const rw_attention_params *p, state *t) {
         if (!rwi_attention_find_key(p, next->b, next->first + n, &place))
             continue;
         const char *k =
-            rwi_element(p->dtype, p->k.data, rwi_attention_key_at(&p->k, next->kv_head, &place));
+            rwi_element(p->kv_dtype, p->k.data, rwi_attention_key_at(&p->k, next->kv_head, &place));
         for (int64_t i = 0; i < run; i++)
             t->next_k[n + i] = k + i * p->k.stride[1] * size;
     }

@@ -53,12 +53,14 @@ typedef struct rwi_launch_shape {
     dim3 grid;
     dim3 block;
     size_t shared_bytes; /* of HIP_DYNAMIC_SHARED */
+    bool again;          /* a further part of the previous launch: of the faults of both, the lowest
+                            token counts */
 } rwi_launch_shape;
 
 /* One block per row (e.g. a token): kernels return where rwi_block_row() is past the last. */
 static inline rwi_launch_shape rwi_launch_rows(rwi_op op, int64_t rows, dim3 block) {
     const int64_t most_blocks = 1 << 22; /* along x, so that x has fewer than 2^32 threads */
-    rwi_launch_shape shape = {op, dim3(1), block, 0};
+    rwi_launch_shape shape = {op, dim3(1), block, 0, false};
     shape.grid.x = (uint32_t)rwi_min(rows, most_blocks);
     shape.grid.y = (uint32_t)rwi_ceil_div(rows, most_blocks);
     return shape;
@@ -72,7 +74,7 @@ __device__ inline int64_t rwi_block_row() {
 static inline rwi_launch_shape rwi_launch_lines(rwi_op op, int64_t lines, int64_t pieces,
                                                 dim3 block) {
     const int64_t layers = rwi_ceil_div(lines, 65535);
-    rwi_launch_shape shape = {op, dim3((uint32_t)pieces), block, 0};
+    rwi_launch_shape shape = {op, dim3((uint32_t)pieces), block, 0, false};
     shape.grid.y = layers == 0 ? 0 : (uint32_t)rwi_ceil_div(lines, layers);
     shape.grid.z = (uint32_t)layers;
     return shape;
@@ -141,7 +143,9 @@ static inline rw_status rwi_launch(rwi_device *device, const rwi_launch_shape &s
     const rw_status allowed = rwi_allow_shared(hip, (const void *)kernel, shape.shared_bytes);
     if (allowed != RW_OK)
         return allowed;
-    const rwi_fault_sink sink = {hip->record, hip->raised_on_device, ++hip->launches, shape.op};
+    if (!shape.again)
+        hip->launches++;
+    const rwi_fault_sink sink = {hip->record, hip->raised_on_device, hip->launches, shape.op};
 #if defined(__HIP_PLATFORM_NVIDIA__)
     cudaLaunchAttribute early = {};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;

@@ -20,6 +20,12 @@ RWI_INLINE int64_t rwi_ids_load(const rwi_ids *ids, int64_t i, int64_t j, int64_
     return ids->is_i64 ? ((const int64_t *)data)[at] : ((const int32_t *)data)[at];
 }
 
+/* Makes element n along an axis the first one, unless the ids are absent. */
+RWI_INLINE void rwi_ids_begin_at(rwi_ids *ids, int axis, int64_t n) {
+    if (ids->data)
+        ids->data = (char *)ids->data + n * ids->stride[axis] * (ids->is_i64 ? 8 : 4);
+}
+
 RWI_INLINE bool rwi_ids_fit(const rwi_ids *ids, int64_t id) {
     return ids->is_i64 || (id >= INT32_MIN && id <= INT32_MAX);
 }

@@ -1,4 +1,6 @@
 /* ropewalk attend: attention over the q, k and v of a file. */
+#include <string.h>
+
 #include "common/io_error.h"
 #include "pattern_parts.h"
 #include "rotation.h"
@@ -9,6 +11,7 @@ typedef struct attention {
     const cli_options *options;
     cli_rotation rotation; /* holds q, k and, with --config, the positions and the model */
     cli_array v, mask;
+    cli_array cu_q, cu_k, table, key_end, k_scale, v_scale; /* of ragged batches and caches */
     cli_pattern_spec spec;
     cli_pattern_parts parts;
 } attention;
@@ -29,23 +32,72 @@ static int seq_axis(const attention *a) {
 
 /* ---- input ---- */
 
-static rw_status read_input(attention *a, rw_message *message) {
-    static const cli_array_rule rules[] = {{"q", 4, 4, CLI_ARRAY_FLOATS, true},
-                                           {"k", 4, 4, CLI_ARRAY_FLOATS, true},
-                                           {"v", 4, 4, CLI_ARRAY_FLOATS, true},
-                                           {"mask", 2, 4, CLI_ARRAY_MASK, false},
-                                           {"positions", 1, 3, CLI_ARRAY_IDS, false}};
+/* The lengths and pages, which determine the axes of q, k and v, and the scales. */
+static rw_status read_lengths(const cli_source *source, attention *a) {
+    static const cli_array_rule rules[] = {
+        {"cu_seqlens_q", 1, 1, CLI_ARRAY_IDS, false}, {"cu_seqlens_k", 1, 1, CLI_ARRAY_IDS, false},
+        {"block_table", 2, 2, CLI_ARRAY_IDS, false},  {"key_end", 1, 1, CLI_ARRAY_IDS, false},
+        {"k_scale", 1, 1, CLI_ARRAY_FLOATS, false},   {"v_scale", 1, 1, CLI_ARRAY_FLOATS, false}};
+    cli_array *const arrays[] = {&a->cu_q,    &a->cu_k,    &a->table,
+                                 &a->key_end, &a->k_scale, &a->v_scale};
+    rw_status status = RW_OK;
+    for (size_t n = 0; n < sizeof rules / sizeof *rules && status == RW_OK; n++)
+        status = cli_array_read(source, &rules[n], arrays[n]);
+    for (size_t n = 0; n < sizeof rules / sizeof *rules && status == RW_OK; n++)
+        if (arrays[n]->data && (a->options->bhsd || a->options->config))
+            return rwi_io_fail(source->message, RW_INVALID_ARGUMENT,
+                               "%.80s has %s, which excludes --%s", source->path, rules[n].name,
+                               a->options->bhsd ? "layout bhsd" : "config");
+    if (status == RW_OK && a->cu_k.data && !a->cu_q.data)
+        return rwi_io_fail(source->message, RW_INVALID_ARGUMENT,
+                           "%.80s has cu_seqlens_k, but no cu_seqlens_q", source->path);
+    return status;
+}
+
+/* Adds the axis of the batch to packed rows. */
+static void give_batch(cli_array *array) {
+    if (array->rank != 3)
+        return;
+    memmove(array->shape + 1, array->shape, 3 * sizeof *array->shape);
+    array->shape[0] = 1;
+    array->rank = 4;
+}
+
+static rw_status read_arrays(const cli_source *source, attention *a) {
+    const int q_rank = a->cu_q.data ? 3 : 4, k_rank = a->cu_k.data ? 3 : 4;
+    const cli_array_kind kind = a->options->config ? CLI_ARRAY_FLOATS : CLI_ARRAY_CACHE;
+    const cli_array_rule rules[] = {{"q", q_rank, q_rank, CLI_ARRAY_FLOATS, true},
+                                    {"k", k_rank, k_rank, kind, true},
+                                    {"v", k_rank, k_rank, kind, true},
+                                    {"mask", 2, 4, CLI_ARRAY_MASK, false},
+                                    {"positions", 1, 3, CLI_ARRAY_IDS, false}};
     cli_array *const arrays[] = {&a->rotation.q, &a->rotation.k, &a->v, &a->mask,
                                  &a->rotation.positions};
     const size_t count = a->options->config ? 5 : 4;
+    rw_status status = RW_OK;
+    for (size_t n = 0; n < count && status == RW_OK; n++)
+        status = cli_array_read(source, &rules[n], arrays[n]);
+    for (size_t n = 0; n < 3 && status == RW_OK; n++)
+        give_batch(arrays[n]);
+    return status;
+}
+
+static rw_status read_input(attention *a, rw_message *message) {
     cli_source source = {.path = a->options->input, .message = message};
     rw_status status = rw_safetensors_open(source.path, &source.file, message);
     if (status != RW_OK)
         return status;
-    for (size_t n = 0; n < count && status == RW_OK; n++)
-        status = cli_array_read(&source, &rules[n], arrays[n]);
+    status = read_lengths(&source, a);
+    if (status == RW_OK)
+        status = read_arrays(&source, a);
     rw_safetensors_close(source.file);
     return status;
+}
+
+/* The most keys of a sequence. */
+static int64_t seq_k_of(const attention *a) {
+    const int64_t keys = a->rotation.k.shape[seq_axis(a)];
+    return a->table.data ? a->table.shape[1] * keys : keys;
 }
 
 /* Reports errors with the lengths of the file, before the axes are permuted for the library. */
@@ -60,7 +112,8 @@ static rw_status check_lengths(const attention *a, rw_message *message) {
         {v, k, "sequences in its batch", BATCH}, {v, k, "heads", heads_axis(a)},
         {v, k, "positions", seq_axis(a)},
     };
-    for (size_t n = 0; n < sizeof rows / sizeof *rows; n++) {
+    const bool batches = !a->cu_q.data && !a->table.data; /* of q and k */
+    for (size_t n = batches ? 0 : 1; n < sizeof rows / sizeof *rows; n++) {
         int64_t length = rows[n].array->shape[rows[n].axis];
         int64_t expected = rows[n].like->shape[rows[n].axis];
         if (length != expected)
@@ -117,7 +170,7 @@ static rw_status prepare(attention *a, rw_message *message) {
     if (status != RW_OK)
         return status;
     give_mask_heads(&a->mask);
-    int64_t seq_k = a->rotation.k.shape[seq_axis(a)];
+    int64_t seq_k = seq_k_of(a);
     status = cli_pattern_fits(&a->spec, seq_k, message);
     return status == RW_OK ? cli_pattern_parts_make(&a->spec, seq_k, &a->parts, message) : status;
 }
@@ -137,6 +190,12 @@ static rw_status make_outputs(const attention *a, cli_outcome *outcome, rw_messa
         .rank = 3,
         .shape = {q->shape[BATCH], q->shape[heads_axis(a)], q->shape[seq_axis(a)]},
     };
+    if (a->cu_q.data) { /* packed */
+        memmove(o->shape, o->shape + 1, 3 * sizeof *o->shape);
+        memmove(lse->shape, lse->shape + 1, 2 * sizeof *lse->shape);
+        o->rank--;
+        lse->rank--;
+    }
     rw_status status = cli_array_make(o, message);
     return status == RW_OK ? cli_array_make(lse, message) : status;
 }
@@ -145,6 +204,7 @@ static rw_status make_outputs(const attention *a, cli_outcome *outcome, rw_messa
 typedef struct bound {
     cli_rotation_tensors rotation;
     rw_tensor v, mask, o, lse;
+    rw_tensor cu_q, cu_k, table, key_end, k_scale, v_scale;
     rw_pattern pattern;
     rw_alibi alibi;
 } bound;
@@ -170,6 +230,12 @@ static rw_status upload(const attention *a, rw_context *context, const cli_outco
         {&a->rotation.positions, &on->rotation.positions},
         {&a->v, &on->v},
         {&a->mask, &on->mask},
+        {&a->cu_q, &on->cu_q},
+        {&a->cu_k, &on->cu_k},
+        {&a->table, &on->table},
+        {&a->key_end, &on->key_end},
+        {&a->k_scale, &on->k_scale},
+        {&a->v_scale, &on->v_scale},
         {&outcome->arrays[0], &on->o},
         {&outcome->arrays[1], &on->lse},
     };
@@ -177,6 +243,9 @@ static rw_status upload(const attention *a, rw_context *context, const cli_outco
     for (size_t n = 0; n < sizeof uploads / sizeof *uploads && status == RW_OK; n++)
         status = cli_array_upload(context, uploads[n].array, uploads[n].tensor);
     int64_t heads = a->rotation.q.shape[heads_axis(a)];
+    on->pattern.key_end = on->key_end;
+    if (a->key_end.data)
+        on->pattern.alignment = RW_ALIGN_KEY_END;
     on->alibi.alignment = on->pattern.alignment;
     if (status == RW_OK && a->options->alibi && heads > 0)
         status = make_slopes(context, heads, &on->alibi.slopes);
@@ -184,27 +253,41 @@ static rw_status upload(const attention *a, rw_context *context, const cli_outco
 }
 
 static void release(rw_context *context, bound *on) {
-    rw_tensor *const tensors[] = {&on->rotation.q, &on->rotation.k,  &on->rotation.positions,
-                                  &on->v,          &on->mask,        &on->o,
-                                  &on->lse,        &on->alibi.slopes};
+    rw_tensor *const tensors[] = {&on->rotation.q, &on->rotation.k,   &on->rotation.positions,
+                                  &on->v,          &on->mask,         &on->o,
+                                  &on->lse,        &on->alibi.slopes, &on->cu_q,
+                                  &on->cu_k,       &on->table,        &on->key_end,
+                                  &on->k_scale,    &on->v_scale};
     cli_pattern_free(context, &on->pattern);
     for (size_t n = 0; n < sizeof tensors / sizeof *tensors; n++)
         rw_free(context, tensors[n]->data);
 }
 
+/* The tensor without the axis of the batch, if it is packed. */
+static rw_tensor as_packed(const cli_array *bounds, rw_tensor tensor) {
+    if (!bounds->data)
+        return tensor;
+    return rw_tensor_contiguous(tensor.data, tensor.dtype, 3, tensor.shape + 1);
+}
+
 static rw_status attend(const attention *a, rw_context *context, const bound *on,
                         cli_outcome *outcome) {
     rw_attention_args args = {
-        .q = cli_as_bshd(a->options, on->rotation.q),
-        .k = cli_as_bshd(a->options, on->rotation.k),
-        .v = cli_as_bshd(a->options, on->v),
-        .out = cli_as_bshd(a->options, on->o),
+        .q = as_packed(&a->cu_q, cli_as_bshd(a->options, on->rotation.q)),
+        .k = as_packed(&a->cu_k, cli_as_bshd(a->options, on->rotation.k)),
+        .v = as_packed(&a->cu_k, cli_as_bshd(a->options, on->v)),
+        .block_table = on->table,
+        .out = a->cu_q.data ? on->o : cli_as_bshd(a->options, on->o),
         .lse = on->lse,
         .scale = a->options->scale,
         .softcap = a->options->softcap,
         .mask = on->mask,
         .pattern = &on->pattern,
         .alibi = on->alibi.slopes.data ? &on->alibi : NULL,
+        .cu_seqlens_q = on->cu_q,
+        .cu_seqlens_k = on->cu_k,
+        .k_scale = on->k_scale,
+        .v_scale = on->v_scale,
     };
     rw_status status = rw_attention(context, &args);
     if (status == RW_OK)
@@ -239,10 +322,11 @@ static rw_status run_on(const void *of, rw_context *context, cli_outcome *outcom
 static json_t *describe(const void *of) {
     const attention *a = of;
     const cli_array *q = &a->rotation.q, *k = &a->rotation.k;
+    const int64_t batch = a->cu_q.data ? a->cu_q.shape[0] - 1 : q->shape[BATCH];
     return json_pack("{s:s?, s:I, s:I, s:I, s:I, s:I}", "pattern", a->options->pattern, "batch",
-                     (json_int_t)q->shape[BATCH], "heads", (json_int_t)q->shape[heads_axis(a)],
-                     "kv_heads", (json_int_t)k->shape[heads_axis(a)], "seq_q",
-                     (json_int_t)q->shape[seq_axis(a)], "seq_k", (json_int_t)k->shape[seq_axis(a)]);
+                     (json_int_t)batch, "heads", (json_int_t)q->shape[heads_axis(a)], "kv_heads",
+                     (json_int_t)k->shape[heads_axis(a)], "seq_q",
+                     (json_int_t)q->shape[seq_axis(a)], "seq_k", (json_int_t)seq_k_of(a));
 }
 
 static int run_attention(attention *a) {
@@ -283,6 +367,12 @@ static int run(const cli_options *options) {
     cli_rotation_free(&a.rotation);
     cli_array_free(&a.v);
     cli_array_free(&a.mask);
+    cli_array_free(&a.cu_q);
+    cli_array_free(&a.cu_k);
+    cli_array_free(&a.table);
+    cli_array_free(&a.key_end);
+    cli_array_free(&a.k_scale);
+    cli_array_free(&a.v_scale);
     cli_pattern_parts_free(&a.parts);
     cli_pattern_release(&a.spec);
     return exit_status;
@@ -305,6 +395,15 @@ const cli_command cli_attend = {
         "Output: o in q's dtype and layout with the width of v; lse, F32 [batch, heads, seq_q],\n"
         "the logarithm of the sum of the exponentials of each query's scores. If a query sees no\n"
         "key, o is 0 and lse -inf.\n\n"
+        "Ragged batches: cu_seqlens_q, I32 or I64 [batch + 1], makes q [tokens, heads, head_dim],\n"
+        "o likewise and lse [heads, tokens]; tokens behind the last bound are padding, 0 in o and\n"
+        "lse. k and v are [batch, seq, heads, width] or, with cu_seqlens_k, [tokens, heads,\n"
+        "width]. block_table, I32 or I64 [batch, max_pages], makes k and v pages of a cache,\n"
+        "[pages, page_size, heads, width]. key_end, I32 or I64 [batch], is the number of keys of\n"
+        "each sequence; the last query is then aligned with the last of these. They exclude\n"
+        "layout bhsd and --config.\n\n"
+        "k and v may be F8_E4M3 or F8_E5M2: their numbers are then multiplied by k_scale and\n"
+        "v_scale, F32 [1] or [heads of k], if the file has these.\n\n"
         "Without --pattern a query sees every key. The last query is aligned with the last key:\n"
         "fewer queries than keys are the last positions.\n\n"
         "--config rotates q and k first, as ropewalk rotate does; the file may contain positions,\n"

@@ -6,6 +6,8 @@
 
 /* Fields:
  *
+ * kv_dtype    same: dtype
+ * kv_scale    k_scale and v_scale: absent, one each, or one for each head
  * lse         0: absent; 2: in memory [batch, seq_q, heads]
  * scale       in 1/64; 0: absent
  * mask        [batch, heads, seq_q, seq_k] or [batch, 1, 1, seq_k], of mask_dtype
@@ -16,6 +18,13 @@
  * page_fault  the last sequence's page of the last key that its last query sees is -1, or past the
  *             last
  * split       there is a workspace
+ * ragged      q is packed; seq_q and (packed_k) seq_k are those of the first sequence, the others are
+ *             shorter, or have one query (decodes); the dtype is that of the bounds
+ * packed_k    k and v are packed too
+ * hint        max_seq_q is given
+ * bounds_at_fault  the last bound of q is below the one before it, or past the tokens; the first one
+ *             is not 0; a sequence is longer than max_seq_q; the last bound of k is past the tokens
+ * invariant   batch_invariant
  * extreme     scores that are exact in f32, and equal within a row: 0 with a mask of -1e9, of -1e10
  *             or of the dtype's lowest number, 0 with a scale of 3e38, 2^35 (products); or 2^24 and
  *             2^24 + 2 (large); or 0 for key 0 and -16.75 for all others (small), which contribute
@@ -26,6 +35,8 @@
 #define ATTENTION_FIELDS(FIELD, SPLIT)                                                             \
     FIELD(dtype, RW_F32, rwt_words_dtype)                                                          \
     FIELD(out_dtype, RW_F32, rwt_words_dtype)                                                      \
+    FIELD(kv_dtype, 0, rwt_attention_words_kv_dtype)                                               \
+    FIELD(kv_scale, 0, rwt_attention_words_kv_scale)                                               \
     FIELD(batch, 1, NULL)                                                                          \
     FIELD(heads, 4, NULL)                                                                          \
     FIELD(group, 2, NULL)                                                                          \
@@ -49,6 +60,12 @@
     FIELD(page_size, 16, NULL)                                                                     \
     FIELD(page_fault, 0, rwt_attention_words_page_fault)                                           \
     FIELD(split, SPLIT, NULL)                                                                      \
+    FIELD(ragged, 0, rwt_words_offsets)                                                            \
+    FIELD(packed_k, 0, NULL)                                                                       \
+    FIELD(decodes, 0, NULL)                                                                        \
+    FIELD(hint, 0, NULL)                                                                           \
+    FIELD(bounds_at_fault, 0, rwt_attention_words_bounds_fault)                                    \
+    FIELD(invariant, 0, NULL)                                                                      \
     FIELD(extreme, 0, rwt_attention_words_extreme)                                                 \
     FIELD(products, RW_F32_EXACT, rwt_attention_words_products)                                    \
     RWT_PATTERN_FIELDS(FIELD)                                                                      \
@@ -61,6 +78,14 @@ enum {
 
 enum {
     LSE_HEADS_LAST = 2
+};
+
+enum {
+    BOUNDS_DOWN = 1,
+    BOUNDS_PAST,
+    BOUNDS_FIRST,
+    BOUNDS_LONG,
+    BOUNDS_KEYS
 };
 
 enum {
@@ -90,8 +115,11 @@ extern const char *const rwt_attention_words_alibi[];
 extern const char *const rwt_attention_words_one_nan[];
 extern const char *const rwt_attention_words_paged[];
 extern const char *const rwt_attention_words_page_fault[];
+extern const char *const rwt_attention_words_bounds_fault[];
 extern const char *const rwt_attention_words_extreme[];
 extern const char *const rwt_attention_words_products[];
+extern const char *const rwt_attention_words_kv_dtype[];
+extern const char *const rwt_attention_words_kv_scale[];
 
 typedef struct rwt_attention_plan {
     rwt_view q;
@@ -104,6 +132,12 @@ typedef struct rwt_attention_plan {
     rwt_view mask;
     rwt_view slopes;
     rwt_view sinks;
+    rwt_view k_scale;
+    rwt_view v_scale;
+    rwt_view cu_q;
+    rwt_view cu_k;
+    int64_t tokens; /* of q, or seq_q */
+    int64_t keys;   /* of packed k, or seq_k */
     rwt_pattern_plan pattern;
 } rwt_attention_plan;
 
@@ -112,6 +146,17 @@ const rwt_attention_case *rwt_attention_case_of(const rwt_case *c);
 /* The scale that rw_attention receives; 0: none. */
 double rwt_attention_scale(const rwt_attention_case *c);
 const rwt_pattern_fields *rwt_attention_pattern_of(const rwt_attention_case *c);
+
+/* The element of q, out or (d = 0, after h) LSE of query i of sequence b. */
+int64_t rwt_attention_query_at(const rwt_job *job, const rwt_view *view, int64_t b, int64_t i,
+                               int64_t h, int64_t d);
+int64_t rwt_attention_lse_at(const rwt_job *job, int64_t b, int64_t i, int64_t h);
+
+/* The token of query i of sequence b, in reports of faults. */
+int64_t rwt_attention_token(const rwt_job *job, int64_t b, int64_t i);
+
+/* The largest number of queries that the operation is told. */
+int64_t rwt_attention_max_seq_q(const rwt_attention_case *c);
 
 /* Pages of a sequence, and of the cache. */
 int64_t rwt_attention_pages_each(const rwt_attention_case *c);

@@ -5,6 +5,27 @@ static bool width_fits(int64_t width) {
     return width >= 8 && width <= 256 && width % 8 == 0;
 }
 
+static const char *ragged_invalid(const rwt_attention_case *c) {
+    if (!c->ragged && (c->packed_k || c->decodes || c->hint || c->bounds_at_fault))
+        return "the batch is not ragged";
+    if (c->ragged && c->batch > RWT_MAX_SEQUENCES)
+        return "there are too many sequences";
+    if (c->ragged && c->extreme)
+        return "ragged batches have no extreme scores";
+    if (c->packed_k && c->paged)
+        return "pages are not packed";
+    if (c->packed_k && c->documents && !c->own)
+        return "packed sequences have documents of their own";
+    if (c->ragged && (c->one_nan || c->pattern_at_fault) && c->batch == 0)
+        return "a NaN or a fault needs a sequence";
+    if (c->bounds_at_fault &&
+        (c->batch < 2 || c->heads == 0 || c->seq_q < 2 || c->pattern_at_fault || c->page_fault))
+        return "invalid bounds need sequences, and are the only fault";
+    if (c->bounds_at_fault == BOUNDS_KEYS && !c->packed_k)
+        return "invalid bounds of keys need them";
+    return NULL;
+}
+
 const char *rwt_attention_invalid(const rwt_case *row) {
     const rwt_attention_case *c = rwt_attention_case_of(row);
     rw_pattern_shape shape = {c->batch, c->seq_q, c->seq_k};
@@ -14,7 +35,7 @@ const char *rwt_attention_invalid(const rwt_case *row) {
         return "group must divide heads";
     if (!width_fits(c->head_dim) || !width_fits(c->v_dim))
         return "head_dim and v_dim are multiples of 8 from 8 to 256";
-    if (c->layout == LAYOUT_THD && c->batch != 1)
+    if (c->layout == LAYOUT_THD && c->batch != 1 && !c->ragged)
         return "layout=thd has no batch";
     if (c->page_size < 16 || (c->page_size & (c->page_size - 1)) != 0)
         return "page_size must be a power of two, at least 16";
@@ -33,7 +54,12 @@ const char *rwt_attention_invalid(const rwt_case *row) {
         return "a mask is what is extreme, or is not there";
     if (c->extreme && c->mask_dtype != RW_F32)
         return "an extreme mask has its own dtype";
-    return rwt_pattern_invalid(rwt_attention_pattern_of(c), &shape);
+    if (c->kv_scale && !c->kv_dtype)
+        return "only 8-bit dtypes have scales";
+    if (c->kv_dtype && c->extreme)
+        return "8 bits hold no extreme numbers";
+    const char *why = ragged_invalid(c);
+    return why ? why : rwt_pattern_invalid(rwt_attention_pattern_of(c), &shape);
 }
 
 const rwt_case_row rwt_attention_rows[] = {
@@ -123,6 +149,54 @@ const rwt_case_row rwt_attention_rows[] = {
      "products=split,seq_q=200,seq_k=515,heads=4,group=2,head_dim=128,v_dim=128,causal=1"},
     {RWT_FULL,
      "products=split,extreme=small,heads=1,group=1,seq_q=33,seq_k=65536,head_dim=8,v_dim=8"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=none|one|heads,dtype=f32|f16|bf16,seq_q=1|20|90,"
+                "seq_k=100,causal=1,stride=contiguous|gaps"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3,kv_scale=heads,dtype=f32|bf16,seq_q=5|40,seq_k=96,softcap=0|5,"
+                "alibi=none|absolute,mask=none|full,sinks=1"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=heads,dtype=f32|bf16,seq_q=5|40,seq_k=96,"
+                "one_nan=v|k,poison=1,causal=1,misalign=0|3"},
+    {RWT_QUICK,
+     "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=heads,dtype=f32|f16|bf16,ragged=i32,packed_k=0|1,"
+     "batch=4,seq_q=3|40,seq_k=70,causal=1"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=one,dtype=f32|bf16,ragged=none|i32,batch=4,"
+                "seq_q=3|40,seq_k=96,paged=i32,padding=right,align=key_end,causal=1,poison=1"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3,kv_scale=heads,dtype=f32|f16|bf16,head_dim=96|200,v_dim=128|72,"
+                "seq_q=5|40,seq_k=130"},
+    {RWT_QUICK, "ragged=i32|i64,packed_k=0|1,dtype=f32|f16|bf16,batch=5,seq_q=1|20|90,seq_k=100,"
+                "causal=1"},
+    {RWT_QUICK, "ragged=i32,packed_k=0|1,batch=0|1|2,seq_q=0|3,seq_k=0|5,causal=0|1"},
+    {RWT_QUICK, "ragged=i32,heads=0,group=1,batch=2"},
+    {RWT_QUICK, "ragged=i32,batch=6,seq_q=70,seq_k=96,paged=i32|i64,padding=right|both,causal=1,"
+                "align=key_end,dtype=f32|bf16,hint=0|1,poison=1"},
+    {RWT_QUICK, "ragged=i32,batch=20,decodes=1,seq_q=1|40,seq_k=128,paged=i32,padding=right,"
+                "causal=1,align=key_end,heads=8,group=4|8,hint=0|1,dtype=bf16"},
+    {RWT_QUICK, "ragged=i64,batch=4,seq_q=40,seq_k=70,padding=none|left|right|both,causal=0|1,"
+                "left=-1|5,lse=0|1|2,align=bottom|top,packed_k=0|1,poison=1"},
+    {RWT_QUICK,
+     "ragged=i32,batch=4,seq_q=30,seq_k=60,packed_k=0|1,mask=full|keys,mask_dtype=f32|f16"
+     "|u8"},
+    {RWT_QUICK, "ragged=i32,batch=4,seq_q=30,seq_k=60,packed_k=0|1,bits=none|queries|batch|keys,"
+                "hide=none|queries|batch|keys,causal=0|1"},
+    {RWT_QUICK, "ragged=i32,batch=4,seq_q=30,seq_k=60,packed_k=0|1,alibi=absolute|signed,sinks=0|1,"
+                "softcap=0|5,align=bottom|top"},
+    {RWT_QUICK, "ragged=i32,batch=4,seq_q=30,seq_k=60,padding=right,alibi=absolute,align=key_end,"
+                "prefixes=none|i32,globals=0|3,left=5,causal=1"},
+    {RWT_QUICK, "ragged=i32,batch=4,seq_q=30,seq_k=60,packed_k=0|1,documents=3,own=1,causal=0|1"},
+    {RWT_QUICK, "ragged=i32,batch=3,seq_q=12|40,seq_k=80,one_nan=v|k|q,causal=1,packed_k=0|1,"
+                "dtype=f32|bf16"},
+    {RWT_QUICK, "ragged=i32|i64,batch=3,seq_q=5|40,seq_k=20,packed_k=1,"
+                "bounds_at_fault=down|past|first|long|keys,lse=0|1"},
+    {RWT_QUICK, "ragged=i32,batch=3,seq_q=5|40,seq_k=32,bounds_at_fault=down|past|first|long,"
+                "paged=none|i32"},
+    {RWT_QUICK, "ragged=i32,batch=3,seq_q=5|40,seq_k=32,pattern_at_fault=padding,padding=right,"
+                "align=key_end,causal=1,paged=none|i32"},
+    {RWT_QUICK, "ragged=i64,batch=3,seq_q=5|40,seq_k=96,paged=i64,page_fault=low|high"},
+    {RWT_QUICK, "ragged=i32,batch=3,seq_q=9|40,seq_k=20,stride=gaps|negative,layout=bhsd|bshd|hbsd,"
+                "packed_k=0|1,misalign=0|3,dtype=f32|bf16"},
+    {RWT_QUICK, "ragged=i32,batch=3,seq_q=40,seq_k=70,packed_k=0|1,head_dim=128|192,v_dim=128,"
+                "heads=4,group=4,dtype=f32|f16|bf16,causal=1,invariant=0|1"},
+    {RWT_FULL, "ragged=i32,batch=4,seq_q=300,seq_k=700,packed_k=0|1,head_dim=64,v_dim=64,heads=2,"
+               "dtype=f32|f16|bf16,causal=1,left=-1|100"},
     {RWT_QUICK, NULL}};
 
 const char rwt_attention_random[] =
@@ -136,7 +210,9 @@ const char rwt_attention_random[] =
     "padding=none|none|left|right|both,bits=none|none|none|queries|batch|keys,"
     "hide=none|none|none|queries|batch|keys,hide_dtype=f32|u8,part_dtype=i32|i64,paged=none|none|"
     "i32|i64,"
-    "page_size=16|32|64,page_fault=none|none|low|high,split=0|0|1,products=exact|split";
+    "page_size=16|32|64,page_fault=none|none|low|high,split=0|0|1,ragged=none|none|i32|i64,"
+    "packed_k=0|0|1,decodes=0|0|1,hint=0|1,invariant=0|1,kv_dtype=same|same|f8_e4m3|f8_e5m2,"
+    "kv_scale=none|one|heads,products=exact|split";
 
 /* Few queries against many keys: the keys are split. */
 const rwt_case_row rwt_combine_rows[] = {
@@ -162,6 +238,18 @@ const rwt_case_row rwt_combine_rows[] = {
     {RWT_FULL, "extreme=small,dtype=f32|bf16,heads=1,group=1,seq_q=1,seq_k=65536,head_dim=8,"
                "v_dim=8"},
     {RWT_QUICK, "extreme=sink,sinks=1,dtype=f32|f16|bf16,seq_q=2,seq_k=600,heads=2"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=heads,dtype=f32|bf16,seq_q=1|5,seq_k=640,"
+                "paged=none|i32,ragged=none|i32,batch=2,lse=1"},
+    {RWT_QUICK, "ragged=i32|i64,packed_k=0|1,batch=3,seq_q=1|5|40,seq_k=700,causal=1,"
+                "dtype=f32|bf16,invariant=0|1"},
+    {RWT_QUICK,
+     "ragged=i32,batch=4,decodes=1,seq_q=1|40,seq_k=640,paged=i32,padding=right,causal=1,"
+     "align=key_end,heads=8,group=4,hint=0|1,sinks=0|1,lse=2"},
+    {RWT_QUICK, "ragged=i32,batch=3,seq_q=5,seq_k=600,packed_k=1,"
+                "bounds_at_fault=down|past|first|long|keys"},
+    {RWT_QUICK, "ragged=i32,batch=3,seq_q=5|40,seq_k=640,pattern_at_fault=padding,padding=right,"
+                "align=key_end,causal=1,paged=none|i32"},
+    {RWT_QUICK, "ragged=i64,batch=3,seq_q=5,seq_k=640,paged=i64,page_fault=low|high"},
     {RWT_QUICK, NULL}};
 
 const char rwt_combine_random[] =
@@ -172,7 +260,8 @@ const char rwt_combine_random[] =
     "1,"
     "poison=0|1,causal=0|1,left=-1|-1|0..400,prefix=-1|-1|0..60,documents=0|0|1..5,"
     "padding=none|none|left|right|both,paged=none|i32|i64,page_size=16|32|64,"
-    "page_fault=none|none|low|high";
+    "page_fault=none|none|low|high,ragged=none|none|i32|i64,packed_k=0|0|1,decodes=0|0|1,hint=0|1,"
+    "kv_dtype=same|same|f8_e4m3|f8_e5m2,kv_scale=none|one|heads";
 
 const rwt_benchmark rwt_attention_benchmarks[] = {
     {"f32 512x512 8/2x128 causal",
@@ -242,5 +331,13 @@ const rwt_benchmark rwt_combine_benchmarks[] = {
     {"bf16 64x8192 32/8x128 decode, pages of 16",
      "dtype=bf16,out_dtype=bf16,batch=64,heads=32,group=4,seq_q=1,seq_k=8192,head_dim=128,"
      "v_dim=128,lse=0,paged=i32",
+     false, true, false},
+    {"bf16 64x8192 32/8x128 decode, f8 cache",
+     "dtype=bf16,out_dtype=bf16,batch=64,heads=32,group=4,seq_q=1,seq_k=8192,head_dim=128,"
+     "v_dim=128,lse=0,kv_dtype=f8_e4m3,kv_scale=one",
+     false, true, false},
+    {"bf16 ragged: 32 decodes and a chunk of 2048, 8192 keys, 32/8x128, pages of 16",
+     "dtype=bf16,out_dtype=bf16,batch=33,heads=32,group=4,ragged=i32,decodes=1,seq_q=2048,"
+     "seq_k=8192,head_dim=128,v_dim=128,lse=0,paged=i32,causal=1,hint=1",
      false, true, false},
     {NULL, NULL, false, false, false}};

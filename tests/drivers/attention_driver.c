@@ -11,6 +11,12 @@ const char *const rwt_attention_words_one_nan[] = {"none", "v", "k", "q", NULL};
 const char *const rwt_attention_words_paged[] = {"none", "i32", "i64", NULL};
 const char *const rwt_attention_words_page_fault[] = {"none", "low", "high", NULL};
 
+const char *const rwt_attention_words_bounds_fault[] = {"none", "down", "past", "first",
+                                                        "long", "keys", NULL};
+
+const char *const rwt_attention_words_kv_dtype[] = {"same", "f8_e4m3", "f8_e5m2", NULL};
+const char *const rwt_attention_words_kv_scale[] = {"none", "one", "heads", NULL};
+
 const char *const rwt_attention_words_extreme[] = {"none",  "mask_1e9", "mask_1e10", "mask_lowest",
                                                    "scale", "products", "large",     "small",
                                                    "sink",  NULL};
@@ -29,19 +35,36 @@ typedef struct attention_call {
 /* ---- buffers ---- */
 
 /* [outer, seq, heads, width]: outer is the batch, or pages. */
-static rwt_view add_outer(rwt_job *job, const char *name, int64_t outer, int64_t seq, int64_t heads,
-                          int64_t width) {
+static rwt_view add_outer(rwt_job *job, const char *name, rw_dtype dtype, int64_t outer,
+                          int64_t seq, int64_t heads, int64_t width) {
     static const int orders[][RW_MAX_RANK] = {
         {0, 2, 1, 3}, {0, 1, 2, 3}, {2, 0, 1, 3}, {0, 1, 2, 3}};
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
     rwt_layout layout = {
         4, {outer, seq, heads, width}, orders[c->layout], (rwt_stride_style)c->stride};
-    rwt_buffer_spec spec = {.name = name, .dtype = (rw_dtype)c->dtype, .misalign = c->misalign};
+    rwt_buffer_spec spec = {.name = name, .dtype = dtype, .misalign = c->misalign};
     return rwt_view_add(job, &layout, spec);
 }
 
 static rwt_view add(rwt_job *job, const char *name, int64_t seq, int64_t heads, int64_t width) {
-    return add_outer(job, name, rwt_attention_case_of(&job->c)->batch, seq, heads, width);
+    const rwt_attention_case *c = rwt_attention_case_of(&job->c);
+    return add_outer(job, name, (rw_dtype)c->dtype, c->ragged ? 1 : c->batch, seq, heads, width);
+}
+
+static rw_dtype kv_dtype_of(const rwt_attention_case *c) {
+    return c->kv_dtype == 0 ? (rw_dtype)c->dtype : c->kv_dtype == 1 ? RW_F8_E4M3 : RW_F8_E5M2;
+}
+
+/* From 1/4 to 2, and not powers of two. */
+static rwt_view add_scale(rwt_job *job, const rwt_attention_case *c, const char *name) {
+    rwt_layout layout = {1, {c->kv_scale == 1 ? 1 : c->heads / c->group}, NULL, RWT_CONTIGUOUS};
+    rwt_buffer_spec spec = {.name = name, .dtype = RW_F32};
+    if (!c->kv_scale)
+        return rwt_view_absent;
+    rwt_view view = rwt_view_add(job, &layout, spec);
+    for (int64_t n = 0; n < layout.shape[0]; n++)
+        rwt_buffer_set(job, view.buffer, n, rwt_random_uniform(&job->random, 0.25, 2.0));
+    return view;
 }
 
 static void add_table(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
@@ -67,11 +90,11 @@ static void add_table(rwt_job *job, const rwt_attention_case *c, rwt_attention_p
 static void add_outputs(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
     static const int heads_last[RW_MAX_RANK] = {0, 2, 1};
     rwt_layout lse = {3,
-                      {c->batch, c->heads, c->seq_q},
+                      {c->ragged ? 1 : c->batch, c->heads, plan->tokens},
                       c->lse == LSE_HEADS_LAST ? heads_last : NULL,
                       (rwt_stride_style)c->stride};
     rwt_buffer_spec spec = {.name = "lse", .dtype = RW_F32};
-    plan->out = add(job, "out", c->seq_q, c->heads, c->v_dim);
+    plan->out = add(job, "out", plan->tokens, c->heads, c->v_dim);
     rwt_buffer *out = &job->buffers[plan->out.buffer];
     if (c->out_dtype != c->dtype) { /* poison again, in its own dtype */
         free(out->initial);
@@ -100,7 +123,7 @@ static void add_mask(rwt_job *job, const rwt_attention_case *c, rwt_attention_pl
     /* Contiguous rows of 16-bit elements can be read two elements at a time. */
     bool contiguous = c->mask_dtype != RW_F32 && c->stride == RWT_CONTIGUOUS;
     rwt_layout layout = {4,
-                         {c->batch, full ? c->heads : 1, full ? c->seq_q : 1, c->seq_k},
+                         {c->batch, full ? c->heads : 1, full ? plan->tokens : 1, plan->keys},
                          NULL,
                          contiguous ? RWT_CONTIGUOUS : RWT_GAPS};
     bool lowest = c->extreme == EXTREME_MASK_LOWEST;
@@ -205,7 +228,7 @@ static void set_nan(rwt_job *job, const rwt_view *view, int64_t b, int64_t h, in
 static bool seen_by_any(const rwt_job *job, int64_t b, int64_t j) {
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
     const rwt_attention_plan *plan = job->plan;
-    for (int64_t i = 0; i < c->seq_q; i++) {
+    for (int64_t i = 0; i < rwt_pattern_seq_q(&plan->pattern, b); i++) {
         rw_pattern_pair pair = {b, i, j};
         if (rwt_pattern_sees(job, rwt_attention_pattern_of(c), &plan->pattern, &pair))
             return true;
@@ -215,7 +238,7 @@ static bool seen_by_any(const rwt_job *job, int64_t b, int64_t j) {
 
 static void set_nans(rwt_job *job, const rwt_attention_case *c, const rwt_attention_plan *plan) {
     for (int64_t b = 0; c->poison && b < c->batch; b++)
-        for (int64_t j = 0; j < c->seq_k; j++)
+        for (int64_t j = 0; j < rwt_pattern_seq_k(&plan->pattern, b); j++)
             for (int64_t h = 0; h < c->heads / c->group && !seen_by_any(job, b, j); h++) {
                 set_nan(job, &plan->k, b, h, j, c->head_dim);
                 set_nan(job, &plan->v, b, h, j, c->v_dim);
@@ -226,7 +249,7 @@ static void set_nans(rwt_job *job, const rwt_attention_case *c, const rwt_attent
         rwt_buffer_set(job, plan->q.buffer, rwt_view_at(&plan->q, 0, 0, 0, 0), NAN);
         return;
     }
-    for (int64_t j = c->seq_k - 1; j >= 0; j--) {
+    for (int64_t j = rwt_pattern_seq_k(&plan->pattern, 0) - 1; j >= 0; j--) {
         rw_pattern_pair pair = {0, 0, j};
         if (!rwt_pattern_sees(job, rwt_attention_pattern_of(c), &plan->pattern, &pair))
             continue;
@@ -243,7 +266,7 @@ static void invalidate_pages(rwt_job *job, const rwt_attention_case *c,
         return;
     for (int64_t b = 0; b < c->batch; b++) {
         rwt_attention_hull all = {c->seq_k, 0};
-        for (int64_t i = 0; i < c->seq_q; i++) {
+        for (int64_t i = 0; i < rwt_pattern_seq_q(&plan->pattern, b); i++) {
             rwt_attention_hull seen = rwt_attention_hull_of(job, b, i);
             if (seen.end == 0)
                 continue;
@@ -263,24 +286,85 @@ static void invalidate_pages(rwt_job *job, const rwt_attention_case *c,
 
 /* A part has at least 256 keys. */
 static void add_workspace(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
-    int64_t parts = c->seq_k / 256 + 1, rows = c->batch * c->heads * c->seq_q;
+    int64_t parts = plan->keys / 256 + 1;
+    int64_t rows = (c->ragged ? 1 : c->batch) * c->heads * plan->tokens;
     rwt_layout layout = {1, {4 * parts * rows * (c->v_dim + 2)}, NULL, RWT_CONTIGUOUS};
     rwt_buffer_spec spec = {.name = "workspace", .dtype = RW_U8, .scratch = true};
     plan->workspace = c->split ? rwt_view_add(job, &layout, spec) : rwt_view_absent;
 }
 
+/* Lengths of sequences: the first has the most. Some are 0; the last one has queries. */
+static int64_t draw_length(rwt_job *job, int64_t b, int64_t most, bool least) {
+    return b == 0 ? most : rwt_random_below(&job->random, most + 1 - least) + least;
+}
+
+static rwt_view add_bounds(rwt_job *job, const rwt_attention_case *c, const char *name,
+                           const int64_t *bounds) {
+    rwt_layout layout = {1, {c->batch + 1}, NULL, (rwt_stride_style)c->stride};
+    rwt_view view = rwt_id_view_add(job, &layout, name, c->ragged - 1);
+    for (int64_t b = 0; b <= c->batch; b++)
+        rwt_buffer_set_id(job, view.buffer, rwt_view_at(&view, b, 0, 0, 0), bounds[b]);
+    return view;
+}
+
+static void set_bound(rwt_job *job, const rwt_view *view, int64_t n, int64_t bound) {
+    rwt_buffer_set_id(job, view->buffer, rwt_view_at(view, n, 0, 0, 0), bound);
+}
+
+static void invalidate_bounds(rwt_job *job, const rwt_attention_case *c,
+                              const rwt_attention_plan *plan) {
+    const int64_t last = c->batch;
+    if (c->bounds_at_fault == BOUNDS_DOWN)
+        set_bound(job, &plan->cu_q, last, plan->pattern.sequences.q[last - 1] - 1);
+    if (c->bounds_at_fault == BOUNDS_PAST)
+        set_bound(job, &plan->cu_q, last, plan->tokens + 1);
+    if (c->bounds_at_fault == BOUNDS_FIRST)
+        set_bound(job, &plan->cu_q, 0, 1);
+    if (c->bounds_at_fault == BOUNDS_KEYS)
+        set_bound(job, &plan->cu_k, last, plan->keys + 1);
+}
+
+/* The lengths of the sequences; behind them, some tokens of padding. */
+static void add_sequences(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
+    rwt_sequences *own = &plan->pattern.sequences;
+    plan->cu_q = plan->cu_k = rwt_view_absent;
+    plan->tokens = c->seq_q;
+    plan->keys = c->seq_k;
+    if (!c->ragged)
+        return;
+    own->ragged = true;
+    own->packed_k = c->packed_k != 0;
+    own->k[0] = rwt_random_below(&job->random, 3);
+    for (int64_t b = 0; b < c->batch; b++) {
+        const bool least = b == c->batch - 1 && c->seq_q > 0;
+        own->q[b + 1] = own->q[b];
+        own->q[b + 1] += b > 0 && c->decodes ? c->seq_q > 0 : draw_length(job, b, c->seq_q, least);
+        own->k[b + 1] = own->k[b] + draw_length(job, b, c->seq_k, c->seq_k > 1);
+    }
+    plan->tokens = own->q[c->batch] + rwt_random_below(&job->random, 4);
+    if (c->packed_k)
+        plan->keys = own->k[c->batch] + rwt_random_below(&job->random, 3);
+    plan->cu_q = add_bounds(job, c, "cu_seqlens_q", own->q);
+    if (c->packed_k)
+        plan->cu_k = add_bounds(job, c, "cu_seqlens_k", own->k);
+    invalidate_bounds(job, c, plan);
+}
+
 static void attention_fill(rwt_job *job) {
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
     rwt_attention_plan *plan = job->plan;
-    rw_pattern_shape shape = {c->batch, c->seq_q, c->seq_k};
-    int64_t outer = c->paged ? rwt_attention_num_pages(c) : c->batch;
-    int64_t rows = c->paged ? c->page_size : c->seq_k;
+    add_sequences(job, c, plan);
+    rw_pattern_shape shape = {c->batch, plan->tokens, plan->keys};
+    int64_t outer = c->paged ? rwt_attention_num_pages(c) : c->packed_k ? 1 : c->batch;
+    int64_t rows = c->paged ? c->page_size : plan->keys;
     add_outputs(job, c, plan);
     add_workspace(job, c, plan);
-    plan->q = add(job, "q", c->seq_q, c->heads, c->head_dim);
-    plan->k = add_outer(job, "k", outer, rows, c->heads / c->group, c->head_dim);
-    plan->v = add_outer(job, "v", outer, rows, c->heads / c->group, c->v_dim);
+    plan->q = add(job, "q", plan->tokens, c->heads, c->head_dim);
+    plan->k = add_outer(job, "k", kv_dtype_of(c), outer, rows, c->heads / c->group, c->head_dim);
+    plan->v = add_outer(job, "v", kv_dtype_of(c), outer, rows, c->heads / c->group, c->v_dim);
     add_table(job, c, plan);
+    plan->k_scale = add_scale(job, c, "k_scale");
+    plan->v_scale = add_scale(job, c, "v_scale");
     rwt_buffer_fill(job, plan->q.buffer, RWT_ORDINARY);
     rwt_buffer_fill(job, plan->k.buffer, RWT_ORDINARY);
     rwt_buffer_fill(job, plan->v.buffer, RWT_ORDINARY);
@@ -300,10 +384,10 @@ static void attention_fill(rwt_job *job) {
 
 /* ---- the operation ---- */
 
-/* The same without the batch, which is 1; pages have none. */
+/* The same without the batch, which is 1; pages have none, nor have keys by sequence. */
 static void pack(const rwt_attention_case *c, rw_attention_args *args) {
     rw_tensor *tensors[] = {&args->q, &args->out, &args->lse, &args->k, &args->v};
-    for (int n = 0; n < (c->paged ? 3 : 5); n++)
+    for (int n = 0; n < (c->paged || (c->ragged && !c->packed_k) ? 3 : 5); n++)
         *tensors[n] = rwt_without_batch(*tensors[n]);
 }
 
@@ -326,8 +410,14 @@ static void attention_bind(const rwt_job *job, rwt_set *set) {
         .pattern = &call->pattern,
         .sinks = rwt_tensor(job, set, &plan->sinks),
         .f32_products = (rw_f32_products)c->products,
+        .cu_seqlens_q = rwt_tensor(job, set, &plan->cu_q),
+        .cu_seqlens_k = rwt_tensor(job, set, &plan->cu_k),
+        .max_seq_q = rwt_attention_max_seq_q(c),
+        .batch_invariant = c->invariant != 0,
+        .k_scale = rwt_tensor(job, set, &plan->k_scale),
+        .v_scale = rwt_tensor(job, set, &plan->v_scale),
     };
-    if (c->layout == LAYOUT_THD)
+    if (c->layout == LAYOUT_THD || c->ragged)
         pack(c, &call->args);
     if (plan->slopes.buffer >= 0) {
         call->alibi =
@@ -348,9 +438,12 @@ static rw_status attention_run(const rwt_binding *binding, const void *args) {
 static double attention_bytes(const rwt_job *job) {
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
     double size = (double)rw_dtype_size((rw_dtype)c->dtype);
-    double q = (double)(c->batch * c->heads * c->seq_q * (c->head_dim + c->v_dim));
-    double kv = (double)(c->batch * c->heads / c->group * c->seq_k * (c->head_dim + c->v_dim));
-    return size * (q + kv);
+    const rwt_attention_plan *plan = job->plan;
+    int64_t queries = (c->ragged ? 1 : c->batch) * plan->tokens;
+    int64_t keys = (c->packed_k ? 1 : c->batch) * plan->keys;
+    double q = (double)(queries * c->heads * (c->head_dim + c->v_dim));
+    double kv = (double)(keys * c->heads / c->group * (c->head_dim + c->v_dim));
+    return size * q + (double)rw_dtype_size(kv_dtype_of(c)) * kv;
 }
 
 /* The number of keys that query i sees, from prefix, causality and window alone. */
@@ -371,7 +464,7 @@ static double keys_of(const rwt_attention_case *c, int64_t i) {
 static double pairs_of(const rwt_job *job) {
     const rwt_attention_case *c = rwt_attention_case_of(&job->c);
     const rwt_attention_plan *plan = job->plan;
-    if (c->padding || c->documents || c->prefixes || rwt_attention_has_cells(c))
+    if (c->ragged || c->padding || c->documents || c->prefixes || rwt_attention_has_cells(c))
         return rwt_pattern_count(job, rwt_attention_pattern_of(c), &plan->pattern);
     double pairs = 0.0;
     for (int64_t i = 0; i < c->seq_q; i++)

@@ -35,6 +35,20 @@ const char *rwt_pattern_invalid(const rwt_pattern_fields *fields, const rw_patte
     return NULL;
 }
 
+int64_t rwt_pattern_seq_q(const rwt_pattern_plan *plan, int64_t b) {
+    const rwt_sequences *own = &plan->sequences;
+    return own->ragged ? own->q[b + 1] - own->q[b] : plan->shape.seq_q;
+}
+
+int64_t rwt_pattern_seq_k(const rwt_pattern_plan *plan, int64_t b) {
+    const rwt_sequences *own = &plan->sequences;
+    return own->packed_k ? own->k[b + 1] - own->k[b] : plan->shape.seq_k;
+}
+
+int64_t rwt_pattern_first(const rwt_pattern_plan *plan, int64_t b) {
+    return plan->sequences.ragged ? plan->sequences.q[b] : 0;
+}
+
 static rwt_view add_ids(rwt_job *job, const rwt_pattern_fields *fields, const char *name,
                         int64_t length) {
     rwt_layout layout = {1, {length}, NULL, RWT_CONTIGUOUS};
@@ -60,7 +74,7 @@ static void add_lengths(rwt_job *job, const rwt_pattern_fields *fields, rwt_patt
         plan->prefix = add_ids(job, fields, "prefix", shape->batch);
         for (int64_t b = 0; b < shape->batch; b++) {
             bool wrong = at_fault(fields, shape, b, RWT_PATTERN_FAULT_PREFIX);
-            int64_t length = rwt_random_below(&job->random, shape->seq_k + 4);
+            int64_t length = rwt_random_below(&job->random, rwt_pattern_seq_k(plan, b) + 4);
             set(job, &plan->prefix, b, 0, wrong ? -3 : length);
         }
     }
@@ -72,12 +86,13 @@ static void add_lengths(rwt_job *job, const rwt_pattern_fields *fields, rwt_patt
         plan->key_end = add_ids(job, fields, "key_end", shape->batch);
     for (int64_t b = 0; b < shape->batch; b++) {
         bool wrong = at_fault(fields, shape, b, RWT_PATTERN_FAULT_PADDING);
-        int64_t begin = rwt_random_below(&job->random, shape->seq_k + 1);
-        int64_t end = begin + rwt_random_below(&job->random, shape->seq_k - begin + 1);
+        int64_t seq_k = rwt_pattern_seq_k(plan, b);
+        int64_t begin = rwt_random_below(&job->random, seq_k + 1);
+        int64_t end = begin + rwt_random_below(&job->random, seq_k - begin + 1);
         if (left)
-            set(job, &plan->key_begin, b, 0, wrong && !right ? shape->seq_k + 1 : begin);
+            set(job, &plan->key_begin, b, 0, wrong && !right ? seq_k + 1 : begin);
         if (right)
-            set(job, &plan->key_end, b, 0, wrong ? shape->seq_k + 7 : end);
+            set(job, &plan->key_end, b, 0, wrong ? seq_k + 7 : end);
     }
 }
 
@@ -109,7 +124,7 @@ static void add_documents(rwt_job *job, const rwt_pattern_fields *fields, rwt_pa
         rwt_id_view_add(job, fields->own ? &own : &shared, "cu_seqlens", fields->part_dtype);
     for (int64_t b = 0; b < rows; b++) {
         bool wrong = at_fault(fields, &plan->shape, b, RWT_PATTERN_FAULT_DOCUMENTS);
-        int64_t end = plan->shape.seq_k - (wrong ? 1 : 0);
+        int64_t end = rwt_pattern_seq_k(plan, b) - (wrong ? 1 : 0);
         int64_t at = 0;
         for (int64_t n = 0; n <= fields->documents; n++) {
             int64_t bound = n == fields->documents ? end : at;
@@ -194,8 +209,8 @@ int64_t rwt_pattern_shift(const rwt_job *job, int64_t align, const rwt_pattern_p
     if (align == RW_ALIGN_TOP_LEFT)
         return 0;
     if (align == RW_ALIGN_KEY_END)
-        return get(job, &plan->key_end, b, 0) - plan->shape.seq_q;
-    return plan->shape.seq_k - plan->shape.seq_q;
+        return get(job, &plan->key_end, b, 0) - rwt_pattern_seq_q(plan, b);
+    return rwt_pattern_seq_k(plan, b) - rwt_pattern_seq_q(plan, b);
 }
 
 static int64_t bound_of(const rwt_job *job, const rwt_pattern_fields *fields,
@@ -206,18 +221,19 @@ static int64_t bound_of(const rwt_job *job, const rwt_pattern_fields *fields,
 bool rwt_pattern_is_valid(const rwt_job *job, const rwt_pattern_fields *fields,
                           const rwt_pattern_plan *plan, int64_t b, int64_t i, int64_t *bad) {
     const rw_pattern_shape *shape = &plan->shape;
+    const int64_t seq_k = rwt_pattern_seq_k(plan, b);
     if (at_fault(fields, shape, b, RWT_PATTERN_FAULT_PREFIX)) {
         *bad = get(job, &plan->prefix, b, 0);
         return false;
     }
     if (at_fault(fields, shape, b, RWT_PATTERN_FAULT_PADDING)) {
-        *bad = shape->seq_k + (fields->padding == RWT_PADDING_LEFT ? 1 : 7);
+        *bad = seq_k + (fields->padding == RWT_PADDING_LEFT ? 1 : 7);
         return false;
     }
     if (at_fault(fields, shape, b, RWT_PATTERN_FAULT_DOCUMENTS)) {
         *bad = bound_of(job, fields, plan, b, fields->documents);
         int64_t p = i + rwt_pattern_shift(job, fields->align, plan, b);
-        return p < *bad || p >= shape->seq_k;
+        return p < *bad || p >= seq_k;
     }
     return true;
 }
@@ -251,6 +267,7 @@ bool rwt_pattern_sees(const rwt_job *job, const rwt_pattern_fields *fields,
                       const rwt_pattern_plan *plan, const rw_pattern_pair *pair) {
     const int64_t b = pair->b, j = pair->j;
     const int64_t i = pair->i + rwt_pattern_shift(job, fields->align, plan, b);
+    const int64_t row = rwt_pattern_first(plan, b) + pair->i;
     bool padding = true, document = true, bit = true, causal = true, window = true;
     int64_t prefix = fields->prefix >= 0 ? fields->prefix : 0;
     if (plan->key_begin.buffer >= 0)
@@ -261,12 +278,12 @@ bool rwt_pattern_sees(const rwt_job *job, const rwt_pattern_fields *fields,
         document = same_document(job, fields, plan, b, i, j);
     if (fields->bits)
         bit = rwt_buffer_get_id(job, plan->bits.buffer,
-                                cell_at(&plan->bits, fields->bits, b, pair->i, j / 8)) >>
+                                cell_at(&plan->bits, fields->bits, b, row, j / 8)) >>
                   j % 8 &
               1;
     if (fields->hide)
         bit = bit && rwt_mask_get(job, &plan->mask,
-                                  cell_at(&plan->mask, fields->hide, b, pair->i, j)) != -INFINITY;
+                                  cell_at(&plan->mask, fields->hide, b, row, j)) != -INFINITY;
     if (fields->prefixes)
         prefix = get(job, &plan->prefix, b, 0);
     if (fields->causal)
@@ -283,8 +300,8 @@ double rwt_pattern_count(const rwt_job *job, const rwt_pattern_fields *fields,
                          const rwt_pattern_plan *plan) {
     double count = 0.0;
     for (int64_t b = 0; b < plan->shape.batch; b++)
-        for (int64_t i = 0; i < plan->shape.seq_q; i++)
-            for (int64_t j = 0; j < plan->shape.seq_k; j++) {
+        for (int64_t i = 0; i < rwt_pattern_seq_q(plan, b); i++)
+            for (int64_t j = 0; j < rwt_pattern_seq_k(plan, b); j++) {
                 rw_pattern_pair pair = {b, i, j};
                 count += rwt_pattern_sees(job, fields, plan, &pair);
             }

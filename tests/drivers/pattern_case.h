@@ -63,9 +63,20 @@ typedef enum rwt_pattern_fault {
 } rwt_pattern_fault;
 
 #define RWT_MAX_GLOBALS 64
+#define RWT_MAX_SEQUENCES 40
+
+/* A ragged batch: the bounds of the sequences, in the tokens of q and (packed k) of k. The shape's
+ * seq_q is then the number of tokens. */
+typedef struct rwt_sequences {
+    bool ragged;
+    bool packed_k;
+    int64_t q[RWT_MAX_SEQUENCES + 1];
+    int64_t k[RWT_MAX_SEQUENCES + 1];
+} rwt_sequences;
 
 typedef struct rwt_pattern_plan {
     rw_pattern_shape shape;
+    rwt_sequences sequences; /* set before rwt_pattern_add(), unless the batch is not ragged */
     rwt_view prefix;
     rwt_view globals;
     rwt_view cu_seqlens;
@@ -75,6 +86,11 @@ typedef struct rwt_pattern_plan {
     rwt_view mask;
     int64_t positions[RWT_MAX_GLOBALS]; /* the positions that are set in `globals` */
 } rwt_pattern_plan;
+
+/* The queries and keys of sequence b, and, of a ragged batch, the token of its first query. */
+int64_t rwt_pattern_seq_q(const rwt_pattern_plan *plan, int64_t b);
+int64_t rwt_pattern_seq_k(const rwt_pattern_plan *plan, int64_t b);
+int64_t rwt_pattern_first(const rwt_pattern_plan *plan, int64_t b);
 
 const char *rwt_pattern_invalid(const rwt_pattern_fields *fields, const rw_pattern_shape *shape);
 

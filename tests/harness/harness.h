@@ -143,7 +143,7 @@ rwt_case_text rwt_case_print(const rwt_driver *driver, const rwt_case *c);
 
 /* ---- jobs: a case with its buffers and their expected contents ---- */
 
-#define RWT_MAX_BUFFERS 18
+#define RWT_MAX_BUFFERS 22
 
 typedef enum rwt_expectation {
     RWT_UNCHANGED = 0, /* no bit changes */

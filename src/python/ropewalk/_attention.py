@@ -12,13 +12,15 @@ from ._scores import checked_shape, put_score_terms
 from ._tensors import Tensor
 
 
-def _describe(call: Call, q, k, v, block_table, scale, out, lse):
+def _describe(call: Call, q, k, v, block_table, scales, scale, out, lse):
     """Everything but the workspace; returns out and lse."""
     args = call.args
     call.put("q", q)
     call.put("k", k)
     call.put("v", v)
     call.put("block_table", block_table)
+    call.put("k_scale", scales[0])
+    call.put("v_scale", scales[1])
     if scale:
         args.scale = scale
     if out is None or lse is True:
@@ -31,6 +33,15 @@ def _describe(call: Call, q, k, v, block_table, scale, out, lse):
     if lse is not False:
         call.put("lse", lse, True)
     return out, lse
+
+
+def _put_ragged(call: Call, cu_seqlens_q, cu_seqlens_k, max_seq_q, batch_invariant) -> None:
+    call.put("cu_seqlens_q", cu_seqlens_q)
+    call.put("cu_seqlens_k", cu_seqlens_k)
+    if max_seq_q:
+        call.args.max_seq_q = max_seq_q
+    if batch_invariant:
+        call.args.batch_invariant = True
 
 
 _SIZE = object()
@@ -50,11 +61,17 @@ def attention(
     *,
     pattern: Pattern | None = None,
     block_table: Tensor | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
     scale: float = 0.0,
     softcap: float = 0.0,
     mask: Tensor | None = None,
     alibi: Alibi | None = None,
     sinks: Tensor | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    max_seq_q: int = 0,
+    batch_invariant: bool = False,
     out: Tensor | None = None,
     lse: Tensor | bool | None = None,
     workspace: Tensor | bool | None = True,
@@ -63,13 +80,21 @@ def attention(
     """out[b, i, h, :] = sum over j of softmax(q k^T * scale, ...)[b, h, i, j] * v[b, j, h', :]
 
     q            [batch, seq_q, heads, head_dim] or packed [seq_q, heads, head_dim]; f32, f16, bf16
-    k            [batch, seq_k, kv_heads, head_dim], of q's dtype and rank; kv_heads divides heads
-    v            [batch, seq_k, kv_heads, v_dim]
+    k            [batch, seq_k, kv_heads, head_dim], of q's rank, and its dtype or f8_e4m3 or f8_e5m2;
+                 kv_heads divides heads
+    v            [batch, seq_k, kv_heads, v_dim], of k's dtype
     pattern      which keys a query sees; None: all
     block_table  i32 or i64 [batch, max_pages]: k and v are the pages of a cache,
                  [pages, page_size, kv_heads, width]; the pattern's key_end is the length
+    k_scale, v_scale  of k and v of 8 bits, whose numbers are code * scale: f32 [1] or [kv_heads]
     scale        0: 1 / sqrt(head_dim)
     softcap, mask, alibi, sinks  as in softmax(), for scores [batch, heads, seq_q, seq_k]
+    cu_seqlens_q  i32 or i64 [batch + 1]: q is packed, [tokens, heads, head_dim], and tokens
+                 cu_seqlens_q[b] to cu_seqlens_q[b + 1] are the queries of sequence b; those behind
+                 the last bound are padding and stay as they are. k and v have a batch axis, or
+                 pages, or are packed with cu_seqlens_k. Every sequence is computed as if alone
+    max_seq_q    the most queries of a sequence, if known: less work is launched
+    batch_invariant  the bits of a sequence's result do not depend on the rest of the batch
     out          f32, f16 or bf16 [batch, seq_q, heads, v_dim]; a new one has the dtype of q
     lse          True or an f32 [batch, heads, seq_q] (packed [heads, seq_q]): also writes the
                  log-sum-exp of the scores
@@ -79,8 +104,10 @@ def attention(
     Returns out, or the pair (out, lse).
     """
     with begin("attention", q, context) as call:
-        out, sums = _describe(call, q, k, v, block_table, scale, out, lse)
+        scales = k_scale, v_scale
+        out, sums = _describe(call, q, k, v, block_table, scales, scale, out, lse)
         put_score_terms(call, softcap, mask, pattern, alibi, sinks)
+        _put_ragged(call, cu_seqlens_q, cu_seqlens_k, max_seq_q, batch_invariant)
         if workspace is _SIZE:
             return _workspace_bytes(call)
         if workspace is True:

@@ -333,7 +333,7 @@ def rope_append(
     return torch.ops.ropewalk.rope_append(settings, q, k, v, *_parts(cache), *ids, *norm[:5])
 
 
-_TERMS = ("block_table", "mask", "sinks")
+_TERMS = ("block_table", "k_scale", "v_scale", "mask", "sinks", "cu_seqlens_q", "cu_seqlens_k")
 
 
 @functools.lru_cache(maxsize=256)
@@ -351,6 +351,8 @@ def _attention_operator(
     alibi: str | None,
     scale: float,
     softcap: float,
+    max_seq_q: int,
+    batch_invariant: bool,
     lse: bool,
 ) -> list[Tensor]:
     """`tensors` are those of `names`, separated by commas: terms, "slopes", "pattern.NAME"."""
@@ -364,6 +366,8 @@ def _attention_operator(
         alibi=None if alibi is None else Alibi(given["slopes"], **_settings(alibi)),
         scale=scale,
         softcap=softcap,
+        max_seq_q=max_seq_q,
+        batch_invariant=batch_invariant,
         lse=lse,
         **{name: given[name] for name in _TERMS if name in given},
     )
@@ -371,7 +375,7 @@ def _attention_operator(
 
 
 @_operator("attention", _attention_operator).register_fake
-def _(q, k, v, tensors, names, pattern, alibi, scale, softcap, lse):
+def _(q, k, v, tensors, names, pattern, alibi, scale, softcap, max_seq_q, batch_invariant, lse):
     *batch, seq_q, heads, _ = q.shape
     out = q.new_empty((*batch, seq_q, heads, v.shape[-1]))
     return [out, q.new_empty((*batch, heads, seq_q), dtype=torch.float32)] if lse else [out]
@@ -384,16 +388,23 @@ def attention(
     *,
     pattern: Pattern | None = None,
     block_table: Tensor | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
     scale: float = 0.0,
     softcap: float = 0.0,
     mask: Tensor | None = None,
     alibi: Alibi | None = None,
     sinks: Tensor | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    max_seq_q: int = 0,
+    batch_invariant: bool = False,
     lse: bool | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """ropewalk.attention() as an operator, with a workspace where it helps; the pattern has no
     function."""
-    given = {"block_table": block_table, "mask": mask, "sinks": sinks}
+    terms = (block_table, k_scale, v_scale, mask, sinks, cu_seqlens_q, cu_seqlens_k)
+    given = dict(zip(_TERMS, terms))
     if pattern is not None:
         if pattern.function is not None:
             raise InvalidArgument("the pattern has a function, which a graph cannot hold")
@@ -412,6 +423,8 @@ def attention(
         None if alibi is None else alibi.settings,
         scale,
         softcap,
+        max_seq_q,
+        batch_invariant,
         bool(lse),
     )
     return (out[0], out[1]) if lse else out[0]

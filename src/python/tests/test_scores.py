@@ -148,6 +148,71 @@ def test_attention_on_pages(kind, random):
     assert caught.value.fault[0] == "page" and caught.value.fault[3] == 6
 
 
+@pytest.mark.parametrize("options", ({}, {"max_seq_q": 3, "batch_invariant": True}))
+def test_ragged_attention(kind, random, options):
+    q_bounds, k_bounds = np.array([0, 3, 3, 4]), np.array([1, 8, 8, 10], np.int32)
+    q = random.standard_normal((6, 4, 16)).astype(np.float32)  # two tokens are padding
+    k, v = (random.standard_normal((10, 2, width)).astype(np.float32) for width in (16, 8))
+    given = kind(np.full((6, 4, 8), 7, np.float32))
+    out, lse = ropewalk.attention(
+        *map(kind, (q, k, v)),
+        cu_seqlens_q=kind(q_bounds),
+        cu_seqlens_k=kind(k_bounds),
+        pattern=ropewalk.Pattern(causal=True),
+        out=given,
+        lse=True,
+        **options,
+    )
+    for b in (0, 2):
+        rows, keys = slice(*q_bounds[b : b + 2]), slice(*k_bounds[b : b + 2])
+        seen = references.visible(rows.stop - rows.start, keys.stop - keys.start, causal=True)
+        part = references.attention(q[None, rows], k[None, keys], v[None, keys], seen)
+        close(kind.read(out)[rows], part[0][0])
+        close(kind.read(lse)[:, rows], part[1][0])
+    assert (kind.read(out)[4:] == 7).all()
+
+
+def test_ragged_attention_on_pages(kind, random):
+    q = random.standard_normal((5, 4, 16)).astype(np.float32)
+    k, v = (random.standard_normal((6, 16, 2, width)).astype(np.float32) for width in (16, 8))
+    table = np.array([[4, 1, 5], [0, 2, 3]], np.int32)
+    bounds, lengths = np.array([0, 4, 5], np.int32), np.array([37, 16], np.int32)
+    pattern = ropewalk.Pattern(causal=True, alignment="key_end", key_end=kind(lengths))
+    options = {"block_table": kind(table), "pattern": pattern}
+    arrays = [kind(x) for x in (q, k, v)]
+    got = kind.read(ropewalk.attention(*arrays, cu_seqlens_q=kind(bounds), **options))
+    for b in range(2):
+        rows = slice(*bounds[b : b + 2])
+        keys = [x[table[b]].reshape(1, 48, 2, -1)[:, : lengths[b]] for x in (k, v)]
+        seen = references.visible(rows.stop - rows.start, lengths[b], causal=True)
+        close(got[rows], references.attention(q[None, rows], *keys, seen)[0][0])
+    bounds[1] = 6
+    with pytest.raises(ropewalk.OutOfRange) as caught:
+        ropewalk.attention(*arrays, cu_seqlens_q=kind(bounds), **options)
+    assert caught.value.fault[3] == 6
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
+def test_attention_on_8_bits(random, qkv, name):
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    dtype = getattr(ml_dtypes, name)
+    k, v = (x.astype(dtype) for x in qkv[1:])
+    k_scale, v_scale = np.array([0.5, 1.5], np.float32), np.array([3.0], np.float32)
+    scales = {"k_scale": k_scale, "v_scale": v_scale}
+    numbers = k.astype(np.float32) * k_scale[:, None], v.astype(np.float32) * v_scale
+    expected = references.attention(qkv[0], *numbers)[0]
+    close(ropewalk.attention(qkv[0], k, v, **scales), expected)
+    try:
+        import torch
+    except ImportError:
+        return
+    from ropewalk import torch as operators
+
+    arrays = [torch.from_numpy(x.view(np.uint8)).view(getattr(torch, name)) for x in (k, v)]
+    scales = {key: torch.from_numpy(x) for key, x in scales.items()}
+    close(operators.attention(torch.from_numpy(qkv[0]), *arrays, **scales).numpy(), expected)
+
+
 def test_workspace(kind, random):
     context = ropewalk.Context("cpu", num_threads=2)
     q = random.standard_normal((1, 1, 2, 16)).astype(np.float32)

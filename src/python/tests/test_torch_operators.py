@@ -71,9 +71,9 @@ def test_opcheck_cache(rope, qkv):
 def test_opcheck_attention(qkv):
     pattern = ropewalk.Pattern(causal=True, left=2).settings
     mask, lengths = torch.randn(5, 9), torch.tensor([4, 9])
-    check("attention", *qkv, [], "", None, None, 0.0, 0.0, False)
+    check("attention", *qkv, [], "", None, None, 0.0, 0.0, 0, False, False)
     named = [mask, lengths], "mask,pattern.key_end"
-    check("attention", *qkv, *named, pattern, None, 0.5, 3.0, True)
+    check("attention", *qkv, *named, pattern, None, 0.5, 3.0, 0, False, True)
 
 
 def test_functions_compute_the_same(rope, qkv):
@@ -116,6 +116,21 @@ def test_functions_compute_the_same(rope, qkv):
         assert torch.equal(got, expected)
     with pytest.raises(ropewalk.InvalidArgument, match="function"):
         operators.attention(*qkv, pattern=ropewalk.Pattern(function=lambda b, i, j: True))
+
+
+def test_ragged_attention():
+    q, k, v = torch.randn(6, 4, 16), torch.randn(9, 2, 16), torch.randn(9, 2, 16)
+    options = {
+        "cu_seqlens_q": torch.tensor([0, 2, 6]),
+        "cu_seqlens_k": torch.tensor([0, 4, 9]),
+        "max_seq_q": 4,
+        "batch_invariant": True,
+        "pattern": ropewalk.Pattern(causal=True),
+    }
+    got = operators.attention(q, k, v, **options)
+    assert torch.equal(got, ropewalk.attention(q, k, v, **options))
+    named = [options["cu_seqlens_q"], options["cu_seqlens_k"]], "cu_seqlens_q,cu_seqlens_k"
+    check("attention", q, k, v, *named, None, None, 0.0, 0.0, 4, True, True)
 
 
 def test_a_layer_compiles_to_one_graph(rope, qkv):

@@ -1,0 +1,7 @@
+/* Attention from f32 to k and v of 8 bits on a GPU. */
+#include "attention/attention_dtypes.h"
+#include "attention/attention_gpu.h"
+
+rw_status rwi_hip_attention_f8_f32(rwi_device *device, const rw_attention_params &p) {
+    return launch_own_dtype<RW_F32, true>(device, p);
+}
