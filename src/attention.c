@@ -34,11 +34,9 @@ static attention name_arguments(const rwi_call *call, const rw_attention_args *a
 /* A head_dim that kernels support or, if `may_be_empty`, 0: v may have it only if `out` has. */
 static rw_status check_width(const rwi_call *call, rwi_argument argument, bool may_be_empty) {
     const int64_t width = rwi_length(argument.tensor, RWI_WIDTH);
-    if ((width == 0 && may_be_empty) ||
-        (width >= 8 && width <= RWI_ATTENTION_MAX_DIM && width % 8 == 0))
+    if ((width == 0 && may_be_empty) || (width >= 1 && width <= RWI_ATTENTION_MAX_DIM))
         return RW_OK;
-    return rwi_fail(call, RW_UNSUPPORTED,
-                    "%s has a head_dim of %lld, expected a multiple of 8 from 8 to %d",
+    return rwi_fail(call, RW_UNSUPPORTED, "%s has a head_dim of %lld, expected 1 to %d",
                     argument.name, (long long)width, RWI_ATTENTION_MAX_DIM);
 }
 
@@ -151,6 +149,7 @@ static rwi_attention_parts split_keys(const attention *a) {
     const rwi_device *device = a->call.context->device;
     const int64_t seq_k = params->rules.scores.seq_k;
     const bool tall = device->tall_rows > 0 && params->dtype != RW_F32 &&
+                      !rwi_attention_is_wide(params) &&
                       rwi_attention_group_rows(params) > RWI_ATTENTION_FEW_ROWS;
     const int32_t rows =
         tall ? device->tall_rows : rwi_attention_tile_rows(params, RWI_ATTENTION_ROWS);
@@ -167,7 +166,7 @@ static rwi_attention_parts split_keys(const attention *a) {
 static int64_t bytes_of_parts(const rw_attention_params *params, int64_t count) {
     if (count == 1)
         return 0;
-    return count * attention_combine_work(params).items * (params->v_dim + 2) *
+    return count * attention_combine_work(params).items * (rwi_attention_part_width(params) + 2) *
            (int64_t)sizeof(float);
 }
 
@@ -192,7 +191,7 @@ static rw_status describe_parts(attention *a) {
         return RW_OK;
     const int64_t rows = params->parts.count * attention_combine_work(params).items;
     params->parts.out = workspace->data;
-    params->parts.largest = params->parts.out + rows * params->v_dim;
+    params->parts.largest = params->parts.out + rows * rwi_attention_part_width(params);
     params->parts.sum = params->parts.largest + rows;
     return RW_OK;
 }

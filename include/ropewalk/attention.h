@@ -37,11 +37,13 @@ extern "C" {
  * softcap, mask, pattern, alibi, sinks as in rw_softmax() for an x of shape
  *          [batch, heads, seq_q, seq_k] (batch 1 if q is packed). Pass a T5 bias as the mask.
  *
- * head_dim and v_dim are multiples of 8 from 8 to 256; any strides. For a contiguous KV cache, pass
- * its k and v and pattern->key_end (and RW_ALIGN_KEY_END if seq_q > 1). For packed sequences, pass
- * packed tensors and pattern->cu_seqlens. Page numbers are checked on the device, for the pages
- * from the first to the last key that a query may see. If batch, heads, seq_q, head_dim or v_dim is
- * 0, nothing is computed or written; if seq_k is 0, no query has a visible key.
+ * head_dim and v_dim are from 1 to 576; any strides. Multiples of 8 are fastest, on a GPU those up
+ * to 256. v may be the first columns of k, in the same memory (multi-head latent attention: 512 of
+ * 576 columns, one head). For a contiguous KV cache, pass its k and v and pattern->key_end (and
+ * RW_ALIGN_KEY_END if seq_q > 1). For packed sequences, pass packed tensors and
+ * pattern->cu_seqlens. Page numbers are checked on the device, for the pages from the first to the
+ * last key that a query may see. If batch, heads, seq_q, head_dim or v_dim is 0, nothing is computed
+ * or written; if seq_k is 0, no query has a visible key.
  */
 typedef struct rw_attention_args {
     rw_tensor q;

@@ -6,6 +6,7 @@
 
 /* Fields:
  *
+ * view        v is the first v_dim columns of k
  * lse         0: absent; 2: in memory [batch, seq_q, heads]
  * scale       in 1/64; 0: absent
  * mask        [batch, heads, seq_q, seq_k] or [batch, 1, 1, seq_k], of mask_dtype
@@ -32,6 +33,7 @@
     FIELD(seq_k, 9, NULL)                                                                          \
     FIELD(head_dim, 32, NULL)                                                                      \
     FIELD(v_dim, 32, NULL)                                                                         \
+    FIELD(view, 0, NULL)                                                                           \
     FIELD(layout, 0, rwt_attention_words_layout)                                                   \
     FIELD(stride, RWT_CONTIGUOUS, rwt_words_stride)                                                \
     FIELD(misalign, 0, NULL)                                                                       \
