@@ -45,7 +45,8 @@ template <rw_dtype D, int UNIT> struct attention_wide_shape {
     static_assert(SPANS * SPAN == RWI_ATTENTION_MAX_DIM, "whole spans");
 
     static constexpr int WAVE_ROWS = 16;
-    static constexpr int ROWS = BACKGROUND ? 32 : 16; /* of 64, registers would spill */
+    /* As many rows and keys as registers hold without spills. */
+    static constexpr int ROWS = BACKGROUND ? 32 : 16;
     static constexpr int KEYS = unit::SCRATCH > 0 || (unit::LANES == 32 && !BACKGROUND) ? 16 : 32;
     static constexpr int WAVE_KEYS = KEYS;
     static constexpr int WAVES = ROWS / WAVE_ROWS * PARTS;

@@ -637,7 +637,7 @@ def deepseek(**others):
 
 @pytest.mark.parametrize("options", [{}, {"q_lora_rank": None}, {"rope_interleave": False}])
 def test_a_latent_cache(options):
-    """One row a token for all heads, in a paged and in a plain cache; several tokens after others."""
+    """One row a token for all heads, in a paged and in a plain cache; some tokens after others."""
     model, ids = deepseek(**options), torch.randint(1, 96, (2, 9))
     with torch.no_grad():
         expected = model(ids).logits
