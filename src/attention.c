@@ -38,12 +38,26 @@ static attention name_arguments(const rwi_call *call, const rw_attention_args *a
 /* A head_dim that kernels support or, if `may_be_empty`, 0: v may have it only if `out` has. */
 static rw_status check_width(const rwi_call *call, rwi_argument argument, bool may_be_empty) {
     const int64_t width = rwi_length(argument.tensor, RWI_WIDTH);
-    if ((width == 0 && may_be_empty) ||
-        (width >= 8 && width <= RWI_ATTENTION_MAX_DIM && width % 8 == 0))
+    if ((width == 0 && may_be_empty) || (width >= 1 && width <= RWI_ATTENTION_MAX_DIM))
+        return RW_OK;
+    return rwi_fail(call, RW_UNSUPPORTED, "%s has a head_dim of %lld, expected 1 to %d",
+                    argument.name, (long long)width, RWI_ATTENTION_MAX_DIM);
+}
+
+/* Whether k and v have 8 bits. */
+static bool has_codes(const attention *a) {
+    return (RWI_DTYPE_BIT(a->k.tensor->dtype) & RWI_F8) != 0;
+}
+
+/* Heads of 8 bits: fewer widths. */
+static rw_status check_code_width(const rwi_call *call, rwi_argument argument) {
+    const int64_t width = rwi_length(argument.tensor, RWI_WIDTH);
+    if (width % 8 == 0 && width <= RWI_ATTENTION_MAX_CODES)
         return RW_OK;
     return rwi_fail(call, RW_UNSUPPORTED,
-                    "%s has a head_dim of %lld, expected a multiple of 8 from 8 to %d",
-                    argument.name, (long long)width, RWI_ATTENTION_MAX_DIM);
+                    "%s has a head_dim of %lld and dtype %s, expected a multiple of 8 up to %d",
+                    argument.name, (long long)width, rw_dtype_name(argument.tensor->dtype),
+                    RWI_ATTENTION_MAX_CODES);
 }
 
 static rw_status check_products(const attention *a) {
@@ -82,11 +96,6 @@ static rw_status check_bounds(const attention *a) {
                         "cu_seqlens_k and block_table are given, expected one of them");
     RWI_TRY(rwi_check_tensor(call, a->cu_k, (rwi_tensor_rule){1, 1, RWI_IDS}));
     return rwi_check_length(call, a->cu_k, 0, a->cu_q.tensor->shape[0]);
-}
-
-/* Whether k and v have 8 bits. */
-static bool has_codes(const attention *a) {
-    return (RWI_DTYPE_BIT(a->k.tensor->dtype) & RWI_F8) != 0;
 }
 
 /* The scale of k or v, which have 8 bits: one, or one for each head. */
@@ -129,6 +138,10 @@ static rw_status check_inputs(const attention *a) {
     RWI_TRY(check_width(call, a->q, true));
     RWI_TRY(check_width(call, a->k, true));
     RWI_TRY(check_width(call, a->v, !has_columns));
+    if (has_codes(a)) {
+        RWI_TRY(check_code_width(call, a->k));
+        RWI_TRY(check_code_width(call, a->v));
+    }
     RWI_TRY(rwi_check_length(call, a->k, RWI_WIDTH, rwi_length(a->q.tensor, RWI_WIDTH)));
     for (int axis = 0; axis < kv_rank - 1; axis++)
         RWI_TRY(rwi_check_length(call, a->v, axis, a->k.tensor->shape[axis]));
@@ -264,6 +277,7 @@ static rwi_attention_parts split_keys(const attention *a) {
     const int64_t seq_k = params->rules.scores.seq_k;
     const bool tall = device->tall_rows > 0 && params->dtype != RW_F32 &&
                       !params->ragged.queries.data && params->kv_dtype == params->dtype &&
+                      !rwi_attention_is_wide(params) &&
                       rwi_attention_group_rows(params) > RWI_ATTENTION_FEW_ROWS;
     const int32_t rows =
         tall ? device->tall_rows : rwi_attention_tile_rows(params, RWI_ATTENTION_ROWS);
@@ -282,7 +296,8 @@ static rwi_attention_parts split_keys(const attention *a) {
 static int64_t bytes_of_parts(const rw_attention_params *params, int64_t count) {
     if (count == 1)
         return 0;
-    return count * params->num_rows * (params->v_dim + 2) * (int64_t)sizeof(float);
+    return count * params->num_rows * (rwi_attention_part_width(params) + 2) *
+           (int64_t)sizeof(float);
 }
 
 /* The split of the keys; one part if there is no workspace. */
@@ -306,7 +321,7 @@ static rw_status describe_parts(attention *a) {
         return RW_OK;
     const int64_t rows = params->parts.count * params->num_rows;
     params->parts.out = workspace->data;
-    params->parts.largest = params->parts.out + rows * params->v_dim;
+    params->parts.largest = params->parts.out + rows * rwi_attention_part_width(params);
     params->parts.sum = params->parts.largest + rows;
     return RW_OK;
 }

@@ -48,11 +48,15 @@ static void test_attention_shapes(void **state) {
     f->attention = good;
     f->attention.v.dtype = RW_BF16;
     refuse_attention(f, RW_INVALID_ARGUMENT, "v has dtype");
-    const int64_t widths[] = {0, 4, 12, 264};
-    for (int i = 0; i < 4; i++) {
+    const int64_t widths[] = {0, 577, (int64_t)1 << 32};
+    for (int i = 0; i < 3; i++) {
         f->attention = good;
         f->attention.v.shape[3] = widths[i];
-        refuse_attention(f, RW_UNSUPPORTED, "multiple of 8");
+        refuse_attention(f, RW_UNSUPPORTED, "expected 1 to 576");
+        f->attention = good;
+        f->attention.q.shape[3] = f->attention.k.shape[3] = widths[i];
+        if (widths[i] > 0)
+            refuse_attention(f, RW_UNSUPPORTED, "expected 1 to 576");
     }
 }
 

@@ -150,8 +150,8 @@ static void test_workspace_size(void **state) {
     f->attention.q.shape[0] = 2;
     refuse_size(f, RW_INVALID_ARGUMENT, "k has shape");
     f->attention = good;
-    f->attention.v.shape[3] = 12;
-    refuse_size(f, RW_UNSUPPORTED, "multiple of 8");
+    f->attention.v.shape[3] = 577;
+    refuse_size(f, RW_UNSUPPORTED, "v has a head_dim of 577, expected 1 to 576");
     f->attention = good;
     f->attention.k.dtype = RW_U8;
     refuse_size(f, RW_UNSUPPORTED, "k has dtype u8");

@@ -47,15 +47,15 @@ static void test_refuses(void **state) {
     (void)state;
     static const int64_t three[] = {2, 7, 3, 16}, shorter[] = {2, 6, 2, 16},
                          batch[] = {1, 7, 2, 16};
-    static const int64_t narrow[] = {2, 7, 2, 8}, odd[] = {2, 7, 4, 12}, flat[] = {2, 7, 16};
+    static const int64_t narrow[] = {2, 7, 2, 8}, broad[] = {2, 7, 4, 577}, flat[] = {2, 7, 16};
     static const int64_t mask_shape[] = {7, 6}, last[] = {7, 1}, wide[] = {3, 7, 7};
     held q = make("q", RW_F32, 4, q_shape), k = make("k", RW_F32, 4, k_shape);
     held v = make("v", RW_F32, 4, k_shape), half = make("k", RW_F16, 4, k_shape);
     held k3 = make("k", RW_F32, 4, three), v3 = make("v", RW_F32, 4, three);
     held v6 = make("v", RW_F32, 4, shorter), k1 = make("k", RW_F32, 4, batch);
     held k8 = make("k", RW_F32, 4, narrow), v2 = make("v", RW_BF16, 4, k_shape);
-    held q12 = make("q", RW_F32, 4, odd), k12 = make("k", RW_F32, 4, odd);
-    held v12 = make("v", RW_F32, 4, odd), low = make("q", RW_F32, 3, flat);
+    held q577 = make("q", RW_F32, 4, broad), k577 = make("k", RW_F32, 4, broad);
+    held v577 = make("v", RW_F32, 4, broad), low = make("q", RW_F32, 3, flat);
     held ints = make("v", RW_I32, 4, k_shape), mask = make("mask", RW_F32, 2, mask_shape);
     held column = make("mask", RW_F32, 2, last), ids = make("mask", RW_I64, 2, last);
     held batches = make("mask", RW_F32, 3, wide);
@@ -75,7 +75,7 @@ static void test_refuses(void **state) {
         {{&q, &k3, &v}, "v has 2 heads, expected k's 3"},
         {{&q, &k1, &v}, "k has 1 sequences in its batch, expected q's 2"},
         {{&q, &k8, &v}, "k has 8 columns in each head, expected q's 16"},
-        {{&q12, &k12, &v12}, "multiple of 8"},
+        {{&q577, &k577, &v577}, "q has a head_dim of 577, expected 1 to 576"},
         {{&q, &k, &v, &mask}, "mask"},
         {{&q, &k, &v, &column}, "mask"},
         {{&q, &k, &v, &batches}, "mask"},
@@ -87,8 +87,9 @@ static void test_refuses(void **state) {
         assert_refused(RUN("attend", "--input", "i.safetensors", "--output", "o.safetensors"), 1,
                        rows[n].words);
     }
-    const held *const every[] = {&q,   &k,   &v,   &half, &k3,   &v3,   &v6,     &k1,  &k8,     &v2,
-                                 &q12, &k12, &v12, &low,  &ints, &mask, &column, &ids, &batches};
+    const held *const every[] = {&q,    &k,    &v,      &half, &k3,     &v3,   &v6,
+                                 &k1,   &k8,   &v2,     &q577, &k577,   &v577, &low,
+                                 &ints, &mask, &column, &ids,  &batches};
     for (size_t n = 0; n < sizeof every / sizeof *every; n++)
         free(every[n]->data);
 }

@@ -18,6 +18,9 @@
  * room for others. */
 #define AMX_JOIN 16
 
+/* Columns of all tiles of rows at once, unless one alone has more. */
+#define AMX_COLUMNS 512
+
 static void begin_amx(state *t) {
     if (t->tiles)
         rwi_amx_begin(&t->amx.unit);
@@ -46,7 +49,13 @@ static void set_up_amx(const rw_attention_params *p, state *t) {
 
 /* The most tiles of rows at once. */
 static int64_t most_amx_items(const state *t) {
-    return rwi_min(ROWS / ITEM_ROWS, 2 * MAX_DIM / rwi_max(t->width, 2 * t->words));
+    const int64_t columns = rwi_max(t->width, 2 * t->words);
+    return rwi_max(1, rwi_min(ROWS / ITEM_ROWS, AMX_COLUMNS / columns));
+}
+
+/* Keys of a tile. */
+static int64_t amx_keys(const state *t) {
+    return rwi_max(t->width, 2 * t->words) > AMX_COLUMNS / 2 ? KEYS / 2 : KEYS;
 }
 
 /* ---- packed keys --------------------------------------------------------------------------- */
@@ -405,6 +414,11 @@ static bool amx_multiplies(const rw_attention_params *p, const state *t) {
 static int64_t most_amx_items(const state *t) {
     (void)t;
     return 1;
+}
+
+static int64_t amx_keys(const state *t) {
+    (void)t;
+    return KEYS;
 }
 
 static void begin_amx_rows(state *t) {

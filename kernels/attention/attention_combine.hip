@@ -1,5 +1,5 @@
 /* Combines the partial results of attention split over the keys, on a GPU; the twin of
- * attention_combine_cpu.c. One block per row. */
+ * attention_combine_cpu.c. One block per row and 256 of its columns. */
 #include "attention/attention_ragged.h"
 #include "attention/attention_ragged_gpu.h"
 #include "attention/attention_store.h"
@@ -9,7 +9,8 @@
 #include "gpu/registers.h"
 
 /* A block is groups, along the parts, of threads along the columns, which have four columns each. */
-#define COMBINE_LANES (RWI_ATTENTION_MAX_DIM / 4)
+#define COMBINE_COLUMNS 256
+#define COMBINE_LANES (COMBINE_COLUMNS / 4)
 #define COMBINE_TEAMS (RWI_BLOCK / COMBINE_LANES)
 
 #define ABSENT (-1.0f)
@@ -88,11 +89,16 @@ __device__ static inline float find_largest(const rw_attention_params &p, int64_
     return rwi_softmax_base(rwi_reduce_row(largest, t.waves[0], rwi_reduce_max()));
 }
 
+/* This thread's first column. */
+__device__ static inline int combine_column() {
+    return (int)blockIdx.z * COMBINE_COLUMNS + (int)threadIdx.x % COMBINE_LANES * 4;
+}
+
 /* Adds the values of `count` parts from `first` on, whose weights are known, to the team's sums. */
 __device__ static inline void add_parts(const rw_attention_params &p, int64_t number, int64_t rows,
                                         int64_t first, int count, const combine_block &t,
                                         float4 *out) {
-    const int column = (int)threadIdx.x % COMBINE_LANES * 4;
+    const int column = combine_column();
     if (column >= p.v_dim)
         return;
 #pragma unroll 4
@@ -101,7 +107,8 @@ __device__ static inline void add_parts(const rw_attention_params &p, int64_t nu
         if (weight == ABSENT)
             continue;
         const int64_t at = (first + n) * rows + number;
-        const float4 x = *(const float4 *)(p.parts.out + at * p.v_dim + column);
+        const float4 x =
+            *(const float4 *)(p.parts.out + at * rwi_attention_part_width(&p) + column);
         out->x += weight * x.x;
         out->y += weight * x.y;
         out->z += weight * x.z;
@@ -159,11 +166,13 @@ __device__ static inline void combine_row(const rw_attention_params &p,
     }
     const rwi_attention_end end =
         rwi_attention_finish(&p, t.row.h, base * rwi_attention_kept_scale(&p), total);
-    if (lane == 0 && p.lse.data)
+    const int column = combine_column();
+    if (column == 0 && p.lse.data)
         ((float *)p.lse.data)[rwi_attention_lse_at(&p, t.b, &t.row)] = end.lse;
-    if (lane * 4 < p.v_dim)
-        attention_store_four({p.out.data, rwi_attention_at(&p.out, t.b, &t.row), p.out_dtype},
-                             lane * 4, attention_multiply_four(end.factor, out), false);
+    if (column < p.v_dim)
+        attention_store_some({p.out.data, rwi_attention_at(&p.out, t.b, &t.row), p.out_dtype},
+                             column, attention_multiply_four(end.factor, out), false,
+                             p.v_dim - column);
 }
 
 static __global__ void __launch_bounds__(RWI_BLOCK)
@@ -228,8 +237,9 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
 /* Faults are reported under the name of the operation that this step belongs to. */
 extern "C" rw_status rwi_hip_attention_combine(rwi_device *device,
                                                const rw_attention_combine_params *p) {
-    const rwi_launch_shape shape =
+    rwi_launch_shape shape =
         rwi_launch_rows(RWI_OP_attention, attention_combine_work(p).items, dim3(RWI_BLOCK));
+    shape.grid.z = (uint32_t)rwi_ceil_div(p->v_dim, COMBINE_COLUMNS);
     return rwi_launch(
         device, shape,
         p->ragged.queries.data || p->k_scale.data ? combine_own_kernel : combine_kernel, *p);

@@ -26,7 +26,7 @@ static void combine_row(const rw_attention_params *p, int64_t number) {
         if (p->parts.sum[at] == 0.0f)
             continue;
         float weight = rwi_exp(p->parts.largest[at] - base);
-        const float *from = p->parts.out + at * p->v_dim;
+        const float *from = p->parts.out + at * rwi_attention_part_width(p);
         sum += weight * p->parts.sum[at];
 #pragma omp simd
         for (int64_t d = 0; d < p->v_dim; d++)

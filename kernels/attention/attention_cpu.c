@@ -28,7 +28,7 @@ RWI_INLINE void multiply_panels(state *t, const rwi_word *const *k, bool pairs) 
     }
 }
 
-RWI_INLINE void multiply_few_k(state *t, rw_dtype dtype, bool pairs) {
+RWI_INLINE void multiply_few_k(state *t, int64_t columns, rw_dtype dtype, bool pairs) {
     rwi_few_product product = {.few = t->q,
                                .keys = t->k_rows,
                                .later = t->v_rows,
@@ -37,33 +37,34 @@ RWI_INLINE void multiply_few_k(state *t, rw_dtype dtype, bool pairs) {
                                .c_row = FEW_KEYS,
                                .groups = rwi_ceil_div(t->item.rows, RWI_FEW_ROWS),
                                .num_keys = padded_keys(t),
-                               .words = t->words};
+                               .words = t->words,
+                               .columns = t->in_place ? 0 : columns};
     rwi_few_multiply(&product, dtype, pairs);
 }
 
 static void multiply_any_few_k(const rw_attention_params *p, state *t) {
     if (t->pairs)
-        multiply_few_k(t, RW_BF16, true);
+        multiply_few_k(t, p->head_dim, RW_BF16, true);
     else if (p->dtype == RW_BF16)
-        multiply_few_k(t, RW_BF16, false);
+        multiply_few_k(t, p->head_dim, RW_BF16, false);
     else if (p->dtype == RW_F16)
-        multiply_few_k(t, RW_F16, false);
+        multiply_few_k(t, p->head_dim, RW_F16, false);
     else
-        multiply_few_k(t, RW_F32, false);
+        multiply_few_k(t, p->head_dim, RW_F32, false);
 }
 
 /* Products of q and k, before the rules (scale, mask, ...) are applied. */
 static void multiply_q_k(const rw_attention_params *p, state *t) {
     const rwi_word *k[KEYS];
-    bool words = are_words(p, t);
     if (t->few) {
         multiply_any_few_k(p, t);
         return;
     }
     for (int64_t n = 0; n < padded_keys(t); n++) {
-        k[n] = words ? (const rwi_word *)t->k_rows[n] : t->key_words + n * MAX_DIM;
-        if (!words)
-            rwi_cpu_load(p->dtype, t->k_rows[n], p->head_dim, t->key_words + n * MAX_DIM);
+        float *copy = t->key_words + n * t->words;
+        k[n] = t->in_place ? (const rwi_word *)t->k_rows[n] : copy;
+        if (!t->in_place)
+            load_words(p, t, t->k_rows[n], copy);
     }
     if (t->pairs)
         multiply_panels(t, k, true);
@@ -217,7 +218,7 @@ static void multiply_weights_v(const rw_attention_params *p, state *t) {
 static void store_part(const rw_attention_params *p, const state *t, int32_t r) {
     int64_t number = rwi_attention_row_number(p, t->item.b, t->item.kv_head, t->item.first + r);
     int64_t at = t->item.part * p->num_rows + number;
-    memcpy(p->parts.out + at * p->v_dim, t->out + r * t->width,
+    memcpy(p->parts.out + at * rwi_attention_part_width(p), t->out + r * t->width,
            (size_t)p->v_dim * sizeof *p->parts.out);
     p->parts.largest[at] = t->largest[r] * t->unit;
     p->parts.sum[at] = t->sum[r];
@@ -307,7 +308,8 @@ static void set_up(const rw_attention_params *p, state *t) {
     t->few = rwi_attention_tile_rows(p, ITEM_ROWS) < ITEM_ROWS && !t->tiles;
     t->products = false;
     t->unit = 1.0f;
-    t->words = t->pairs ? p->head_dim / 2 : p->head_dim;
+    t->words = rwi_ceil_div(p->head_dim, WIDTH_STEP) * (t->pairs ? WIDTH_STEP / 2 : WIDTH_STEP);
+    t->in_place = are_words(p, t) && p->head_dim % WIDTH_STEP == 0;
     t->width = rwi_ceil_div(p->v_dim, RWI_LANES) * RWI_LANES;
     t->k_bytes = p->head_dim * (int64_t)rwi_dtype_size(p->dtype);
     t->v_bytes = p->v_dim * (int64_t)rwi_dtype_size(p->dtype);
@@ -331,7 +333,7 @@ static void attend_items(const rw_attention_params *p, state *t, int64_t begin, 
                          rwi_fault_sink *sink) {
     set_up(p, t);
     begin_amx(t);
-    const int64_t tile_keys = t->few ? FEW_KEYS : t->tiles ? KEYS : WORD_KEYS;
+    const int64_t tile_keys = t->few ? FEW_KEYS : t->tiles ? amx_keys(t) : WORD_KEYS;
     for (int64_t item = begin, count; item < end; item += count) {
         count = take_items(p, t, item, end);
         if (t->item.rows == 0)

@@ -12,7 +12,8 @@ __device__ static inline attention_target find_target(const attention_launch &la
     if (p.parts.count == 1)
         return {p.out.data, rwi_attention_at(&p.out, t.item.b, &t.rows[r]), p.out_dtype};
     const int64_t number = rwi_attention_row_number(&p, t.item.b, t.item.kv_head, t.item.first + r);
-    return {p.parts.out, (t.item.part * p.num_rows + number) * p.v_dim, RW_F32};
+    const int64_t width = Shape::ANY_WIDTH ? rwi_attention_part_width(&p) : p.v_dim;
+    return {p.parts.out, (t.item.part * p.num_rows + number) * width, RW_F32};
 }
 
 /* The factor from sums relative to the score `from` to sums relative to `base`. That of the final
@@ -66,7 +67,7 @@ __device__ static inline void sum_waves(const attention_launch &launch, attentio
 #pragma unroll
     for (int q = 0; q < unit::QUERIES; q++) {
         const float sum = unit::reduce_sum(mine.sum[q]);
-        const int at = wave * Shape::WAVE_ROWS + unit::query(lane, q);
+        const int at = Shape::first_row(wave) + unit::query(lane, q);
         t.base[at] = mine.largest[q]; /* all lanes write the same value */
         t.sum[at] = sum;
     }
@@ -106,10 +107,11 @@ __device__ static inline void store_columns(const attention_launch &launch,
         if (!t.rows[r].valid || column + c >= launch.op.v_dim)
             continue;
         const attention_target to = find_target(launch, t, r);
+        const int count = Shape::ANY_WIDTH ? launch.op.v_dim - column - c : 4;
         float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
         if (t.earlier_share[r] != 0.0f)
-            attention_add_four(attention_load_four(to, column + c, vectors), t.earlier_share[r],
-                               &sum);
+            attention_add_four(attention_load_some(to, column + c, vectors, count),
+                               t.earlier_share[r], &sum);
 #pragma unroll
         for (int w = 0; w < (Shape::FEW ? Shape::WAVES : 1); w++) {
             const int row = w * Shape::ROWS + r;
@@ -117,7 +119,8 @@ __device__ static inline void store_columns(const attention_launch &launch,
                 attention_add_four(*(const float4 *)(out + row * Shape::OUT_PITCH + c),
                                    t.share[row], &sum);
         }
-        attention_store_four(to, column + c, attention_multiply_four(t.end[r], sum), vectors);
+        attention_store_some(to, column + c, attention_multiply_four(t.end[r], sum), vectors,
+                             count);
     }
 }
 

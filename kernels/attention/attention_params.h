@@ -17,7 +17,8 @@
 #include "shared/kv_pages.h"
 #include "softmax_params.h"
 
-#define RWI_ATTENTION_MAX_DIM 256
+#define RWI_ATTENTION_MAX_DIM 576
+#define RWI_ATTENTION_MAX_CODES 256 /* of 8 bits */
 
 #define RWI_LOG2_E 1.44269504f
 
@@ -37,8 +38,8 @@ typedef struct rwi_attention_tensor {
     int64_t stride[3];
 } rwi_attention_tensor;
 
-/* Partial results, without the sinks: out [count, rows of all groups, v_dim] holds sums of weighted
- * values, largest and sum [count, rows] the largest score and the sum of weights relative to it.
+/* Partial results, without the sinks: out [count, rows of all groups, rwi_attention_part_width()]
+ * holds sums of weighted values, largest and sum [count, rows] the largest score and the sum of weights relative to it.
  * The two are separate: in one LSE the sum would be lost where the score is large (1e7). */
 typedef struct rwi_attention_parts {
     int64_t count; /* 1: the keys are not split, and the rest is unused */
@@ -106,6 +107,24 @@ RWI_INLINE void rwi_attention_scale_keys(rw_attention_params *p, int64_t kv_head
 RWI_INLINE bool rwi_attention_rows_are_known(const rw_attention_params *p) {
     return p->rules.pattern.is_band && !p->rules.alibi.slopes && !p->pages.table.data &&
            !p->ragged.queries.data && !p->k_scale.data;
+}
+
+/* Floats from one row of partial results to the next: rows start on multiples of 16 bytes. */
+RWI_INLINE int64_t rwi_attention_part_width(const rw_attention_params *p) {
+    return ((int64_t)p->v_dim + 3) / 4 * 4;
+}
+
+/* GPU: whether the kernels of attention_gpu.h lack a width: more than 256, or no multiple of 8. */
+RWI_INLINE bool rwi_attention_is_wide(const rw_attention_params *p) {
+    return p->head_dim > 256 || p->v_dim > 256 || p->head_dim % 8 != 0 || p->v_dim % 8 != 0;
+}
+
+/* Whether v is the first columns of k, in the same memory. */
+RWI_INLINE bool rwi_attention_v_is_k(const rw_attention_params *p) {
+    bool same = p->v.data == p->k.data && p->v_dim <= p->head_dim;
+    for (int axis = 0; axis < 3; axis++)
+        same = same && p->v.stride[axis] == p->k.stride[axis];
+    return same;
 }
 
 /* Rows of one group. */

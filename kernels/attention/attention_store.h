@@ -44,6 +44,29 @@ __device__ static inline float4 attention_load_four(const attention_target &to, 
     return {from[0], from[1], from[2], from[3]};
 }
 
+/* The same of the first `count` of four columns, if it is less than 4; others are 0. */
+__device__ static __forceinline__ void attention_store_some(const attention_target &to, int column,
+                                                            const float4 &x, bool vectors,
+                                                            int count) {
+    if (count >= 4) {
+        attention_store_four(to, column, x, vectors);
+        return;
+    }
+    const float values[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+    for (int n = 0; n < 3; n++)
+        if (n < count)
+            rwi_store(to.dtype, rwi_global(to.data), to.at + column + n, values[n]);
+}
+
+__device__ static __forceinline__ float4 attention_load_some(const attention_target &to, int column,
+                                                             bool vectors, int count) {
+    if (count >= 4)
+        return attention_load_four(to, column, vectors);
+    const float *from = (const float *)rwi_global(to.data) + to.at + column;
+    return {from[0], count > 1 ? from[1] : 0.0f, count > 2 ? from[2] : 0.0f, 0.0f};
+}
+
 __device__ static inline void attention_add_four(const float4 &x, float share, float4 *sum) {
     sum->x += x.x * share;
     sum->y += x.y * share;

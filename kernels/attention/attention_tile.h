@@ -65,7 +65,7 @@ struct attention_shape {
 #endif
     static constexpr rw_dtype DTYPE = D;
     static constexpr int WIDTH = WIDTH_, V_WIDTH = V_WIDTH_;
-    static constexpr bool FEW = FEW_;
+    static constexpr bool FEW = FEW_, ANY_WIDTH = false; /* multiples of 8 */
     static constexpr bool HALVES = D != RW_F32;
     static constexpr bool SPLIT = UNIT == RWI_MMA_TF32; /* v must be finite */
     static constexpr int M = !FEW && !ROLES && BACKGROUND && HALVES && WIDTH <= 128 ? 2 : 1;
@@ -120,6 +120,11 @@ struct attention_shape {
             return unit::template place<W, TILE_ROWS>(row, column);
         else
             return row * PITCH + column;
+    }
+
+    /* Where a wave's sums of rows lie. */
+    __device__ static __forceinline__ int first_row(int wave) {
+        return wave * WAVE_ROWS;
     }
 
     /* Elements of the tiles and floats of a wave's scratch, which are consecutive. */

@@ -15,17 +15,22 @@
 #define WORD_KEYS RWI_ATTENTION_KEYS /* their words fit in the first-level cache */
 #define MAX_DIM RWI_ATTENTION_MAX_DIM
 
+/* Rows of q and k that hold a multiple of so many columns are read in place; of others there are
+ * copies, padded with zeros. */
+#define WIDTH_STEP 8
+
 /* Keys of a tile of few rows: more, since switching between k and v interrupts sequential reads. */
 #define FEW_ROWS RWI_ATTENTION_FEW_ROWS
 #define FEW_KEYS (ITEM_ROWS * WORD_KEYS / FEW_ROWS)
 
 /* The most keys of a tile of many rows, and the most rows: with AMX more keys, since adding to the
  * sums takes longer than the products, and the rows of several items, for which keys are packed
- * once. OUT_SIZE: the most floats of their results. */
+ * once. OUT_SIZE: the most floats of their results. Wide rows are fewer, against fewer keys. */
 #if defined(RWI_TILES)
 #define KEYS (4 * WORD_KEYS)
+#define AMX_SIZE (KEYS / 2 * MAX_DIM)
 #define ROWS (8 * ITEM_ROWS)
-#define OUT_SIZE (2 * ITEM_ROWS * MAX_DIM)
+#define OUT_SIZE (ITEM_ROWS * MAX_DIM)
 #else
 #define KEYS WORD_KEYS
 #define ROWS ITEM_ROWS
@@ -55,9 +60,9 @@ typedef struct amx_state {
     int32_t added[PANELS];  /* tiles of keys in the panel's out_rest that have not joined out */
     bool joined[PANELS];    /* out holds something */
     uint32_t asked, finite; /* bit n: whether keys from 32 * n on were asked, and were finite */
-    _Alignas(64) float pending[ROWS];        /* factors of out until out_rest joins it */
-    _Alignas(64) uint16_t k[KEYS * MAX_DIM]; /* [32 keys][32 columns][2 tiles][16 keys][32] */
-    _Alignas(64) uint16_t v[KEYS * MAX_DIM]; /* [32 keys][16 columns][16 columns][32 keys] */
+    _Alignas(64) float pending[ROWS];  /* factors of out until out_rest joins it */
+    _Alignas(64) uint16_t k[AMX_SIZE]; /* [32 keys][32 columns][2 tiles][16 keys][32] */
+    _Alignas(64) uint16_t v[AMX_SIZE]; /* [32 keys][16 columns][16 columns][32 keys] */
     _Alignas(64) float products[RWI_AMX_BLOCK * RWI_AMX_BLOCK];
 } amx_state;
 #endif
@@ -68,6 +73,7 @@ typedef struct state {
     bool few;      /* few rows */
     bool pairs;    /* words are pairs of bf16, else f32 */
     bool tiles;    /* products in AMX tiles: many rows of pairs */
+    bool in_place; /* k is read where it lies, else copied */
     bool products; /* scores are the products themselves, without the scale */
     float unit;    /* the factor from such a score to the score, else 1 */
     int64_t words; /* in a row of q and k */
@@ -117,6 +123,17 @@ static bool are_words(const rw_attention_params *p, const state *t) {
     return p->dtype == RW_F32 || t->pairs;
 }
 
+/* Words of a row of q or k, padded with zeros. */
+static void load_words(const rw_attention_params *p, const state *t, const void *row,
+                       float *words) {
+    if (p->head_dim % WIDTH_STEP != 0)
+        memset(words, 0, (size_t)t->words * sizeof *words);
+    if (are_words(p, t))
+        memcpy(words, row, (size_t)t->k_bytes);
+    else
+        rwi_cpu_load(p->dtype, row, p->head_dim, words);
+}
+
 /* ---- rows -------------------------------------------------------------------------------- */
 
 /* Copies row `r` of q to where it is multiplied. */
@@ -124,11 +141,7 @@ static void pack_row(const rw_attention_params *p, state *t, int32_t r) {
     float line[MAX_DIM];
     const void *q =
         rwi_element(p->dtype, p->q.data, rwi_attention_at(&p->q, t->item.b, &t->rows[r]));
-    if (are_words(p, t)) {
-        memcpy(line, q, (size_t)t->k_bytes);
-    } else {
-        rwi_cpu_load(p->dtype, q, p->head_dim, line);
-    }
+    load_words(p, t, q, line);
     if (t->few) {
         float *to = t->q + rwi_few_place(r, t->words);
         for (int64_t w = 0; w < t->words; w += 4)

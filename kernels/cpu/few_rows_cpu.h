@@ -25,7 +25,7 @@
 #else
 #define RWI_FEW_CHAINS 1
 #endif
-#define RWI_FEW_MAX_WORDS 256
+#define RWI_FEW_MAX_WORDS 576
 
 /* Four words, repeated in every quad. */
 RWI_INLINE rwi_lanes rwi_few_repeat(const rwi_word *x) {
@@ -79,6 +79,7 @@ typedef struct rwi_few_product {
     int64_t groups;
     int64_t num_keys; /* a multiple of RWI_FEW_KEYS */
     int64_t words;    /* a multiple of 4 */
+    int64_t columns;  /* elements of a row of which a copy is multiplied, or 0 */
 } rwi_few_product;
 
 /* Offset of a row in `few`, in groups of four words: word 4 * n is at the result + n * RWI_LANES.
@@ -125,6 +126,18 @@ RWI_INLINE void rwi_few_block(const rwi_few_product *t, bool pairs, const rwi_wo
     }
 }
 
+/* The words of a row, padded with zeros. */
+RWI_INLINE void rwi_few_copy(const rwi_few_product *t, rw_dtype dtype, bool pairs, const void *row,
+                             float *words) {
+    const int64_t whole = t->columns / 8 * (pairs ? 4 : 8);
+    for (int64_t w = whole; w < t->words; w++)
+        words[w] = 0.0f;
+    if (pairs)
+        memcpy(words, row, (size_t)t->columns * sizeof(uint16_t));
+    else
+        rwi_load_many(dtype, row, t->columns, words);
+}
+
 /* c[i][n] = dot product of row i of the few with key n. Meanwhile memory reads other rows: without
  * that, it is idle while keys are multiplied. */
 RWI_INLINE void rwi_few_multiply(const rwi_few_product *t, rw_dtype dtype, bool pairs) {
@@ -134,9 +147,9 @@ RWI_INLINE void rwi_few_multiply(const rwi_few_product *t, rw_dtype dtype, bool 
         for (int k = 0; k < RWI_FEW_KEYS; k++) {
             rwi_few_prefetch(t->later[n + k], t->later_bytes);
             keys[k] = t->keys[n + k];
-            if (pairs || dtype == RW_F32)
+            if (t->columns == 0)
                 continue;
-            rwi_load_many(dtype, t->keys[n + k], t->words, copies[k]);
+            rwi_few_copy(t, dtype, pairs, t->keys[n + k], copies[k]);
             keys[k] = copies[k];
         }
         for (int64_t group = 0; group < t->groups; group++)

@@ -8,6 +8,7 @@
  *
  * kv_dtype    same: dtype
  * kv_scale    k_scale and v_scale: absent, one each, or one for each head
+ * view        v is the first v_dim columns of k
  * lse         0: absent; 2: in memory [batch, seq_q, heads]
  * scale       in 1/64; 0: absent
  * mask        [batch, heads, seq_q, seq_k] or [batch, 1, 1, seq_k], of mask_dtype
@@ -44,6 +45,7 @@
     FIELD(seq_k, 9, NULL)                                                                          \
     FIELD(head_dim, 32, NULL)                                                                      \
     FIELD(v_dim, 32, NULL)                                                                         \
+    FIELD(view, 0, NULL)                                                                           \
     FIELD(layout, 0, rwt_attention_words_layout)                                                   \
     FIELD(stride, RWT_CONTIGUOUS, rwt_words_stride)                                                \
     FIELD(misalign, 0, NULL)                                                                       \

@@ -2,7 +2,11 @@
 #include "drivers/attention_case.h"
 
 static bool width_fits(int64_t width) {
-    return width >= 8 && width <= 256 && width % 8 == 0;
+    return width >= 1 && width <= 576;
+}
+
+static bool codes_fit(int64_t width) {
+    return width <= 256 && width % 8 == 0;
 }
 
 static const char *ragged_invalid(const rwt_attention_case *c) {
@@ -34,7 +38,13 @@ const char *rwt_attention_invalid(const rwt_case *row) {
     if (c->group < 1 || c->heads % c->group != 0)
         return "group must divide heads";
     if (!width_fits(c->head_dim) || !width_fits(c->v_dim))
-        return "head_dim and v_dim are multiples of 8 from 8 to 256";
+        return "head_dim and v_dim are from 1 to 576";
+    if (c->view && (c->v_dim > c->head_dim || c->extreme))
+        return "a view has the columns of k, and its values";
+    if (c->view && c->kv_dtype && c->kv_scale > 1)
+        return "a view has the scale of k";
+    if (c->kv_dtype && (!codes_fit(c->head_dim) || !codes_fit(c->v_dim)))
+        return "heads of 8 bits have multiples of 8 columns, up to 256";
     if (c->layout == LAYOUT_THD && c->batch != 1 && !c->ragged)
         return "layout=thd has no batch";
     if (c->page_size < 16 || (c->page_size & (c->page_size - 1)) != 0)
@@ -73,6 +83,36 @@ const rwt_case_row rwt_attention_rows[] = {
     {RWT_QUICK, "heads=71,group=71,seq_q=3,seq_k=5,head_dim=8,v_dim=8"},
     {RWT_QUICK, "head_dim=8|40|64|128,v_dim=8|64|72|136,seq_k=20,dtype=f32|bf16"},
     {RWT_FULL, "head_dim=96|192|256,v_dim=128|200|256,seq_k=130,seq_q=70,heads=2,"
+               "dtype=f32|f16|bf16"},
+    {RWT_QUICK, "head_dim=1|7|33|100|250,v_dim=1|7|34|101|255,seq_q=3|20,seq_k=20,heads=2,"
+                "dtype=f32|f16|bf16"},
+    {RWT_QUICK, "head_dim=264|512|576,v_dim=8|264|512|576,seq_q=3|18,seq_k=20,heads=2,"
+                "dtype=f32|f16|bf16"},
+    {RWT_QUICK, "head_dim=257|575,v_dim=300|573,out_dtype=f32|bf16,dtype=bf16|f32,seq_q=3,"
+                "seq_k=70,causal=1,misalign=0|1,stride=contiguous|gaps|negative"},
+    {RWT_QUICK, "head_dim=20|52|576,v_dim=36|12|512,dtype=f32|f16|bf16,misalign=1,"
+                "out_dtype=f32|f16|bf16,seq_q=5,seq_k=20"},
+    {RWT_QUICK, "head_dim=576,v_dim=512,view=1,heads=32,group=16|32,seq_q=1|4,seq_k=80,"
+                "causal=1,dtype=f32|f16|bf16,paged=none|i32,page_size=16,poison=1,padding=right"},
+    {RWT_QUICK, "head_dim=576,v_dim=33|512|576,view=1,seq_q=5,seq_k=80,one_nan=none|v,poison=1,"
+                "causal=1,dtype=f32|f16|bf16,paged=none|i32"},
+    {RWT_QUICK, "head_dim=36|40,v_dim=5|32|36,view=1,seq_q=5|40,seq_k=80,one_nan=none|k,poison=1,"
+                "causal=1,dtype=f32|f16|bf16"},
+    {RWT_QUICK, "head_dim=512,v_dim=512,heads=8,group=4,seq_q=9|33,seq_k=70,causal=1,left=-1|20,"
+                "dtype=f32|bf16,softcap=0|20,sinks=0|1,mask=none|full,alibi=none|absolute"},
+    {RWT_QUICK, "head_dim=100|576,v_dim=100|512,mask=full,mask_dtype=f16|u8,dtype=f16|bf16,"
+                "seq_q=40,seq_k=141,heads=2,bits=none|queries,one_nan=none,padding=both"},
+    {RWT_QUICK, "head_dim=512,v_dim=100,paged=i64,page_fault=low|high,seq_k=96,batch=2,causal=1,"
+                "dtype=f32|bf16,seq_q=9|20"},
+    {RWT_QUICK, "extreme=scale|products|large,head_dim=27|300,v_dim=27|300,dtype=f32|f16|bf16,"
+                "seq_q=3|40,seq_k=70,heads=2"},
+    {RWT_QUICK, "extreme=sink,sinks=1,dtype=f32|f16|bf16,head_dim=9,v_dim=9,heads=1,group=1,"
+                "seq_q=1,seq_k=4400"},
+    {RWT_FULL, "head_dim=576,v_dim=512,view=0|1,heads=128,group=128,seq_q=1|2,seq_k=300,causal=1,"
+               "dtype=bf16,one_nan=none|k"},
+    {RWT_FULL, "extreme=small,dtype=f32|f16|bf16,out_dtype=f32|f16,heads=1,group=1,seq_q=1|33,"
+               "seq_k=65536,head_dim=9,v_dim=9"},
+    {RWT_FULL, "head_dim=264|300|512|576,v_dim=250|256|320|500|512|576,seq_k=130,seq_q=70,heads=2,"
                "dtype=f32|f16|bf16"},
     {RWT_QUICK, "seq_q=0|1|3,seq_k=0|1|4,batch=0|1|2,causal=0|1"},
     {RWT_QUICK, "heads=0,group=1"},
@@ -201,7 +241,8 @@ const rwt_case_row rwt_attention_rows[] = {
 
 const char rwt_attention_random[] =
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2|3,heads=1..8,group=1|1|2|3|4,"
-    "seq_q=0..20|0..90,seq_k=0..20|0..150,head_dim=8|16|24|40|64|80|128,v_dim=8|16|32|64|72|128,"
+    "seq_q=0..20|0..90,seq_k=0..20|0..150,head_dim=8|16|24|40|64|80|128|1..80|200..576,"
+    "v_dim=8|16|32|64|72|128|1..80|200..576,view=0|0|1,"
     "layout=bhsd|bshd|hbsd|thd,stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1|2,"
     "scale=0|0|1..40,softcap=0|0|1..30,mask=none|none|full|keys,mask_dtype=f32|f16|bf16|u8,"
     "alibi=none|none|absolute|signed,sinks=0|0|1,poison=0|1,one_nan=none|none|none|v|k|q,"
@@ -229,6 +270,10 @@ const rwt_case_row rwt_combine_rows[] = {
     {RWT_QUICK, "seq_q=3,seq_k=640,paged=i32,page_fault=low|high,batch=2,causal=0|1,left=-1|40"},
     {RWT_QUICK, "seq_q=3,seq_k=600,batch=2,pattern_at_fault=padding,padding=both"},
     {RWT_QUICK, "seq_q=3,seq_k=600,one_nan=v|k|q,poison=1,causal=1"},
+    {RWT_QUICK, "head_dim=576,v_dim=512,view=0|1,heads=16,group=16,seq_q=1|3,seq_k=640,causal=1,"
+                "dtype=f32|f16|bf16,paged=none|i32,page_size=32|64"},
+    {RWT_QUICK, "head_dim=7|300,v_dim=1|6|301,seq_q=2,seq_k=600,dtype=f32|bf16,one_nan=none|v,"
+                "out_dtype=f32|bf16,misalign=0|1"},
     {RWT_QUICK, "seq_q=9,seq_k=3,causal=1,align=top"},
     {RWT_FULL, "seq_q=1,seq_k=4100,heads=8,group=4,head_dim=128,v_dim=128,dtype=f32|bf16,"
                "batch=1|3"},
@@ -254,7 +299,8 @@ const rwt_case_row rwt_combine_rows[] = {
 
 const char rwt_combine_random[] =
     "dtype=f32|f16|bf16,out_dtype=f32|f16|bf16,batch=1|2|3,heads=1..8,group=1|1|2|3|4,"
-    "seq_q=1|1|2..6,seq_k=200..1400,head_dim=8|16|64|80,v_dim=8|32|64|72,layout=bhsd|bshd|hbsd|thd,"
+    "seq_q=1|1|2..6,seq_k=200..1400,head_dim=8|16|64|80|1..70|200..576,"
+    "v_dim=8|32|64|72|1..70|200..576,view=0|0|1,layout=bhsd|bshd|hbsd|thd,"
     "stride=contiguous|gaps|negative,misalign=0|0|1..8,lse=0|1|2,softcap=0|0|1..30,"
     "mask=none|none|full|keys,mask_dtype=f32|f16|bf16|u8,alibi=none|none|absolute|signed,sinks=0|0|"
     "1,"
@@ -339,5 +385,9 @@ const rwt_benchmark rwt_combine_benchmarks[] = {
     {"bf16 ragged: 32 decodes and a chunk of 2048, 8192 keys, 32/8x128, pages of 16",
      "dtype=bf16,out_dtype=bf16,batch=33,heads=32,group=4,ragged=i32,decodes=1,seq_q=2048,"
      "seq_k=8192,head_dim=128,v_dim=128,lse=0,paged=i32,causal=1,hint=1",
+     false, true, false},
+    {"bf16 64x8192 128/1x576/512 decode, v in k",
+     "dtype=bf16,out_dtype=bf16,batch=64,heads=128,group=128,seq_q=1,seq_k=8192,head_dim=576,"
+     "v_dim=512,view=1,lse=0",
      false, true, false},
     {NULL, NULL, false, false, false}};

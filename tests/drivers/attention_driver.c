@@ -67,6 +67,12 @@ static rwt_view add_scale(rwt_job *job, const rwt_attention_case *c, const char 
     return view;
 }
 
+/* The first columns of k. */
+static rwt_view view_of(rwt_view k, int64_t columns) {
+    k.shape[3] = columns;
+    return k;
+}
+
 static void add_table(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
     rwt_layout layout = {
         2, {c->batch, rwt_attention_pages_each(c)}, NULL, (rwt_stride_style)c->stride};
@@ -288,7 +294,8 @@ static void invalidate_pages(rwt_job *job, const rwt_attention_case *c,
 static void add_workspace(rwt_job *job, const rwt_attention_case *c, rwt_attention_plan *plan) {
     int64_t parts = plan->keys / 256 + 1;
     int64_t rows = (c->ragged ? 1 : c->batch) * c->heads * plan->tokens;
-    rwt_layout layout = {1, {4 * parts * rows * (c->v_dim + 2)}, NULL, RWT_CONTIGUOUS};
+    int64_t v_dim = (c->v_dim + 3) / 4 * 4;
+    rwt_layout layout = {1, {4 * parts * rows * (v_dim + 2)}, NULL, RWT_CONTIGUOUS};
     rwt_buffer_spec spec = {.name = "workspace", .dtype = RW_U8, .scratch = true};
     plan->workspace = c->split ? rwt_view_add(job, &layout, spec) : rwt_view_absent;
 }
@@ -361,13 +368,16 @@ static void attention_fill(rwt_job *job) {
     add_workspace(job, c, plan);
     plan->q = add(job, "q", plan->tokens, c->heads, c->head_dim);
     plan->k = add_outer(job, "k", kv_dtype_of(c), outer, rows, c->heads / c->group, c->head_dim);
-    plan->v = add_outer(job, "v", kv_dtype_of(c), outer, rows, c->heads / c->group, c->v_dim);
+    plan->v = c->view
+                  ? view_of(plan->k, c->v_dim)
+                  : add_outer(job, "v", kv_dtype_of(c), outer, rows, c->heads / c->group, c->v_dim);
     add_table(job, c, plan);
     plan->k_scale = add_scale(job, c, "k_scale");
     plan->v_scale = add_scale(job, c, "v_scale");
     rwt_buffer_fill(job, plan->q.buffer, RWT_ORDINARY);
     rwt_buffer_fill(job, plan->k.buffer, RWT_ORDINARY);
-    rwt_buffer_fill(job, plan->v.buffer, RWT_ORDINARY);
+    if (!c->view)
+        rwt_buffer_fill(job, plan->v.buffer, RWT_ORDINARY);
     if (c->extreme)
         make_extreme(job, c, plan);
     if (c->extreme == EXTREME_SINK)

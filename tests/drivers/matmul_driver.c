@@ -225,6 +225,7 @@ static const char *qk_invalid(const rwt_case *row) {
         {RWT_QUICK, "batch=0|1,heads=0|2,group=1"},                                                \
         {RWT_QUICK, "seq_q=63|64|65|130,seq_k=64|67,head_dim=64|72,heads=2,dtype=f32|bf16"},       \
         {RWT_QUICK, "misalign=1|3,dtype=f32|f16,head_dim=40"},                                     \
+        {RWT_QUICK, "head_dim=257|512|576,seq_q=3|17,seq_k=33,heads=2,dtype=f32|f16|bf16"},        \
         {RWT_QUICK, "values=special,dtype=f16,seq_q=9,seq_k=11"},                                  \
         {RWT_FULL, "seq_q=100,seq_k=515,head_dim=128|257,heads=6,group=3,dtype=f32|f16|bf16"}, {   \
         RWT_LARGE, "seq_q=2,seq_k=4099,head_dim=515,heads=2,dtype=bf16"                            \

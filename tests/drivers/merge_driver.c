@@ -192,7 +192,7 @@ static const rwt_case_row merge_rows[] = {
     {RWT_QUICK, "layout=thd,batch=1,dtype=f32|bf16,stride=contiguous|gaps|negative"},
     {RWT_QUICK, "target=a|b,stride=contiguous|gaps|negative,empty=none|some|all"},
     {RWT_QUICK, "target=a|b,dtype=bf16,out_dtype=bf16,head_dim=128"},
-    {RWT_QUICK, "head_dim=0|1|3|8|100|128|129|300,dtype=f32|bf16,out_dtype=bf16"},
+    {RWT_QUICK, "head_dim=0|1|3|8|100|128|129|300|512|575,dtype=f32|bf16,out_dtype=bf16"},
     {RWT_QUICK, "spread=1|30|80|300,empty=none|some"},
     {RWT_QUICK, "nan=1,dtype=f32|f16"},
     {RWT_QUICK, "heads_last=1,layout=bshd,stride=contiguous|gaps|negative,target=separate|a|b"},

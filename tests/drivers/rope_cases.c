@@ -72,6 +72,9 @@ const rwt_case_row rope_rows[] = {
                "dtype=f32|f16|bf16,placement=out|in"},
     /* windows */
     {RWT_QUICK, "head_dim=64,start=0|2|3|16,rotary_dim=2|6|16|32|48,pairing=half|interleaved"},
+    {RWT_QUICK, "head_dim=576,start=512,rotary_dim=64,pairing=half|interleaved,k_heads=1,q_heads=3,"
+                "dtype=f32|f16|bf16,batch=2"},
+    {RWT_QUICK, "head_dim=512|574,pairing=half|interleaved,dtype=f32|bf16"},
     {RWT_QUICK, "head_dim=65|127,start=1|5,rotary_dim=34,pairing=half|interleaved,"
                 "dtype=f32|f16|bf16,placement=out|in"},
     {RWT_QUICK, "head_dim=80|96|128,partial=25|50,pairing=half|interleaved"},

@@ -19,7 +19,7 @@ from .masks import Mask, pack_bits, say_once
 # Arguments of models with sparse attention or sinks of their own.
 UNSUPPORTED = ("indices", "block_indices", "sinks")
 
-MAX_WIDTH = 256
+MAX_WIDTH = 576
 """Of heads in rw_attention()."""
 
 
@@ -36,10 +36,12 @@ def attend(
     position_bias: torch.Tensor | None = None,
     is_causal: bool | None = None,
     alibi: torch.Tensor | None = None,
+    latent: int = 0,
     **others,
 ) -> tuple[torch.Tensor, None]:
     """Attention of query [batch, heads, seq_q, head_dim] to key and value [batch, kv_heads, seq_k,
-    width]: [batch, seq_q, heads, width]. Weights are not returned. alibi: slopes, f32 [heads]."""
+    width]: [batch, seq_q, heads, width]. Weights are not returned. alibi: slopes, f32 [heads].
+    latent: value is the first `latent` columns of key, and not read."""
     for name in UNSUPPORTED:
         if others.get(name) is not None:
             raise Unsupported(f"ropewalk attention has no {name}, which {_name(module)} passes")
@@ -60,7 +62,11 @@ def attend(
     else:
         key, value = plain(key).transpose(1, 2), plain(value).transpose(1, 2)
         seq_k = key.shape[1]
-    query, key, value = _alike(query, key, value)
+    if latent:
+        query, key = _alike(query, key)
+        value = key[..., :latent]
+    else:
+        query, key, value = _alike(query, key, value)
     causal = causal and query.shape[1] > 1
     terms["pattern"], mask = _pattern_and_mask(attention_mask, seq_k, skipped, causal)
     if position_bias is not None:

@@ -55,21 +55,23 @@ def _mpt(self, hidden_states, position_bias, cache=None, attention_mask=None, **
     return self.out_proj(out.flatten(2)), None
 
 
-def _causal(x: torch.Tensor) -> torch.Tensor:
+def causal_mask(x: torch.Tensor, keys: int) -> torch.Tensor:
+    """For the last of `keys` tokens, x [batch, seq, width]."""
     batch, seq, _ = x.shape
     function = masking_utils.causal_mask_function
-    return mask(batch, seq, seq, mask_function=function, dtype=x.dtype, device=x.device)
+    options = {"q_offset": keys - seq, "mask_function": function}
+    return mask(batch, seq, keys, dtype=x.dtype, device=x.device, **options)
 
 
 def _bloom_arguments(module, x: torch.Tensor) -> dict:
     ones = torch.ones(x.shape[:2], device=x.device)
     alibi = build_alibi_tensor(ones, module.num_heads, x.dtype)
-    return {"residual": x, "alibi": alibi, "attention_mask": _causal(x)}
+    return {"residual": x, "alibi": alibi, "attention_mask": causal_mask(x, x.shape[1])}
 
 
 def _mpt_arguments(module, x: torch.Tensor) -> dict:
     bias = build_mpt_alibi_tensor(module.n_heads, module.max_seq_length, device=x.device)
-    return {"position_bias": bias, "attention_mask": _causal(x).to(torch.bool)}
+    return {"position_bias": bias, "attention_mask": causal_mask(x, x.shape[1]).to(torch.bool)}
 
 
 FORWARDS = {BloomAttention: (_bloom, _bloom_arguments), MptAttention: (_mpt, _mpt_arguments)}

@@ -22,6 +22,7 @@ from .._norm import glu, rms_norm
 from . import own_attention
 from .attend import MAX_WIDTH, UNSUPPORTED
 from .cache import Cache
+from .latent_attention import patch_latent_attention
 from .lazy import plain
 from .modules import (
     agree,
@@ -61,6 +62,8 @@ def patch(model: torch.nn.Module) -> Report:
     with torch.no_grad():
         attention = _patch_attention(model, report)
         patch_rotary(model, report)
+        if attention:
+            patch_latent_attention(model, report)
         for module in model.modules():
             name = type(module).__name__
             if is_hooked(module):

@@ -60,6 +60,13 @@ MLA = SIZES | {
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 LOCAL_MOE = {"num_local_experts": 4, "num_experts_per_tok": 2}
 MIXED = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5}
+GEMMA4 = HEADS_OF_16 | {
+    "layer_types": ["sliding_attention", "full_attention"],
+    "sliding_window": 5,
+    "global_head_dim": 512,
+    "hidden_size_per_layer_input": 16,
+    "vocab_size_per_layer_input": VOCABULARY,
+}
 
 
 @dataclass
@@ -172,6 +179,7 @@ CASES = [
     Case("Gemma", HEADS_OF_16, patched=ALL),
     Case("Gemma2", HEADS_OF_16 | MIXED, patched=ALL),
     Case("Gemma3", HEADS_OF_16 | MIXED, config="Gemma3TextConfig", patched=ALL),
+    Case("Gemma4", GEMMA4, config="Gemma4TextConfig", patched=ALL),
     Case("GptOss", HEADS_OF_16 | MIXED | LOCAL_MOE, patched=ALL),
     Case("Phi3", GQA, patched=ALL),
     Case("Phi", GQA, patched=("attention", "rotary", "cache")),
@@ -234,6 +242,12 @@ CASES = [
     Case("Ernie4_5", HEADS_OF_16, patched=ALL),
     Case("DeepseekV2", MLA, patched=ALL),
     Case("DeepseekV3", MLA, patched=ALL),
+    Case(
+        "DeepseekV3",
+        MLA | {"kv_lora_rank": 512, "qk_rope_head_dim": 64},
+        label="DeepseekV3 of its own widths",
+        patched=ALL,
+    ),
     Case(
         "Llama4",
         HEADS_OF_16

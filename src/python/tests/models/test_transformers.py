@@ -615,15 +615,59 @@ def test_what_others_change():
 
 def test_heads_that_are_too_wide():
     torch.manual_seed(3)
-    config = transformers.LlamaConfig(**SIZES, head_dim=512)
+    config = transformers.LlamaConfig(**SIZES, head_dim=578)
     model = transformers.LlamaForCausalLM(config).eval()
     ids = torch.randint(1, 96, (2, QUERIES))
     with torch.no_grad():
         expected = model(ids).logits
         report = ropewalk.transformers.patch(model)
         assert (model(ids).logits - expected).abs().max() < 5e-6
-    assert "its heads have a width of 512" in str(report)
+    assert "its heads have a width of 578" in str(report)
 
+
+LATENT = {"kv_lora_rank": 24, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
+
+
+def deepseek(**others):
+    torch.manual_seed(3)
+    sizes = SIZES | LATENT | {"num_key_value_heads": 4, "q_lora_rank": 32, "n_routed_experts": 4}
+    sizes |= {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 2, **others}
+    return transformers.DeepseekV3ForCausalLM(transformers.DeepseekV3Config(**sizes)).eval()
+
+
+@pytest.mark.parametrize("options", [{}, {"q_lora_rank": None}, {"rope_interleave": False}])
+def test_a_latent_cache(options):
+    """One row a token for all heads, in a paged and in a plain cache; some tokens after others."""
+    model, ids = deepseek(**options), torch.randint(1, 96, (2, 9))
+    with torch.no_grad():
+        expected = model(ids).logits
+        report = ropewalk.transformers.patch(model)
+        assert report.replaced["latent cache of DeepseekV3Attention"] == 2
+        caches = ropewalk.transformers.Cache(model.config), transformers.DynamicCache()
+        for cache in caches:
+            parts = [model(ids[:, i:j], cache=cache).logits for i, j in ((0, 5), (5, 8), (8, 9))]
+            assert (torch.cat(parts, 1) - expected).abs().max() < 5e-6
+    assert [x.shape[2:] for x in caches[0].layers[0].storage[:2]] == [(1, 32), (1, 0)]
+    assert caches[1].layers[0].keys.shape == (2, 1, 9, 32)
+
+
+def test_another_latent_attention_is_left_alone(monkeypatch):
+    attention = transformers.models.deepseek_v3.modeling_deepseek_v3.DeepseekV3Attention
+    original = attention.expand_kv
+
+    def expand_kv(self, latent, rotated):
+        key, value = original(self, latent, rotated)
+        return key, 2 * value
+
+    monkeypatch.setattr(attention, "expand_kv", expand_kv)
+    report = ropewalk.transformers.patch(deepseek())
+    assert "it is not the attention of DeepSeek V3" in str(report)
+
+
+def test_latent_rows_that_are_too_wide():
+    report = ropewalk.transformers.patch(deepseek(kv_lora_rank=580))
+    assert "its rows have 588 columns" in str(report)
+    assert report.replaced["attention DeepseekV3Attention"] == 2
 
 def test_autocast():
     model, ids = llama(), torch.randint(1, 96, (2, QUERIES))

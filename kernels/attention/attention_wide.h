@@ -1,0 +1,530 @@
+/* Attention on a GPU for the widths that attention_gpu.h has no kernels for: more than 256 columns,
+ * or no multiple of 8. One source file for each dtype includes it.
+ *
+ * A block computes a tile of rows over one part of the keys, as there. Several waves share 16 rows:
+ * each of them multiplies its own columns of q and k, and sums its own columns of v. The sums of
+ * products of q and k are exchanged through shared memory; all waves of the rows then have all
+ * scores, and compute the same weights. Where v is the first columns of k, one tile serves both
+ * products.
+ */
+#ifndef RWI_ATTENTION_WIDE_H
+#define RWI_ATTENTION_WIDE_H
+
+#include "attention/attention_block.h"
+#include "attention/attention_launch.h"
+#include "attention/attention_output.h"
+#include "attention/attention_own.h"
+#include "attention/attention_scores.h"
+
+/* The members that attention_shape has, and:
+ *
+ *   SLICE    adjacent columns of a wave
+ *   PARTS    waves that share rows: each has every PARTS-th slice
+ *   SPAN     columns of one slice of each of them
+ *   SPANS    of the widest rows
+ *   WHOLE    a tile of keys holds whole rows, else one span of them: f32
+ *
+ * An AMD GPU has 64 KiB of shared memory per block. NVIDIA's 227 KiB hold two tiles of keys, one of
+ * which is copied asynchronously.
+ */
+template <rw_dtype D, int UNIT> struct attention_wide_shape {
+    static constexpr bool ROLES = false, FEW = false, PLAIN = false, ANY_WIDTH = true;
+    static constexpr bool CODES = false;
+    static constexpr int RULES = ATTENTION_ANY;
+    static constexpr rw_dtype DTYPE = D;
+    static constexpr bool HALVES = D != RW_F32, WHOLE = HALVES;
+#if defined(__HIP_PLATFORM_NVIDIA__)
+    static constexpr bool BACKGROUND = HALVES;
+#else
+    static constexpr bool BACKGROUND = UNIT == RWI_MMA_SYNC;
+#endif
+    typedef typename rwi_mma_of<D, 1, UNIT>::type unit;
+    typedef typename unit::element element;
+    typedef typename unit::product product;
+
+    static constexpr int SLICE = 64, PARTS = 3, SPAN = SLICE * PARTS;
+    static constexpr int SPANS = RWI_ATTENTION_MAX_DIM / SPAN;
+    static_assert(SPANS * SPAN == RWI_ATTENTION_MAX_DIM, "whole spans");
+
+    static constexpr int WAVE_ROWS = 16;
+    /* As many rows and keys as registers hold without spills. */
+    static constexpr int ROWS = BACKGROUND ? 32 : 16;
+    static constexpr int KEYS = unit::SCRATCH > 0 || (unit::LANES == 32 && !BACKGROUND) ? 16 : 32;
+    static constexpr int WAVE_KEYS = KEYS;
+    static constexpr int WAVES = ROWS / WAVE_ROWS * PARTS;
+    static constexpr int THREADS = WAVES * unit::LANES;
+    static constexpr int COPIERS = THREADS, BLOCK = THREADS;
+
+    static constexpr int VECTOR = 16 / (int)sizeof(element);
+    static constexpr int PITCH = (WHOLE ? SPANS : 1) * SPAN + VECTOR;
+    static constexpr int NEXT_SPAN = WHOLE ? SPAN : ROWS * PITCH; /* distance in the tile of q */
+    static constexpr int OUT_COLUMNS = SLICE, OUT_PITCH = OUT_COLUMNS + 4;
+    static constexpr int BATCH = 64;
+    static constexpr int WEIGHT_BITS = D == RW_F16 ? 15 : 0;
+    static constexpr int N_KEYS = KEYS / 16;
+    static constexpr int N_SLICE = SLICE / 16, N_COLUMNS = SPANS * N_SLICE;
+    static constexpr int SUMS = ROWS;
+
+    __device__ static __forceinline__ int first_row(int wave) {
+        return wave / PARTS * WAVE_ROWS;
+    }
+
+    /* Elements of the tiles, and floats of what waves exchange: some products at a time, all lanes'
+     * floats of each. */
+    static constexpr int Q_SIZE = (WHOLE ? 1 : SPANS) * ROWS * PITCH;
+    static constexpr int KEYS_SIZE = KEYS * PITCH;
+    static constexpr int TILE_BYTES =
+        (Q_SIZE + (BACKGROUND ? 2 : 1) * KEYS_SIZE) * (int)sizeof(element);
+    static constexpr int EXCHANGED = BACKGROUND ? N_KEYS : 1;
+    static constexpr int EXCHANGE = EXCHANGED * unit::QUERIES * unit::KEYS * unit::LANES;
+    static constexpr int SCRATCH = unit::SCRATCH * KEYS;
+    static constexpr int SHARED_BYTES =
+        TILE_BYTES + WAVES * (EXCHANGE + SCRATCH) * (int)sizeof(float);
+    static_assert(WAVES * WAVE_ROWS * OUT_PITCH * (int)sizeof(float) <= TILE_BYTES,
+                  "the output overlaps the tiles");
+};
+
+/* The tiles in shared memory: BACKGROUND: of the current keys and of those that are copied
+ * meanwhile, else one. */
+template <typename Shape> struct attention_wide_tiles {
+    typename Shape::element *q;
+    typename Shape::element *now;
+    typename Shape::element *later;
+    float *out;      /* overlaps all of them */
+    float *exchange; /* of all waves */
+    float *scratch;
+    bool v_is_k;
+};
+
+template <typename Shape>
+__device__ static inline attention_wide_tiles<Shape> find_wide_tiles(const attention_launch &launch,
+                                                                     uint4 *shared) {
+    typename Shape::element *q = (typename Shape::element *)shared;
+    typename Shape::element *keys = q + Shape::Q_SIZE;
+    float *exchange = (float *)shared + Shape::TILE_BYTES / (int)sizeof(float);
+    const int wave = (int)threadIdx.x / Shape::unit::LANES;
+    return {q,
+            keys,
+            Shape::BACKGROUND ? keys + Shape::KEYS_SIZE : keys,
+            (float *)shared,
+            exchange,
+            exchange + Shape::WAVES * Shape::EXCHANGE + wave * Shape::SCRATCH,
+            rwi_attention_v_is_k(&launch.op)};
+}
+
+/* ---- into shared memory ---- */
+
+/* Whole spans that hold `width` columns. */
+template <typename Shape> __device__ static __forceinline__ int whole_spans(int width) {
+    return (width + Shape::SPAN - 1) / Shape::SPAN * Shape::SPAN;
+}
+
+/* The VECTOR elements at `from`, of which `left` exist: 0 for others. */
+template <typename Shape>
+__device__ static __forceinline__ void copy_wide(typename Shape::element *to,
+                                                 const typename Shape::element *from, int left,
+                                                 bool vectors) {
+    if (vectors) {
+        rwi_async_copy_16(to, from, left > 0);
+        return;
+    }
+#pragma unroll 1
+    for (int n = 0; n < Shape::VECTOR; n++)
+        to[n] = n < left ? from[n] : (typename Shape::element)0;
+}
+
+/* Vector n of a tile of ROWS rows: slice after slice. */
+template <typename Shape, int ROWS> struct wide_vector {
+    static constexpr int ACROSS = Shape::SLICE / Shape::VECTOR;
+    int row, column;
+
+    __device__ __forceinline__ explicit wide_vector(int n)
+        : row(n / ACROSS % ROWS),
+          column(n / (ACROSS * ROWS) * Shape::SLICE + n % ACROSS * Shape::VECTOR) {}
+    __device__ static __forceinline__ int count(int columns) {
+        return columns / Shape::VECTOR * ROWS;
+    }
+};
+
+template <typename Shape>
+__device__ static inline void stage_wide_q(const attention_launch &launch,
+                                           const attention_block<Shape> &t,
+                                           typename Shape::element *tile) {
+    typedef const typename Shape::element *elements;
+    typedef wide_vector<Shape, Shape::ROWS> vector;
+    const int width = launch.op.head_dim;
+#pragma unroll 1
+    for (int n = rwi_computed_here((int)threadIdx.x); n < vector::count(whole_spans<Shape>(width));
+         n += Shape::THREADS) {
+        const vector at(n);
+        const bool inside = at.row < t.item.rows;
+        const int64_t from = inside ? rwi_attention_at(&launch.op.q, t.item.b, &t.rows[at.row]) : 0;
+        copy_wide<Shape>(tile + at.column / Shape::SPAN * Shape::NEXT_SPAN + at.row * Shape::PITCH +
+                             at.column % Shape::SPAN,
+                         (elements)rwi_global(launch.op.q.data) + from + at.column,
+                         inside ? width - at.column : 0, launch.vectors);
+    }
+}
+
+/* Keys [j, j + KEYS) of k or v, of `width` columns: WHOLE: all columns, else the span from column
+ * `first` on. 0 where no row may see them. */
+template <typename Shape>
+__device__ static inline void stage_wide(const attention_launch &launch,
+                                         const attention_block<Shape> &t,
+                                         const rwi_attention_tensor &tensor, int width, int32_t j,
+                                         int first, typename Shape::element *tile) {
+    typedef const typename Shape::element *elements;
+    typedef wide_vector<Shape, Shape::KEYS> vector;
+    const rwi_kv_pages &pages = launch.op.pages;
+    const int columns = Shape::WHOLE ? whole_spans<Shape>(width) : Shape::SPAN;
+    const elements from = (elements)rwi_global(tensor.data) + t.item.kv_head * tensor.stride[2];
+#pragma unroll 1
+    for (int n = rwi_computed_here((int)threadIdx.x); n < vector::count(columns);
+         n += Shape::THREADS) {
+        const vector at(n);
+        const int32_t key = j + at.row;
+        int64_t outer = t.item.b, row = key;
+        if (pages.table.data) {
+            outer = t.pages[(key >> pages.shift) - t.first_page];
+            row = key & (((int64_t)1 << pages.shift) - 1);
+        }
+        const bool inside = outer >= 0 && rwi_span_has(t.seen, key);
+        const int64_t offset = outer * tensor.stride[0] + row * tensor.stride[1];
+        copy_wide<Shape>(tile + at.row * Shape::PITCH + at.column,
+                         from + offset + first + at.column, inside ? width - first - at.column : 0,
+                         launch.vectors);
+    }
+}
+
+template <typename Shape>
+__device__ static inline void stage_wide_k(const attention_launch &launch,
+                                           const attention_block<Shape> &t, int32_t j, int first,
+                                           typename Shape::element *tile) {
+    stage_wide(launch, t, launch.op.k, launch.op.head_dim, j, first, tile);
+}
+
+template <typename Shape>
+__device__ static inline void stage_wide_v(const attention_launch &launch,
+                                           const attention_block<Shape> &t, int32_t j, int first,
+                                           typename Shape::element *tile) {
+    stage_wide(launch, t, launch.op.v, launch.op.v_dim, j, first, tile);
+}
+
+/* Replaces nonfinite values of a tile of v by 0, as attention_zero_nonfinite() does, between two
+ * barriers. */
+template <typename Shape>
+__device__ static inline void zero_wide(const attention_launch &launch, attention_block<Shape> &t,
+                                        int32_t j, typename Shape::element *tile) {
+    typedef wide_vector<Shape, Shape::KEYS> vector;
+    const int columns = Shape::WHOLE ? whole_spans<Shape>(launch.op.v_dim) : Shape::SPAN;
+    bool nonfinite = false;
+#pragma unroll 1
+    for (int n = rwi_computed_here((int)threadIdx.x); n < vector::count(columns);
+         n += Shape::THREADS) {
+        const vector place(n);
+        typename Shape::element *at = tile + place.row * Shape::PITCH + place.column;
+#pragma unroll 1
+        for (int c = 0; c < Shape::VECTOR; c++) {
+            const float x = rwi_load(Shape::DTYPE, at, c);
+            if (x * 0.0f == 0.0f)
+                continue;
+            at[c] = 0;
+            nonfinite = true;
+        }
+    }
+    if (nonfinite) {
+        atomicMin(&t.nonfinite.begin, j);
+        atomicMax(&t.nonfinite.end, (int32_t)rwi_min((int64_t)j + Shape::KEYS, INT32_MAX));
+    }
+    __syncthreads();
+}
+
+/* ---- a tile of keys ---- */
+
+/* Adds up the products of the waves that share rows: all of them receive the same sums. */
+template <typename Shape>
+__device__ static inline void exchange_products(typename Shape::product (&s)[Shape::N_KEYS],
+                                                float *exchange) {
+    typedef typename Shape::unit unit;
+    constexpr int EACH = unit::QUERIES * unit::KEYS;
+    const int lane = (int)threadIdx.x % unit::LANES, wave = (int)threadIdx.x / unit::LANES;
+    float *own = exchange + wave * Shape::EXCHANGE + lane;
+    const float *all = exchange + wave / Shape::PARTS * Shape::PARTS * Shape::EXCHANGE + lane;
+#pragma unroll
+    for (int first = 0; first < Shape::N_KEYS; first += Shape::EXCHANGED) {
+        if (first > 0)
+            __syncthreads(); /* the previous ones were read */
+#pragma unroll
+        for (int i = 0; i < Shape::EXCHANGED * EACH; i++)
+            own[i * unit::LANES] = s[first + i / EACH].x[i % EACH / unit::KEYS][i % unit::KEYS];
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < Shape::EXCHANGED * EACH; i++) {
+            float sum = all[i * unit::LANES];
+#pragma unroll
+            for (int part = 1; part < Shape::PARTS; part++)
+                sum += all[part * Shape::EXCHANGE + i * unit::LANES];
+            s[first + i / EACH].x[i % EACH / unit::KEYS][i % unit::KEYS] = sum;
+        }
+    }
+}
+
+/* Products of q and keys [j, j + KEYS). BACKGROUND: k has arrived or is being copied; the copy of
+ * what is needed after it is started: of v, or of the k at `next` (-1: none). */
+template <typename Shape>
+__device__ static inline void
+multiply_wide_k(const attention_launch &launch, const attention_block<Shape> &t,
+                const attention_wide_tiles<Shape> &tiles,
+                typename Shape::product (&s)[Shape::N_KEYS], int32_t j, int32_t next) {
+    typedef typename Shape::unit unit;
+    const int wave = (int)threadIdx.x / unit::LANES;
+    const int slice = wave % Shape::PARTS * Shape::SLICE;
+    const typename Shape::element *q = tiles.q + Shape::first_row(wave) * Shape::PITCH + slice;
+    if (Shape::WHOLE) {
+        if (!Shape::BACKGROUND) {
+            __syncthreads(); /* v was read */
+            stage_wide_k<Shape>(launch, t, j, 0, tiles.now);
+        }
+        rwi_async_wait();
+        __syncthreads(); /* k has arrived, and v was read */
+        if (Shape::BACKGROUND && !tiles.v_is_k)
+            stage_wide_v<Shape>(launch, t, j, 0, tiles.later);
+        else if (Shape::BACKGROUND && next >= 0)
+            stage_wide_k<Shape>(launch, t, next, 0, tiles.later);
+    }
+#pragma unroll 1
+    for (int first = 0; first < launch.op.head_dim; first += Shape::SPAN) {
+        if (!Shape::WHOLE) {
+            __syncthreads(); /* the previous span was read */
+            stage_wide_k<Shape>(launch, t, j, first, tiles.now);
+            rwi_async_wait();
+            __syncthreads();
+        }
+        unit::template scores<Shape::SLICE>(s, q + first / Shape::SPAN * Shape::NEXT_SPAN,
+                                            tiles.now + (Shape::WHOLE ? first : 0) + slice,
+                                            Shape::PITCH);
+    }
+}
+
+/* Adds weights times v. BACKGROUND: v has arrived or is being copied; the copy of the k at `next` is
+ * started unless it was before. */
+template <typename Shape>
+__device__ static inline void
+multiply_wide_v(const attention_launch &launch, attention_block<Shape> &t,
+                const attention_wide_tiles<Shape> &tiles, attention_thread<Shape> &mine,
+                const typename Shape::product (&w)[Shape::N_KEYS], int32_t j, int32_t next,
+                bool finite) {
+    typedef typename Shape::unit unit;
+    typedef typename Shape::product products[Shape::N_SLICE];
+    const int slice = (int)threadIdx.x / unit::LANES % Shape::PARTS * Shape::SLICE;
+    typename Shape::element *v = tiles.v_is_k ? tiles.now : tiles.later;
+    if (Shape::WHOLE && !tiles.v_is_k) {
+        if (!Shape::BACKGROUND)
+            stage_wide_v<Shape>(launch, t, j, 0, v); /* k was read before products were exchanged */
+        rwi_async_wait();
+        __syncthreads();
+        if (Shape::BACKGROUND && next >= 0)
+            stage_wide_k<Shape>(launch, t, next, 0, tiles.now);
+    }
+    if (Shape::WHOLE && !finite)
+        zero_wide<Shape>(launch, t, j, v);
+#pragma unroll
+    for (int span = 0; span < Shape::SPANS; span++) {
+        if (span * Shape::SPAN >= launch.op.v_dim)
+            break;
+        if (!Shape::WHOLE) {
+            __syncthreads(); /* the previous span was read */
+            stage_wide_v<Shape>(launch, t, j, span * Shape::SPAN, v);
+            rwi_async_wait();
+            __syncthreads();
+            if (!finite)
+                zero_wide<Shape>(launch, t, j, v);
+        }
+        unit::values(*(products *)&mine.out[span * Shape::N_SLICE], w,
+                     v + (Shape::WHOLE ? span * Shape::SPAN : 0) + slice, Shape::PITCH,
+                     tiles.scratch);
+    }
+}
+
+template <typename Shape>
+__device__ static inline void
+attend_wide_tile(const attention_launch &launch, attention_block<Shape> &t,
+                 attention_wide_tiles<Shape> &tiles, attention_thread<Shape> &mine, int32_t j,
+                 int32_t next, rw_tile state) {
+    const int wave = (int)threadIdx.x / Shape::unit::LANES;
+    typename Shape::product s[Shape::N_KEYS] = {};
+    multiply_wide_k<Shape>(launch, t, tiles, s, j, next);
+    exchange_products<Shape>(s, tiles.exchange);
+    attention_score<Shape>(launch, t, s, t.rows + Shape::first_row(wave), j, state == RW_TILE_ALL,
+                           mine.plain);
+    float kept[Shape::unit::QUERIES];
+    attention_weigh<Shape>(s, mine, kept);
+    attention_rescale<Shape>(kept, mine);
+    multiply_wide_v<Shape>(launch, t, tiles, mine, s, j, next, state == RW_TILE_ALL);
+    if (Shape::BACKGROUND && tiles.v_is_k) {
+        typename Shape::element *read = tiles.now;
+        tiles.now = tiles.later;
+        tiles.later = read;
+    }
+}
+
+/* ---- an item ---- */
+
+/* Keys of BATCH tiles from tile `first` on. */
+template <typename Shape>
+__device__ static inline void
+attend_wide_batch(const attention_launch &launch, attention_block<Shape> &t,
+                  attention_wide_tiles<Shape> &tiles, attention_thread<Shape> &mine, int32_t first,
+                  int32_t end) {
+    const int count = (int)rwi_min(Shape::BATCH, end - first);
+    ask_tiles(launch, t, first, end);
+    rwi_await_previous_kernel(); /* the first time */
+    stage_wide_q<Shape>(launch, t, tiles.q);
+    __syncthreads();
+    int n = next_tile(t, 0, count);
+    if (Shape::BACKGROUND && n < count)
+        stage_wide_k<Shape>(launch, t, attention_key<Shape>(t, first + n), 0, tiles.now);
+#pragma unroll 1
+    while (n < count) {
+        const int next = next_tile(t, n + 1, count);
+        attend_wide_tile<Shape>(launch, t, tiles, mine, attention_key<Shape>(t, first + n),
+                                next < count ? attention_key<Shape>(t, first + next) : -1,
+                                (rw_tile)t.tiles[n]);
+        n = next;
+    }
+    rwi_async_wait();
+    __syncthreads(); /* the tiles and their visibility were read */
+}
+
+template <typename Shape>
+__device__ static inline void store_wide_rows(const attention_launch &launch,
+                                              const attention_block<Shape> &t,
+                                              const attention_thread<Shape> &mine, float *out) {
+    typedef typename Shape::unit unit;
+    const int thread = rwi_computed_here((int)threadIdx.x);
+    const int lane = thread % unit::LANES, wave = thread / unit::LANES;
+    float *rows =
+        out + (wave % Shape::PARTS * Shape::ROWS + Shape::first_row(wave)) * Shape::OUT_PITCH;
+#pragma unroll
+    for (int span = 0; span < Shape::SPANS; span++) {
+        if (span * Shape::SPAN >= launch.op.v_dim)
+            break;
+        __syncthreads();
+#pragma unroll
+        for (int n = 0; n < Shape::N_SLICE; n++)
+#pragma unroll
+            for (int q = 0; q < unit::QUERIES; q++)
+#pragma unroll
+                for (int e = 0; e < unit::KEYS; e++)
+                    rows[unit::query(lane, q) * Shape::OUT_PITCH +
+                         unit::template column<Shape::N_SLICE>(lane, n, e)] =
+                        mine.out[span * Shape::N_SLICE + n].x[q][e];
+        __syncthreads();
+#pragma unroll 1
+        for (int part = 0; part < Shape::PARTS; part++)
+            store_columns(launch, t, out + part * Shape::ROWS * Shape::OUT_PITCH,
+                          span * Shape::SPAN + part * Shape::SLICE);
+    }
+}
+
+/* After each batch the sums move as those of attend() do. */
+template <typename Shape>
+__device__ static inline void attend_wide(const attention_launch &launch, attention_block<Shape> &t,
+                                          attention_wide_tiles<Shape> tiles,
+                                          attention_thread<Shape> &mine) {
+    const rwi_span range = attention_tile_range<Shape>(t);
+#pragma unroll 1
+    for (int32_t first = range.begin;; first += Shape::BATCH) {
+        const bool last = first + Shape::BATCH >= range.end;
+        attend_wide_batch<Shape>(launch, t, tiles, mine, first, range.end);
+        sum_waves<Shape>(launch, t, mine, last);
+        if (last || keeps_sums(launch.op)) {
+            store_wide_rows<Shape>(launch, t, mine, tiles.out);
+            clear_out<Shape>(mine);
+        }
+        if (last)
+            return;
+        clear_sums<Shape>(mine);
+        __syncthreads(); /* the stored output overlaps the tiles */
+    }
+}
+
+/* An item, by all threads of a block. */
+template <typename Shape>
+__device__ static inline void attend_wide_item(const attention_launch &launch, int64_t item,
+                                               attention_block<Shape> &t, uint4 *shared,
+                                               const rwi_fault_sink &sink) {
+    if (!rwi_attention_rows_are_known(&launch.op))
+        rwi_await_previous_kernel();
+    if (threadIdx.x == 0)
+        begin_item(launch, item, t);
+    __syncthreads();
+    find_rows(launch, t, sink);
+    __syncthreads();
+    check_pages(launch, t, sink);
+    attention_thread<Shape> mine;
+    begin_thread<Shape>(launch, mine);
+    attend_wide<Shape>(launch, t, find_wide_tiles<Shape>(launch, shared), mine);
+    if (t.nonfinite.end == 0)
+        return;
+    __syncthreads(); /* make the stored output visible to all that repair it */
+    repair<Shape>(launch, t);
+}
+
+template <typename Shape>
+static __global__ void __launch_bounds__(Shape::BLOCK, 1)
+    attention_wide_kernel(attention_launch launch, rwi_fault_sink sink) {
+    rwi_start_next_kernel();
+    HIP_DYNAMIC_SHARED(uint4, shared)
+    __shared__ attention_block<Shape> t;
+    static_assert(Shape::BACKGROUND || Shape::SHARED_BYTES + sizeof t + sizeof launch <= 64 * 1024,
+                  "an AMD GPU has no more shared memory");
+    static_assert(Shape::SHARED_BYTES + sizeof t <= 227 * 1024, "nor has an NVIDIA GPU");
+    const int64_t item = rwi_block_row();
+    if (item >= launch.items)
+        return;
+    __shared__ attention_launch kept; /* as attention_kernel() */
+    if (!RWI_PARAMETERS_NEAR)
+        rwi_copy_parameters(kept, launch);
+    attend_wide_item<Shape>(RWI_PARAMETERS_NEAR ? launch : kept, item, t, shared, sink);
+}
+
+/* Items of sequences of different lengths, as attention_own_kernel(). */
+template <typename Shape>
+static __global__ void __launch_bounds__(Shape::BLOCK, 1)
+    attention_wide_own_kernel(attention_launch launch, rwi_fault_sink sink) {
+    rwi_begin_kernel();
+    HIP_DYNAMIC_SHARED(uint4, shared)
+    __shared__ attention_block<Shape> t;
+    __shared__ attention_launch own;
+    __shared__ attention_found found;
+    static_assert(Shape::BACKGROUND ||
+                      Shape::SHARED_BYTES + sizeof t + sizeof own + sizeof found <= 64 * 1024,
+                  "an AMD GPU has no more shared memory");
+    const int64_t item = rwi_block_row();
+    if (item >= launch.items)
+        return;
+    rwi_copy_parameters(own, launch);
+    const int64_t own_item = find_own_item<Shape>(own, item, found, sink);
+    if (own_item >= 0)
+        attend_wide_item<Shape>(own, own_item, t, shared, sink);
+}
+
+template <rw_dtype D>
+static rw_status launch_wide(rwi_device *device, const rw_attention_params &p) {
+    return rwi_dispatch_mma<D>(device, [&](auto unit) {
+        typedef attention_wide_shape<D, decltype(unit)::value> Shape;
+        attention_launch launch = describe_launch<Shape>(p);
+        const bool ragged = p.ragged.queries.data;
+        if (ragged)
+            describe_slots<Shape>(launch, 0, INT64_MAX);
+        const uint32_t threads = (uint32_t)(Shape::WAVES * ((rwi_hip_device *)device)->wave);
+        rwi_launch_shape shape = rwi_launch_rows(RWI_OP_attention, launch.items, dim3(threads));
+        shape.shared_bytes = Shape::SHARED_BYTES;
+        return rwi_launch(device, shape,
+                          ragged ? attention_wide_own_kernel<Shape> : attention_wide_kernel<Shape>,
+                          launch);
+    });
+}
+
+#endif
