@@ -246,6 +246,12 @@ static void test_f8(void **state) {
     f->attention.k_scale.shape[0] = 3;
     refuse_attention(f, RW_INVALID_ARGUMENT, "k_scale has shape [3], expected 2");
     f->attention = good;
+    const int64_t widths[] = {12, 264};
+    for (int i = 0; i < 2; i++) {
+        f->attention.q.shape[3] = f->attention.k.shape[3] = widths[i];
+        refuse_attention(f, RW_UNSUPPORTED, "expected a multiple of 8 up to 256");
+        f->attention = good;
+    }
     f->attention.v_scale = good.k_scale;
     f->attention.v_scale.dtype = RW_F16;
     refuse_attention(f, RW_UNSUPPORTED, "v_scale has dtype f16");

@@ -147,7 +147,7 @@ RWI_INLINE void rwi_attention_narrow(rw_attention_params *p,
     }
     rwi_ids_begin_at(&p->pages.table, 1, b);
     if (p->parts.count > 1) {
-        p->parts.out += rows * p->v_dim;
+        p->parts.out += rows * rwi_attention_part_width(p);
         p->parts.largest += rows;
         p->parts.sum += rows;
     }

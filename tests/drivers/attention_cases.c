@@ -231,6 +231,11 @@ const rwt_case_row rwt_attention_rows[] = {
     {RWT_QUICK, "ragged=i32,batch=3,seq_q=5|40,seq_k=32,pattern_at_fault=padding,padding=right,"
                 "align=key_end,causal=1,paged=none|i32"},
     {RWT_QUICK, "ragged=i64,batch=3,seq_q=5|40,seq_k=96,paged=i64,page_fault=low|high"},
+    {RWT_QUICK, "ragged=i32,batch=3,seq_q=9|40,seq_k=70,packed_k=0|1,head_dim=20|300|576,"
+                "v_dim=12|512,heads=4,group=4,dtype=f32|f16|bf16,causal=1,hint=0|1,view=0"},
+    {RWT_QUICK,
+     "ragged=i32,batch=3,seq_q=9,seq_k=96,paged=i32,head_dim=576,v_dim=512,view=1,heads=16,"
+     "group=16,dtype=f32|bf16,causal=1,padding=right,align=key_end"},
     {RWT_QUICK, "ragged=i32,batch=3,seq_q=9|40,seq_k=20,stride=gaps|negative,layout=bhsd|bshd|hbsd,"
                 "packed_k=0|1,misalign=0|3,dtype=f32|bf16"},
     {RWT_QUICK, "ragged=i32,batch=3,seq_q=40,seq_k=70,packed_k=0|1,head_dim=128|192,v_dim=128,"
@@ -295,6 +300,9 @@ const rwt_case_row rwt_combine_rows[] = {
     {RWT_QUICK, "ragged=i32,batch=3,seq_q=5|40,seq_k=640,pattern_at_fault=padding,padding=right,"
                 "align=key_end,causal=1,paged=none|i32"},
     {RWT_QUICK, "ragged=i64,batch=3,seq_q=5,seq_k=640,paged=i64,page_fault=low|high"},
+    {RWT_QUICK,
+     "ragged=i32,batch=2|3,seq_q=2,seq_k=1140,head_dim=64|576,v_dim=65|300,dtype=f32|bf16,"
+     "causal=1"},
     {RWT_QUICK, NULL}};
 
 const char rwt_combine_random[] =
