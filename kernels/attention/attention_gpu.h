@@ -19,10 +19,10 @@
 /* Keys [j, j + KEYS). With asynchronous copies k has arrived or is being copied, with AHEAD v too;
  * the copy of the tile at `next` (-1: none) is started. */
 template <typename Shape>
-__device__ static inline void attend_tile(const attention_launch &launch, attention_block<Shape> &t,
-                                          const attention_tiles<Shape> &tiles,
-                                          attention_thread<Shape> &mine, int32_t j, int32_t next,
-                                          rw_tile state) {
+__device__ static __forceinline__ void
+attend_tile(const attention_launch &launch, attention_block<Shape> &t,
+            const attention_tiles<Shape> &tiles, attention_thread<Shape> &mine, int32_t j,
+            int32_t next, rw_tile state) {
     typedef typename Shape::unit unit;
     const int wave = (int)threadIdx.x / unit::LANES;
     const int row = Shape::FEW ? 0 : wave * Shape::WAVE_ROWS;
@@ -65,10 +65,10 @@ __device__ static inline void attend_tile(const attention_launch &launch, attent
 
 /* Keys of BATCH tiles from tile `first` on. */
 template <typename Shape>
-__device__ static inline void attend_batch(const attention_launch &launch,
-                                           attention_block<Shape> &t, attention_tiles<Shape> &tiles,
-                                           attention_thread<Shape> &mine, int32_t first,
-                                           int32_t end) {
+__device__ static __forceinline__ void
+attend_batch(const attention_launch &launch, attention_block<Shape> &t,
+             attention_tiles<Shape> &tiles, attention_thread<Shape> &mine, int32_t first,
+             int32_t end) {
     const int count = (int)rwi_min(Shape::BATCH, end - first);
     ask_tiles(launch, t, first, end);
     rwi_await_previous_kernel(); /* the first time */
@@ -100,8 +100,9 @@ __device__ static inline void attend_batch(const attention_launch &launch,
  * and start again at 0: added to the sum over thousands of keys, the sum over a few more would lose
  * its low bits. */
 template <typename Shape>
-__device__ static inline void attend(const attention_launch &launch, attention_block<Shape> &t,
-                                     attention_tiles<Shape> tiles, attention_thread<Shape> &mine) {
+__device__ static __forceinline__ void
+attend(const attention_launch &launch, attention_block<Shape> &t, attention_tiles<Shape> tiles,
+       attention_thread<Shape> &mine) {
     const rwi_span range = attention_tile_range<Shape>(t);
 #pragma unroll 1
     for (int32_t first = range.begin;; first += Shape::BATCH) {
@@ -119,9 +120,10 @@ __device__ static inline void attend(const attention_launch &launch, attention_b
     }
 }
 
-/* An item, by all threads of a block. */
+/* An item, by all threads of a block. This and what it calls is inline, although two kernels call it:
+ * a call would keep the state of a thread in scratch memory. */
 template <typename Shape>
-__device__ static inline void
+__device__ static __forceinline__ void
 attend_item(const attention_launch &launch, int64_t item, attention_block<Shape> &t,
             const attention_tiles<Shape> &tiles, const rwi_fault_sink &sink) {
     if (!rwi_attention_rows_are_known(&launch.op))

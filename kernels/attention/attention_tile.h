@@ -377,8 +377,8 @@ template <typename Shape, int W> struct attention_share {
                                                 const rwi_attention_tensor &tensor, int width,
                                                 int32_t j, element *tile) const {
         /* Some pages are looked up before the keys are copied: a copy would delay the next lookup.
-         */
-        constexpr int TOGETHER = COUNT < 4 ? COUNT : 4;
+         * Codes of wide rows leave no registers for it. */
+        constexpr int TOGETHER = Shape::CODES && W > 128 ? 1 : COUNT < 4 ? COUNT : 4;
         const int shift = launch.op.pages.shift;
         const int64_t in_page = ((int64_t)1 << shift) - 1, first_page = t.first_page;
         const rwi_span seen = t.seen;

@@ -347,7 +347,7 @@ multiply_wide_v(const attention_launch &launch, attention_block<Shape> &t,
 }
 
 template <typename Shape>
-__device__ static inline void
+__device__ static __forceinline__ void
 attend_wide_tile(const attention_launch &launch, attention_block<Shape> &t,
                  attention_wide_tiles<Shape> &tiles, attention_thread<Shape> &mine, int32_t j,
                  int32_t next, rw_tile state) {
@@ -372,7 +372,7 @@ attend_wide_tile(const attention_launch &launch, attention_block<Shape> &t,
 
 /* Keys of BATCH tiles from tile `first` on. */
 template <typename Shape>
-__device__ static inline void
+__device__ static __forceinline__ void
 attend_wide_batch(const attention_launch &launch, attention_block<Shape> &t,
                   attention_wide_tiles<Shape> &tiles, attention_thread<Shape> &mine, int32_t first,
                   int32_t end) {
@@ -429,9 +429,9 @@ __device__ static inline void store_wide_rows(const attention_launch &launch,
 
 /* After each batch the sums move as those of attend() do. */
 template <typename Shape>
-__device__ static inline void attend_wide(const attention_launch &launch, attention_block<Shape> &t,
-                                          attention_wide_tiles<Shape> tiles,
-                                          attention_thread<Shape> &mine) {
+__device__ static __forceinline__ void
+attend_wide(const attention_launch &launch, attention_block<Shape> &t,
+            attention_wide_tiles<Shape> tiles, attention_thread<Shape> &mine) {
     const rwi_span range = attention_tile_range<Shape>(t);
 #pragma unroll 1
     for (int32_t first = range.begin;; first += Shape::BATCH) {
@@ -449,11 +449,11 @@ __device__ static inline void attend_wide(const attention_launch &launch, attent
     }
 }
 
-/* An item, by all threads of a block. */
+/* An item, by all threads of a block, inline as attend_item(). */
 template <typename Shape>
-__device__ static inline void attend_wide_item(const attention_launch &launch, int64_t item,
-                                               attention_block<Shape> &t, uint4 *shared,
-                                               const rwi_fault_sink &sink) {
+__device__ static __forceinline__ void attend_wide_item(const attention_launch &launch,
+                                                        int64_t item, attention_block<Shape> &t,
+                                                        uint4 *shared, const rwi_fault_sink &sink) {
     if (!rwi_attention_rows_are_known(&launch.op))
         rwi_await_previous_kernel();
     if (threadIdx.x == 0)
