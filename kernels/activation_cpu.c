@@ -1,7 +1,9 @@
 /* Gated activations on the CPU; the twin of activation.hip. An item is a piece of a row. */
 #include "activation_params.h"
 #include "cpu/block_cpu.h"
+#include "cpu/lanes_cpu.h"
 #include "cpu/pairs_cpu.h"
+#include "cpu/weights_cpu.h"
 
 _Static_assert(RWI_GLU_PIECE <= RWI_CPU_BLOCK, "a piece is computed as one block");
 
@@ -42,6 +44,7 @@ typedef struct glu_piece {
     const void *up;
     void *out;
     int64_t count;
+    bool stream; /* whole vectors are written with nontemporal stores, if rwi_lanes_streamable() */
 } glu_piece;
 
 /* Whether every gate is NaN or at least glu_nearest(). */
@@ -69,16 +72,83 @@ RWI_INLINE void activate(const rw_glu_params *p, rw_dtype dtype, int step, glu_f
     }
 }
 
+/* silu of any size, for elements [begin, begin + count) of a piece. */
+RWI_INLINE void activate_far(const rw_glu_params *p, rw_dtype dtype, const glu_piece *piece,
+                             int64_t begin, int64_t count) {
+    const glu_piece part = {.gate = rwi_element(dtype, piece->gate, begin),
+                            .up = rwi_element(dtype, piece->up, begin),
+                            .out = rwi_element(dtype, piece->out, begin),
+                            .count = count};
+    activate(p, dtype, 1, GLU_ANY, RW_GLU_SILU, &part);
+}
+
+#if defined(__AVX512F__)
+/* silu_near() within the same bound: 1 / (1 + e) from an estimate of 14 bits and one step of
+ * Newton's iteration, since a division takes longer than all the rest. */
+RWI_INLINE rwi_lanes silu_16(rwi_lanes gate, rwi_lanes up) {
+    const __m512 sum = _mm512_add_ps(rwi_exp_16(_mm512_sub_ps(_mm512_setzero_ps(), (__m512)gate)),
+                                     _mm512_set1_ps(1.0f));
+    __m512 r = _mm512_rcp14_ps(sum);
+    r = _mm512_fmadd_ps(_mm512_fnmadd_ps(sum, r, _mm512_set1_ps(1.0f)), r, r);
+    return gate * (rwi_lanes)r * up;
+}
+
+/* SILU_PLAIN for whole vectors, without a pass over the gates before; returns their number of
+ * elements. */
+RWI_INLINE int64_t activate_vectors(const rw_glu_params *p, rw_dtype dtype,
+                                    const glu_piece *piece) {
+    const __m512 nearest = _mm512_set1_ps(glu_nearest(p));
+    int64_t i = 0;
+    for (; i + RWI_TWO_LANES <= piece->count; i += RWI_TWO_LANES) {
+        const void *gate_at = rwi_element(dtype, piece->gate, i);
+        const void *up_at = rwi_element(dtype, piece->up, i);
+        rwi_two_lanes_prefetch(dtype, gate_at);
+        rwi_two_lanes_prefetch(dtype, up_at);
+        const rwi_two_lanes gate = rwi_two_lanes_load(dtype, gate_at);
+        const rwi_two_lanes up = rwi_two_lanes_load(dtype, up_at);
+        const __mmask16 far = _mm512_cmplt_ps_mask((__m512)gate.a, nearest) |
+                              _mm512_cmplt_ps_mask((__m512)gate.b, nearest);
+        if (far) {
+            activate_far(p, dtype, piece, i, RWI_TWO_LANES);
+            continue;
+        }
+        const rwi_two_lanes value = {silu_16(gate.a, up.a), silu_16(gate.b, up.b)};
+        if (piece->stream)
+            rwi_two_lanes_stream(dtype, rwi_element(dtype, piece->out, i), value);
+        else
+            rwi_two_lanes_store(dtype, rwi_element(dtype, piece->out, i), value);
+    }
+    return i;
+}
+#else
+RWI_INLINE int64_t activate_vectors(const rw_glu_params *p, rw_dtype dtype,
+                                    const glu_piece *piece) {
+    (void)p, (void)dtype, (void)piece;
+    return 0;
+}
+#endif
+
+RWI_INLINE void activate_silu(const rw_glu_params *p, rw_dtype dtype, int step,
+                              const glu_piece *piece) {
+    const bool plain = glu_is_plain(p);
+    const int64_t done = step == 1 && plain ? activate_vectors(p, dtype, piece) : 0;
+    const glu_piece rest = {.gate = rwi_element(dtype, piece->gate, step * done),
+                            .up = rwi_element(dtype, piece->up, step * done),
+                            .out = rwi_element(dtype, piece->out, done),
+                            .count = piece->count - done};
+    if (!is_near(dtype, step, &rest, glu_nearest(p)))
+        activate(p, dtype, step, GLU_ANY, RW_GLU_SILU, &rest);
+    else if (plain)
+        activate(p, dtype, step, SILU_PLAIN, RW_GLU_SILU, &rest);
+    else
+        activate(p, dtype, step, SILU_NEAR, RW_GLU_SILU, &rest);
+}
+
 RWI_INLINE void activate_piece(const rw_glu_params *p, rw_dtype dtype, int step,
                                const glu_piece *piece) {
     switch (p->activation) {
     case RW_GLU_SILU:
-        if (!is_near(dtype, step, piece, glu_nearest(p)))
-            activate(p, dtype, step, GLU_ANY, RW_GLU_SILU, piece);
-        else if (glu_is_plain(p))
-            activate(p, dtype, step, SILU_PLAIN, RW_GLU_SILU, piece);
-        else
-            activate(p, dtype, step, SILU_NEAR, RW_GLU_SILU, piece);
+        activate_silu(p, dtype, step, piece);
         return;
     case RW_GLU_GELU:
         activate(p, dtype, step, GLU_ANY, RW_GLU_GELU, piece);
@@ -119,11 +189,14 @@ RWI_INLINE void read_and_activate(const rw_glu_params *p, rw_dtype dtype, int st
         piece.up = p->up_first ? piece.gate : second;
         piece.gate = p->up_first ? second : piece.gate;
     }
-    piece.out = stream || converted ? (void *)out_buffer : out;
+    piece.stream =
+        stream && !converted && step == 1 && glu_is_plain(p) && rwi_lanes_streamable(out);
+    const bool buffered = converted || (stream && !piece.stream);
+    piece.out = buffered ? (void *)out_buffer : out;
     activate_piece(p, as, step, &piece);
     if (converted)
         rwi_cpu_write(dtype, out, count, stream, out_buffer);
-    else if (stream)
+    else if (buffered)
         rwi_cpu_stream(out, out_buffer, (size_t)count * rwi_dtype_size(dtype));
 }
 

@@ -1,5 +1,6 @@
 /* RMSNorm and LayerNorm on the CPU; the twin of norm.hip. An item is a row. */
 #include "cpu/block_cpu.h"
+#include "cpu/lanes_cpu.h"
 #include "norm_params.h"
 #include "cpu/pairs_cpu.h"
 
@@ -143,32 +144,6 @@ RWI_INLINE double sum_of_squares(rw_dtype dtype, const void *x, int64_t count) {
 
 /* ---- a row ---- */
 
-/* Computes a block of x + residual. */
-RWI_INLINE void add_residual(rw_dtype dtype, const void *x, const void *residual, int64_t count,
-                             void *sum) {
-    float buffer[RWI_CPU_BLOCK], residual_buffer[RWI_CPU_BLOCK];
-    int64_t done = 0;
-    if (dtype == RW_BF16) {
-        const rwi_pair *a = x, *b = residual;
-        rwi_pair *out = sum;
-        done = count / 2 * 2;
-#pragma omp simd
-        for (int64_t i = 0; i < done / 2; i++)
-            out[i] = rwi_pair_join(rwi_pair_first(a[i]) + rwi_pair_first(b[i]),
-                                   rwi_pair_second(a[i]) + rwi_pair_second(b[i]));
-        if (done < count)
-            rwi_store(dtype, sum, done, rwi_load(dtype, x, done) + rwi_load(dtype, residual, done));
-        return;
-    }
-    const float *a = rwi_cpu_read(dtype, x, count, buffer);
-    const float *b = rwi_cpu_read(dtype, residual, count, residual_buffer);
-    float *target = rwi_cpu_target(dtype, sum, false, buffer);
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++)
-        target[i] = a[i] + b[i];
-    rwi_cpu_write(dtype, sum, count, false, target);
-}
-
 /* Writes x + residual if there is a residual. Returns the sum of the row's squares. */
 RWI_INLINE double first_pass(const rwi_norm_params *p, rw_dtype dtype, const norm_row *row) {
     float buffer[RWI_CPU_BLOCK];
@@ -178,7 +153,7 @@ RWI_INLINE double first_pass(const rwi_norm_params *p, rw_dtype dtype, const nor
         const void *x = rwi_element(dtype, row->x, first);
         if (row->residual) {
             void *sum = rwi_element(dtype, row->sum, first);
-            add_residual(dtype, x, rwi_element(dtype, row->residual, first), count, sum);
+            rwi_lanes_add(dtype, x, rwi_element(dtype, row->residual, first), count, sum, false);
             x = sum;
         }
         if (dtype == RW_BF16)
@@ -393,9 +368,9 @@ RWI_INLINE double sum_row(const rwi_norm_params *p, rw_dtype dtype, const norm_r
     for (int64_t first = 0; first < p->hidden; first += RWI_CPU_BLOCK) {
         int64_t count = rwi_min(RWI_CPU_BLOCK, p->hidden - first);
         if (source->residual)
-            add_residual(dtype, rwi_element(dtype, source->x, first),
-                         rwi_element(dtype, source->residual, first), count,
-                         rwi_element(dtype, source->sum, first));
+            rwi_lanes_add(dtype, rwi_element(dtype, source->x, first),
+                          rwi_element(dtype, source->residual, first), count,
+                          rwi_element(dtype, source->sum, first), false);
         if (row->is_kept)
             rwi_cpu_load(dtype, rwi_element(dtype, row->in, first), count, row->kept + first);
         const float *x = read_columns(dtype, row, first, count, buffer);

@@ -1,12 +1,12 @@
 /* Scale, mask and softmax on the CPU; the twin of softmax.hip. An item is a row. */
-#include "cpu/convert_cpu.h"
+#include "cpu/block_cpu.h"
+#include "cpu/exponentials_cpu.h"
 #include "softmax_params.h"
 
 /* Scores of a row that are kept between the passes; they fit in the first-level cache. */
 #define BUFFER 8192
 
-/* Exponentials that are summed in f32; the sums are added in f64. */
-#define BLOCK 512
+#define BLOCK RWI_EXPONENTIALS
 
 /* ---- scale ---- */
 
@@ -175,6 +175,7 @@ typedef struct softmax_row {
     int num_spans;
     const void *ahead; /* the first key of the next row; NULL after the last */
     bool every;        /* every key of the spans is visible */
+    bool stream;       /* the results are not read soon, and not read now */
 } softmax_row;
 
 /* Prefix and window, joined where they touch; with cells or globals, one span from the first to the
@@ -188,13 +189,28 @@ static void find_spans(const rw_softmax_params *p, softmax_row *row) {
     row->num_spans = row->every && !joined ? 2 : 1;
 }
 
+/* Whether the results are not read soon, and not read now. */
+static bool is_streamed(const rwi_scores *scores) {
+    const int64_t bytes =
+        rwi_scores_rows(scores) * scores->seq_k * (int64_t)rwi_dtype_size(scores->dtype);
+    return scores->out != scores->in && bytes >= RWI_CPU_STREAM_BYTES;
+}
+
+static void clear(char *out, int64_t bytes, bool stream) {
+    static const float zeros[BLOCK] = {0};
+    for (int64_t at = 0; stream && at < bytes; at += (int64_t)sizeof zeros)
+        rwi_cpu_stream(out + at, zeros, (size_t)rwi_min(bytes - at, (int64_t)sizeof zeros));
+    if (!stream)
+        memset(out, 0, (size_t)bytes);
+}
+
 /* Writes 0 to the keys outside the spans. */
 RWI_INLINE void clear_rest(rw_dtype dtype, const softmax_row *row, int64_t seq_k) {
     int64_t size = (int64_t)rwi_dtype_size(dtype);
     int64_t from = 0;
     for (int n = 0; n <= row->num_spans; n++) {
         int64_t to = n < row->num_spans ? row->spans[n].begin : seq_k;
-        memset((char *)row->out + from * size, 0, (size_t)((to - from) * size));
+        clear((char *)row->out + from * size, (to - from) * size, row->stream);
         if (n < row->num_spans)
             from = row->spans[n].end;
     }
@@ -320,17 +336,80 @@ static double exponentials(float *s, int64_t count, float base, const char *ahea
 /* The probabilities of keys [first, first + count), from their exponentials. */
 RWI_INLINE void store_shares(const rw_softmax_params *p, rw_dtype dtype, const softmax_row *row,
                              int64_t first, int64_t count, float *s, float share) {
-    float *out = dtype == RW_F32 ? rwi_element(dtype, row->out, first) : s;
-    scale_floats(s, count, share, out);
-    if (!row->every && share != share) { /* hidden keys are 0 also in a row of NaN */
-        bool cells = rwi_pattern_has_cells(&p->pattern);
-        for (int32_t j = 0; j < (int32_t)count; j++)
-            if (!rwi_pattern_visible(&p->pattern, &row->pattern, cells, (int32_t)first + j))
-                out[j] = 0.0f;
+    for (int64_t at = 0; at < count; at += BLOCK) {
+        const int64_t part = rwi_min(BLOCK, count - at);
+        void *target = rwi_element(dtype, row->out, first + at);
+        float *out = rwi_cpu_target(dtype, target, row->stream, s + at);
+        scale_floats(s + at, part, share, out);
+        if (!row->every && share != share) { /* hidden keys are 0 also in a row of NaN */
+            bool cells = rwi_pattern_has_cells(&p->pattern);
+            int32_t j = (int32_t)(first + at);
+            for (int32_t n = 0; n < (int32_t)part; n++)
+                if (!rwi_pattern_visible(&p->pattern, &row->pattern, cells, j + n))
+                    out[n] = 0.0f;
+        }
+        rwi_cpu_write(dtype, target, part, row->stream, out);
     }
-    if (dtype != RW_F32)
-        rwi_store_many(dtype, rwi_element(dtype, row->out, first), count, s);
 }
+
+/* ---- rows without softcap, biases and sinks: scores are not stored, only exponentials ----------
+ *
+ * exp(x * scale - base) = 2^(x * factor - base * log2(e)): one multiplication and addition from an
+ * element to its exponent. An error of the base is a factor of the whole row, which cancels.
+ */
+#if defined(__AVX512F__)
+
+/* The factor of the elements; 0 if the row is not plain. */
+static float plain_factor(const rw_softmax_params *p, const softmax_row *row) {
+    const float factor = p->scale * 0x1.715476p+0f;
+    const bool plain = row->every && p->softcap == 0.0f && !p->alibi.slopes && !p->mask.data &&
+                       !p->sinks && factor >= 0x1p-126f && factor < INFINITY;
+    return plain ? factor : 0.0f;
+}
+
+/* False if the scores are so large that the error of the base matters. */
+RWI_INLINE bool softmax_plain(rw_dtype dtype, const softmax_row *row, float factor) {
+    _Alignas(64) float s[BUFFER + 2 * RWI_TWO_LANES];
+    float largest = -INFINITY, *at = s;
+    for (int n = 0; n < row->num_spans; n++)
+        largest = rwi_largest_element(dtype, rwi_element(dtype, row->in, row->spans[n].begin),
+                                      row->spans[n].end - row->spans[n].begin, largest);
+    const float base = rwi_softmax_base(largest) * factor;
+    if (!(fabsf(base) < 0x1p24f))
+        return false;
+    double sum = 0.0;
+    for (int n = 0; n < row->num_spans; n++) {
+        const int64_t count = row->spans[n].end - row->spans[n].begin;
+        sum += rwi_exponentials(dtype, rwi_element(dtype, row->in, row->spans[n].begin), count,
+                                factor, base, n == 0 ? row->ahead : NULL, at);
+        at += rwi_ceil_div(count, RWI_TWO_LANES) * RWI_TWO_LANES;
+    }
+    const float share = rwi_softmax_share((float)sum);
+    at = s;
+    for (int n = 0; n < row->num_spans; n++) {
+        const int64_t count = row->spans[n].end - row->spans[n].begin;
+        rwi_store_shares(dtype, at, count, share, rwi_element(dtype, row->out, row->spans[n].begin),
+                         row->stream);
+        at += rwi_ceil_div(count, RWI_TWO_LANES) * RWI_TWO_LANES;
+    }
+    return true;
+}
+
+#else
+
+static float plain_factor(const rw_softmax_params *p, const softmax_row *row) {
+    (void)p, (void)row;
+    return 0.0f;
+}
+
+RWI_INLINE bool softmax_plain(rw_dtype dtype, const softmax_row *row, float factor) {
+    (void)dtype, (void)row, (void)factor;
+    return false;
+}
+
+#endif
+
+/* ---- rows ---- */
 
 /* A row whose scores fit in the buffer: it is read once. */
 RWI_INLINE void softmax_short(const rw_softmax_params *p, rw_dtype dtype, const softmax_row *row,
@@ -386,8 +465,9 @@ RWI_INLINE void softmax_long(const rw_softmax_params *p, rw_dtype dtype, const s
 RWI_INLINE void softmax_rows(const rw_softmax_params *p, rw_dtype dtype, int64_t begin, int64_t end,
                              rwi_fault_sink *sink) {
     const rwi_scores *scores = &p->scores;
+    const bool stream = is_streamed(scores);
     for (int64_t n = begin; n < end; n++) {
-        softmax_row row = {.at = rwi_scores_find(scores, n)};
+        softmax_row row = {.at = rwi_scores_find(scores, n), .stream = stream};
         rwi_bad_id bad;
         if (!rwi_pattern_row_at(&p->pattern, row.at.b, row.at.i, &row.pattern, &bad)) {
             rwi_cpu_fault_raise(sink, rwi_scores_token(scores, &row.at), bad);
@@ -406,12 +486,17 @@ RWI_INLINE void softmax_rows(const rw_softmax_params *p, rw_dtype dtype, int64_t
         int64_t count = 0;
         for (int k = 0; k < row.num_spans; k++)
             count += row.spans[k].end - row.spans[k].begin;
-        if (count <= BUFFER)
-            softmax_short(p, dtype, &row, logit);
-        else
-            softmax_long(p, dtype, &row, logit);
+        const float factor = count <= BUFFER ? plain_factor(p, &row) : 0.0f;
+        if (factor == 0.0f || !softmax_plain(dtype, &row, factor)) {
+            if (count <= BUFFER)
+                softmax_short(p, dtype, &row, logit);
+            else
+                softmax_long(p, dtype, &row, logit);
+        }
         clear_rest(dtype, &row, scores->seq_k);
     }
+    if (stream)
+        rwi_cpu_stream_end();
 }
 
 void RWI_CPU_KERNEL(softmax)(const rw_softmax_params *p, int64_t begin, int64_t end,

@@ -91,6 +91,44 @@ RWI_INLINE void rwi_two_lanes_store(rw_dtype dtype, void *data, rwi_two_lanes x)
     }
 }
 
+/* How far ahead of a vector its memory is prefetched: without that, a core that computes much for
+ * each vector waits for memory as long as one that only reads. */
+#define RWI_LANES_AHEAD 2048
+
+/* Starts to read what rwi_two_lanes_load() will read RWI_LANES_AHEAD bytes later. */
+RWI_INLINE void rwi_two_lanes_prefetch(rw_dtype dtype, const void *data) {
+    const int64_t bytes = RWI_TWO_LANES * (int64_t)rwi_dtype_size(dtype);
+    for (int64_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch((const char *)data + RWI_LANES_AHEAD + i);
+}
+
+/* Whether rwi_two_lanes_stream() can write there. */
+RWI_INLINE bool rwi_lanes_streamable(const void *data) {
+#if defined(__AVX512F__)
+    return (uintptr_t)data % 64 == 0;
+#else
+    (void)data;
+    return false;
+#endif
+}
+
+/* As rwi_two_lanes_store(), with nontemporal stores of whole cache lines: one by one between
+ * computations, since a burst of them delays loads. */
+RWI_INLINE void rwi_two_lanes_stream(rw_dtype dtype, void *data, rwi_two_lanes x) {
+#if defined(__AVX512F__)
+    if (dtype == RW_F32) {
+        _mm512_stream_ps(data, (__m512)x.a);
+        _mm512_stream_ps((float *)data + RWI_LANES, (__m512)x.b);
+        return;
+    }
+    _Alignas(64) uint16_t line[RWI_TWO_LANES];
+    rwi_two_lanes_store(dtype, line, x);
+    _mm512_stream_si512(data, _mm512_load_si512(line));
+#else
+    rwi_two_lanes_store(dtype, data, x);
+#endif
+}
+
 RWI_ASSERT_16_BIT_FLOATS;
 
 /* Exchanges neighbours: (x1, x0, x3, x2, ...). */
@@ -108,6 +146,24 @@ RWI_INLINE rwi_lanes rwi_lanes_swap(rwi_lanes x) {
 #endif
 }
 
+/* From the elements of even and of odd index to the first half and the second. */
+RWI_INLINE rwi_two_lanes rwi_two_lanes_zip(rwi_two_lanes x) {
+#if defined(__AVX512F__)
+    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+    return (rwi_two_lanes){(rwi_lanes)_mm512_permutex2var_ps((__m512)x.a, first, (__m512)x.b),
+                           (rwi_lanes)_mm512_permutex2var_ps((__m512)x.a, second, (__m512)x.b)};
+#elif defined(__AVX__)
+    const __m256 low = _mm256_unpacklo_ps((__m256)x.a, (__m256)x.b);
+    const __m256 high = _mm256_unpackhi_ps((__m256)x.a, (__m256)x.b);
+    return (rwi_two_lanes){(rwi_lanes)_mm256_permute2f128_ps(low, high, 0x20),
+                           (rwi_lanes)_mm256_permute2f128_ps(low, high, 0x31)};
+#else
+    return (rwi_two_lanes){(rwi_lanes){x.a[0], x.b[0], x.a[1], x.b[1]},
+                           (rwi_lanes){x.a[2], x.b[2], x.a[3], x.b[3]}};
+#endif
+}
+
 /* Arranges `count` floats as the elements of a dtype are in vectors: whole pairs of vectors as in
  * rwi_two_lanes, the rest as it is. */
 RWI_INLINE void rwi_lanes_arrange(rw_dtype dtype, const float *x, int64_t count, float *out) {
@@ -119,6 +175,36 @@ RWI_INLINE void rwi_lanes_arrange(rw_dtype dtype, const float *x, int64_t count,
         }
     for (; i < count; i++)
         out[i] = x[i];
+}
+
+/* The elements as f32, in the order of rwi_lanes_arrange(). */
+RWI_INLINE void rwi_lanes_widen(rw_dtype dtype, const void *data, int64_t count, float *out) {
+    int64_t i = 0;
+    for (; i + RWI_TWO_LANES <= count; i += RWI_TWO_LANES)
+        rwi_two_lanes_store(RW_F32, out + i,
+                            rwi_two_lanes_load(dtype, rwi_element(dtype, data, i)));
+    rwi_load_many(dtype, rwi_element(dtype, data, i), count - i, out + i);
+}
+
+/* out[0 .. count-1] = a[0 .. count-1] + b[0 .. count-1], all of one dtype. `stream`: whole vectors
+ * with nontemporal stores; requires rwi_lanes_streamable(out). */
+RWI_INLINE void rwi_lanes_add(rw_dtype dtype, const void *a, const void *b, int64_t count,
+                              void *out, bool stream) {
+    int64_t i = 0;
+    for (; i + RWI_TWO_LANES <= count; i += RWI_TWO_LANES) {
+        const void *x_at = rwi_element(dtype, a, i), *y_at = rwi_element(dtype, b, i);
+        rwi_two_lanes_prefetch(dtype, x_at);
+        rwi_two_lanes_prefetch(dtype, y_at);
+        const rwi_two_lanes x = rwi_two_lanes_load(dtype, x_at);
+        const rwi_two_lanes y = rwi_two_lanes_load(dtype, y_at);
+        const rwi_two_lanes sum = {x.a + y.a, x.b + y.b};
+        if (stream)
+            rwi_two_lanes_stream(dtype, rwi_element(dtype, out, i), sum);
+        else
+            rwi_two_lanes_store(dtype, rwi_element(dtype, out, i), sum);
+    }
+    for (; i < count; i++)
+        rwi_store(dtype, out, i, rwi_load(dtype, a, i) + rwi_load(dtype, b, i));
 }
 
 #endif

@@ -8,7 +8,7 @@
 #if defined(__AVX512F__)
 #include <immintrin.h>
 
-/* exp(x) within 1.3 ulp, for x <= 0 and NaN: the polynomial of rwi_exp(). */
+/* exp(x) within 1.3 ulp, for x up to 88 and NaN: the polynomial of rwi_exp(). */
 RWI_INLINE __m512 rwi_exp_16(__m512 x) {
     x = _mm512_max_ps(_mm512_set1_ps(-170.0f), x); /* the second operand, if it is NaN */
     const __m512 k = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)),

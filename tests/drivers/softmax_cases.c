@@ -106,6 +106,10 @@ const rwt_case_row softmax_rows[] = {
     {RWT_QUICK, "batch=2,heads=3,documents=3,own=1,seq_q=5|9|12,pattern_at_fault=documents"},
     {RWT_FULL, "rank=1,heads=1,seq_q=1,seq_k=999999|1000000,dtype=f32|f16,scores=ordinary|large"},
     {RWT_FULL, "heads=2,seq_q=300,seq_k=300|1000,causal=1,dtype=f32|f16|bf16,prefix=-1|37"},
+    /* more than 8 MiB: nontemporal stores on the CPU */
+    {RWT_LARGE,
+     "heads=3,seq_q=700,seq_k=2051,causal=1,dtype=f32|f16|bf16,left=-1|500,prefix=-1|37"},
+    {RWT_LARGE, "heads=3,seq_q=700,seq_k=2051,mask=queries,dtype=f32|bf16,stride=gaps"},
     {RWT_QUICK, NULL}};
 
 const rwt_benchmark softmax_benchmarks[] = {
