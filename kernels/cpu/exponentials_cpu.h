@@ -6,6 +6,7 @@
 #define RWI_EXPONENTIALS_CPU_H
 
 #include "cpu/lanes_cpu.h"
+#include "cpu/weights_cpu.h"
 
 /* Exponentials that are summed in f32; the sums are added in f64. */
 #define RWI_EXPONENTIALS 512
@@ -50,18 +51,6 @@ RWI_INLINE float rwi_largest_element(rw_dtype dtype, const void *in, int64_t cou
         _mm512_max_ps(_mm512_max_ps(most[0], most[1]), _mm512_max_ps(most[2], most[3])));
 }
 
-/* 2^x within 1.5e-7 of the result; of -inf 0, of NaN NaN. */
-RWI_INLINE rwi_lanes rwi_power_of(rwi_lanes x) {
-    const __m512 r = _mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 power = _mm512_set1_ps(0x1.5c08dcp-10f);
-    power = _mm512_fmadd_ps(power, r, _mm512_set1_ps(0x1.3d0c52p-7f));
-    power = _mm512_fmadd_ps(power, r, _mm512_set1_ps(0x1.c6b6e6p-5f));
-    power = _mm512_fmadd_ps(power, r, _mm512_set1_ps(0x1.ebf918p-3f));
-    power = _mm512_fmadd_ps(power, r, _mm512_set1_ps(0x1.62e428p-1f));
-    power = _mm512_fmadd_ps(power, r, _mm512_set1_ps(0x1.000002p+0f));
-    return (rwi_lanes)_mm512_scalef_ps(power, _mm512_sub_ps((__m512)x, r));
-}
-
 /* s = 2^(x * factor - base); returns the sum. `ahead`: memory to prefetch, as many elements. */
 RWI_INLINE double rwi_exponentials(rw_dtype dtype, const void *in, int64_t count, float factor,
                                    float base, const char *ahead, float *s) {
@@ -74,8 +63,8 @@ RWI_INLINE double rwi_exponentials(rw_dtype dtype, const void *in, int64_t count
                  n += 64 / (int64_t)rwi_dtype_size(dtype))
                 __builtin_prefetch(rwi_element(dtype, ahead, i + n));
             const rwi_two_lanes x = rwi_load_part(dtype, in, i, count);
-            const rwi_two_lanes e = {rwi_power_of(x.a * factor - base),
-                                     rwi_power_of(x.b * factor - base)};
+            const rwi_two_lanes e = {(rwi_lanes)rwi_exp2_16((__m512)(x.a * factor - base)),
+                                     (rwi_lanes)rwi_exp2_16((__m512)(x.b * factor - base))};
             rwi_two_lanes_store(RW_F32, s + i, e);
             sums[0] += e.a;
             sums[1] += e.b;
