@@ -206,10 +206,7 @@ static rw_status launch_own(rwi_device *device, const rw_attention_params &p, in
     attention_launch launch = describe_launch<Shape>(p);
     if (p.ragged.queries.data)
         describe_slots<Shape>(launch, least, most);
-    const uint32_t threads =
-        (uint32_t)(Shape::BLOCK / Shape::unit::LANES * ((rwi_hip_device *)device)->wave);
-    rwi_launch_shape shape = rwi_launch_rows(RWI_OP_attention, launch.items, dim3(threads));
-    shape.shared_bytes = Shape::SHARED_BYTES;
+    rwi_launch_shape shape = block_shape<Shape>(device, launch);
     shape.again = again;
     return rwi_launch(device, shape, attention_own_kernel<Shape>, launch);
 }
@@ -234,24 +231,27 @@ static rw_status launch_own_width(rwi_device *device, const rw_attention_params 
     });
 }
 
-template <rw_dtype D, bool CODES>
-static rw_status launch_own_dtype(rwi_device *device, const rw_attention_params &p) {
+/* Returns body(W) for the least number of columns W of which there are kernels. */
+template <typename Body> static rw_status dispatch_width(const rw_attention_params &p, Body body) {
     const int32_t width = p.head_dim > p.v_dim ? p.head_dim : p.v_dim;
     if (width <= 64)
-        return launch_own_width<D, 64, CODES>(device, p);
+        return body(std::integral_constant<int, 64>());
     if (width <= 128)
-        return launch_own_width<D, 128, CODES>(device, p);
-    return launch_own_width<D, 256, CODES>(device, p);
+        return body(std::integral_constant<int, 128>());
+    return body(std::integral_constant<int, 256>());
+}
+
+template <rw_dtype D, bool CODES>
+static rw_status launch_own_dtype(rwi_device *device, const rw_attention_params &p) {
+    return dispatch_width(p, [&](auto width) {
+        return launch_own_width<D, decltype(width)::value, CODES>(device, p);
+    });
 }
 
 template <typename Shape>
 static rw_status launch_shape(rwi_device *device, const rw_attention_params &p) {
     const attention_launch launch = describe_launch<Shape>(p);
-    const uint32_t threads =
-        (uint32_t)(Shape::BLOCK / Shape::unit::LANES * ((rwi_hip_device *)device)->wave);
-    rwi_launch_shape shape = rwi_launch_rows(RWI_OP_attention, launch.items, dim3(threads));
-    shape.shared_bytes = Shape::SHARED_BYTES;
-    return rwi_launch(device, shape, attention_kernel<Shape>, launch);
+    return rwi_launch(device, block_shape<Shape>(device, launch), attention_kernel<Shape>, launch);
 }
 
 template <rw_dtype D, int WIDTH, bool FEW>
@@ -271,15 +271,10 @@ static rw_status launch_width(rwi_device *device, const rw_attention_params &p) 
     });
 }
 
-/* Selects the kernel by the number of columns. */
 template <rw_dtype D, bool FEW>
 static rw_status launch_rows(rwi_device *device, const rw_attention_params &p) {
-    const int32_t width = p.head_dim > p.v_dim ? p.head_dim : p.v_dim;
-    if (width <= 64)
-        return launch_width<D, 64, FEW>(device, p);
-    if (width <= 128)
-        return launch_width<D, 128, FEW>(device, p);
-    return launch_width<D, 256, FEW>(device, p);
+    return dispatch_width(
+        p, [&](auto width) { return launch_width<D, decltype(width)::value, FEW>(device, p); });
 }
 
 template <rw_dtype D>

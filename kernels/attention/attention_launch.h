@@ -81,6 +81,16 @@ __host__ __device__ static inline void describe_scores(attention_launch &launch)
     }
 }
 
+/* A block for each item. */
+template <typename Shape>
+static rwi_launch_shape block_shape(const rwi_device *device, const attention_launch &launch) {
+    const int wave = ((const rwi_hip_device *)device)->wave;
+    const uint32_t threads = (uint32_t)(Shape::BLOCK / Shape::unit::LANES * wave);
+    rwi_launch_shape shape = rwi_launch_rows(RWI_OP_attention, launch.items, dim3(threads));
+    shape.shared_bytes = Shape::SHARED_BYTES;
+    return shape;
+}
+
 template <typename Shape> static attention_launch describe_launch(const rw_attention_params &p) {
     constexpr rw_dtype D = Shape::DTYPE;
     const rwi_scores &lengths = p.rules.scores;

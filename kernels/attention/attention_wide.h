@@ -518,9 +518,7 @@ static rw_status launch_wide(rwi_device *device, const rw_attention_params &p) {
         const bool ragged = p.ragged.queries.data;
         if (ragged)
             describe_slots<Shape>(launch, 0, INT64_MAX);
-        const uint32_t threads = (uint32_t)(Shape::WAVES * ((rwi_hip_device *)device)->wave);
-        rwi_launch_shape shape = rwi_launch_rows(RWI_OP_attention, launch.items, dim3(threads));
-        shape.shared_bytes = Shape::SHARED_BYTES;
+        const rwi_launch_shape shape = block_shape<Shape>(device, launch);
         return rwi_launch(device, shape,
                           ragged ? attention_wide_own_kernel<Shape> : attention_wide_kernel<Shape>,
                           launch);

@@ -65,8 +65,8 @@ __device__ static inline void rwi_mma_16_8_16(float (&d)[4], const uint32_t (&a)
 #endif
 }
 
-template <rw_dtype D, int M> struct rwi_mma_sync {
-    typedef uint16_t element;
+/* The rows and columns that the lanes hold of a product, for M * 16 queries. */
+template <int M> struct rwi_mma_sync_lanes {
     static constexpr int LANES = 32;
     static constexpr int QUERIES = 2 * M;
     static constexpr int KEYS = 4;
@@ -83,6 +83,30 @@ template <rw_dtype D, int M> struct rwi_mma_sync {
     __device__ static constexpr int key(int lane, int e) {
         return e / 2 * 8 + lane % 4 * 2 + e % 2;
     }
+
+    __device__ static inline float reduce_max(float x) {
+#pragma unroll
+        for (int distance = 1; distance < 4; distance *= 2)
+            x = fmaxf(x, __shfl_xor(x, distance));
+        return x;
+    }
+
+    __device__ static inline float reduce_sum(float x) {
+#pragma unroll
+        for (int distance = 1; distance < 4; distance *= 2)
+            x += __shfl_xor(x, distance);
+        return x;
+    }
+};
+
+template <rw_dtype D, int M> struct rwi_mma_sync : rwi_mma_sync_lanes<M> {
+    typedef uint16_t element;
+    typedef rwi_mma_sync_lanes<M> lanes;
+    typedef typename lanes::product product;
+    using lanes::key;
+    using lanes::KEYS;
+    using lanes::QUERIES;
+    using lanes::query;
 
     template <int N> __device__ static inline int column(int lane, int n, int e) {
         return n * 16 + key(lane, e);
@@ -158,20 +182,6 @@ template <rw_dtype D, int M> struct rwi_mma_sync {
                 for (int e = 0; e < KEYS; e++)
                     out[n].x[q][e] += tile.x[q][e];
         }
-    }
-
-    __device__ static inline float reduce_max(float x) {
-#pragma unroll
-        for (int distance = 1; distance < 4; distance *= 2)
-            x = fmaxf(x, __shfl_xor(x, distance));
-        return x;
-    }
-
-    __device__ static inline float reduce_sum(float x) {
-#pragma unroll
-        for (int distance = 1; distance < 4; distance *= 2)
-            x += __shfl_xor(x, distance);
-        return x;
     }
 };
 

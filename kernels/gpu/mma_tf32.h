@@ -12,8 +12,7 @@
 #ifndef RWI_MMA_TF32_H
 #define RWI_MMA_TF32_H
 
-#include "gpu/mma_arch.h"
-#include "gpu/registers.h"
+#include "gpu/mma_nvidia.h"
 
 /* d += a b, 16 x 8 += 16 x 8 * 8 x 8, of the upper 19 bits of a and b. */
 __device__ static inline void rwi_mma_16_8_8(float (&d)[4], const float (&a)[4],
@@ -32,17 +31,15 @@ __device__ static inline void rwi_mma_16_8_8(float (&d)[4], const float (&a)[4],
 #endif
 }
 
-template <int M> struct rwi_mma_tf32 {
+template <int M> struct rwi_mma_tf32 : rwi_mma_sync_lanes<M> {
     typedef float element;
-    static constexpr int LANES = 32;
-    static constexpr int QUERIES = 2 * M;
-    static constexpr int KEYS = 4;
-    static constexpr int SCRATCH = 0;
+    typedef rwi_mma_sync_lanes<M> lanes;
+    typedef typename lanes::product product;
+    using lanes::key;
+    using lanes::KEYS;
+    using lanes::QUERIES;
+    using lanes::query;
     static constexpr int STEP = 4; /* columns that a lane reads together */
-
-    struct product {
-        float x[QUERIES][KEYS];
-    };
 
     /* A factor's upper bits and the rest. */
     template <int N> struct halves {
@@ -53,14 +50,6 @@ template <int M> struct rwi_mma_tf32 {
             rest[i] = x - upper[i];
         }
     };
-
-    __device__ static inline int query(int lane, int q) {
-        return q / 2 * 16 + lane / 4 + q % 2 * 8;
-    }
-
-    __device__ static constexpr int key(int lane, int e) {
-        return e / 2 * 8 + lane % 4 * 2 + e % 2;
-    }
 
     /* Eight lanes hold the columns of a product of 16 x 8; four such products are 32 columns, of
      * which those lanes read STEP each. */
@@ -150,20 +139,6 @@ template <int M> struct rwi_mma_tf32 {
                     out[n + 1].x[q][e] += tile[1].x[q][e];
                 }
         }
-    }
-
-    __device__ static inline float reduce_max(float x) {
-#pragma unroll
-        for (int distance = 1; distance < 4; distance *= 2)
-            x = fmaxf(x, __shfl_xor(x, distance));
-        return x;
-    }
-
-    __device__ static inline float reduce_sum(float x) {
-#pragma unroll
-        for (int distance = 1; distance < 4; distance *= 2)
-            x += __shfl_xor(x, distance);
-        return x;
     }
 
   private:
