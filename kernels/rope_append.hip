@@ -370,33 +370,17 @@ template <rw_dtype D, int PAIRS, bool INTERLEAVED> struct append_row {
     rwi_rope_packed<D, PAIRS, INTERLEAVED> pairs;
 };
 
-/* Begins to read row `row`. */
-template <rw_dtype D, int PAIRS, bool INTERLEAVED>
+/* Begins to read row `row`, of those that find(side) returns. */
+template <rw_dtype D, int PAIRS, bool INTERLEAVED, typename Find>
 __device__ static __forceinline__ append_row<D, PAIRS, INTERLEAVED>
-load_row(const append_rows *sides, const append_firsts &firsts, int row, int n) {
+load_row(const append_firsts &firsts, int row, int n, const Find &find) {
     const int i = (int)threadIdx.x * PAIRS;
     append_row<D, PAIRS, INTERLEAVED> mine;
     mine.side = side_of(firsts, row);
     mine.live = row < firsts.count && i < n;
     mine.pairs = {};
-    if (mine.live)
-        mine.pairs.load(rwi_global(sides[mine.side].in + row * sides[mine.side].in_step), i, n);
-    return mine;
-}
-
-/* Those of row threadIdx.y, before the token's place is known. */
-template <rw_dtype D, int PAIRS, bool INTERLEAVED>
-__device__ static __forceinline__ append_row<D, PAIRS, INTERLEAVED>
-load_first_row(const rw_rope_append_params &p, int64_t b, int64_t s) {
-    const append_firsts firsts = find_firsts(p);
-    const int row = (int)threadIdx.y, i = (int)threadIdx.x * PAIRS, n = p.rope.num_frequencies;
-    const append_token token = {RWI_KV_WRITTEN, b, s, {}};
-    append_row<D, PAIRS, INTERLEAVED> mine;
-    mine.side = side_of(firsts, row);
-    mine.live = row < firsts.count && i < n;
-    mine.pairs = {};
     if (mine.live) {
-        const append_rows rows = find_side_rows<D>(p, token, mine.side);
+        const append_rows rows = find(mine.side);
         mine.pairs.load(rwi_global(rows.in + row * rows.in_step), i, n);
     }
     return mine;
@@ -473,7 +457,11 @@ static __global__ void __launch_bounds__(APPEND_FEW_BLOCK, 2)
     append_row<D, PAIRS, INTERLEAVED> mine;
     const int n = p.rope.num_frequencies;
     if (WHOLE)
-        mine = load_first_row<D, PAIRS, INTERLEAVED>(p, b, s);
+        mine = load_row<D, PAIRS, INTERLEAVED>(
+            find_firsts(p), (int)threadIdx.y, n, [&](append_side side) {
+                const append_token unplaced = {RWI_KV_WRITTEN, b, s, {}};
+                return find_side_rows<D>(p, unplaced, side);
+            });
     if (thread_of_block() == threads_of_block() - 1) {
         find_token(p, number, b, s, sink, &token);
         if (WHOLE)
@@ -489,7 +477,7 @@ static __global__ void __launch_bounds__(APPEND_FEW_BLOCK, 2)
     __syncthreads();
     if (token.kind == RWI_KV_INVALID || token.kind == RWI_KV_PADDING)
         return;
-    if (WHOLE) {
+    if constexpr (WHOLE) {
         const append_firsts firsts = find_firsts(p);
 #pragma unroll 1
         for (int row = (int)threadIdx.y;;) {
@@ -498,25 +486,27 @@ static __global__ void __launch_bounds__(APPEND_FEW_BLOCK, 2)
             row += (int)blockDim.y;
             if (row - (int)threadIdx.y >= firsts.count)
                 return;
-            mine = load_row<D, PAIRS, INTERLEAVED>(sides, firsts, row, n);
+            mine = load_row<D, PAIRS, INTERLEAVED>(firsts, row, n,
+                                                   [&](append_side side) { return sides[side]; });
         }
-    }
+    } else {
 #pragma unroll 1
-    for (int number_of_side = SIDE_Q; number_of_side <= SIDE_V; number_of_side++) {
-        const append_side side = (append_side)rwi_computed_here(number_of_side);
-        if (side != SIDE_Q && token.kind != RWI_KV_WRITTEN)
-            return;
-        const rwi_kv_heads heads = find_side(p, token, side);
-        const rwi_kv_side &v = p.kv.sides[1];
-        const append_norm norm = find_norm(p, side, weights);
-        if (side != SIDE_V)
-            turn_heads<D, PAIRS, INTERLEAVED>(p, turns, norm, side, heads);
-        else if (norm.present)
-            norm_heads<D, VEC>(p, norm, v, heads);
-        else if (VEC == 1 && p.kv.cache_dtype != D)
-            rwi_kv_quantize_heads<D, 1>(v, p.kv.cache_dtype, heads);
-        else
-            rwi_kv_copy_heads<D, VEC>(v, heads);
+        for (int at = SIDE_Q; at <= SIDE_V; at++) {
+            const append_side side = (append_side)rwi_computed_here(at);
+            if (side != SIDE_Q && token.kind != RWI_KV_WRITTEN)
+                return;
+            const rwi_kv_heads heads = find_side(p, token, side);
+            const rwi_kv_side &v = p.kv.sides[1];
+            const append_norm norm = find_norm(p, side, weights);
+            if (side != SIDE_V)
+                turn_heads<D, PAIRS, INTERLEAVED>(p, turns, norm, side, heads);
+            else if (norm.present)
+                norm_heads<D, VEC>(p, norm, v, heads);
+            else if (VEC == 1 && p.kv.cache_dtype != D)
+                rwi_kv_quantize_heads<D, 1>(v, p.kv.cache_dtype, heads);
+            else
+                rwi_kv_copy_heads<D, VEC>(v, heads);
+        }
     }
 }
 

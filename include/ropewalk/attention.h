@@ -25,7 +25,9 @@ extern "C" {
  *   RW_F32_EXACT  by f32's own multiply and add
  *   RW_F32_SPLIT  on a GPU that has units for it (NVIDIA's, from sm_80 on), as the sum of three
  *                 products of parts of 11 bits ("3xTF32"): a product may lack 2^-19 of itself, which
- *                 keeps out and lse within 2e-5 for scores up to 10. Elsewhere as RW_F32_EXACT
+ *                 keeps out and lse within 2e-5 for scores up to 10. Elsewhere, and for 32 rows of a
+ *                 group of heads or fewer, ragged batches, k and v of 8 bits and widths above 256 or
+ *                 no multiple of 8, as RW_F32_EXACT
  */
 typedef enum rw_f32_products {
     RW_F32_EXACT = 0,

@@ -62,14 +62,6 @@ static void describe_slots(attention_launch &launch, int64_t least, int64_t most
     launch.most_rows = most;
 }
 
-/* Whether all vectors of codes are at multiples of their length. */
-static inline bool codes_are_aligned(const rwi_attention_tensor &tensor, int64_t length) {
-    bool aligned = (uintptr_t)tensor.data % (uintptr_t)length == 0;
-    for (int axis = 0; axis < 3; axis++)
-        aligned = aligned && tensor.stride[axis] % length == 0;
-    return aligned;
-}
-
 /* What follows from the scale. */
 __host__ __device__ static inline void describe_scores(attention_launch &launch) {
     const rw_attention_params &p = launch.op;
@@ -105,8 +97,8 @@ template <typename Shape> static attention_launch describe_launch(const rw_atten
     launch.vectors = tensor_has_vectors(D, p.q, p.head_dim) &&
                      (Shape::CODES || (tensor_has_vectors(D, p.k, p.head_dim) &&
                                        tensor_has_vectors(D, p.v, p.v_dim)));
-    launch.code_vectors =
-        codes_are_aligned(p.k, Shape::VECTOR) && codes_are_aligned(p.v, Shape::VECTOR);
+    launch.code_vectors = rwi_codes_are_aligned(p.k.data, p.k.stride, Shape::VECTOR) &&
+                          rwi_codes_are_aligned(p.v.data, p.v.stride, Shape::VECTOR);
     launch.out_vectors = tensor_has_vectors(p.out_dtype, p.out, p.v_dim);
     launch.mask_pairs = mask_has_pairs(p.rules.mask);
     describe_scores(launch);

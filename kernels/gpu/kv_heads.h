@@ -55,10 +55,8 @@ __device__ static inline void rwi_kv_quantize_heads(const rwi_kv_side &side, rw_
 /* Whether heads can be read in vectors, and their codes written at once. */
 static inline bool rwi_kv_side_has_code_vectors(rw_dtype dtype, const rwi_kv_side &side) {
     const int64_t length = 16 / (int64_t)rwi_dtype_size(dtype);
-    bool aligned = (uintptr_t)side.cache % length == 0;
-    for (int axis = 0; axis < 3; axis++)
-        aligned = aligned && side.cache_stride[axis] % length == 0;
-    return aligned && rwi_rows_are_vectors(dtype, {side.in, side.in_stride, 3, side.width});
+    return rwi_codes_are_aligned(side.cache, side.cache_stride, length) &&
+           rwi_rows_are_vectors(dtype, {side.in, side.in_stride, 3, side.width});
 }
 
 static inline bool rwi_kv_side_has_vectors(rw_dtype dtype, const rwi_kv_side &side) {

@@ -30,6 +30,14 @@ static inline bool rwi_rows_are_vectors(rw_dtype dtype, const rwi_rows &rows) {
     return true;
 }
 
+/* Whether all groups of `length` elements of 8 bits, a power of two, start at multiples of their
+ * size. */
+static inline bool rwi_codes_are_aligned(const void *data, const int64_t (&stride)[3],
+                                         int64_t length) {
+    return (uintptr_t)data % (uintptr_t)length == 0 && stride[0] % length == 0 &&
+           stride[1] % length == 0 && stride[2] % length == 0;
+}
+
 /* The storage type of a dtype of data or masks. */
 template <rw_dtype D> struct rwi_storage { typedef uint16_t type; };
 template <> struct rwi_storage<RW_F32> { typedef float type; };
