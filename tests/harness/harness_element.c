@@ -116,6 +116,7 @@ static int bias_of(rw_dtype dtype) {
 
 static double decode_f8(rw_dtype dtype, uint8_t code) {
     const int mantissa = mantissa_of(dtype), one = 1 << mantissa;
+    const double unit = rwt_dtype_min_normal(dtype) * rwt_dtype_epsilon(dtype);
     double sign = code & 0x80u ? -1.0 : 1.0;
     int exponent = (code & 0x7F) >> mantissa, fraction = code & (one - 1);
     if ((code & 0x7F) == 0x7F || (dtype == RW_F8_E5M2 && (code & 0x7F) > 0x7C))
@@ -123,18 +124,23 @@ static double decode_f8(rw_dtype dtype, uint8_t code) {
     if (dtype == RW_F8_E5M2 && (code & 0x7F) == 0x7C)
         return sign * INFINITY;
     if (exponent == 0)
-        return sign * ldexp((double)fraction, 1 - bias_of(dtype) - mantissa);
-    return sign * ldexp((double)(one + fraction), exponent - bias_of(dtype) - mantissa);
+        return sign * (double)fraction * unit;
+    return sign * (double)((int64_t)(one + fraction) << (exponent - 1)) * unit;
 }
 
-/* The value is one of the dtype's. */
+/* The value is one of the dtype's finite ones, or NaN. */
 static uint8_t encode_f8(rw_dtype dtype, double value) {
-    uint8_t code = 0, sign = signbit(value) ? 0x80u : 0;
+    const int one = 1 << mantissa_of(dtype);
+    uint8_t sign = signbit(value) ? 0x80u : 0;
+    double magnitude = fabs(value), min = rwt_dtype_min_normal(dtype);
     if (isnan(value))
         return (uint8_t)(sign | 0x7Fu);
-    while (code < 0x7F && decode_f8(dtype, code) != fabs(value))
-        code++;
-    return (uint8_t)(sign | code);
+    if (magnitude < min)
+        return (uint8_t)(sign | (int)(magnitude / (min * rwt_dtype_epsilon(dtype))));
+    int exponent;
+    double fraction = frexp(magnitude, &exponent); /* in [0.5, 1) */
+    exponent += bias_of(dtype) - 1;
+    return (uint8_t)(sign | (exponent * one + (int)(fraction * 2 * one) - one));
 }
 
 /* The largest power of two that is at most |value|; 0 for subnormal numbers. */
