@@ -78,8 +78,12 @@ template <rw_dtype D, int UNIT> struct attention_wide_shape {
     static constexpr int EXCHANGED = BACKGROUND ? N_KEYS : 1;
     static constexpr int EXCHANGE = EXCHANGED * unit::QUERIES * unit::KEYS * unit::LANES;
     static constexpr int SCRATCH = unit::SCRATCH * KEYS;
+    static constexpr int OWN_BYTES = TILE_BYTES + WAVES * (EXCHANGE + SCRATCH) * (int)sizeof(float);
+    /* On AMD the host does not know the unit of the device: enough for any. */
+    static constexpr int MOST_BYTES =
+        (Q_SIZE + 32 * PITCH) * (int)sizeof(element) + WAVES * EXCHANGE * (int)sizeof(float);
     static constexpr int SHARED_BYTES =
-        TILE_BYTES + WAVES * (EXCHANGE + SCRATCH) * (int)sizeof(float);
+        BACKGROUND || !HALVES || OWN_BYTES > MOST_BYTES ? OWN_BYTES : MOST_BYTES;
     static_assert(WAVES * WAVE_ROWS * OUT_PITCH * (int)sizeof(float) <= TILE_BYTES,
                   "the output overlaps the tiles");
 };
@@ -514,6 +518,10 @@ template <rw_dtype D>
 static rw_status launch_wide(rwi_device *device, const rw_attention_params &p) {
     return rwi_dispatch_mma<D>(device, [&](auto unit) {
         typedef attention_wide_shape<D, decltype(unit)::value> Shape;
+        /* The host pass for AMD takes this unit for those of all devices. */
+        typedef attention_wide_shape<D, RWI_MMA_FMA_32> HostShape;
+        static_assert(Shape::BACKGROUND || HostShape::SHARED_BYTES >= Shape::SHARED_BYTES,
+                      "a block has the shared memory that its kernel uses");
         attention_launch launch = describe_launch<Shape>(p);
         const bool ragged = p.ragged.queries.data;
         if (ragged)
