@@ -71,7 +71,8 @@ typedef enum rw_f32_products {
  * Every sequence is computed as if it were alone. seq_q, in alignments too, is its number of queries,
  * and seq_k, if k is packed, its number of keys; parts of the pattern with a batch axis are those of
  * sequence b. In the shapes of mask, pattern->globals, pattern->bits and pattern->mask, seq_q is the
- * number of tokens, and seq_k, if k is packed, tokens_k; column j is key j of the token's sequence.
+ * number of tokens, and seq_k, if k is packed, tokens_k; column j is key j of the token's sequence,
+ * and global positions are those of the sequence's keys.
  * Bounds that decrease or are out of range, and more than max_seq_q queries, are reported with the
  * first token of the first such sequence and the bound or the length; nothing is written then.
  *

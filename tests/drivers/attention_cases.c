@@ -222,6 +222,8 @@ const rwt_case_row rwt_attention_rows[] = {
     {RWT_QUICK, "ragged=i32,batch=4,seq_q=30,seq_k=60,padding=right,alibi=absolute,align=key_end,"
                 "prefixes=none|i32,globals=0|3,left=5,causal=1"},
     {RWT_QUICK, "ragged=i32,batch=4,seq_q=30,seq_k=60,packed_k=0|1,documents=3,own=1,causal=0|1"},
+    {RWT_QUICK, "ragged=i32,batch=6,seq_q=60,seq_k=20,packed_k=0|1,globals=4,left=2,align=bottom|"
+                "top"},
     {RWT_QUICK, "ragged=i32,batch=3,seq_q=12|40,seq_k=80,one_nan=v|k|q,causal=1,packed_k=0|1,"
                 "dtype=f32|bf16"},
     {RWT_QUICK, "ragged=i32|i64,batch=3,seq_q=5|40,seq_k=20,packed_k=1,"

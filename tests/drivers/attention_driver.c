@@ -55,15 +55,17 @@ static rw_dtype kv_dtype_of(const rwt_attention_case *c) {
     return c->kv_dtype == 0 ? (rw_dtype)c->dtype : c->kv_dtype == 1 ? RW_F8_E4M3 : RW_F8_E5M2;
 }
 
-/* From 1/4 to 2, and not powers of two. */
+/* From 1/4 to 2, and not powers of two; some are negative. */
 static rwt_view add_scale(rwt_job *job, const rwt_attention_case *c, const char *name) {
     rwt_layout layout = {1, {c->kv_scale == 1 ? 1 : c->heads / c->group}, NULL, RWT_CONTIGUOUS};
     rwt_buffer_spec spec = {.name = name, .dtype = RW_F32};
     if (!c->kv_scale)
         return rwt_view_absent;
     rwt_view view = rwt_view_add(job, &layout, spec);
-    for (int64_t n = 0; n < layout.shape[0]; n++)
-        rwt_buffer_set(job, view.buffer, n, rwt_random_uniform(&job->random, 0.25, 2.0));
+    for (int64_t n = 0; n < layout.shape[0]; n++) {
+        const double sign = rwt_random_below(&job->random, 4) == 0 ? -1.0 : 1.0;
+        rwt_buffer_set(job, view.buffer, n, sign * rwt_random_uniform(&job->random, 0.25, 2.0));
+    }
     return view;
 }
 

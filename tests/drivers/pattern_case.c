@@ -256,10 +256,12 @@ static int64_t cell_at(const rwt_view *view, int64_t kind, int64_t b, int64_t i,
     return rwt_view_at(view, b, kind == RWT_CELLS_KEYS ? 0 : i, column, 0);
 }
 
-static bool is_global(const rwt_pattern_fields *fields, const rwt_pattern_plan *plan, int64_t at) {
+/* Positions are those of the sequence's keys. */
+static bool is_global(const rwt_pattern_fields *fields, const rwt_pattern_plan *plan, int64_t b,
+                      int64_t at) {
     for (int64_t g = 0; g < fields->globals; g++)
         if (plan->positions[g] == at)
-            return true;
+            return at < rwt_pattern_seq_k(plan, b);
     return false;
 }
 
@@ -292,7 +294,7 @@ bool rwt_pattern_sees(const rwt_job *job, const rwt_pattern_fields *fields,
         window = -fields->left <= j - i;
     if (fields->right >= 0)
         window = window && j - i <= fields->right;
-    bool global = is_global(fields, plan, i) || is_global(fields, plan, j);
+    bool global = is_global(fields, plan, b, i) || is_global(fields, plan, b, j);
     return padding && document && bit && (j < prefix || (causal && (window || global)));
 }
 
