@@ -1,7 +1,8 @@
 /* Every case of every driver, on the backend that ROPEWALK_BACKEND names and on each of its ISAs.
  *
  * ROPEWALK_TEST_TIER=quick|full|large [large], ROPEWALK_TEST_FROM=<the lowest tier> [quick],
- * ROPEWALK_TEST_RANDOM=<cases per operation> and ROPEWALK_TEST_SEED select the cases;
+ * ROPEWALK_TEST_RANDOM=<cases per operation>, ROPEWALK_TEST_SEED and ROPEWALK_TEST_SHARE=<I/N>
+ * select the cases, ROPEWALK_TEST_ONLY and ROPEWALK_TEST_WITHOUT, patterns with *, the operations;
  * ROPEWALK_TEST_ACROSS=1 runs every usable backend and compares their results with each other.
  */
 #include "harness/harness.h"
@@ -43,7 +44,8 @@ static void test_driver(void **state) {
     assert_true(good);
     for (int t = 0; t < targets.count; t++) {
         assert_int_equal(suite.tallies[t].unsupported, 0);
-        assert_true(suite.tallies[t].cases > 0 || case_options.from > RWT_QUICK);
+        assert_true(suite.tallies[t].cases > 0 || case_options.from > RWT_QUICK ||
+                    case_options.shares > 1);
         num_cases += suite.tallies[t].cases;
     }
 }
@@ -85,7 +87,9 @@ static bool read_environment(void) {
         !read_number("ROPEWALK_TEST_SEED", &case_options.seed))
         return false;
     case_options.num_random = (int64_t)num_random;
-    return true;
+    const char *share = getenv("ROPEWALK_TEST_SHARE");
+    return !share || rwt_share_parse(share, &case_options) ||
+           refuse("ROPEWALK_TEST_SHARE", share, "I/N");
 }
 
 int main(void) {
@@ -101,6 +105,9 @@ int main(void) {
         fprintf(stderr, "%s\n", message.text);
         return 1;
     }
+    /* NULL: all. */
+    cmocka_set_test_filter(getenv("ROPEWALK_TEST_ONLY"));
+    cmocka_set_skip_filter(getenv("ROPEWALK_TEST_WITHOUT"));
     struct CMUnitTest tests[64];
     size_t count = 0;
     for (const rwt_driver *const *driver = rwt_drivers; *driver; driver++)

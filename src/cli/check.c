@@ -90,6 +90,10 @@ static bool make_cases(const cli_options *options, const rwt_driver *driver, rwt
             .tier = options->given & CLI_OPTION_TIER ? (rwt_tier)options->tier : RWT_LARGE,
             .num_random = options->given & CLI_OPTION_RANDOM ? options->random : -1,
             .seed = options->given & CLI_OPTION_SEED ? (uint64_t)options->seed : 1};
+        if (options->share && !rwt_share_parse(options->share, &wanted)) {
+            cli_fail(CLI_USAGE, "--share is \"%s\", expected I/N", options->share);
+            return false;
+        }
         *cases = rwt_case_list_make(driver, &wanted);
         if (options->given & CLI_OPTION_DTYPE)
             keep_dtype(driver, options->dtype, cases);
@@ -182,7 +186,7 @@ const cli_command cli_check = {
     .name = "check",
     .summary = "Compare every operation on every backend with a reference and across backends",
     .options = CLI_OPTION_BACKEND | CLI_OPTION_JSON | CLI_OPTION_CASE | CLI_OPTION_TIER |
-               CLI_OPTION_RANDOM | CLI_OPTION_SEED | CLI_OPTION_DTYPE,
+               CLI_OPTION_RANDOM | CLI_OPTION_SEED | CLI_OPTION_DTYPE | CLI_OPTION_SHARE,
     .operands = "[OPERATION...]",
     .details =
         "auto: every usable backend, and each instruction set of the CPU. The worst error is\n"

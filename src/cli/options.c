@@ -125,6 +125,11 @@ static bool set_tier(cli_options *options, const char *value) {
     return options->tier >= 0;
 }
 
+static bool set_share(cli_options *options, const char *value) {
+    options->share = value;
+    return true;
+}
+
 static bool set_random(cli_options *options, const char *value) {
     return parse_integer(value, &options->random) && options->random >= 0;
 }
@@ -238,6 +243,7 @@ static const struct option_row {
     {"softcap", "POSITIVE", "cap scores: C tanh(score / C) [none]", set_softcap},
     {"alibi", NULL, "add ALiBi's bias for the number of heads", set_alibi},
     {"ring", "N", "the cache has the last N positions of each sequence [all]", set_ring},
+    {"share", "I/N", "only the share I of N of the cases [all]", set_share},
     {"help", NULL, "print this help", set_help},
 };
 #define NUM_ROWS (sizeof rows / sizeof rows[0])

@@ -33,7 +33,8 @@ enum {
     CLI_OPTION_SOFTCAP = 1 << 24,
     CLI_OPTION_ALIBI = 1 << 25,
     CLI_OPTION_RING = 1 << 26,
-    CLI_OPTION_HELP = 1 << 27
+    CLI_OPTION_SHARE = 1 << 27,
+    CLI_OPTION_HELP = 1 << 28
 };
 
 typedef struct cli_options {
@@ -55,6 +56,7 @@ typedef struct cli_options {
     int tier;       /* rwt_tier */
     int64_t random; /* cases of each operation */
     int64_t seed;
+    const char *share;
     rw_mx_format format;
     const char *mx_layout; /* one of a list, not necessarily a layout of the format */
     rw_dtype dtype;

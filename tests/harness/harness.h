@@ -124,7 +124,12 @@ typedef struct rwt_case_options {
     int64_t num_random; /* additional random cases; -1: the driver's default */
     uint64_t seed;      /* of the random cases */
     rwt_tier from;      /* the lowest tier of rows */
+    int64_t share;      /* of so many, by chance, the share of this number, from 1; */
+    int64_t shares;     /* 0: all cases */
 } rwt_case_options;
+
+/* Reads "I/N", the share I of N; false if the text is not that. */
+bool rwt_share_parse(const char *text, rwt_case_options *options);
 
 /* Every case of a driver; an invalid row ends the program with a sentence. */
 rwt_case_list rwt_case_list_make(const rwt_driver *driver, const rwt_case_options *options);

@@ -1,6 +1,7 @@
 /* Cases as text: parsing, printing, cross products of alternatives, random cases. */
 #include "harness/harness.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -219,6 +220,24 @@ static void draw(rwt_case_list *list, const rwt_driver *driver, int64_t count, u
     }
 }
 
+bool rwt_share_parse(const char *text, rwt_case_options *options) {
+    int end = 0;
+    return sscanf(text, "%" SCNd64 "/%" SCNd64 "%n", &options->share, &options->shares, &end) ==
+               2 &&
+           text[end] == 0 && options->share >= 1 && options->share <= options->shares;
+}
+
+/* By chance: of two neighbours of a row's cases one often has a property that the other lacks. */
+static void keep_share(rwt_case_list *list, int64_t share, int64_t shares) {
+    size_t kept = 0;
+    for (size_t i = 0; i < list->count; i++) {
+        rwt_random random = {i};
+        if (rwt_random_below(&random, shares) == share - 1)
+            list->cases[kept++] = list->cases[i];
+    }
+    list->count = kept;
+}
+
 rwt_case_list rwt_case_list_make(const rwt_driver *driver, const rwt_case_options *options) {
     rwt_case_list list = {NULL, 0, 0};
     for (const rwt_case_row *row = driver->rows; row->text; row++) {
@@ -227,6 +246,8 @@ rwt_case_list rwt_case_list_make(const rwt_driver *driver, const rwt_case_option
     }
     draw(&list, driver, options->num_random < 0 ? driver->num_random : options->num_random,
          options->seed);
+    if (options->shares)
+        keep_share(&list, options->share, options->shares);
     return list;
 }
 
