@@ -144,9 +144,64 @@ static void test_every_code(void **state) {
         }
 }
 
+static rw_tensor rows_of(void *data, rw_dtype dtype, int64_t width) {
+    const int64_t shape[] = {256, 1, 1, width};
+    return rw_tensor_contiguous(data, dtype, 4, shape);
+}
+
+/* 256 sequences of one key, whose v has the code of the sequence's number in each column: its weight is
+ * 1. `scale` is that of v. */
+static void attend(int format, rw_dtype dtype, float scale, float (*out)[8]) {
+    const rw_dtype code = formats[format].dtype;
+    const int64_t one = 1;
+    uint8_t codes[256][8];
+    for (int n = 0; n < 256; n++)
+        memset(codes[n], n, sizeof codes[n]);
+    rw_context *context = rwt_test_context();
+    void *q = rwt_test_upload(context, (float[256][8]){{0.0f}}, sizeof(float[256][8]));
+    void *k = rwt_test_upload(context, (uint8_t[256][8]){{0}}, sizeof codes);
+    void *v = rwt_test_upload(context, codes, sizeof codes);
+    void *device_scale = rwt_test_upload(context, &scale, sizeof scale);
+    void *result = rwt_test_upload(context, (float[256][8]){{0.0f}}, sizeof(float[256][8]));
+    const rw_attention_args args = {.q = rows_of(q, dtype, 8),
+                                    .k = rows_of(k, code, 8),
+                                    .v = rows_of(v, code, 8),
+                                    .out = rows_of(result, RW_F32, 8),
+                                    .v_scale = rw_tensor_contiguous(device_scale, RW_F32, 1, &one)};
+    if (rw_attention(context, &args) != RW_OK)
+        fail_msg("%s", rw_last_error(context));
+    assert_int_equal(rw_synchronize(context), RW_OK);
+    rwt_test_download(context, out, result, sizeof(float[256][8]));
+    void *const all[] = {q, k, v, device_scale, result};
+    for (int n = 0; n < 5; n++)
+        assert_int_equal(rw_free(context, all[n]), RW_OK);
+    rw_context_destroy(context);
+}
+
+static void test_every_code_in_attention(void **state) {
+    (void)state;
+    const rw_dtype dtypes[] = {RW_F32, RW_F16, RW_BF16};
+    for (int format = 0; format < 2; format++)
+        for (int d = 0; d < 3; d++) {
+            float out[256][8];
+            attend(format, dtypes[d], 4.0f, out);
+            for (int n = 0; n < 256 * 8; n++) {
+                const int code = n / 8;
+                const double x = out[code][n % 8];
+                const double size = formats[format].values[code & 0x7F] * 4.0;
+                const double expected = code & 0x80 ? -size : size;
+                if (isnan(expected) ? !isnan(x) : x != expected)
+                    fail_msg("%s, q is %s: 0x%02x became %.9g, expected %.9g",
+                             rw_dtype_name(formats[format].dtype), rw_dtype_name(dtypes[d]), code,
+                             x, expected);
+            }
+        }
+}
+
 int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_code)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_code),
+                                       cmocka_unit_test(test_every_code_in_attention)};
     return cmocka_run_group_tests_name("8-bit floats", tests, NULL, NULL);
 }

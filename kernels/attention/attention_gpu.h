@@ -11,6 +11,7 @@
 #include "attention/attention_own.h"
 #include "attention/attention_roles.h"
 #include "attention/attention_scores.h"
+#include "attention/attention_stage.h"
 #include "gpu/faults.h"
 #include "gpu/launch.h"
 #include "gpu/registers.h"
@@ -33,10 +34,9 @@ attend_tile(const attention_launch &launch, attention_block<Shape> &t,
     }
     rwi_async_wait();
     __syncthreads(); /* k has arrived, and v was read */
-    if (Shape::AHEAD && next >= 0) {
-        stage_k(launch, t, next, tiles.k + tiles.next_stage);
-        stage_v(launch, t, next, tiles.v + tiles.next_stage);
-    }
+    attention_next_tiles<Shape> ahead;
+    if (Shape::AHEAD && next >= 0)
+        ahead.start(launch, t, tiles, next);
     if (Shape::BACKGROUND && !Shape::AHEAD)
         stage_v(launch, t, j, tiles.v);
     typename Shape::product s[Shape::N_KEYS] = {};
@@ -61,6 +61,8 @@ attend_tile(const attention_launch &launch, attention_block<Shape> &t,
     attention_weigh<Shape>(s, mine, kept);
     attention_rescale<Shape>(kept, mine);
     unit::values(mine.out, s, tiles.v + key * Shape::PITCH, Shape::PITCH, tiles.scratch);
+    if (Shape::AHEAD && next >= 0)
+        ahead.finish(launch, t, tiles);
 }
 
 /* Keys of BATCH tiles from tile `first` on. */
@@ -191,6 +193,9 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
             describe_scores(own);
         }
         __syncthreads();
+        const bool unit = rwi_attention_keeps_unit(&own.op);
+        if (own.scales == (unit ? ATTENTION_OTHER_SCALES : ATTENTION_UNIT_SCALES))
+            return;
     }
     const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
     attend_item<Shape>(own, own_item, t, tiles, sink);
@@ -199,11 +204,12 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
 /* ---- launches ---- */
 
 /* All items or, of sequences of different lengths, those of sequences with `least` to `most` rows of
- * a group; `again`: after a launch for others. */
+ * a group, and of heads with such scales; `again`: after a launch for others. */
 template <typename Shape>
 static rw_status launch_own(rwi_device *device, const rw_attention_params &p, int64_t least,
-                            int64_t most, bool again) {
+                            int64_t most, bool again, int8_t scales = ATTENTION_ALL_SCALES) {
     attention_launch launch = describe_launch<Shape>(p);
+    launch.scales = scales;
     if (p.ragged.queries.data)
         describe_slots<Shape>(launch, least, most);
     rwi_launch_shape shape = block_shape<Shape>(device, launch);
@@ -224,7 +230,18 @@ static rw_status launch_own_width(rwi_device *device, const rw_attention_params 
         const int64_t rows =
             p.ragged.queries.data ? p.ragged.max_seq_q * p.group : rwi_attention_group_rows(&p);
         const bool few = p.ragged.queries.data ? p.group <= MOST : rows <= MOST;
-        const rw_status status = few ? launch_own<Few>(device, p, 0, MOST, false) : RW_OK;
+        rw_status status = RW_OK;
+        int8_t scales = ATTENTION_ALL_SCALES;
+        if constexpr (Few::KEEPS_CODES && Few::HALVES) { /* most calls, with fewer rules */
+            typedef attention_shape<D, WIDTH, true, UNIT, WIDTH, ATTENTION_PLAIN, 2, CODES> Plain;
+            if (few && needed_rules(p) == ATTENTION_PLAIN) {
+                status = launch_own<Plain>(device, p, 0, MOST, false, ATTENTION_UNIT_SCALES);
+                scales = ATTENTION_OTHER_SCALES;
+            }
+        }
+        const bool others = scales == ATTENTION_ALL_SCALES || p.k_scale.data;
+        if (few && others && status == RW_OK)
+            status = launch_own<Few>(device, p, 0, MOST, scales != ATTENTION_ALL_SCALES, scales);
         if (status != RW_OK || rows <= MOST)
             return status;
         return launch_own<Many>(device, p, MOST + 1, INT64_MAX, few);

@@ -30,6 +30,13 @@ struct attention_launch {
     float kept_scale; /* from a kept score to the score */
     float cap_inner;  /* from a product to the argument of tanh, and from tanh to a kept score */
     float cap_outer;
+    int8_t scales; /* of codes: ATTENTION_..._SCALES, which of the heads this launch takes */
+};
+
+enum {
+    ATTENTION_ALL_SCALES,
+    ATTENTION_UNIT_SCALES, /* rwi_attention_keeps_unit(): known on the device */
+    ATTENTION_OTHER_SCALES
 };
 
 /* The rules that a kernel has code for, beside a positive scale and intervals of keys: fewer rules,
@@ -73,6 +80,7 @@ struct attention_shape {
     typedef typename unit::element element;
     static constexpr bool CODES = CODES_;
     typedef std::conditional_t<CODES, uint8_t, element> kv_element;
+    typedef std::conditional_t<HALVES, uint64_t, uint32_t> codes; /* VECTOR of them */
     typedef typename unit::product product;
 
     /* Threads that multiply, those that find rows and copy them, and all. */
@@ -83,12 +91,13 @@ struct attention_shape {
     static constexpr int GROUP = THREADS / CONSUMERS;
     static constexpr int COPIERS = ROLES ? 96 : THREADS;
     static constexpr int BLOCK = ROLES ? THREADS + 128 : THREADS;
-    static constexpr int BLOCKS = ROLES || (SPLIT && WIDTH == 256) ? 1 : 2; /* a multiprocessor */
 
     static constexpr int ITEMS = ROLES && WIDTH != 192 ? 2 : 1; /* in flight: what memory holds */
 
     static constexpr bool AHEAD = BACKGROUND && FEW; /* copies the next k and v meanwhile */
-    static constexpr int BUFFERS = AHEAD || ROLES ? 4 : BACKGROUND ? 2 : 1;
+    static constexpr bool KEEPS_CODES = AHEAD && CODES && WIDTH <= 128; /* in registers */
+    static constexpr int BUFFERS = (AHEAD && !KEEPS_CODES) || ROLES ? 4 : BACKGROUND ? 2 : 1;
+    static constexpr int BLOCKS = ROLES || (SPLIT && WIDTH == 256) ? 1 : 2; /* a multiprocessor */
     static constexpr int ROW_BYTES = WIDTH * (int)sizeof(element);
     static constexpr int WIDE_KEYS = ROLES                              ? (WIDTH > 192 ? 64 : 128)
                                      : ROW_BYTES <= (SPLIT ? 512 : 256) ? 64
@@ -188,7 +197,7 @@ template <typename Shape> struct attention_tiles {
     typename Shape::element *q;
     typename Shape::element *k;
     typename Shape::element *v;
-    int next_stage; /* AHEAD, ROLES: distance from the tiles of k and v to the next ones */
+    int next_stage; /* AHEAD, ROLES: distance from the tiles of k and v to the next ones, or 0 */
     float *out;     /* overlaps all of them */
     float *scratch;
 };
@@ -202,7 +211,7 @@ __device__ static inline attention_tiles<Shape> attention_find_tiles(uint4 *shar
     attention_tiles<Shape> tiles = {q,
                                     k,
                                     Shape::BACKGROUND ? k + Shape::K_SIZE : k,
-                                    Shape::K_SIZE + Shape::V_SIZE,
+                                    Shape::BUFFERS == 4 ? Shape::K_SIZE + Shape::V_SIZE : 0,
                                     (float *)q,
                                     (float *)shared};
     const int wave = (int)threadIdx.x / Shape::unit::LANES;
@@ -242,41 +251,6 @@ __device__ static inline void attention_copy(typename Shape::element *to,
 #pragma unroll 1
     for (int n = 0; n < Shape::VECTOR; n++)
         to[n] = inside ? from[n] : (typename Shape::element)0;
-}
-
-/* The VECTOR codes at `from`, converted, or zeros; `vectors`: their address is a multiple of VECTOR. */
-template <typename Shape>
-__device__ static inline void attention_convert(typename Shape::element *to, const uint8_t *from,
-                                                rw_dtype dtype, bool inside, bool vectors) {
-    uint32_t words[Shape::VECTOR / 4] = {};
-    float x[Shape::VECTOR];
-    if (inside && vectors) {
-#pragma unroll
-        for (int n = 0; n < Shape::VECTOR / 4; n++)
-            words[n] = ((const uint32_t *)from)[n];
-    } else if (inside) {
-#pragma unroll
-        for (int n = 0; n < Shape::VECTOR; n++)
-            words[n / 4] |= (uint32_t)from[n] << n % 4 * 8;
-    }
-#pragma unroll
-    for (int n = 0; n < Shape::VECTOR; n++) { /* one register each, as in rwi_widen() */
-        const uint8_t code = (uint8_t)rwi_computed_here((int)(words[n / 4] >> n % 4 * 8 & 0xFFu));
-        x[n] =
-            dtype == RW_F8_E4M3 ? rwi_f8_to_f32(RW_F8_E4M3, code) : rwi_f8_to_f32(RW_F8_E5M2, code);
-    }
-    rwi_store_vector<Shape::DTYPE>(to, 0, x);
-}
-
-/* VECTOR elements of k or v, or zeros. */
-template <typename Shape>
-__device__ static __forceinline__ void
-attention_copy_keys(const attention_launch &launch, typename Shape::element *to,
-                    const typename Shape::kv_element *from, bool inside, bool vectors) {
-    if constexpr (Shape::CODES)
-        attention_convert<Shape>(to, from, launch.op.kv_dtype, inside, vectors);
-    else
-        attention_copy<Shape>(to, from, inside, vectors);
 }
 
 template <typename Shape>
@@ -342,19 +316,14 @@ template <typename Shape, int W> struct attention_share {
     }
 
   private:
-    __device__ static __forceinline__ bool kv_vectors(const attention_launch &launch) {
-        return Shape::CODES ? launch.code_vectors : launch.vectors;
-    }
-
     /* Contiguous keys. */
     __device__ __forceinline__ void stage_run(const attention_launch &launch,
                                               const attention_block<Shape> &t,
                                               const rwi_attention_tensor &tensor, int width,
                                               int32_t j, element *tile) const {
-        const kv_element *own = from + j * tensor.stride[1];
+        const element *own = from + j * tensor.stride[1];
         const int64_t step = STEP * tensor.stride[1];
-        if (!Shape::CODES && launch.vectors && width == W && t.seen.begin <= j &&
-            t.seen.end - j >= Shape::KEYS) {
+        if (launch.vectors && width == W && t.seen.begin <= j && t.seen.end - j >= Shape::KEYS) {
 #pragma unroll
             for (int n = 0; n < COUNT; n++) {
                 rwi_async_copy_16(tile + place(n), own);
@@ -366,8 +335,7 @@ template <typename Shape, int W> struct attention_share {
 #pragma unroll 1
         for (int n = 0; n < COUNT; n++) {
             const int at = key + n * STEP;
-            attention_copy_keys<Shape>(launch, tile + place(n), own, at >= begin && at < end,
-                                       kv_vectors(launch));
+            attention_copy<Shape>(tile + place(n), own, at >= begin && at < end, launch.vectors);
             own += step;
         }
     }
@@ -376,9 +344,8 @@ template <typename Shape, int W> struct attention_share {
                                                 const attention_block<Shape> &t,
                                                 const rwi_attention_tensor &tensor, int width,
                                                 int32_t j, element *tile) const {
-        /* Some pages are looked up before the keys are copied: a copy would delay the next lookup.
-         * Codes of wide rows leave no registers for it. */
-        constexpr int TOGETHER = Shape::CODES && W > 128 ? 1 : COUNT < 4 ? COUNT : 4;
+        /* Some pages are looked up before the keys are copied: a copy would delay the next lookup. */
+        constexpr int TOGETHER = COUNT < 4 ? COUNT : 4;
         const int shift = launch.op.pages.shift;
         const int64_t in_page = ((int64_t)1 << shift) - 1, first_page = t.first_page;
         const rwi_span seen = t.seen;
@@ -392,30 +359,14 @@ template <typename Shape, int W> struct attention_share {
             for (int n = 0; n < TOGETHER; n++) {
                 const int32_t row = j + key + (first + n) * STEP;
                 const bool inside = page[n] >= 0 && rwi_span_has(seen, row) && column < width;
-                attention_copy_keys<Shape>(launch, tile + place(first + n),
-                                           from + page[n] * tensor.stride[0] +
-                                               (row & in_page) * tensor.stride[1],
-                                           inside, kv_vectors(launch));
+                attention_copy<Shape>(tile + place(first + n),
+                                      from + page[n] * tensor.stride[0] +
+                                          (row & in_page) * tensor.stride[1],
+                                      inside, launch.vectors);
             }
         }
     }
 };
-
-template <typename Shape>
-__device__ static inline void stage_k(const attention_launch &launch,
-                                      const attention_block<Shape> &t, int32_t j,
-                                      typename Shape::element *tile) {
-    const attention_share<Shape, Shape::WIDTH> mine(launch, t, launch.op.k);
-    mine.stage(launch, t, launch.op.k, launch.op.head_dim, j, tile);
-}
-
-template <typename Shape>
-__device__ static inline void stage_v(const attention_launch &launch,
-                                      const attention_block<Shape> &t, int32_t j,
-                                      typename Shape::element *tile) {
-    const attention_share<Shape, Shape::V_WIDTH> mine(launch, t, launch.op.v);
-    mine.stage(launch, t, launch.op.v, launch.op.v_dim, j, tile);
-}
 
 /* Replaces nonfinite values of v, among those that this thread copied, by 0, since 0 * Inf is NaN
  * for rows that do not see the key. repair() adds them later, for the rows that see them. */

@@ -94,6 +94,14 @@ template <rw_dtype D> __device__ inline uint32_t rwi_pack_halves(float low, floa
 #endif
 }
 
+/* The same for numbers that D has: bf16 are upper halves. */
+template <rw_dtype D> __device__ inline uint32_t rwi_pack_exact_halves(float low, float high) {
+    if constexpr (D == RW_BF16)
+        return rwi_f32_bits(low) >> 16 | (rwi_f32_bits(high) & 0xFFFF0000u);
+    else
+        return rwi_pack_halves<D>(low, high);
+}
+
 /* Element n, 0 or 1, of a word. bf16 as rwi_load() does, but in one step. */
 template <rw_dtype D> __device__ inline float rwi_unpack_half(uint32_t word, int n) {
     if constexpr (D == RW_BF16)
