@@ -49,8 +49,8 @@ typedef enum rw_f32_products {
  *              so that they use the whole device. Absent: no split
  * scale        0: 1 / sqrt(head_dim)
  * f32_products how f32 is multiplied; without effect on other dtypes
- * k_scale,     f32 [1] or [kv_heads], positive, for k and v of 8 bits, whose numbers are code * scale;
- * v_scale      as in rw_kv_cache. Absent: 1
+ * k_scale,     f32 [1] or [kv_heads], of either sign, for k and v of 8 bits, whose numbers are
+ * v_scale      code * scale; as in rw_kv_cache. Absent: 1
  * softcap, mask, pattern, alibi, sinks as in rw_softmax() for an x of shape
  *          [batch, heads, seq_q, seq_k] (batch 1 if q is packed). Pass a T5 bias as the mask.
  * cu_seqlens_q  absent, or i32 or i64 [batch + 1], for packed q: the batch is ragged

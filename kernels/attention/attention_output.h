@@ -165,6 +165,9 @@ __device__ static inline void repair(const attention_launch &launch,
                                      const attention_block<Shape> &t) {
     const rw_attention_params &p = launch.op;
     const bool cells = rwi_pattern_has_cells(&p.rules.pattern);
+    float scale = 1.0f; /* parts are scaled when they are combined */
+    if (Shape::CODES && p.parts.count == 1)
+        scale = rwi_attention_scale_at(&p.v_scale, t.item.kv_head);
 #pragma unroll 1
     for (int n = (int)threadIdx.x; n < t.item.rows * p.v_dim; n += Shape::THREADS) {
         const int r = n / p.v_dim, column = n % p.v_dim;
@@ -189,7 +192,7 @@ __device__ static inline void repair(const attention_launch &launch,
         const attention_target to = find_target(launch, t, r);
         void *data = rwi_global(to.data);
         rwi_store(to.dtype, data, to.at + column,
-                  rwi_load(to.dtype, data, to.at + column) + nonfinite);
+                  rwi_load(to.dtype, data, to.at + column) + nonfinite * scale);
     }
 }
 

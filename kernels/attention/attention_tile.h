@@ -94,7 +94,7 @@ struct attention_shape {
 
     static constexpr int ITEMS = ROLES && WIDTH != 192 ? 2 : 1; /* in flight: what memory holds */
 
-    static constexpr bool AHEAD = BACKGROUND && FEW; /* copies the next k and v meanwhile */
+    static constexpr bool AHEAD = BACKGROUND && FEW; /* reads the next k and v meanwhile */
     static constexpr bool KEEPS_CODES = AHEAD && CODES && WIDTH <= 128; /* in registers */
     static constexpr int BUFFERS = (AHEAD && !KEEPS_CODES) || ROLES ? 4 : BACKGROUND ? 2 : 1;
     static constexpr int BLOCKS = ROLES || (SPLIT && WIDTH == 256) ? 1 : 2; /* a multiprocessor */
