@@ -72,6 +72,7 @@ RWI_INLINE void activate(const rw_glu_params *p, rw_dtype dtype, int step, glu_f
     }
 }
 
+#if defined(__AVX512F__)
 /* silu of any size, for elements [begin, begin + count) of a piece. */
 RWI_INLINE void activate_far(const rw_glu_params *p, rw_dtype dtype, const glu_piece *piece,
                              int64_t begin, int64_t count) {
@@ -82,7 +83,6 @@ RWI_INLINE void activate_far(const rw_glu_params *p, rw_dtype dtype, const glu_p
     activate(p, dtype, 1, GLU_ANY, RW_GLU_SILU, &part);
 }
 
-#if defined(__AVX512F__)
 /* silu_near() within the same bound: 1 / (1 + e) from an estimate of 14 bits and one step of
  * Newton's iteration, since a division takes longer than all the rest. */
 RWI_INLINE rwi_lanes silu_16(rwi_lanes gate, rwi_lanes up) {
