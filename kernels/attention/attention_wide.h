@@ -49,11 +49,13 @@ template <rw_dtype D, int UNIT> struct attention_wide_shape {
     static constexpr int WAVE_ROWS = 16;
     /* As many rows and keys as registers hold without spills. */
     static constexpr int ROWS = BACKGROUND ? 32 : 16;
-    static constexpr int KEYS = unit::SCRATCH > 0 || (unit::LANES == 32 && !BACKGROUND) ? 16 : 32;
+    static constexpr int KEYS = BACKGROUND ? 32 : 16;
     static constexpr int WAVE_KEYS = KEYS;
     static constexpr int WAVES = ROWS / WAVE_ROWS * PARTS;
     static constexpr int THREADS = WAVES * unit::LANES;
     static constexpr int COPIERS = THREADS, BLOCK = THREADS;
+    /* Of waves a scheduler at least: with one, clang takes accumulation registers on gfx9. */
+    static constexpr int BLOCKS = BACKGROUND ? 1 : 2;
 
     static constexpr int VECTOR = 16 / (int)sizeof(element);
     static constexpr int PITCH = (WHOLE ? SPANS : 1) * SPAN + VECTOR;
@@ -78,12 +80,8 @@ template <rw_dtype D, int UNIT> struct attention_wide_shape {
     static constexpr int EXCHANGED = BACKGROUND ? N_KEYS : 1;
     static constexpr int EXCHANGE = EXCHANGED * unit::QUERIES * unit::KEYS * unit::LANES;
     static constexpr int SCRATCH = unit::SCRATCH * KEYS;
-    static constexpr int OWN_BYTES = TILE_BYTES + WAVES * (EXCHANGE + SCRATCH) * (int)sizeof(float);
-    /* On AMD the host does not know the unit of the device: enough for any. */
-    static constexpr int MOST_BYTES =
-        (Q_SIZE + 32 * PITCH) * (int)sizeof(element) + WAVES * EXCHANGE * (int)sizeof(float);
     static constexpr int SHARED_BYTES =
-        BACKGROUND || !HALVES || OWN_BYTES > MOST_BYTES ? OWN_BYTES : MOST_BYTES;
+        TILE_BYTES + WAVES * (EXCHANGE + SCRATCH) * (int)sizeof(float);
     static_assert(WAVES * WAVE_ROWS * OUT_PITCH * (int)sizeof(float) <= TILE_BYTES,
                   "the output overlaps the tiles");
 };
@@ -476,7 +474,7 @@ __device__ static __forceinline__ void attend_wide_item(const attention_launch &
 }
 
 template <typename Shape>
-static __global__ void __launch_bounds__(Shape::BLOCK, 1)
+static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     attention_wide_kernel(attention_launch launch, rwi_fault_sink sink) {
     rwi_start_next_kernel();
     HIP_DYNAMIC_SHARED(uint4, shared)
@@ -495,7 +493,7 @@ static __global__ void __launch_bounds__(Shape::BLOCK, 1)
 
 /* Items of sequences of different lengths, as attention_own_kernel(). */
 template <typename Shape>
-static __global__ void __launch_bounds__(Shape::BLOCK, 1)
+static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     attention_wide_own_kernel(attention_launch launch, rwi_fault_sink sink) {
     rwi_begin_kernel();
     HIP_DYNAMIC_SHARED(uint4, shared)
