@@ -207,8 +207,12 @@ def make_addresses(api):
         if api.flush_f16:
             small = word(0)
         return exponent.eq(word(31)).where(special, exponent.eq(word(0)).where(small, normal))
+    def names_halves(inst):
+        """Whether registers from 128 on, of 16-bit operands, are the upper halves of others."""
+        return 'cdna' not in type(inst).__module__
     return {'_patch_aperture': aperture, '_patch_flat_address': flat_address,
-            '_patch_wmma_c': wmma_c, '_patch_mfma_f16': mfma_f16}
+            '_patch_wmma_c': wmma_c, '_patch_mfma_f16': mfma_f16,
+            '_patch_names_halves': names_halves}
 
 
 def returns_old_value(inst):
@@ -335,6 +339,15 @@ EMU_EDITS = [
     ("return {'ADDR': addr, 'DATA': atomic_data, '_vmem': mem,",
      "return {'ADDR': addr, 'DATA': atomic_data, '_vmem': mem, 'DATA2': _u64("
      "ctx.rvgpr_dyn(vdata_reg + _c(2), lane), ctx.rvgpr_dyn(vdata_reg + _c(3), lane)),"),
+    # Registers from 128 on were the upper halves of others on CDNA, too.
+    ("write_hi_half = bits['d'] == 16 and",
+     "write_hi_half = _patch_names_halves(inst) and bits['d'] == 16 and"),
+    ("    vsrc1_hi = bits['s0'] == 16 and",
+     "    vsrc1_hi = _patch_names_halves(inst) and bits['s0'] == 16 and"),
+    ("if bits['s0'] == 16:  # src0 >= 384",
+     "if _patch_names_halves(inst) and bits['s0'] == 16:  # src0 >= 384"),
+    ("if bits['s0'] == 16:\n      vsrc1_hi",
+     "if _patch_names_halves(inst) and bits['s0'] == 16:\n      vsrc1_hi"),
     # Hardware registers overlapped the constants.
     ('_c(SGPR_COUNT - 16) + hw_reg_id', '_c(SGPR_COUNT) + hw_reg_id'),
     ('scalar_val = (off < _c(128)).where(sgpr_val, inline)',

@@ -350,6 +350,14 @@ static void test_mfma_f16() {
     }
 }
 
+static void test_upper_register() {
+    float got[64];
+    device_array<float> d_out(64);
+    LAUNCH(upper_register_kernel, 1, 64, 0, d_out.data, 1.5f);
+    d_out.read(got);
+    expect(got[0] == 1.5f, "f16 in register 134");
+}
+
 static const struct {
     const char *name;
     void (*run)();
@@ -385,6 +393,7 @@ static const struct {
     TEST(divide64_subnormal),
     TEST(mode),
     TEST(mfma_f16),
+    TEST(upper_register),
 #undef TEST
 };
 

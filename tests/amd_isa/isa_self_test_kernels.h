@@ -258,6 +258,19 @@ __global__ void mode_kernel(float *out, float one, float little) {
     out[threadIdx.x] = sum;
 }
 
+/* The value as f16, to and from a register that gfx11 would take for an upper half. */
+__global__ void upper_register_kernel(float *out, float value) {
+#if defined(__GFX9__)
+    uint32_t half, moved;
+    asm volatile("v_cvt_f16_f32 v134, %1\n\tv_mov_b32 %0, v134" : "=v"(half) : "v"(value) : "v134");
+    asm volatile("v_mov_b32 v134, %1\n\tv_cvt_f32_f16 %0, v134" : "=v"(moved) : "v"(half) : "v134");
+    if (threadIdx.x == 0)
+        out[0] = __uint_as_float(moved);
+#else
+    (void)out, (void)value;
+#endif
+}
+
 /* A * B of MFMA, 16 by 16: a column of `value` by a row of 2^10. */
 __global__ void mfma_kernel(float *out, float value) {
 #if defined(__gfx942__)

@@ -51,6 +51,7 @@ SELF_TESTS = [
     ('flat', None, None, None),
     ('divide', None, None, None),
     ('mfma_f16', ('gfx942',), None, None),
+    ('upper_register', ('gfx942', 'gfx90a'), None, None),
     ('lost_barrier_next', None, WRONG, None),
     ('lost_barrier_previous', None, None, WRONG),
     ('lost_second_barrier_next', None, None, WRONG),
