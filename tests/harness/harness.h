@@ -124,8 +124,8 @@ typedef struct rwt_case_options {
     int64_t num_random; /* additional random cases; -1: the driver's default */
     uint64_t seed;      /* of the random cases */
     rwt_tier from;      /* the lowest tier of rows */
-    int64_t share;      /* of so many, by chance, the share of this number, from 1; */
-    int64_t shares;     /* 0: all cases */
+    int64_t share;      /* from 1: which of the shares */
+    int64_t shares;     /* each case belongs to one of so many; 0: all cases */
 } rwt_case_options;
 
 /* Reads "I/N", the share I of N; false if the text is not that. */
