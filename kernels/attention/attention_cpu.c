@@ -28,29 +28,30 @@ RWI_INLINE void multiply_panels(state *t, const rwi_word *const *k, bool pairs) 
     }
 }
 
-RWI_INLINE void multiply_few_k(state *t, int64_t columns, rw_dtype dtype, bool pairs) {
+RWI_INLINE void multiply_few_k(const rw_attention_params *p, state *t, rw_dtype dtype,
+                               bool converted) {
     rwi_few_product product = {.few = t->q,
                                .keys = t->k_rows,
-                               .later = t->v_rows,
-                               .later_bytes = t->v_bytes,
+                               .later = t->k_rows + AHEAD,
+                               .later_bytes = t->k_ahead,
                                .c = t->scores,
                                .c_row = FEW_KEYS,
                                .groups = rwi_ceil_div(t->item.rows, RWI_FEW_ROWS),
                                .num_keys = padded_keys(t),
                                .words = t->words,
-                               .columns = t->in_place ? 0 : columns};
-    rwi_few_multiply(&product, dtype, pairs);
+                               .columns = p->head_dim};
+    rwi_few_multiply(&product, dtype, converted);
 }
 
 static void multiply_any_few_k(const rw_attention_params *p, state *t) {
-    if (t->pairs)
-        multiply_few_k(t, p->head_dim, RW_BF16, true);
-    else if (p->dtype == RW_BF16)
-        multiply_few_k(t, p->head_dim, RW_BF16, false);
+    if (p->dtype == RW_BF16)
+        multiply_few_k(p, t, RW_BF16, true);
     else if (p->dtype == RW_F16)
-        multiply_few_k(t, p->head_dim, RW_F16, false);
+        multiply_few_k(p, t, RW_F16, true);
+    else if (t->in_place)
+        multiply_few_k(p, t, RW_F32, false);
     else
-        multiply_few_k(t, p->head_dim, RW_F32, false);
+        multiply_few_k(p, t, RW_F32, true);
 }
 
 /* Products of q and k, before the rules (scale, mask, ...) are applied. */
@@ -109,7 +110,7 @@ static void copy_v(const rw_attention_params *p, state *t, int64_t begin, int64_
         float *line = t->key_words + (n - begin) / step * t->width;
         t->v_words[(n - begin) / step] = line;
         for (int64_t i = 0; t->few && i < step; i++)
-            rwi_few_prefetch(t->next_k[n + i], t->k_bytes);
+            rwi_few_prefetch(t->v_rows[n + i + AHEAD], t->v_ahead);
         if (t->pairs)
             rwi_pair_values(t->v_rows[n], t->v_rows[n + 1], p->v_dim, line);
         else if (p->dtype == RW_F32)
@@ -140,18 +141,12 @@ RWI_INLINE void pair_weights(const float *weights, int64_t step, int64_t count, 
     }
 }
 
-/* Few rows: all values are copied, WORD_KEYS keys at a time, while the next tile of k is read. */
-RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, bool pairs) {
-    int64_t keys = padded_keys(t), step = pairs ? 2 : 1;
-    find_next_keys(p, t);
-    for (int32_t r = 0; pairs && r < t->item.rows; r++)
-        pair_weights(t->scores + r * FEW_KEYS, 1, keys / 2, t->weight_pairs + r * FEW_KEYS / 2);
+/* Few rows: values are read in place where their rows are whole vectors. */
+RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, rw_dtype dtype) {
+    const int64_t keys = padded_keys(t);
     for (int64_t begin = 0; begin < keys; begin += WORD_KEYS) {
-        int64_t end = rwi_min(begin + WORD_KEYS, keys);
-        copy_v(p, t, begin, end);
-        const rwi_word *weights = pairs ? (const rwi_word *)t->weight_pairs : t->scores;
-        rwi_tile_product product = {.a = weights + begin / step,
-                                    .a_row = FEW_KEYS / step,
+        rwi_tile_product product = {.a = t->scores + begin,
+                                    .a_row = FEW_KEYS,
                                     .a_depth = 1,
                                     .b = t->key_words,
                                     .b_row = t->width,
@@ -161,10 +156,24 @@ RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, bool pair
                                     .kept = begin == 0 ? t->kept : NULL,
                                     .rows = t->item.rows,
                                     .columns = t->width,
-                                    .depth = (end - begin) / step,
-                                    .pairs = pairs};
-        rwi_tile_multiply(&product);
+                                    .depth = rwi_min(WORD_KEYS, keys - begin)};
+        if (p->v_dim % RWI_TWO_LANES == 0) {
+            const void *const *values = t->v_rows + begin;
+            rwi_few_sum(&product, values, dtype, values + AHEAD, t->v_ahead);
+        } else {
+            copy_v(p, t, begin, begin + product.depth);
+            rwi_tile_multiply(&product);
+        }
     }
+}
+
+static void multiply_any_few_v(const rw_attention_params *p, state *t) {
+    if (p->dtype == RW_BF16)
+        multiply_few_v(p, t, RW_BF16);
+    else if (p->dtype == RW_F16)
+        multiply_few_v(p, t, RW_F16);
+    else
+        multiply_few_v(p, t, RW_F32);
 }
 
 RWI_INLINE void multiply_panel(state *t, int32_t panel, bool pairs) {
@@ -198,10 +207,8 @@ static void multiply_weights_v(const rw_attention_params *p, state *t) {
         multiply_with_care(p, t);
         return;
     }
-    if (t->few && t->pairs)
-        multiply_few_v(p, t, true);
-    else if (t->few)
-        multiply_few_v(p, t, false);
+    if (t->few)
+        multiply_any_few_v(p, t);
     else
         prepare_v(p, t);
     for (int32_t panel = 0; !t->few && panel < panels(t); panel++) {
@@ -306,6 +313,7 @@ static void set_up(const rw_attention_params *p, state *t) {
     t->pairs = p->dtype == RW_BF16 && rwi_tile_has_pairs();
     t->tiles = amx_multiplies(p, t);
     t->few = rwi_attention_tile_rows(p, ITEM_ROWS) < ITEM_ROWS && !t->tiles;
+    t->pairs = t->pairs && !t->few;
     t->products = false;
     t->unit = 1.0f;
     t->words = rwi_ceil_div(p->head_dim, WIDTH_STEP) * (t->pairs ? WIDTH_STEP / 2 : WIDTH_STEP);
@@ -313,6 +321,8 @@ static void set_up(const rw_attention_params *p, state *t) {
     t->width = rwi_ceil_div(p->v_dim, RWI_LANES) * RWI_LANES;
     t->k_bytes = p->head_dim * (int64_t)rwi_dtype_size(p->dtype);
     t->v_bytes = p->v_dim * (int64_t)rwi_dtype_size(p->dtype);
+    t->k_ahead = p->head_dim * (int64_t)rwi_dtype_size(p->kv_dtype);
+    t->v_ahead = p->v_dim * (int64_t)rwi_dtype_size(p->kv_dtype);
     if (t->tiles)
         set_up_amx(p, t);
 }

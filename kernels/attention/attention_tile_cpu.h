@@ -23,6 +23,9 @@
 #define FEW_ROWS RWI_ATTENTION_FEW_ROWS
 #define FEW_KEYS (ITEM_ROWS * WORD_KEYS / FEW_ROWS)
 
+/* Rows of k and v from the one that is multiplied to the one that is started to be read. */
+#define AHEAD (2 * WORD_KEYS)
+
 /* The most keys of a tile of many rows, and the most rows: with AMX more keys, since adding to the
  * sums takes longer than the products, and the rows of several items, for which keys are packed
  * once. OUT_SIZE: the most floats of their results. Wide rows are fewer, against fewer keys. */
@@ -80,6 +83,8 @@ typedef struct state {
     int64_t width; /* of a row of v and out, padded */
     int64_t k_bytes;
     int64_t v_bytes;
+    int64_t k_ahead; /* of a row in the caller's tensor, to be read ahead of time */
+    int64_t v_ahead;
     rwi_attention_row rows[ROWS];
     rwi_span hulls[PANELS];   /* keys that rows of a panel may see */
     rwi_span windows[PANELS]; /* keys in the windows of all of its rows */
@@ -89,12 +94,13 @@ typedef struct state {
     rw_tile sees;
     uint32_t code_bits[256]; /* the bits of every code of k and v in the dtype of q */
     _Alignas(64) char codes[FEW_KEYS * 2 * MAX_DIM * sizeof(float)]; /* of k and v, converted */
-    const void *k_rows[FEW_KEYS]; /* in the caller's tensors, `codes`, or `nothing` */
-    const void *v_rows[FEW_KEYS];
-    rwi_next_tile next;           /* of few rows */
-    const void *next_k[FEW_KEYS]; /* its keys, or of this tile */
-    const float *v_words[KEYS];   /* as they are multiplied */
-    int32_t prefix[2][ROWS];      /* begin and end of each row's intervals */
+    /* In the caller's tensors, `codes`, or `nothing`. Few rows: then AHEAD rows of the caller's
+     * tensors that are read after them. */
+    const void *k_rows[FEW_KEYS + AHEAD];
+    const void *v_rows[FEW_KEYS + AHEAD];
+    rwi_next_tile next;         /* of few rows */
+    const float *v_words[KEYS]; /* as they are multiplied */
+    int32_t prefix[2][ROWS];    /* begin and end of each row's intervals */
     int32_t window[2][ROWS];
     float slopes[ROWS]; /* of ALiBi, and the positions that it counts from */
     uint32_t positions[ROWS];
@@ -108,7 +114,7 @@ typedef struct state {
     _Alignas(64) float key_words[WORD_KEYS * MAX_DIM];
     /* At least FEW_ROWS * FEW_KEYS; in AMX tiles of one panel at a time. */
     _Alignas(64) float scores[ITEM_ROWS * KEYS];
-    uint32_t weight_pairs[ITEM_ROWS * KEYS / 2]; /* of all few rows, or of a panel */
+    uint32_t weight_pairs[ITEM_ROWS * KEYS / 2]; /* of a panel */
 #if defined(RWI_TILES)
     amx_state amx;
 #endif
@@ -143,9 +149,10 @@ static void pack_row(const rw_attention_params *p, state *t, int32_t r) {
         rwi_element(p->dtype, p->q.data, rwi_attention_at(&p->q, t->item.b, &t->rows[r]));
     load_words(p, t, q, line);
     if (t->few) {
-        float *to = t->q + rwi_few_place(r, t->words);
+        float ordered[MAX_DIM] = {0}, *to = t->q + rwi_few_place(r, t->words);
+        rwi_lanes_arrange(p->dtype, line, p->head_dim, ordered);
         for (int64_t w = 0; w < t->words; w += 4)
-            memcpy(to + w * RWI_FEW_ROWS, line + w, 4 * sizeof *line);
+            memcpy(to + w * RWI_FEW_ROWS, ordered + w, 4 * sizeof *ordered);
         return;
     }
     float *to = t->q + r / PANEL * PANEL * t->words + r % PANEL;
@@ -223,12 +230,15 @@ static void begin_rows(const rw_attention_params *p, state *t, rwi_fault_sink *s
     if (padded != t->item.rows)
         memset(t->q, 0, (size_t)(padded * t->words) * sizeof *t->q);
     memset(t->hulls, 0, sizeof t->hulls);
-    memset(t->prefix, 0, sizeof t->prefix); /* padding rows see nothing */
-    memset(t->window, 0, sizeof t->window);
+    const int32_t rows = t->few ? FEW_ROWS : ROWS;
+    for (int side = 0; side < 2; side++) { /* padding rows see nothing */
+        memset(t->prefix[side], 0, (size_t)rows * sizeof *t->prefix[side]);
+        memset(t->window[side], 0, (size_t)rows * sizeof *t->window[side]);
+    }
     for (int32_t r = 0; r < t->item.rows; r++)
         begin_row(p, t, r, sink);
     pack_rows(p, t);
-    for (int32_t r = 0; r < ROWS; r++) {
+    for (int32_t r = 0; r < rows; r++) {
         t->largest[r] = -INFINITY;
         t->sum[r] = t->sum_rest[r] = 0.0f;
     }
@@ -293,6 +303,35 @@ static void convert_keys(const rw_attention_params *p, state *t) {
     }
 }
 
+/* The addresses of the AHEAD keys of few rows that are read after v of this tile: of the next tile,
+ * as far as it has them. */
+static void find_next_keys(const rw_attention_params *p, state *t, const void **rows) {
+    const rwi_next_tile *next = &t->next;
+    const int64_t size = (int64_t)rwi_dtype_size(p->kv_dtype);
+    const int64_t in_page = ((int64_t)1 << p->pages.shift) - 1;
+    const int64_t keys = rwi_min(next->keys, AHEAD);
+    rwi_kv_place place;
+    for (int64_t n = 0; n < AHEAD; n++)
+        rows[n] = nothing;
+    for (int64_t n = 0, run = 0; n < keys; n += run) {
+        run = rwi_min(keys - n, in_page + 1 - ((next->first + n) & in_page));
+        if (!rwi_attention_find_key(p, next->b, next->first + n, &place))
+            continue;
+        const char *k =
+            rwi_element(p->kv_dtype, p->k.data, rwi_attention_key_at(&p->k, next->kv_head, &place));
+        for (int64_t i = 0; i < run; i++)
+            rows[n + i] = k + i * p->k.stride[1] * size;
+    }
+}
+
+/* The rows that are read after k of this tile, and after v. */
+static void find_rows_ahead(const rw_attention_params *p, state *t) {
+    const int64_t keys = padded_keys(t);
+    find_next_keys(p, t, t->v_rows + keys);
+    for (int64_t n = 0; n < AHEAD; n++)
+        t->k_rows[keys + n] = t->v_rows[n];
+}
+
 /* The addresses of the tile's keys; those of one page are contiguous. */
 static void find_keys(const rw_attention_params *p, state *t) {
     int64_t size = (int64_t)rwi_dtype_size(p->kv_dtype), run = 0;
@@ -307,26 +346,10 @@ static void find_keys(const rw_attention_params *p, state *t) {
             t->v_rows[n + i] = v + (found ? i * p->v.stride[1] * size : 0);
         }
     }
+    if (t->few)
+        find_rows_ahead(p, t);
     if (p->kv_dtype != p->dtype)
         convert_keys(p, t);
-}
-
-/* The addresses of the keys of the next tile of few rows; without one, those of this tile. */
-static void find_next_keys(const rw_attention_params *p, state *t) {
-    const rwi_next_tile *next = &t->next;
-    const int64_t size = (int64_t)rwi_dtype_size(p->kv_dtype);
-    const int64_t in_page = ((int64_t)1 << p->pages.shift) - 1;
-    rwi_kv_place place;
-    memcpy(t->next_k, t->k_rows, (size_t)padded_keys(t) * sizeof *t->next_k);
-    for (int64_t n = 0, run = 0; n < next->keys; n += run) {
-        run = rwi_min(next->keys - n, in_page + 1 - ((next->first + n) & in_page));
-        if (!rwi_attention_find_key(p, next->b, next->first + n, &place))
-            continue;
-        const char *k =
-            rwi_element(p->kv_dtype, p->k.data, rwi_attention_key_at(&p->k, next->kv_head, &place));
-        for (int64_t i = 0; i < run; i++)
-            t->next_k[n + i] = k + i * p->k.stride[1] * size;
-    }
 }
 
 /* Whether v of the tile's keys holds neither NaN nor Inf. */

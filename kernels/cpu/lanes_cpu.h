@@ -146,6 +146,24 @@ RWI_INLINE rwi_lanes rwi_lanes_swap(rwi_lanes x) {
 #endif
 }
 
+/* From the elements of even and of odd index to the first half and the second. */
+RWI_INLINE rwi_two_lanes rwi_two_lanes_zip(rwi_two_lanes x) {
+#if defined(__AVX512F__)
+    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+    return (rwi_two_lanes){(rwi_lanes)_mm512_permutex2var_ps((__m512)x.a, first, (__m512)x.b),
+                           (rwi_lanes)_mm512_permutex2var_ps((__m512)x.a, second, (__m512)x.b)};
+#elif defined(__AVX__)
+    const __m256 low = _mm256_unpacklo_ps((__m256)x.a, (__m256)x.b);
+    const __m256 high = _mm256_unpackhi_ps((__m256)x.a, (__m256)x.b);
+    return (rwi_two_lanes){(rwi_lanes)_mm256_permute2f128_ps(low, high, 0x20),
+                           (rwi_lanes)_mm256_permute2f128_ps(low, high, 0x31)};
+#else
+    return (rwi_two_lanes){(rwi_lanes){x.a[0], x.b[0], x.a[1], x.b[1]},
+                           (rwi_lanes){x.a[2], x.b[2], x.a[3], x.b[3]}};
+#endif
+}
+
 /* Arranges `count` floats as the elements of a dtype are in vectors: whole pairs of vectors as in
  * rwi_two_lanes, the rest as it is. */
 RWI_INLINE void rwi_lanes_arrange(rw_dtype dtype, const float *x, int64_t count, float *out) {
@@ -157,6 +175,15 @@ RWI_INLINE void rwi_lanes_arrange(rw_dtype dtype, const float *x, int64_t count,
         }
     for (; i < count; i++)
         out[i] = x[i];
+}
+
+/* The elements as f32, in the order of rwi_lanes_arrange(). */
+RWI_INLINE void rwi_lanes_widen(rw_dtype dtype, const void *data, int64_t count, float *out) {
+    int64_t i = 0;
+    for (; i + RWI_TWO_LANES <= count; i += RWI_TWO_LANES)
+        rwi_two_lanes_store(RW_F32, out + i,
+                            rwi_two_lanes_load(dtype, rwi_element(dtype, data, i)));
+    rwi_load_many(dtype, rwi_element(dtype, data, i), count - i, out + i);
 }
 
 /* out[0 .. count-1] = a[0 .. count-1] + b[0 .. count-1], all of one dtype. `stream`: whole vectors
