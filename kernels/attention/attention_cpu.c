@@ -57,6 +57,10 @@ static void multiply_any_few_k(const rw_attention_params *p, state *t) {
 /* Products of q and k, before the rules (scale, mask, ...) are applied. */
 static void multiply_q_k(const rw_attention_params *p, state *t) {
     const rwi_word *k[KEYS];
+    if (t->few_tiles) {
+        multiply_amx_few_k(p, t);
+        return;
+    }
     if (t->few) {
         multiply_any_few_k(p, t);
         return;
@@ -201,6 +205,10 @@ RWI_INLINE void multiply_panel(state *t, int32_t panel, bool pairs) {
 }
 
 static void multiply_weights_v(const rw_attention_params *p, state *t) {
+    if (t->few_tiles) {
+        multiply_amx_few_v(p, t);
+        return;
+    }
     bool certain = t->sees == RW_TILE_ALL && rwi_attention_is_plain(p);
     const rwi_span all = {0, (int32_t)t->keys};
     if (!certain && !are_finite(p, t, all)) {
@@ -306,6 +314,8 @@ static void attend_keys(const rw_attention_params *p, state *t) {
     find_keys(p, t);
     multiply_q_k(p, t);
     weigh(p, t);
+    if (p->rules.pattern.function) /* it may have used tiles itself */
+        begin_amx(t);
     multiply_weights_v(p, t);
 }
 
@@ -313,7 +323,8 @@ static void set_up(const rw_attention_params *p, state *t) {
     t->pairs = p->dtype == RW_BF16 && rwi_tile_has_pairs();
     t->tiles = amx_multiplies(p, t);
     t->few = rwi_attention_tile_rows(p, ITEM_ROWS) < ITEM_ROWS && !t->tiles;
-    t->pairs = t->pairs && !t->few;
+    t->few_tiles = amx_multiplies_few(t);
+    t->pairs = t->pairs && (!t->few || t->few_tiles);
     t->products = false;
     t->unit = 1.0f;
     t->words = rwi_ceil_div(p->head_dim, WIDTH_STEP) * (t->pairs ? WIDTH_STEP / 2 : WIDTH_STEP);
@@ -323,7 +334,7 @@ static void set_up(const rw_attention_params *p, state *t) {
     t->v_bytes = p->v_dim * (int64_t)rwi_dtype_size(p->dtype);
     t->k_ahead = p->head_dim * (int64_t)rwi_dtype_size(p->kv_dtype);
     t->v_ahead = p->v_dim * (int64_t)rwi_dtype_size(p->kv_dtype);
-    if (t->tiles)
+    if (t->tiles || t->few_tiles)
         set_up_amx(p, t);
 }
 

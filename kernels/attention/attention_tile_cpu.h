@@ -73,14 +73,15 @@ typedef struct amx_state {
 /* The state of a tile of rows. */
 typedef struct state {
     rwi_attention_item item;
-    bool few;      /* few rows */
-    bool pairs;    /* words are pairs of bf16, else f32 */
-    bool tiles;    /* products in AMX tiles: many rows of pairs */
-    bool in_place; /* k is read where it lies, else copied */
-    bool products; /* scores are the products themselves, without the scale */
-    float unit;    /* the factor from such a score to the score, else 1 */
-    int64_t words; /* in a row of q and k */
-    int64_t width; /* of a row of v and out, padded */
+    bool few;       /* few rows */
+    bool pairs;     /* words are pairs of bf16, else f32 */
+    bool tiles;     /* products in AMX tiles: many rows of pairs */
+    bool few_tiles; /* the same, few rows */
+    bool in_place;  /* k is read where it lies, else copied */
+    bool products;  /* scores are the products themselves, without the scale */
+    float unit;     /* the factor from such a score to the score, else 1 */
+    int64_t words;  /* in a row of q and k */
+    int64_t width;  /* of a row of v and out, padded */
     int64_t k_bytes;
     int64_t v_bytes;
     int64_t k_ahead; /* of a row in the caller's tensor, to be read ahead of time */
@@ -114,7 +115,7 @@ typedef struct state {
     _Alignas(64) float key_words[WORD_KEYS * MAX_DIM];
     /* At least FEW_ROWS * FEW_KEYS; in AMX tiles of one panel at a time. */
     _Alignas(64) float scores[ITEM_ROWS * KEYS];
-    uint32_t weight_pairs[ITEM_ROWS * KEYS / 2]; /* of a panel */
+    uint32_t weight_pairs[ITEM_ROWS * KEYS / 2]; /* of a panel; in AMX tiles, of few rows */
 #if defined(RWI_TILES)
     amx_state amx;
 #endif
@@ -132,7 +133,7 @@ static bool are_words(const rw_attention_params *p, const state *t) {
 /* Words of a row of q or k, padded with zeros. */
 static void load_words(const rw_attention_params *p, const state *t, const void *row,
                        float *words) {
-    if (p->head_dim % WIDTH_STEP != 0)
+    if (p->head_dim != (t->pairs ? 2 : 1) * t->words)
         memset(words, 0, (size_t)t->words * sizeof *words);
     if (are_words(p, t))
         memcpy(words, row, (size_t)t->k_bytes);
@@ -148,6 +149,11 @@ static void pack_row(const rw_attention_params *p, state *t, int32_t r) {
     const void *q =
         rwi_element(p->dtype, p->q.data, rwi_attention_at(&p->q, t->item.b, &t->rows[r]));
     load_words(p, t, q, line);
+    if (t->few_tiles) {
+        for (int64_t w = 0; w < t->words; w++)
+            memcpy(t->q + w * RWI_AMX_ROWS + r, line + w, sizeof *line);
+        return;
+    }
     if (t->few) {
         float ordered[MAX_DIM] = {0}, *to = t->q + rwi_few_place(r, t->words);
         rwi_lanes_arrange(p->dtype, line, p->head_dim, ordered);
@@ -225,7 +231,7 @@ static void begin_row(const rw_attention_params *p, state *t, int32_t r, rwi_fau
 }
 
 static void begin_rows(const rw_attention_params *p, state *t, rwi_fault_sink *sink) {
-    int32_t unit = t->few ? RWI_FEW_ROWS : PANEL;
+    int32_t unit = t->few_tiles ? RWI_AMX_ROWS : t->few ? RWI_FEW_ROWS : PANEL;
     int64_t padded = rwi_ceil_div(t->item.rows, unit) * unit;
     if (padded != t->item.rows)
         memset(t->q, 0, (size_t)(padded * t->words) * sizeof *t->q);

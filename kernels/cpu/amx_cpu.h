@@ -80,6 +80,13 @@ RWI_INLINE void rwi_amx_multiply(rwi_amx *t) {
                          : "memory");
 }
 
+/* The same for 16 columns: b[0] alone. The other columns stay as they are. */
+RWI_INLINE void rwi_amx_multiply_columns(rwi_amx *t) {
+    (void)t;
+    __asm__ volatile("tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\ttdpbf16ps %%tmm6, %%tmm5, %%tmm2" ::
+                         : "memory");
+}
+
 /* Writes the four tiles of results to rows of f32. */
 RWI_INLINE void rwi_amx_store(rwi_amx *t, float *rows, int64_t stride) {
     (void)t;
@@ -136,6 +143,11 @@ RWI_INLINE void rwi_amx_multiply_tile(float c[RWI_AMX_ROWS][RWI_AMX_ROWS],
 RWI_INLINE void rwi_amx_multiply(rwi_amx *t) {
     for (int i = 0; i < 4; i++)
         rwi_amx_multiply_tile(t->c[i / 2][i % 2], t->a[i / 2], t->b[i % 2]);
+}
+
+RWI_INLINE void rwi_amx_multiply_columns(rwi_amx *t) {
+    for (int i = 0; i < 2; i++)
+        rwi_amx_multiply_tile(t->c[i][0], t->a[i], t->b[0]);
 }
 
 RWI_INLINE void rwi_amx_store(rwi_amx *t, float *rows, int64_t stride) {
