@@ -49,17 +49,6 @@ static bool has_codes(const attention *a) {
     return (RWI_DTYPE_BIT(a->k.tensor->dtype) & RWI_F8) != 0;
 }
 
-/* Heads of 8 bits: fewer widths. */
-static rw_status check_code_width(const rwi_call *call, rwi_argument argument) {
-    const int64_t width = rwi_length(argument.tensor, RWI_WIDTH);
-    if (width % 8 == 0 && width <= RWI_ATTENTION_MAX_CODES)
-        return RW_OK;
-    return rwi_fail(call, RW_UNSUPPORTED,
-                    "%s has a head_dim of %lld and dtype %s, expected a multiple of 8 up to %d",
-                    argument.name, (long long)width, rw_dtype_name(argument.tensor->dtype),
-                    RWI_ATTENTION_MAX_CODES);
-}
-
 static rw_status check_products(const attention *a) {
     const rw_f32_products products = a->args->f32_products;
     if (products == RW_F32_EXACT || products == RW_F32_SPLIT)
@@ -138,10 +127,6 @@ static rw_status check_inputs(const attention *a) {
     RWI_TRY(check_width(call, a->q, true));
     RWI_TRY(check_width(call, a->k, true));
     RWI_TRY(check_width(call, a->v, !has_columns));
-    if (has_codes(a)) {
-        RWI_TRY(check_code_width(call, a->k));
-        RWI_TRY(check_code_width(call, a->v));
-    }
     RWI_TRY(rwi_check_length(call, a->k, RWI_WIDTH, rwi_length(a->q.tensor, RWI_WIDTH)));
     for (int axis = 0; axis < kv_rank - 1; axis++)
         RWI_TRY(rwi_check_length(call, a->v, axis, a->k.tensor->shape[axis]));

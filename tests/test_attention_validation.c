@@ -246,12 +246,12 @@ static void test_f8(void **state) {
     f->attention.k_scale.shape[0] = 3;
     refuse_attention(f, RW_INVALID_ARGUMENT, "k_scale has shape [3], expected 2");
     f->attention = good;
-    const int64_t widths[] = {12, 264};
-    for (int i = 0; i < 2; i++) {
-        f->attention.q.shape[3] = f->attention.k.shape[3] = widths[i];
-        refuse_attention(f, RW_UNSUPPORTED, "expected a multiple of 8 up to 256");
-        f->attention = good;
-    }
+    f->attention.q.shape[3] = f->attention.k.shape[3] = 577;
+    refuse_attention(f, RW_UNSUPPORTED, "q has a head_dim of 577, expected 1 to 576");
+    f->attention = good;
+    f->attention.v.shape[3] = f->attention.out.shape[3] = 577;
+    refuse_attention(f, RW_UNSUPPORTED, "v has a head_dim of 577, expected 1 to 576");
+    f->attention = good;
     f->attention.v_scale = good.k_scale;
     f->attention.v_scale.dtype = RW_F16;
     refuse_attention(f, RW_UNSUPPORTED, "v_scale has dtype f16");
@@ -262,6 +262,11 @@ static void test_f8(void **state) {
     f->attention = good;
     f->attention.q.dtype = RW_F8_E4M3;
     refuse_attention(f, RW_UNSUPPORTED, "q has dtype f8_e4m3");
+    f->attention = good; /* no multiples of 8 */
+    f->attention.q.shape[3] = f->attention.k.shape[3] = 12;
+    f->attention.v.shape[3] = f->attention.out.shape[3] = 11;
+    assert_int_equal(rw_attention(f->context, &f->attention), RW_OK);
+    assert_int_equal(rw_synchronize(f->context), RW_OK);
 }
 
 static void test_products(void **state) {

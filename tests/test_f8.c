@@ -149,54 +149,68 @@ static rw_tensor rows_of(void *data, rw_dtype dtype, int64_t width) {
     return rw_tensor_contiguous(data, dtype, 4, shape);
 }
 
-/* 256 sequences of one key, whose v has the code of the sequence's number in each column: its weight is
- * 1. `scale` is that of v. */
-static void attend(int format, rw_dtype dtype, float scale, float (*out)[8]) {
+#define MOST_COLUMNS 301
+
+typedef struct columns {
+    uint8_t codes[256 * MOST_COLUMNS];
+    float zeros[256 * MOST_COLUMNS];
+    float out[256 * MOST_COLUMNS];
+} columns;
+
+/* 256 sequences of one key, whose weight is 1; column c of v of sequence n has the code n + c. `scale`
+ * is that of v. */
+static void attend(int format, rw_dtype dtype, float scale, int64_t width, columns *c) {
     const rw_dtype code = formats[format].dtype;
     const int64_t one = 1;
-    uint8_t codes[256][8];
-    for (int n = 0; n < 256; n++)
-        memset(codes[n], n, sizeof codes[n]);
+    const size_t count = (size_t)(256 * width);
+    for (int64_t n = 0; n < 256 * width; n++)
+        c->codes[n] = (uint8_t)(n / width + n % width);
     rw_context *context = rwt_test_context();
-    void *q = rwt_test_upload(context, (float[256][8]){{0.0f}}, sizeof(float[256][8]));
-    void *k = rwt_test_upload(context, (uint8_t[256][8]){{0}}, sizeof codes);
-    void *v = rwt_test_upload(context, codes, sizeof codes);
+    void *q = rwt_test_upload(context, c->zeros, count * sizeof(float));
+    void *k = rwt_test_upload(context, c->zeros, count);
+    void *v = rwt_test_upload(context, c->codes, count);
     void *device_scale = rwt_test_upload(context, &scale, sizeof scale);
-    void *result = rwt_test_upload(context, (float[256][8]){{0.0f}}, sizeof(float[256][8]));
-    const rw_attention_args args = {.q = rows_of(q, dtype, 8),
-                                    .k = rows_of(k, code, 8),
-                                    .v = rows_of(v, code, 8),
-                                    .out = rows_of(result, RW_F32, 8),
+    void *result = rwt_test_upload(context, c->zeros, count * sizeof(float));
+    const rw_attention_args args = {.q = rows_of(q, dtype, width),
+                                    .k = rows_of(k, code, width),
+                                    .v = rows_of(v, code, width),
+                                    .out = rows_of(result, RW_F32, width),
                                     .v_scale = rw_tensor_contiguous(device_scale, RW_F32, 1, &one)};
     if (rw_attention(context, &args) != RW_OK)
         fail_msg("%s", rw_last_error(context));
     assert_int_equal(rw_synchronize(context), RW_OK);
-    rwt_test_download(context, out, result, sizeof(float[256][8]));
+    rwt_test_download(context, c->out, result, count * sizeof(float));
     void *const all[] = {q, k, v, device_scale, result};
     for (int n = 0; n < 5; n++)
         assert_int_equal(rw_free(context, all[n]), RW_OK);
     rw_context_destroy(context);
 }
 
+static void check_codes(int format, rw_dtype dtype, int64_t width) {
+    columns *c = rwt_allocate(sizeof *c);
+    const float scale = dtype == RW_F16 ? -4.0f : 4.0f;
+    attend(format, dtype, scale, width, c);
+    for (int64_t n = 0; n < 256 * width; n++) {
+        const int code = c->codes[n];
+        const double size = formats[format].values[code & 0x7F] * scale;
+        const double expected = code & 0x80 ? -size : size, x = c->out[n];
+        if (isnan(expected) ? !isnan(x) : x != expected)
+            fail_msg("%s, q is %s, %d columns: 0x%02x in column %d became %.9g, expected %.9g",
+                     rw_dtype_name(formats[format].dtype), rw_dtype_name(dtype), (int)width, code,
+                     (int)(n % width), x, expected);
+    }
+    free(c);
+}
+
+/* In heads of a whole number of vectors, of none, and wide ones. */
 static void test_every_code_in_attention(void **state) {
     (void)state;
     const rw_dtype dtypes[] = {RW_F32, RW_F16, RW_BF16};
+    const int64_t widths[] = {8, 13, 272, MOST_COLUMNS};
     for (int format = 0; format < 2; format++)
-        for (int d = 0; d < 3; d++) {
-            float out[256][8];
-            const float scale = d == 1 ? -4.0f : 4.0f;
-            attend(format, dtypes[d], scale, out);
-            for (int n = 0; n < 256 * 8; n++) {
-                const int code = n / 8;
-                const double x = out[code][n % 8];
-                const double size = formats[format].values[code & 0x7F] * scale;
-                const double expected = code & 0x80 ? -size : size;
-                if (isnan(expected) ? !isnan(x) : x != expected)
-                    fail_msg("%s, q is %s: 0x%02x became %.9g, expected %.9g",
-                             rw_dtype_name(formats[format].dtype), rw_dtype_name(dtypes[d]), code,
-                             x, expected);
-            }
-        }
+        for (int d = 0; d < 3; d++)
+            for (int w = 0; w < 4; w++)
+                check_codes(format, dtypes[d], widths[w]);
 }
 
 int main(void) {

@@ -76,14 +76,14 @@ typedef enum rw_f32_products {
  * Bounds that decrease or are out of range, and more than max_seq_q queries, are reported with the
  * first token of the first such sequence and the bound or the length; nothing is written then.
  *
- * head_dim and v_dim are from 1 to 576, with k and v of 8 bits multiples of 8 up to 256; any
- * strides. Multiples of 8 are fastest, on a GPU those up to 256. v may be the first columns of k, in
- * the same memory (multi-head latent attention: 512 of 576 columns, one head). For a contiguous KV
- * cache, pass its k and v and pattern->key_end (and RW_ALIGN_KEY_END if seq_q > 1). For packed
- * sequences that attend to themselves alone, pass packed tensors and pattern->cu_seqlens. Page
- * numbers are checked on the device, for the pages from the first to the last key that a query may
- * see. If batch, heads, seq_q, head_dim or v_dim is 0, nothing is computed or written; if seq_k is
- * 0, no query has a visible key.
+ * head_dim and v_dim are from 1 to 576; any strides. Multiples of 8 are fastest, on a GPU those up
+ * to 256. v may be the first columns of k, in the same memory (multi-head latent attention: 512 of
+ * 576 columns, one head), also of 8 bits, with scales of their own. For a contiguous KV cache, pass
+ * its k and v and pattern->key_end (and RW_ALIGN_KEY_END if seq_q > 1). For packed sequences that
+ * attend to themselves alone, pass packed tensors and pattern->cu_seqlens. Page numbers are checked
+ * on the device, for the pages from the first to the last key that a query may see. If batch,
+ * heads, seq_q, head_dim or v_dim is 0, nothing is computed or written; if seq_k is 0, no query has
+ * a visible key.
  */
 typedef struct rw_attention_args {
     rw_tensor q;

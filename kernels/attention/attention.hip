@@ -3,21 +3,25 @@
 #include "attention/attention_dtypes.h"
 #include "gpu/dispatch.h"
 
+typedef rw_status entry(rwi_device *device, const rw_attention_params &p);
+
+/* For a dtype of q: [k and v of 8 bits][wide or odd rows]. */
+static entry *const f32[2][2] = {{rwi_hip_attention_f32, rwi_hip_attention_wide_f32},
+                                 {rwi_hip_attention_f8_f32, rwi_hip_attention_wide_f8_f32}};
+static entry *const f16[2][2] = {{rwi_hip_attention_f16, rwi_hip_attention_wide_f16},
+                                 {rwi_hip_attention_f8_f16, rwi_hip_attention_wide_f8_f16}};
+static entry *const bf16[2][2] = {{rwi_hip_attention_bf16, rwi_hip_attention_wide_bf16},
+                                  {rwi_hip_attention_f8_bf16, rwi_hip_attention_wide_f8_bf16}};
+
 extern "C" rw_status rwi_hip_attention(rwi_device *device, const rw_attention_params *p) {
     const bool codes = p->kv_dtype != p->dtype, wide = rwi_attention_is_wide(p);
     switch (p->dtype) {
     case RW_F32:
-        return codes  ? rwi_hip_attention_f8_f32(device, *p)
-               : wide ? rwi_hip_attention_wide_f32(device, *p)
-                      : rwi_hip_attention_f32(device, *p);
+        return f32[codes][wide](device, *p);
     case RW_F16:
-        return codes  ? rwi_hip_attention_f8_f16(device, *p)
-               : wide ? rwi_hip_attention_wide_f16(device, *p)
-                      : rwi_hip_attention_f16(device, *p);
+        return f16[codes][wide](device, *p);
     case RW_BF16:
-        return codes  ? rwi_hip_attention_f8_bf16(device, *p)
-               : wide ? rwi_hip_attention_wide_bf16(device, *p)
-                      : rwi_hip_attention_bf16(device, *p);
+        return bf16[codes][wide](device, *p);
     case RW_I32:
     case RW_I64:
     case RW_U8:

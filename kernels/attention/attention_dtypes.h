@@ -16,5 +16,8 @@ rw_status rwi_hip_attention_f8_bf16(rwi_device *device, const rw_attention_param
 rw_status rwi_hip_attention_wide_f32(rwi_device *device, const rw_attention_params &p);
 rw_status rwi_hip_attention_wide_f16(rwi_device *device, const rw_attention_params &p);
 rw_status rwi_hip_attention_wide_bf16(rwi_device *device, const rw_attention_params &p);
+rw_status rwi_hip_attention_wide_f8_f32(rwi_device *device, const rw_attention_params &p);
+rw_status rwi_hip_attention_wide_f8_f16(rwi_device *device, const rw_attention_params &p);
+rw_status rwi_hip_attention_wide_f8_bf16(rwi_device *device, const rw_attention_params &p);
 
 #endif

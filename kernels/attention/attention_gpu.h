@@ -188,11 +188,7 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     if (own_item < 0)
         return;
     if constexpr (Shape::CODES) {
-        if (threadIdx.x == 0) {
-            rwi_attention_scale_keys(&own.op, find_item(own, own_item, Shape::ROWS).kv_head);
-            describe_scores(own);
-        }
-        __syncthreads();
+        scale_own_keys<Shape>(own, own_item);
         const bool unit = rwi_attention_keeps_unit(&own.op);
         if (own.scales == (unit ? ATTENTION_OTHER_SCALES : ATTENTION_UNIT_SCALES))
             return;

@@ -97,8 +97,8 @@ template <typename Shape> static attention_launch describe_launch(const rw_atten
     launch.vectors = tensor_has_vectors(D, p.q, p.head_dim) &&
                      (Shape::CODES || (tensor_has_vectors(D, p.k, p.head_dim) &&
                                        tensor_has_vectors(D, p.v, p.v_dim)));
-    launch.code_vectors = rwi_codes_are_aligned(p.k.data, p.k.stride, Shape::VECTOR) &&
-                          rwi_codes_are_aligned(p.v.data, p.v.stride, Shape::VECTOR);
+    launch.code_vectors = rwi_codes_are_aligned(p.k.data, p.k.stride, Shape::CODE_VECTOR) &&
+                          rwi_codes_are_aligned(p.v.data, p.v.stride, Shape::CODE_VECTOR);
     launch.out_vectors = tensor_has_vectors(p.out_dtype, p.out, p.v_dim);
     launch.mask_pairs = mask_has_pairs(p.rules.mask);
     describe_scores(launch);

@@ -2,8 +2,9 @@
 #ifndef RWI_ATTENTION_OWN_H
 #define RWI_ATTENTION_OWN_H
 
+#include "attention/attention_block.h"
+#include "attention/attention_launch.h"
 #include "attention/attention_ragged_gpu.h"
-#include "attention/attention_tile.h"
 
 /* Narrows `own` to the sequence of an item, by all threads of a block, and returns the item's number
  * in it; -1: there is none. */
@@ -34,6 +35,16 @@ __device__ static inline int64_t find_own_item(attention_launch &own, int64_t it
     }
     __syncthreads();
     return found.item;
+}
+
+/* Codes: gives `own` the scale of the item's head, by all threads of a block. */
+template <typename Shape>
+__device__ static __forceinline__ void scale_own_keys(attention_launch &own, int64_t item) {
+    if (threadIdx.x == 0) {
+        rwi_attention_scale_keys(&own.op, find_item(own, item, Shape::ROWS).kv_head);
+        describe_scores(own);
+    }
+    __syncthreads();
 }
 
 #endif

@@ -18,7 +18,6 @@
 #include "softmax_params.h"
 
 #define RWI_ATTENTION_MAX_DIM 576
-#define RWI_ATTENTION_MAX_CODES 256 /* of 8 bits */
 
 #define RWI_LOG2_E 1.44269504f
 

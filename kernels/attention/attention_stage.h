@@ -20,6 +20,19 @@ attention_read_codes(const uint8_t *from, bool inside, bool vectors) {
     return codes;
 }
 
+/* The same, of which `left` exist: 0 for others. */
+template <typename Shape>
+__device__ static __forceinline__ typename Shape::codes
+attention_read_some_codes(const uint8_t *from, int left, bool vectors) {
+    if (left >= Shape::VECTOR)
+        return attention_read_codes<Shape>(from, true, vectors);
+    typename Shape::codes codes = 0;
+#pragma unroll 1
+    for (int n = 0; n < left; n++)
+        codes |= (typename Shape::codes)from[n] << n * 8;
+    return codes;
+}
+
 /* Two codes, in the low bytes, as elements of D in a word; of f32 one code. */
 template <rw_dtype D, rw_dtype CODE>
 __device__ static __forceinline__ uint32_t attention_convert_word(uint32_t codes) {

@@ -23,7 +23,7 @@ struct attention_launch {
     int64_t least_rows;        /* of those, this launch takes the ones with so many rows of a */
     int64_t most_rows;         /* group */
     bool vectors;              /* q, k and v can be read in vectors of 16 bytes */
-    bool code_vectors;         /* CODES: k and v can be read in vectors of as many elements */
+    bool code_vectors;         /* CODES: k and v can be read CODE_VECTOR at a time */
     bool out_vectors;
     bool mask_pairs;  /* rows of the mask can be read two elements at a time */
     bool plain;       /* scores are kept as the products */
@@ -109,6 +109,7 @@ struct attention_shape {
     static constexpr int WAVE_KEYS = FEW ? 16 : KEYS;
 
     static constexpr int VECTOR = 16 / (int)sizeof(element);
+    static constexpr int CODE_VECTOR = VECTOR;
     static constexpr int PITCH = WIDTH + VECTOR; /* adjacent rows start in different banks */
     static constexpr int OUT_COLUMNS = 64;       /* columns of the output stored at a time */
     static constexpr int BATCH = 64;             /* tiles whose visibility is computed at a time */

@@ -300,12 +300,14 @@ static void convert_key(const rw_attention_params *p, const state *t, const uint
 /* Converts the keys and values of the tile; `nothing` is 0 in every dtype. */
 static void convert_keys(const rw_attention_params *p, state *t) {
     const int64_t size = (int64_t)rwi_dtype_size(p->dtype);
+    const bool v_is_k = rwi_attention_v_is_k(p);
     for (int64_t n = 0; n < t->keys; n++) {
         char *k = t->codes + n * 2 * MAX_DIM * size, *v = k + MAX_DIM * size;
         convert_key(p, t, t->k_rows[n], p->head_dim, k);
-        convert_key(p, t, t->v_rows[n], p->v_dim, v);
+        if (!v_is_k)
+            convert_key(p, t, t->v_rows[n], p->v_dim, v);
         t->k_rows[n] = k;
-        t->v_rows[n] = v;
+        t->v_rows[n] = v_is_k ? k : v;
     }
 }
 

@@ -1,5 +1,5 @@
 /* Attention on a GPU for the widths that attention_gpu.h has no kernels for: more than 256 columns,
- * or no multiple of 8. One source file for each dtype includes it.
+ * or no multiple of 8. One source file for each dtype of q, and of k and v, includes it.
  *
  * A block computes a tile of rows over one part of the keys, as there. Several waves share 16 rows:
  * each of them multiplies its own columns of q and k, and sums its own columns of v. The sums of
@@ -15,202 +15,7 @@
 #include "attention/attention_output.h"
 #include "attention/attention_own.h"
 #include "attention/attention_scores.h"
-
-/* The members that attention_shape has, and:
- *
- *   SLICE    adjacent columns of a wave
- *   PARTS    waves that share rows: each has every PARTS-th slice
- *   SPAN     columns of one slice of each of them
- *   SPANS    of the widest rows
- *   WHOLE    a tile of keys holds whole rows, else one span of them: f32
- *
- * An AMD GPU has 64 KiB of shared memory per block. NVIDIA's 227 KiB hold two tiles of keys, one of
- * which is copied asynchronously.
- */
-template <rw_dtype D, int UNIT> struct attention_wide_shape {
-    static constexpr bool ROLES = false, FEW = false, PLAIN = false, ANY_WIDTH = true;
-    static constexpr bool CODES = false;
-    static constexpr int RULES = ATTENTION_ANY;
-    static constexpr rw_dtype DTYPE = D;
-    static constexpr bool HALVES = D != RW_F32, WHOLE = HALVES;
-#if defined(__HIP_PLATFORM_NVIDIA__)
-    static constexpr bool BACKGROUND = HALVES;
-#else
-    static constexpr bool BACKGROUND = UNIT == RWI_MMA_SYNC;
-#endif
-    typedef typename rwi_mma_of<D, 1, UNIT>::type unit;
-    typedef typename unit::element element;
-    typedef typename unit::product product;
-
-    static constexpr int SLICE = 64, PARTS = 3, SPAN = SLICE * PARTS;
-    static constexpr int SPANS = RWI_ATTENTION_MAX_DIM / SPAN;
-    static_assert(SPANS * SPAN == RWI_ATTENTION_MAX_DIM, "whole spans");
-
-    static constexpr int WAVE_ROWS = 16;
-    /* As many rows and keys as registers hold without spills. */
-    static constexpr int ROWS = BACKGROUND ? 32 : 16;
-    static constexpr int KEYS = BACKGROUND ? 32 : 16;
-    static constexpr int WAVE_KEYS = KEYS;
-    static constexpr int WAVES = ROWS / WAVE_ROWS * PARTS;
-    static constexpr int THREADS = WAVES * unit::LANES;
-    static constexpr int COPIERS = THREADS, BLOCK = THREADS;
-    /* Of waves a scheduler at least: with one, clang takes accumulation registers on gfx9. */
-    static constexpr int BLOCKS = BACKGROUND ? 1 : 2;
-
-    static constexpr int VECTOR = 16 / (int)sizeof(element);
-    static constexpr int PITCH = (WHOLE ? SPANS : 1) * SPAN + VECTOR;
-    static constexpr int NEXT_SPAN = WHOLE ? SPAN : ROWS * PITCH; /* distance in the tile of q */
-    static constexpr int OUT_COLUMNS = SLICE, OUT_PITCH = OUT_COLUMNS + 4;
-    static constexpr int BATCH = 64;
-    static constexpr int WEIGHT_BITS = D == RW_F16 ? 15 : 0;
-    static constexpr int N_KEYS = KEYS / 16;
-    static constexpr int N_SLICE = SLICE / 16, N_COLUMNS = SPANS * N_SLICE;
-    static constexpr int SUMS = ROWS;
-
-    __device__ static __forceinline__ int first_row(int wave) {
-        return wave / PARTS * WAVE_ROWS;
-    }
-
-    /* Elements of the tiles, and floats of what waves exchange: some products at a time, all lanes'
-     * floats of each. */
-    static constexpr int Q_SIZE = (WHOLE ? 1 : SPANS) * ROWS * PITCH;
-    static constexpr int KEYS_SIZE = KEYS * PITCH;
-    static constexpr int TILE_BYTES =
-        (Q_SIZE + (BACKGROUND ? 2 : 1) * KEYS_SIZE) * (int)sizeof(element);
-    static constexpr int EXCHANGED = BACKGROUND ? N_KEYS : 1;
-    static constexpr int EXCHANGE = EXCHANGED * unit::QUERIES * unit::KEYS * unit::LANES;
-    static constexpr int SCRATCH = unit::SCRATCH * KEYS;
-    static constexpr int SHARED_BYTES =
-        TILE_BYTES + WAVES * (EXCHANGE + SCRATCH) * (int)sizeof(float);
-    static_assert(WAVES * WAVE_ROWS * OUT_PITCH * (int)sizeof(float) <= TILE_BYTES,
-                  "the output overlaps the tiles");
-};
-
-/* The tiles in shared memory: BACKGROUND: of the current keys and of those that are copied
- * meanwhile, else one. */
-template <typename Shape> struct attention_wide_tiles {
-    typename Shape::element *q;
-    typename Shape::element *now;
-    typename Shape::element *later;
-    float *out;      /* overlaps all of them */
-    float *exchange; /* of all waves */
-    float *scratch;
-    bool v_is_k;
-};
-
-template <typename Shape>
-__device__ static inline attention_wide_tiles<Shape> find_wide_tiles(const attention_launch &launch,
-                                                                     uint4 *shared) {
-    typename Shape::element *q = (typename Shape::element *)shared;
-    typename Shape::element *keys = q + Shape::Q_SIZE;
-    float *exchange = (float *)shared + Shape::TILE_BYTES / (int)sizeof(float);
-    const int wave = (int)threadIdx.x / Shape::unit::LANES;
-    return {q,
-            keys,
-            Shape::BACKGROUND ? keys + Shape::KEYS_SIZE : keys,
-            (float *)shared,
-            exchange,
-            exchange + Shape::WAVES * Shape::EXCHANGE + wave * Shape::SCRATCH,
-            rwi_attention_v_is_k(&launch.op)};
-}
-
-/* ---- into shared memory ---- */
-
-/* Whole spans that hold `width` columns. */
-template <typename Shape> __device__ static __forceinline__ int whole_spans(int width) {
-    return (width + Shape::SPAN - 1) / Shape::SPAN * Shape::SPAN;
-}
-
-/* The VECTOR elements at `from`, of which `left` exist: 0 for others. */
-template <typename Shape>
-__device__ static __forceinline__ void copy_wide(typename Shape::element *to,
-                                                 const typename Shape::element *from, int left,
-                                                 bool vectors) {
-    if (vectors) {
-        rwi_async_copy_16(to, from, left > 0);
-        return;
-    }
-#pragma unroll 1
-    for (int n = 0; n < Shape::VECTOR; n++)
-        to[n] = n < left ? from[n] : (typename Shape::element)0;
-}
-
-/* Vector n of a tile of ROWS rows: slice after slice. */
-template <typename Shape, int ROWS> struct wide_vector {
-    static constexpr int ACROSS = Shape::SLICE / Shape::VECTOR;
-    int row, column;
-
-    __device__ __forceinline__ explicit wide_vector(int n)
-        : row(n / ACROSS % ROWS),
-          column(n / (ACROSS * ROWS) * Shape::SLICE + n % ACROSS * Shape::VECTOR) {}
-    __device__ static __forceinline__ int count(int columns) {
-        return columns / Shape::VECTOR * ROWS;
-    }
-};
-
-template <typename Shape>
-__device__ static inline void stage_wide_q(const attention_launch &launch,
-                                           const attention_block<Shape> &t,
-                                           typename Shape::element *tile) {
-    typedef const typename Shape::element *elements;
-    typedef wide_vector<Shape, Shape::ROWS> vector;
-    const int width = launch.op.head_dim;
-#pragma unroll 1
-    for (int n = rwi_computed_here((int)threadIdx.x); n < vector::count(whole_spans<Shape>(width));
-         n += Shape::THREADS) {
-        const vector at(n);
-        const bool inside = at.row < t.item.rows;
-        const int64_t from = inside ? rwi_attention_at(&launch.op.q, t.item.b, &t.rows[at.row]) : 0;
-        copy_wide<Shape>(tile + at.column / Shape::SPAN * Shape::NEXT_SPAN + at.row * Shape::PITCH +
-                             at.column % Shape::SPAN,
-                         (elements)rwi_global(launch.op.q.data) + from + at.column,
-                         inside ? width - at.column : 0, launch.vectors);
-    }
-}
-
-/* Keys [j, j + KEYS) of k or v, of `width` columns: WHOLE: all columns, else the span from column
- * `first` on. 0 where no row may see them. */
-template <typename Shape>
-__device__ static inline void stage_wide(const attention_launch &launch,
-                                         const attention_block<Shape> &t,
-                                         const rwi_attention_tensor &tensor, int width, int32_t j,
-                                         int first, typename Shape::element *tile) {
-    typedef const typename Shape::element *elements;
-    typedef wide_vector<Shape, Shape::KEYS> vector;
-    const rwi_kv_pages &pages = launch.op.pages;
-    const int columns = Shape::WHOLE ? whole_spans<Shape>(width) : Shape::SPAN;
-    const elements from = (elements)rwi_global(tensor.data) + t.item.kv_head * tensor.stride[2];
-#pragma unroll 1
-    for (int n = rwi_computed_here((int)threadIdx.x); n < vector::count(columns);
-         n += Shape::THREADS) {
-        const vector at(n);
-        const int32_t key = j + at.row;
-        int64_t outer = t.item.b, row = key;
-        if (pages.table.data) {
-            outer = t.pages[(key >> pages.shift) - t.first_page];
-            row = key & (((int64_t)1 << pages.shift) - 1);
-        }
-        const bool inside = outer >= 0 && rwi_span_has(t.seen, key);
-        const int64_t offset = outer * tensor.stride[0] + row * tensor.stride[1];
-        copy_wide<Shape>(tile + at.row * Shape::PITCH + at.column,
-                         from + offset + first + at.column, inside ? width - first - at.column : 0,
-                         launch.vectors);
-    }
-}
-
-template <typename Shape>
-__device__ static inline void stage_wide_k(const attention_launch &launch,
-                                           const attention_block<Shape> &t, int32_t j, int first,
-                                           typename Shape::element *tile) {
-    stage_wide(launch, t, launch.op.k, launch.op.head_dim, j, first, tile);
-}
-
-template <typename Shape>
-__device__ static inline void stage_wide_v(const attention_launch &launch,
-                                           const attention_block<Shape> &t, int32_t j, int first,
-                                           typename Shape::element *tile) {
-    stage_wide(launch, t, launch.op.v, launch.op.v_dim, j, first, tile);
-}
+#include "attention/attention_wide_tile.h"
 
 /* Replaces nonfinite values of a tile of v by 0, as attention_zero_nonfinite() does, between two
  * barriers. */
@@ -283,17 +88,15 @@ multiply_wide_k(const attention_launch &launch, const attention_block<Shape> &t,
     const int slice = wave % Shape::PARTS * Shape::SLICE;
     const typename Shape::element *q = tiles.q + Shape::first_row(wave) * Shape::PITCH + slice;
     if (Shape::WHOLE) {
-        if (!Shape::BACKGROUND) {
+        if constexpr (!Shape::BACKGROUND) {
             __syncthreads(); /* v was read */
             stage_wide_k<Shape>(launch, t, j, 0, tiles.now);
         }
         rwi_async_wait();
         __syncthreads(); /* k has arrived, and v was read */
-        if (Shape::BACKGROUND && !tiles.v_is_k)
-            stage_wide_v<Shape>(launch, t, j, 0, tiles.later);
-        else if (Shape::BACKGROUND && next >= 0)
-            stage_wide_k<Shape>(launch, t, next, 0, tiles.later);
     }
+    if constexpr (Shape::BACKGROUND)
+        start_wide(launch, t, tiles, !tiles.v_is_k, tiles.v_is_k ? next : j, tiles.later);
 #pragma unroll 1
     for (int first = 0; first < launch.op.head_dim; first += Shape::SPAN) {
         if (!Shape::WHOLE) {
@@ -321,12 +124,14 @@ multiply_wide_v(const attention_launch &launch, attention_block<Shape> &t,
     const int slice = (int)threadIdx.x / unit::LANES % Shape::PARTS * Shape::SLICE;
     typename Shape::element *v = tiles.v_is_k ? tiles.now : tiles.later;
     if (Shape::WHOLE && !tiles.v_is_k) {
-        if (!Shape::BACKGROUND)
+        if constexpr (Shape::BACKGROUND)
+            finish_wide(launch, tiles, true, j, v);
+        else
             stage_wide_v<Shape>(launch, t, j, 0, v); /* k was read before products were exchanged */
         rwi_async_wait();
         __syncthreads();
-        if (Shape::BACKGROUND && next >= 0)
-            stage_wide_k<Shape>(launch, t, next, 0, tiles.now);
+        if constexpr (Shape::BACKGROUND)
+            start_wide(launch, t, tiles, false, next, tiles.now);
     }
     if (Shape::WHOLE && !finite)
         zero_wide<Shape>(launch, t, j, v);
@@ -346,6 +151,8 @@ multiply_wide_v(const attention_launch &launch, attention_block<Shape> &t,
                      v + (Shape::WHOLE ? span * Shape::SPAN : 0) + slice, Shape::PITCH,
                      tiles.scratch);
     }
+    if constexpr (Shape::BACKGROUND)
+        finish_wide(launch, tiles, false, next, tiles.v_is_k ? tiles.later : tiles.now);
 }
 
 template <typename Shape>
@@ -384,8 +191,11 @@ attend_wide_batch(const attention_launch &launch, attention_block<Shape> &t,
     stage_wide_q<Shape>(launch, t, tiles.q);
     __syncthreads();
     int n = next_tile(t, 0, count);
-    if (Shape::BACKGROUND && n < count)
-        stage_wide_k<Shape>(launch, t, attention_key<Shape>(t, first + n), 0, tiles.now);
+    if constexpr (Shape::BACKGROUND) {
+        const int32_t j = n < count ? attention_key<Shape>(t, first + n) : -1;
+        start_wide(launch, t, tiles, false, j, tiles.now);
+        finish_wide(launch, tiles, false, j, tiles.now);
+    }
 #pragma unroll 1
     while (n < count) {
         const int next = next_tile(t, n + 1, count);
@@ -491,7 +301,7 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     attend_wide_item<Shape>(RWI_PARAMETERS_NEAR ? launch : kept, item, t, shared, sink);
 }
 
-/* Items of sequences of different lengths, as attention_own_kernel(). */
+/* Items of sequences of different lengths, or of codes, as attention_own_kernel(). */
 template <typename Shape>
 static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     attention_wide_own_kernel(attention_launch launch, rwi_fault_sink sink) {
@@ -507,17 +317,21 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     if (item >= launch.items)
         return;
     rwi_copy_parameters(own, launch);
-    const int64_t own_item = find_own_item<Shape>(own, item, found, sink);
-    if (own_item >= 0)
-        attend_wide_item<Shape>(own, own_item, t, shared, sink);
+    const int64_t own_item =
+        own.op.ragged.queries.data ? find_own_item<Shape>(own, item, found, sink) : item;
+    if (own_item < 0)
+        return;
+    if constexpr (Shape::CODES)
+        scale_own_keys<Shape>(own, own_item);
+    attend_wide_item<Shape>(own, own_item, t, shared, sink);
 }
 
-template <rw_dtype D>
+template <rw_dtype D, bool CODES>
 static rw_status launch_wide(rwi_device *device, const rw_attention_params &p) {
     return rwi_dispatch_mma<D>(device, [&](auto unit) {
-        typedef attention_wide_shape<D, decltype(unit)::value> Shape;
+        typedef attention_wide_shape<D, decltype(unit)::value, CODES> Shape;
         /* The host pass for AMD takes this unit for those of all devices. */
-        typedef attention_wide_shape<D, RWI_MMA_FMA_32> HostShape;
+        typedef attention_wide_shape<D, RWI_MMA_FMA_32, CODES> HostShape;
         static_assert(Shape::BACKGROUND || HostShape::SHARED_BYTES >= Shape::SHARED_BYTES,
                       "a block has the shared memory that its kernel uses");
         attention_launch launch = describe_launch<Shape>(p);
@@ -525,9 +339,10 @@ static rw_status launch_wide(rwi_device *device, const rw_attention_params &p) {
         if (ragged)
             describe_slots<Shape>(launch, 0, INT64_MAX);
         const rwi_launch_shape shape = block_shape<Shape>(device, launch);
-        return rwi_launch(device, shape,
-                          ragged ? attention_wide_own_kernel<Shape> : attention_wide_kernel<Shape>,
-                          launch);
+        if constexpr (!Shape::CODES)
+            if (!ragged)
+                return rwi_launch(device, shape, attention_wide_kernel<Shape>, launch);
+        return rwi_launch(device, shape, attention_wide_own_kernel<Shape>, launch);
     });
 }
 

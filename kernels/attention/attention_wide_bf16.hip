@@ -3,5 +3,5 @@
 #include "attention/attention_wide.h"
 
 rw_status rwi_hip_attention_wide_bf16(rwi_device *device, const rw_attention_params &p) {
-    return launch_wide<RW_BF16>(device, p);
+    return launch_wide<RW_BF16, false>(device, p);
 }

@@ -5,10 +5,6 @@ static bool width_fits(int64_t width) {
     return width >= 1 && width <= 576;
 }
 
-static bool codes_fit(int64_t width) {
-    return width <= 256 && width % 8 == 0;
-}
-
 static const char *ragged_invalid(const rwt_attention_case *c) {
     if (!c->ragged && (c->packed_k || c->decodes || c->hint || c->bounds_at_fault))
         return "the batch is not ragged";
@@ -41,10 +37,6 @@ const char *rwt_attention_invalid(const rwt_case *row) {
         return "head_dim and v_dim are from 1 to 576";
     if (c->view && (c->v_dim > c->head_dim || c->extreme))
         return "a view has the columns of k, and its values";
-    if (c->view && c->kv_dtype && c->kv_scale > 1)
-        return "a view has the scale of k";
-    if (c->kv_dtype && (!codes_fit(c->head_dim) || !codes_fit(c->v_dim)))
-        return "heads of 8 bits have multiples of 8 columns, up to 256";
     if (c->layout == LAYOUT_THD && c->batch != 1 && !c->ragged)
         return "layout=thd has no batch";
     if (c->page_size < 16 || (c->page_size & (c->page_size - 1)) != 0)
@@ -202,6 +194,31 @@ const rwt_case_row rwt_attention_rows[] = {
                 "seq_q=3|40,seq_k=96,paged=i32,padding=right,align=key_end,causal=1,poison=1"},
     {RWT_QUICK, "kv_dtype=f8_e4m3,kv_scale=heads,dtype=f32|f16|bf16,head_dim=96|200,v_dim=128|72,"
                 "seq_q=5|40,seq_k=130"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3,kv_scale=heads,dtype=f32|f16|bf16,head_dim=1|33|575,"
+                "v_dim=7|101|573,seq_q=3|40,seq_k=40,causal=1"},
+    {RWT_QUICK, "kv_dtype=f8_e5m2,kv_scale=one,dtype=f32|f16|bf16,head_dim=20|72|264|576,"
+                "v_dim=12|80|512,seq_q=20,seq_k=70,heads=2,misalign=0|4,stride=contiguous|gaps"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=heads,dtype=f32|bf16,out_dtype=bf16,"
+                "head_dim=257|512,v_dim=300|512,seq_q=20,seq_k=96,one_nan=v|k,poison=1,causal=1,"
+                "misalign=0|3"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3,kv_scale=heads,dtype=f32|f16|bf16,head_dim=576,"
+                "v_dim=33|512|576,view=1,heads=32,group=16|32,seq_q=1,seq_k=80,causal=1,"
+                "paged=none|i32,poison=1,padding=right,one_nan=none|v"},
+    {RWT_QUICK, "kv_dtype=f8_e5m2,kv_scale=heads,dtype=f32|bf16,head_dim=512,v_dim=512,heads=8,"
+                "group=4,seq_q=9|33,seq_k=70,left=-1|20,causal=1,softcap=0|20,sinks=1,"
+                "mask=none|full,alibi=none|absolute"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3,kv_scale=heads,dtype=f16|bf16,head_dim=100|576,v_dim=100|512,"
+                "mask=full,mask_dtype=f16|u8,seq_q=40,seq_k=141,heads=2,bits=none|queries,"
+                "padding=both,batch=2"},
+    {RWT_QUICK, "kv_dtype=f8_e5m2,kv_scale=heads,dtype=f32|f16|bf16,ragged=i32,packed_k=0|1,"
+                "batch=3,seq_q=9|40,seq_k=70,head_dim=20|300|576,v_dim=12|512,causal=1"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3,kv_scale=heads,dtype=f32|bf16,ragged=i32,batch=3,seq_q=9,"
+                "seq_k=96,paged=i32,head_dim=576,v_dim=512,view=0|1,heads=16,group=8|16,causal=1,"
+                "padding=right,align=key_end,poison=1,hint=1"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3,kv_scale=one,dtype=f32|bf16,head_dim=512,v_dim=100,paged=i64,"
+                "page_fault=low|high,seq_k=96,batch=2,causal=1,seq_q=9|20"},
+    {RWT_FULL, "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=heads,dtype=f32|f16|bf16,"
+               "head_dim=72|100|264|512|576,v_dim=33|250|320|512|576,seq_k=130,seq_q=70,heads=2"},
     {RWT_QUICK, "ragged=i32|i64,packed_k=0|1,dtype=f32|f16|bf16,batch=5,seq_q=1|20|90,seq_k=100,"
                 "causal=1"},
     {RWT_QUICK, "ragged=i32,packed_k=0|1,batch=0|1|2,seq_q=0|3,seq_k=0|5,causal=0|1"},
@@ -292,6 +309,12 @@ const rwt_case_row rwt_combine_rows[] = {
     {RWT_QUICK, "extreme=sink,sinks=1,dtype=f32|f16|bf16,seq_q=2,seq_k=600,heads=2"},
     {RWT_QUICK, "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=heads,dtype=f32|bf16,seq_q=1|5,seq_k=640,"
                 "paged=none|i32,ragged=none|i32,batch=2,lse=1"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3,kv_scale=heads,dtype=f32|f16|bf16,head_dim=576,v_dim=512,"
+                "view=0|1,heads=32,group=16,seq_q=1|3,seq_k=640,causal=1,paged=none|i32"},
+    {RWT_QUICK, "kv_dtype=f8_e5m2,kv_scale=heads,dtype=f32|bf16,head_dim=7|300,v_dim=1|6|301,"
+                "seq_q=2,seq_k=600,one_nan=none|v,out_dtype=f32|bf16,misalign=0|1"},
+    {RWT_QUICK, "kv_dtype=f8_e4m3,kv_scale=heads,ragged=i32,batch=2|3,seq_q=2,seq_k=1140,"
+                "head_dim=64|576,v_dim=65|300,dtype=f32|bf16,causal=1"},
     {RWT_QUICK, "ragged=i32|i64,packed_k=0|1,batch=3,seq_q=1|5|40,seq_k=700,causal=1,"
                 "dtype=f32|bf16,invariant=0|1"},
     {RWT_QUICK,
@@ -399,5 +422,9 @@ const rwt_benchmark rwt_combine_benchmarks[] = {
     {"bf16 64x8192 128/1x576/512 decode, v in k",
      "dtype=bf16,out_dtype=bf16,batch=64,heads=128,group=128,seq_q=1,seq_k=8192,head_dim=576,"
      "v_dim=512,view=1,lse=0",
+     false, true, false},
+    {"bf16 64x8192 128/1x576/512 decode, v in k, f8 cache",
+     "dtype=bf16,out_dtype=bf16,batch=64,heads=128,group=128,seq_q=1,seq_k=8192,head_dim=576,"
+     "v_dim=512,view=1,lse=0,kv_dtype=f8_e4m3,kv_scale=one",
      false, true, false},
     {NULL, NULL, false, false, false}};

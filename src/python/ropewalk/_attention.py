@@ -83,8 +83,7 @@ def attention(
     k            [batch, seq_k, kv_heads, head_dim], of q's rank, and its dtype or f8_e4m3 or f8_e5m2;
                  kv_heads divides heads
     v            [batch, seq_k, kv_heads, v_dim], of k's dtype; it may be the first columns of k, in
-                 the same memory. head_dim and v_dim are from 1 to 576, of 8 bits multiples of 8 up
-                 to 256
+                 the same memory. head_dim and v_dim are from 1 to 576
     pattern      which keys a query sees; None: all
     block_table  i32 or i64 [batch, max_pages]: k and v are the pages of a cache,
                  [pages, page_size, kv_heads, width]; the pattern's key_end is the length

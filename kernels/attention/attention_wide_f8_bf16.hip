@@ -1,0 +1,7 @@
+/* Attention from bf16 to wide or odd rows of 8 bits on a GPU. */
+#include "attention/attention_dtypes.h"
+#include "attention/attention_wide.h"
+
+rw_status rwi_hip_attention_wide_f8_bf16(rwi_device *device, const rw_attention_params &p) {
+    return launch_wide<RW_BF16, true>(device, p);
+}
