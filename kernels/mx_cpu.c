@@ -303,35 +303,56 @@ RWI_INLINE void encode_floats(rw_mx_format format, const float *values, int64_t 
 
 #if defined(__AVX512F__)
 
-/* The same of one block of any dtype, as bf16. */
+/* A block of small numbers, apart from the loops over others, whose constants stay in registers. */
+static __attribute__((noinline)) void encode_small(rw_dtype dtype, rw_mx_format format,
+                                                   const void *values, uint8_t *scale,
+                                                   uint8_t *encoded) {
+    float floats[RW_MX_BLOCK];
+    rwi_cpu_load(dtype, values, RW_MX_BLOCK, floats);
+    encode_floats(format, floats, 1, scale, encoded);
+}
+
+/* The same of one block, as bf16. */
 RWI_INLINE void encode_block(rw_dtype dtype, rw_mx_format format, const void *values,
                              uint8_t *scale, uint8_t *encoded) {
+    rwi_two_lanes_prefetch(dtype, values);
     const __m512i words = rwi_load_odd_bf16(dtype, values);
     const uint32_t largest = rwi_largest_word(_mm512_and_si512(words, _mm512_set1_epi16(0x7FFF)));
-    *scale = rwi_mx_scale_for(format, largest << 16);
-    int divisor = *scale;
-    if (divisor < RWI_SMALL_FLOAT_LEAST_SCALE) {
-        if (largest != 0) {
-            float floats[RW_MX_BLOCK];
-            rwi_cpu_load(dtype, values, RW_MX_BLOCK, floats);
-            encode_floats(format, floats, 1, scale, encoded);
-            return;
+    const int divisor = rwi_mx_scale_for(format, largest << 16);
+    *scale = (uint8_t)divisor;
+    if (divisor < RWI_SMALL_FLOAT_LEAST_SCALE || divisor == 255) {
+        if (largest == 0 || divisor == 255) {
+            const __m256i zeros = _mm512_cvtepi16_epi8(_mm512_and_si512(
+                _mm512_srli_epi16(words, (unsigned)(16 - rwi_mx_element_of(format).bits)),
+                _mm512_set1_epi16((short)(1 << (rwi_mx_element_of(format).bits - 1)))));
+            _mm256_storeu_si256((void *)encoded, largest == 0 ? zeros : _mm256_setzero_si256());
+        } else {
+            encode_small(dtype, format, values, scale, encoded);
         }
-        divisor = RWI_SMALL_FLOAT_LEAST_SCALE; /* of zeros any will do */
+        return;
     }
-    __m512i codes = rwi_small_float_encode_32(rwi_mx_element_of(format), words, divisor);
-    if (divisor == 255)
-        codes = _mm512_setzero_si512();
+    const __m512i codes = rwi_small_float_encode_32(rwi_mx_element_of(format), words, divisor);
     _mm256_storeu_si256((void *)encoded, _mm512_cvtepi16_epi8(codes));
+}
+
+/* Blocks of a constant dtype, `stride` elements apart. */
+RWI_INLINE void encode_all(rw_dtype dtype, rw_mx_format format, const char *values, int64_t stride,
+                           int64_t count, uint8_t *scales, uint8_t *encoded) {
+    for (int64_t b = 0; b < count; b++)
+        encode_block(dtype, format, rwi_element(dtype, values, b * stride), &scales[b],
+                     encoded + b * RW_MX_BLOCK);
 }
 
 /* Encodes the blocks of a batch, one code in a byte each. */
 RWI_INLINE void encode_batch(const rwi_mx_params *p, rw_mx_format format, const char *values,
                              int64_t count, uint8_t *scales, uint8_t *encoded) {
-    for (int64_t b = 0; b < count; b++) {
-        const void *block = rwi_element(p->dtype, values, b * p->value_stride[2]);
-        encode_block(p->dtype, format, block, &scales[b], encoded + b * RW_MX_BLOCK);
-    }
+    const int64_t stride = p->value_stride[2];
+    if (p->dtype == RW_BF16)
+        encode_all(RW_BF16, format, values, stride, count, scales, encoded);
+    else if (p->dtype == RW_F16)
+        encode_all(RW_F16, format, values, stride, count, scales, encoded);
+    else
+        encode_all(RW_F32, format, values, stride, count, scales, encoded);
 }
 
 #else
