@@ -67,9 +67,11 @@ RWI_INLINE void unpack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const 
     } else if (rwi_mx_element_of(format).bits == 6) {
         uint8_t spread[RWI_CPU_BLOCK];
         for (int64_t group = 0; group < count * RWI_MX_GROUPS; group++) {
-            uint64_t word = 0;
-            memcpy(&word, codes + group * 6, 6);
-            word = spread_sixes(word);
+            uint32_t low; /* one copy of 6 bytes would go through memory, and wait for it */
+            uint16_t high;
+            memcpy(&low, codes + group * 6, sizeof low);
+            memcpy(&high, codes + group * 6 + sizeof low, sizeof high);
+            uint64_t word = spread_sixes(low | (uint64_t)high << 32);
             memcpy(spread + group * RWI_MX_GROUP, &word, sizeof word);
         }
 #pragma omp simd
