@@ -37,7 +37,7 @@ RWI_INLINE float silu_near(const rw_glu_params *p, bool plain, float gate, float
 
 /* ---- pieces ---- */
 
-/* A piece of a row, f32 or bf16; consecutive elements of gate and of up are `step` elements apart.
+/* A piece of a row, f32, bf16 or, if has_vectors(), f16; consecutive elements of gate and of up are `step` elements apart.
  */
 typedef struct glu_piece {
     const void *gate;
@@ -68,8 +68,18 @@ RWI_INLINE void activate(const rw_glu_params *p, rw_dtype dtype, int step, glu_f
         if (dtype == RW_BF16)
             ((uint16_t *)piece->out)[i] = (uint16_t)(rwi_pair_round(value) >> 16);
         else
-            ((float *)piece->out)[i] = value;
+            rwi_store(dtype, piece->out, i, value);
     }
+}
+
+/* Whether activate_vectors() computes the whole vectors of a row. */
+RWI_INLINE bool has_vectors(const rw_glu_params *p, int step) {
+#if defined(__AVX512F__)
+    return step == 1 && glu_is_plain(p);
+#else
+    (void)p, (void)step;
+    return false;
+#endif
 }
 
 #if defined(__AVX512F__)
@@ -131,7 +141,7 @@ RWI_INLINE int64_t activate_vectors(const rw_glu_params *p, rw_dtype dtype,
 RWI_INLINE void activate_silu(const rw_glu_params *p, rw_dtype dtype, int step,
                               const glu_piece *piece) {
     const bool plain = glu_is_plain(p);
-    const int64_t done = step == 1 && plain ? activate_vectors(p, dtype, piece) : 0;
+    const int64_t done = has_vectors(p, step) ? activate_vectors(p, dtype, piece) : 0;
     const glu_piece rest = {.gate = rwi_element(dtype, piece->gate, step * done),
                             .up = rwi_element(dtype, piece->up, step * done),
                             .out = rwi_element(dtype, piece->out, done),
@@ -170,7 +180,8 @@ RWI_INLINE void read_and_activate(const rw_glu_params *p, rw_dtype dtype, int st
                                   const rwi_row_index *index, int64_t first, bool stream) {
     float gate_buffer[2 * RWI_GLU_PIECE], up_buffer[RWI_GLU_PIECE];
     float out_buffer[RWI_GLU_PIECE];
-    bool converted = dtype != RW_F32 && dtype != RW_BF16; /* activate() computes in these */
+    /* activate() reads and writes f32 and bf16 as they lie, and f16 where little of it remains */
+    bool converted = dtype == RW_F16 && !has_vectors(p, step);
     int64_t count = rwi_min(RWI_GLU_PIECE, p->hidden - first);
     int64_t gate_at = rwi_row_offset(index, p->gate_stride) + step * first;
     int64_t up_at = rwi_row_offset(index, p->up_stride) + first;

@@ -2,6 +2,7 @@
 #include "cpu/block_cpu.h"
 #include "mx_params.h"
 #include "cpu/pairs_cpu.h"
+#include "cpu/small_float_cpu.h"
 
 /* Blocks decoded at a time. */
 #define BATCH (RWI_CPU_BLOCK / RW_MX_BLOCK)
@@ -31,6 +32,22 @@ static run find_run(const rwi_mx_params *p, int64_t begin, int64_t end) {
  * bf16 is built from 16-bit integers, twice as many at a time as f32.
  */
 
+typedef struct decoder {
+    rw_mx_format format;
+    rw_mx_nibbles nibbles;
+#if defined(__AVX512F__)
+    rwi_small_float_table table;
+#endif
+} decoder;
+
+RWI_INLINE decoder make_decoder(rw_mx_format format, rw_mx_nibbles nibbles) {
+    decoder d = {.format = format, .nibbles = nibbles};
+#if defined(__AVX512F__)
+    d.table = rwi_small_float_table_of(rwi_mx_element_of(format));
+#endif
+    return d;
+}
+
 /* Expands eight 6-bit codes to one per byte. */
 RWI_INLINE uint64_t spread_sixes(uint64_t packed) {
     packed = (packed & 0xFFFFFFu) | (packed & 0xFFFFFF000000u) << 8;
@@ -50,9 +67,11 @@ RWI_INLINE void unpack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const 
     } else if (rwi_mx_element_of(format).bits == 6) {
         uint8_t spread[RWI_CPU_BLOCK];
         for (int64_t group = 0; group < count * RWI_MX_GROUPS; group++) {
-            uint64_t word = 0;
-            memcpy(&word, codes + group * 6, 6);
-            word = spread_sixes(word);
+            uint32_t low; /* one copy of 6 bytes would go through memory, and wait for it */
+            uint16_t high;
+            memcpy(&low, codes + group * 6, sizeof low);
+            memcpy(&high, codes + group * 6 + sizeof low, sizeof high);
+            uint64_t word = spread_sixes(low | (uint64_t)high << 32);
             memcpy(spread + group * RWI_MX_GROUP, &word, sizeof word);
         }
 #pragma omp simd
@@ -78,81 +97,72 @@ RWI_INLINE void unpack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const 
     }
 }
 
-/* Whether all values of a block are exact in bf16: 0, normal, Inf or NaN. */
-RWI_INLINE bool are_bf16(rw_mx_format format, uint8_t scale) {
-    rwi_small_float element = rwi_mx_element_of(format);
-    return scale > element.bias + element.mantissa && scale <= 254 - element.largest;
-}
-
-RWI_INLINE uint16_t lesser(uint16_t a, uint16_t b) {
-    return a < b ? a : b;
-}
-
-/* A code's value times the scale, as bf16, in a block for which are_bf16() is true. A subnormal
- * value is normalised: its mantissa is shifted until the first 1 is the hidden bit, and its
- * exponent is lowered. Of all shifts the right one gives the smallest sum. */
-RWI_INLINE uint16_t decode_bf16(rw_mx_format format, uint16_t code, uint8_t scale) {
-    rwi_small_float element = rwi_mx_element_of(format);
-    const int mantissa = element.mantissa, shift = 7 - mantissa;
-    const uint16_t sign = (uint16_t)(1u << (element.bits - 1));
-    const uint16_t exponent = (uint16_t)((scale - element.bias) * 128);
-    uint16_t rest = (uint16_t)(code & (sign - 1u));
-    uint16_t bits = (uint16_t)((rest << shift) + exponent);
-    bits = lesser(bits, (uint16_t)((rest << (shift + 1)) + (uint16_t)(exponent - 128)));
-    if (mantissa >= 2)
-        bits = lesser(bits, (uint16_t)((rest << (shift + 2)) + (uint16_t)(exponent - 256)));
-    if (mantissa >= 3)
-        bits = lesser(bits, (uint16_t)((rest << (shift + 3)) + (uint16_t)(exponent - 384)));
-    bits = rest == 0 ? 0 : bits;
-    if (format == RW_MXFP8_E4M3)
-        bits = rest == 0x7F ? 0x7FC0 : bits;
-    if (format == RW_MXFP8_E5M2) {
-        bits = rest == 0x7C ? 0x7F80 : bits;
-        bits = rest > 0x7C ? 0x7FC0 : bits;
-    }
-    return (uint16_t)(bits | (code & sign) << (16 - element.bits));
-}
-
-/* Decodes a block to f32 or bf16. */
-RWI_INLINE void decode_block(rw_mx_format format, rw_dtype dtype, const uint16_t *unpacked,
-                             uint8_t scale, void *out) {
-    float buffer[RW_MX_BLOCK];
-    uint16_t *words = out;
-    if (dtype == RW_BF16 && are_bf16(format, scale)) {
-#pragma omp simd
-        for (int i = 0; i < RW_MX_BLOCK; i++)
-            words[i] = decode_bf16(format, unpacked[i], scale);
-        return;
-    }
-    float *numbers = dtype == RW_BF16 ? buffer : out;
-    float factor = rwi_mx_scale(scale);
+/* The values of a block times 2^(scale - 127) as bf16, in which they must be exact. */
+RWI_INLINE void decode_words(const decoder *d, const uint16_t *unpacked, uint8_t scale,
+                             uint16_t *words) {
+    const rwi_small_float element = rwi_mx_element_of(d->format);
 #if defined(__AVX512F__)
-    if (format == RW_MXFP4_E2M1 && dtype == RW_F32) { /* a register holds all sixteen values */
+    const __m512i codes = _mm512_loadu_si512(unpacked);
+    _mm512_storeu_si512(words, rwi_small_float_to_bf16_32(element, &d->table, codes, scale));
+#else
+#pragma omp simd
+    for (int i = 0; i < RW_MX_BLOCK; i++)
+        words[i] = rwi_small_float_to_bf16(element, unpacked[i], scale);
+#endif
+}
+
+/* The same of any scale, as f32. */
+RWI_INLINE void decode_floats(const decoder *d, const uint16_t *unpacked, uint8_t scale,
+                              float *out) {
+    const rwi_small_float element = rwi_mx_element_of(d->format);
+    const float factor = rwi_mx_scale(scale);
+#if defined(__AVX512F__)
+    if (d->format == RW_MXFP4_E2M1) { /* a register holds all sixteen values */
         __m512 all = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f,
                                     -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
         all = _mm512_mul_ps(all, _mm512_set1_ps(factor));
         for (int i = 0; i < RW_MX_BLOCK; i += 16) {
             __m512i codes = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(unpacked + i)));
-            _mm512_storeu_ps(numbers + i, _mm512_permutexvar_ps(codes, all));
+            _mm512_storeu_ps(out + i, _mm512_permutexvar_ps(codes, all));
         }
         return;
     }
-#endif
+    const __m512i words =
+        rwi_small_float_to_bf16_32(element, &d->table, _mm512_loadu_si512(unpacked), 127);
+    const __m512i halves[2] = {_mm512_cvtepu16_epi32(_mm512_castsi512_si256(words)),
+                               _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(words, 1))};
+    for (int n = 0; n < 2; n++)
+        _mm512_storeu_ps(out + 16 * n,
+                         _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(halves[n], 16)),
+                                       _mm512_set1_ps(factor)));
+#else
 #pragma omp simd
     for (int i = 0; i < RW_MX_BLOCK; i++)
-        numbers[i] = rwi_bf16_to_f32(decode_bf16(format, unpacked[i], 127)) * factor;
+        out[i] = rwi_bf16_to_f32(rwi_small_float_to_bf16(element, unpacked[i], 127)) * factor;
+#endif
+}
+
+/* Decodes a block to f32 or bf16. */
+RWI_INLINE void decode_block(const decoder *d, rw_dtype dtype, const uint16_t *unpacked,
+                             uint8_t scale, void *out) {
+    float buffer[RW_MX_BLOCK];
+    if (dtype == RW_BF16 && rwi_small_float_is_bf16(rwi_mx_element_of(d->format), scale)) {
+        decode_words(d, unpacked, scale, out);
+        return;
+    }
+    float *numbers = dtype == RW_BF16 ? buffer : out;
+    decode_floats(d, unpacked, scale, numbers);
     if (dtype == RW_BF16)
         rwi_store_many(RW_BF16, out, RW_MX_BLOCK, numbers);
 }
 
 /* Unpacks several blocks before it decodes them: reading a vector right after its parts were
  * written would stall. */
-RWI_INLINE void dequantize_run(const rwi_mx_params *p, rw_mx_format format, rw_mx_nibbles nibbles,
-                               run r, bool stream) {
+RWI_INLINE void dequantize_run(const rwi_mx_params *p, const decoder *d, run r, bool stream) {
     float buffer[RWI_CPU_BLOCK];
     uint8_t gathered[RWI_CPU_BLOCK];
     uint16_t unpacked[RWI_CPU_BLOCK];
-    int64_t code_bytes = rwi_mx_element_of(format).bits * RW_MX_BLOCK / 8;
+    int64_t code_bytes = rwi_mx_element_of(d->format).bits * RW_MX_BLOCK / 8;
     bool dense = p->value_stride[2] == RW_MX_BLOCK, words = p->dtype == RW_BF16;
     bool converted = !words && p->dtype != RW_F32; /* decode_block() writes f32 and bf16 */
     int64_t batch = dense ? BATCH : 1, block_bytes = RW_MX_BLOCK * (words ? 2 : 4);
@@ -164,15 +174,15 @@ RWI_INLINE void dequantize_run(const rwi_mx_params *p, rw_mx_format format, rw_m
         char *target = stream || converted ? (char *)buffer : out;
         for (int64_t b = 0; b < count && code_bytes != p->code_stride[2]; b++)
             memcpy(gathered + b * code_bytes, codes + b * p->code_stride[2], (size_t)code_bytes);
-        unpack_blocks(format, nibbles, code_bytes == p->code_stride[2] ? codes : gathered, count,
-                      unpacked);
+        unpack_blocks(d->format, d->nibbles, code_bytes == p->code_stride[2] ? codes : gathered,
+                      count, unpacked);
         for (int64_t b = 0; b < count; b++) {
             const uint16_t *block = unpacked + b * RW_MX_BLOCK;
             uint8_t scale = scales[b * p->scale_stride[2]];
             if (words)
-                decode_block(format, RW_BF16, block, scale, target + b * block_bytes);
+                decode_block(d, RW_BF16, block, scale, target + b * block_bytes);
             else
-                decode_block(format, RW_F32, block, scale, target + b * block_bytes);
+                decode_block(d, RW_F32, block, scale, target + b * block_bytes);
         }
         if (converted)
             rwi_cpu_write(p->dtype, out, count * RW_MX_BLOCK, stream, buffer);
@@ -185,9 +195,10 @@ RWI_INLINE void dequantize(const rwi_mx_params *p, rw_mx_format format, rw_mx_ni
                            int64_t begin, int64_t end) {
     int64_t bytes = rwi_row_count(&p->blocks) * RW_MX_BLOCK * (int64_t)rwi_dtype_size(p->dtype);
     bool stream = bytes >= RWI_CPU_STREAM_BYTES;
+    const decoder d = make_decoder(format, nibbles);
     while (begin < end) {
         run r = find_run(p, begin, end);
-        dequantize_run(p, format, nibbles, r, stream);
+        dequantize_run(p, &d, r, stream);
         begin += r.count;
     }
     if (stream)
@@ -265,14 +276,12 @@ RWI_INLINE void pack_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const ui
     }
 }
 
-/* Encodes several blocks whose codes are consecutive in memory. */
-RWI_INLINE void encode_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const float *values,
-                              int64_t count, uint8_t *scales, uint8_t *codes) {
+/* Encodes consecutive blocks, one code in a byte each. */
+RWI_INLINE void encode_floats(rw_mx_format format, const float *values, int64_t count,
+                              uint8_t *scales, uint8_t *encoded) {
     float scaled[RWI_CPU_BLOCK];
     uint32_t largest[BATCH];
     float inverse[BATCH];
-    _Alignas(64) uint8_t encoded[RWI_CPU_BLOCK];
-    uint8_t *target = rwi_mx_element_of(format).bits == 8 ? codes : encoded;
     for (int64_t b = 0; b < count; b++)
         largest[b] = largest_bits(values + b * RW_MX_BLOCK);
 #pragma omp simd
@@ -287,38 +296,100 @@ RWI_INLINE void encode_blocks(rw_mx_format format, rw_mx_nibbles nibbles, const 
     }
 #pragma omp simd
     for (int64_t i = 0; i < count * RW_MX_BLOCK; i++)
-        target[i] = (uint8_t)rwi_mx_encode(format, scaled[i]);
+        encoded[i] = (uint8_t)rwi_mx_encode(format, scaled[i]);
     for (int64_t b = 0; b < count; b++) {
         if (scales[b] == 255)
-            memset(target + b * RW_MX_BLOCK, 0, RW_MX_BLOCK);
+            memset(encoded + b * RW_MX_BLOCK, 0, RW_MX_BLOCK);
     }
-    if (target == encoded)
-        pack_blocks(format, nibbles, encoded, count, codes);
 }
 
-/* Consecutive blocks as f32, in place or in `buffer`. */
-RWI_INLINE const float *read_blocks(const rwi_mx_params *p, const char *values, int64_t count,
-                                    float *buffer) {
-    if (p->value_stride[2] == RW_MX_BLOCK)
-        return rwi_cpu_read(p->dtype, values, count * RW_MX_BLOCK, buffer);
-    for (int64_t b = 0; b < count; b++)
-        rwi_cpu_load(p->dtype, rwi_element(p->dtype, values, b * p->value_stride[2]), RW_MX_BLOCK,
-                     buffer + b * RW_MX_BLOCK);
-    return buffer;
+#if defined(__AVX512F__)
+
+/* A block of small numbers, apart from the loops over others, whose constants stay in registers. */
+static __attribute__((noinline)) void encode_small(rw_dtype dtype, rw_mx_format format,
+                                                   const void *values, uint8_t *scale,
+                                                   uint8_t *encoded) {
+    float floats[RW_MX_BLOCK];
+    rwi_cpu_load(dtype, values, RW_MX_BLOCK, floats);
+    encode_floats(format, floats, 1, scale, encoded);
 }
+
+/* The same of one block, as bf16. */
+RWI_INLINE void encode_block(rw_dtype dtype, rw_mx_format format, const void *values,
+                             uint8_t *scale, uint8_t *encoded) {
+    rwi_two_lanes_prefetch(dtype, values);
+    const __m512i words = rwi_load_odd_bf16(dtype, values);
+    const uint32_t largest = rwi_largest_word(_mm512_and_si512(words, _mm512_set1_epi16(0x7FFF)));
+    const int divisor = rwi_mx_scale_for(format, largest << 16);
+    *scale = (uint8_t)divisor;
+    if (divisor < RWI_SMALL_FLOAT_LEAST_SCALE || divisor == 255) {
+        if (largest == 0 || divisor == 255) {
+            const __m256i zeros = _mm512_cvtepi16_epi8(_mm512_and_si512(
+                _mm512_srli_epi16(words, (unsigned)(16 - rwi_mx_element_of(format).bits)),
+                _mm512_set1_epi16((short)(1 << (rwi_mx_element_of(format).bits - 1)))));
+            _mm256_storeu_si256((void *)encoded, largest == 0 ? zeros : _mm256_setzero_si256());
+        } else {
+            encode_small(dtype, format, values, scale, encoded);
+        }
+        return;
+    }
+    const __m512i codes = rwi_small_float_encode_32(rwi_mx_element_of(format), words, divisor);
+    _mm256_storeu_si256((void *)encoded, _mm512_cvtepi16_epi8(codes));
+}
+
+/* Blocks of a constant dtype, `stride` elements apart. */
+RWI_INLINE void encode_all(rw_dtype dtype, rw_mx_format format, const char *values, int64_t stride,
+                           int64_t count, uint8_t *scales, uint8_t *encoded) {
+    for (int64_t b = 0; b < count; b++)
+        encode_block(dtype, format, rwi_element(dtype, values, b * stride), &scales[b],
+                     encoded + b * RW_MX_BLOCK);
+}
+
+/* Encodes the blocks of a batch, one code in a byte each. */
+RWI_INLINE void encode_batch(const rwi_mx_params *p, rw_mx_format format, const char *values,
+                             int64_t count, uint8_t *scales, uint8_t *encoded) {
+    const int64_t stride = p->value_stride[2];
+    if (p->dtype == RW_BF16)
+        encode_all(RW_BF16, format, values, stride, count, scales, encoded);
+    else if (p->dtype == RW_F16)
+        encode_all(RW_F16, format, values, stride, count, scales, encoded);
+    else
+        encode_all(RW_F32, format, values, stride, count, scales, encoded);
+}
+
+#else
+
+RWI_INLINE void encode_batch(const rwi_mx_params *p, rw_mx_format format, const char *values,
+                             int64_t count, uint8_t *scales, uint8_t *encoded) {
+    float buffer[RWI_CPU_BLOCK];
+    const float *floats = buffer;
+    if (p->value_stride[2] == RW_MX_BLOCK)
+        floats = rwi_cpu_read(p->dtype, values, count * RW_MX_BLOCK, buffer);
+    else
+        for (int64_t b = 0; b < count; b++)
+            rwi_cpu_load(p->dtype, rwi_element(p->dtype, values, b * p->value_stride[2]),
+                         RW_MX_BLOCK, buffer + b * RW_MX_BLOCK);
+    encode_floats(format, floats, count, scales, encoded);
+}
+
+#endif
 
 RWI_INLINE void quantize_run(const rwi_mx_params *p, rw_mx_format format, rw_mx_nibbles nibbles,
-                             run r) {
-    float buffer[RWI_CPU_BLOCK];
-    uint8_t scales[BATCH], packed[RWI_CPU_BLOCK];
-    int64_t code_bytes = rwi_mx_element_of(format).bits * RW_MX_BLOCK / 8;
+                             run r, bool stream) {
+    _Alignas(64) uint8_t encoded[RWI_CPU_BLOCK], packed[RWI_CPU_BLOCK];
+    uint8_t scales[BATCH];
+    const int64_t code_bytes = rwi_mx_element_of(format).bits * RW_MX_BLOCK / 8;
+    const bool bytes = code_bytes == RW_MX_BLOCK, dense = p->code_stride[2] == code_bytes;
     for (int64_t first = 0; first < r.count; first += BATCH) {
-        int64_t count = rwi_min(BATCH, r.count - first);
+        const int64_t count = rwi_min(BATCH, r.count - first);
         uint8_t *codes = r.codes + first * p->code_stride[2];
-        const char *values = rwi_element(p->dtype, r.values, first * p->value_stride[2]);
-        bool dense = p->code_stride[2] == code_bytes;
-        encode_blocks(format, nibbles, read_blocks(p, values, count, buffer), count, scales,
-                      dense ? codes : packed);
+        uint8_t *target = dense && !stream ? codes : packed;
+        encode_batch(p, format, rwi_element(p->dtype, r.values, first * p->value_stride[2]), count,
+                     scales, bytes ? target : encoded);
+        if (!bytes)
+            pack_blocks(format, nibbles, encoded, count, target);
+        if (dense && stream)
+            rwi_cpu_stream(codes, packed, (size_t)(count * code_bytes));
         for (int64_t b = 0; b < count && !dense; b++)
             memcpy(codes + b * p->code_stride[2], packed + b * code_bytes, (size_t)code_bytes);
         for (int64_t b = 0; b < count; b++)
@@ -328,11 +399,15 @@ RWI_INLINE void quantize_run(const rwi_mx_params *p, rw_mx_format format, rw_mx_
 
 RWI_INLINE void quantize(const rwi_mx_params *p, rw_mx_format format, rw_mx_nibbles nibbles,
                          int64_t begin, int64_t end) {
+    const int64_t block_bytes = rwi_mx_element_of(format).bits * RW_MX_BLOCK / 8;
+    const bool stream = rwi_row_count(&p->blocks) * block_bytes >= RWI_CPU_STREAM_BYTES;
     while (begin < end) {
         run r = find_run(p, begin, end);
-        quantize_run(p, format, nibbles, r);
+        quantize_run(p, format, nibbles, r, stream);
         begin += r.count;
     }
+    if (stream)
+        rwi_cpu_stream_end();
 }
 
 void RWI_CPU_KERNEL(mx_quantize)(const rw_mx_quantize_params *p, int64_t begin, int64_t end,

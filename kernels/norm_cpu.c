@@ -360,6 +360,32 @@ RWI_INLINE const float *read_columns(rw_dtype dtype, const layer_row *row, int64
     return rwi_cpu_read(dtype, rwi_element(dtype, row->in, first), count, buffer);
 }
 
+/* Partial sums of several registers, since each addition waits for the last one to its own. */
+#define SUMS RWI_TWO_LANES
+
+/* A number, or the square of its difference from the mean. */
+RWI_INLINE double layer_term(float x, const rwi_norm_center *center) {
+    const double term = (double)(center ? layer_norm_difference(x, center) : x);
+    return center ? term * term : term;
+}
+
+/* The sum of a block's terms. */
+RWI_INLINE double sum_columns(const float *x, int64_t count, const rwi_norm_center *center) {
+    double sums[SUMS] = {0.0}, total = 0.0;
+    int64_t i = 0;
+    for (; i + SUMS <= count; i += SUMS) {
+#pragma omp simd
+        for (int lane = 0; lane < SUMS; lane++)
+            sums[lane] += layer_term(x[i + lane], center);
+    }
+    for (; i < count; i++)
+        total += layer_term(x[i], center);
+#pragma omp simd reduction(+ : total)
+    for (int lane = 0; lane < SUMS; lane++)
+        total += sums[lane];
+    return total;
+}
+
 /* Writes x + residual if there is a residual, and keeps the row. Returns its sum. */
 RWI_INLINE double sum_row(const rwi_norm_params *p, rw_dtype dtype, const norm_row *source,
                           layer_row *row) {
@@ -374,11 +400,7 @@ RWI_INLINE double sum_row(const rwi_norm_params *p, rw_dtype dtype, const norm_r
         if (row->is_kept)
             rwi_cpu_load(dtype, rwi_element(dtype, row->in, first), count, row->kept + first);
         const float *x = read_columns(dtype, row, first, count, buffer);
-        double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < count; i++)
-            sum += (double)x[i];
-        total += sum;
+        total += sum_columns(x, count, NULL);
     }
     return total;
 }
@@ -391,13 +413,7 @@ RWI_INLINE double sum_differences(const rwi_norm_params *p, rw_dtype dtype, cons
     for (int64_t first = 0; first < p->hidden; first += RWI_CPU_BLOCK) {
         int64_t count = rwi_min(RWI_CPU_BLOCK, p->hidden - first);
         const float *x = read_columns(dtype, row, first, count, buffer);
-        double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < count; i++) {
-            double difference = (double)layer_norm_difference(x[i], center);
-            sum += difference * difference;
-        }
-        total += sum;
+        total += sum_columns(x, count, center);
     }
     return total;
 }
@@ -414,12 +430,18 @@ RWI_INLINE rwi_norm_center find_center(const rwi_norm_params *p, rw_dtype dtype,
     return center;
 }
 
+/* `ahead`: the next row, whose memory is prefetched. */
 RWI_INLINE void write_row(const rwi_norm_params *p, rw_dtype dtype, const layer_row *row, char *out,
-                          const norm_affine *affine, const rwi_norm_center *center, bool stream) {
+                          const norm_row *ahead, const norm_affine *affine,
+                          const rwi_norm_center *center, bool stream) {
     float buffer[RWI_CPU_BLOCK], block[2][RWI_CPU_BLOCK];
     for (int64_t first = 0; first < p->hidden; first += RWI_CPU_BLOCK) {
         int64_t count = rwi_min(RWI_CPU_BLOCK, p->hidden - first);
         const float *weight = affine->weight + first, *bias = affine->bias + first;
+        prefetch(rwi_element(dtype, ahead->x, first), count * (int64_t)rwi_dtype_size(dtype));
+        if (ahead->residual)
+            prefetch(rwi_element(dtype, ahead->residual, first),
+                     count * (int64_t)rwi_dtype_size(dtype));
         if (p->hidden > KEPT) {
             load_affine(p, first, count, block[0], block[1]);
             weight = block[0];
@@ -450,7 +472,8 @@ RWI_INLINE void normalize_layer(const rwi_norm_params *p, rw_dtype dtype, int64_
         row.in = source.residual ? source.sum : source.x;
         double sum = sum_row(p, dtype, &source, &row);
         rwi_norm_center center = find_center(p, dtype, &row, sum);
-        write_row(p, dtype, &row, source.out, &affine, &center, stream);
+        const norm_row ahead = find_row(p, dtype, rwi_min(number + 1, end - 1));
+        write_row(p, dtype, &row, source.out, &ahead, &affine, &center, stream);
     }
     if (stream)
         rwi_cpu_stream_end();
