@@ -309,7 +309,7 @@ static void multiply_amx_with_care(const rw_attention_params *p, state *t, int32
     for (int64_t i = 0; i < t->width * PANEL; i++)
         rest[i] = first ? 0.0f : rest[i] * kept[i % PANEL];
     for (int32_t n = keys.begin; n < rwi_min(keys.end, t->keys); n++) {
-        rwi_cpu_load(p->dtype, t->v_rows[n], p->v_dim, line);
+        load_row(t->rows_dtype, t->v_rows[n], p->v_dim, line);
         for (int32_t r = 0; r < PANEL; r++) {
             const float weight = t->scores[n * PANEL + r];
             for (int64_t d = 0; weight != 0.0f && d < p->v_dim; d++)
@@ -417,17 +417,25 @@ static bool are_amx_rows(const void *const *rows, int64_t n, int64_t *stride) {
 }
 
 /* Rows [n, n + 16) of k or v of `columns` columns; copies are padded to `width` columns. */
-static amx_rows find_amx_rows(const state *t, const void *const *rows, int64_t n, int64_t columns,
-                              int64_t width, uint16_t *copies) {
+static amx_rows find_amx_rows(const rw_attention_params *p, const state *t, const void *const *rows,
+                              int64_t n, int64_t columns, int64_t width, uint16_t *copies) {
+    const bool codes = t->rows_dtype != RW_BF16;
+    const amx_rows copied = {(const char *)copies, width * (int64_t)sizeof *copies};
+    const void *these[RWI_AMX_ROWS];
     int64_t stride;
-    if (columns == width && n + RWI_AMX_ROWS <= padded_keys(t) && are_amx_rows(rows, n, &stride))
+    if (!codes && columns == width && n + RWI_AMX_ROWS <= padded_keys(t) &&
+        are_amx_rows(rows, n, &stride))
         return (amx_rows){rows[n], stride};
     for (int64_t i = 0; i < RWI_AMX_ROWS; i++) {
         uint16_t *copy = copies + i * width;
-        memcpy(copy, amx_row(t, rows, n + i), (size_t)columns * sizeof *copy);
+        these[i] = amx_row(t, rows, n + i);
+        if (!codes)
+            memcpy(copy, these[i], (size_t)columns * sizeof *copy);
         memset(copy + columns, 0, (size_t)(width - columns) * sizeof *copy);
     }
-    return (amx_rows){(const char *)copies, width * (int64_t)sizeof *copies};
+    if (codes)
+        convert_rows(p, these, RWI_AMX_ROWS, columns, copies, width);
+    return copied;
 }
 
 /* Turns products [key][row] of 32 keys from key `n` on. */
@@ -452,7 +460,7 @@ static void multiply_amx_few_k(const rw_attention_params *p, state *t) {
     for (int64_t n = 0; n < padded_keys(t); n += RWI_AMX_BLOCK) {
         amx_rows k[2];
         for (int i = 0; i < 2; i++)
-            k[i] = find_amx_rows(t, t->k_rows, n + i * RWI_AMX_ROWS, p->head_dim, width,
+            k[i] = find_amx_rows(p, t, t->k_rows, n + i * RWI_AMX_ROWS, p->head_dim, width,
                                  t->amx.k + i * RWI_AMX_ROWS * width);
         rwi_amx_zero(&t->amx.unit);
         for (int64_t step = 0; step < steps; step++) {
@@ -500,8 +508,9 @@ static void multiply_amx_few_again(const rw_attention_params *p, state *t, int64
             float sum = 0.0f;
             for (int64_t n = begin; n < rwi_min(begin + keys, t->keys); n++) {
                 const float weight = rwi_round_to(RW_BF16, t->scores[r * FEW_KEYS + n]);
-                if (weight != 0.0f)
-                    sum += weight * rwi_load(RW_BF16, t->v_rows[n], d + i);
+                float x = 0.0f;
+                load_row(t->rows_dtype, rwi_element(t->rows_dtype, t->v_rows[n], d + i), 1, &x);
+                sum += weight != 0.0f ? weight * x : 0.0f;
             }
             t->amx.products[(i % 2 * RWI_AMX_ROWS + r) * RWI_AMX_BLOCK + i / 2] = sum;
         }
@@ -522,8 +531,8 @@ static void multiply_amx_few_v(const rw_attention_params *p, state *t) {
                                        .kept = begin == 0 ? t->kept : NULL};
         amx_rows v[WORD_KEYS / RWI_AMX_ROWS];
         for (int64_t n = 0; n < keys; n += RWI_AMX_ROWS)
-            v[n / RWI_AMX_ROWS] =
-                find_amx_rows(t, t->v_rows, begin + n, p->v_dim, t->width, t->amx.k + n * t->width);
+            v[n / RWI_AMX_ROWS] = find_amx_rows(p, t, t->v_rows, begin + n, p->v_dim, t->width,
+                                                t->amx.k + n * t->width);
         for (int64_t d = 0; d < t->width; d += 2 * RWI_AMX_BLOCK) {
             const int blocks = d + RWI_AMX_BLOCK < t->width ? 2 : 1;
             rwi_amx_zero(&t->amx.unit);

@@ -44,10 +44,14 @@ RWI_INLINE void multiply_few_k(const rw_attention_params *p, state *t, rw_dtype 
 }
 
 static void multiply_any_few_k(const rw_attention_params *p, state *t) {
-    if (p->dtype == RW_BF16)
+    if (t->rows_dtype == RW_BF16)
         multiply_few_k(p, t, RW_BF16, true);
-    else if (p->dtype == RW_F16)
+    else if (t->rows_dtype == RW_F16)
         multiply_few_k(p, t, RW_F16, true);
+    else if (t->rows_dtype == RW_F8_E4M3)
+        multiply_few_k(p, t, RW_F8_E4M3, true);
+    else if (t->rows_dtype == RW_F8_E5M2)
+        multiply_few_k(p, t, RW_F8_E5M2, true);
     else if (t->in_place)
         multiply_few_k(p, t, RW_F32, false);
     else
@@ -98,7 +102,7 @@ static void multiply_with_care(const rw_attention_params *p, state *t) {
             float weight = weights[n * score_stride(t)];
             if (weight == 0.0f)
                 continue;
-            rwi_cpu_load(p->dtype, t->v_rows[n], p->v_dim, line);
+            load_row(t->rows_dtype, t->v_rows[n], p->v_dim, line);
             for (int64_t d = 0; d < p->v_dim; d++)
                 part[d] += weight * line[d];
         }
@@ -117,10 +121,8 @@ static void copy_v(const rw_attention_params *p, state *t, int64_t begin, int64_
             rwi_few_prefetch(t->v_rows[n + i + AHEAD], t->v_ahead);
         if (t->pairs)
             rwi_pair_values(t->v_rows[n], t->v_rows[n + 1], p->v_dim, line);
-        else if (p->dtype == RW_F32)
-            memcpy(line, t->v_rows[n], (size_t)p->v_dim * sizeof *line);
         else
-            rwi_cpu_load(p->dtype, t->v_rows[n], p->v_dim, line);
+            load_row(t->rows_dtype, t->v_rows[n], p->v_dim, line);
         for (int64_t d = p->v_dim; d < t->width; d++)
             line[d] = 0.0f;
     }
@@ -172,10 +174,14 @@ RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, rw_dtype 
 }
 
 static void multiply_any_few_v(const rw_attention_params *p, state *t) {
-    if (p->dtype == RW_BF16)
+    if (t->rows_dtype == RW_BF16)
         multiply_few_v(p, t, RW_BF16);
-    else if (p->dtype == RW_F16)
+    else if (t->rows_dtype == RW_F16)
         multiply_few_v(p, t, RW_F16);
+    else if (t->rows_dtype == RW_F8_E4M3)
+        multiply_few_v(p, t, RW_F8_E4M3);
+    else if (t->rows_dtype == RW_F8_E5M2)
+        multiply_few_v(p, t, RW_F8_E5M2);
     else
         multiply_few_v(p, t, RW_F32);
 }
@@ -328,7 +334,8 @@ static void set_up(const rw_attention_params *p, state *t) {
     t->products = false;
     t->unit = 1.0f;
     t->words = rwi_ceil_div(p->head_dim, WIDTH_STEP) * (t->pairs ? WIDTH_STEP / 2 : WIDTH_STEP);
-    t->in_place = are_words(p, t) && p->head_dim % WIDTH_STEP == 0;
+    t->rows_dtype = t->few ? p->kv_dtype : p->dtype;
+    t->in_place = are_words(p, t) && p->head_dim % WIDTH_STEP == 0 && t->rows_dtype == p->dtype;
     t->width = rwi_ceil_div(p->v_dim, RWI_LANES) * RWI_LANES;
     t->k_bytes = p->head_dim * (int64_t)rwi_dtype_size(p->dtype);
     t->v_bytes = p->v_dim * (int64_t)rwi_dtype_size(p->dtype);
@@ -387,7 +394,6 @@ static void attend_heads(const rw_attention_params *p, state *t, int64_t begin, 
     }
     const int32_t tile_rows = rwi_attention_tile_rows(p, ITEM_ROWS);
     const int64_t count = rwi_attention_row_tiles(p, tile_rows) * p->parts.count;
-    find_code_bits(p, t);
     for (int64_t item = begin, next; item < end; item = next) {
         rw_attention_params own = *p;
         next = rwi_min(end, (item / count + 1) * count);

@@ -7,8 +7,8 @@
 #include "cpu/bits_cpu.h"
 #include "cpu/block_cpu.h"
 #include "cpu/few_rows_cpu.h"
+#include "cpu/small_float_cpu.h"
 #include "cpu/transpose_cpu.h"
-#include "shared/f8.h"
 #include "shared/sum.h"
 
 #define ITEM_ROWS RWI_ATTENTION_ROWS
@@ -78,6 +78,8 @@ typedef struct state {
     bool tiles;     /* products in AMX tiles: many rows of pairs */
     bool few_tiles; /* the same, few rows */
     bool in_place;  /* k is read where it lies, else copied */
+    rw_dtype
+        rows_dtype; /* of k_rows and v_rows: few rows, that of the caller's tensors, else q's */
     bool products;  /* scores are the products themselves, without the scale */
     float unit;     /* the factor from such a score to the score, else 1 */
     int64_t words;  /* in a row of q and k */
@@ -93,8 +95,7 @@ typedef struct state {
     int64_t first;            /* first key of the current tile, and its number of keys */
     int64_t keys;
     rw_tile sees;
-    uint32_t code_bits[256]; /* the bits of every code of k and v in the dtype of q */
-    _Alignas(64) char codes[FEW_KEYS * 2 * MAX_DIM * sizeof(float)]; /* of k and v, converted */
+    _Alignas(64) char codes[KEYS * 2 * MAX_DIM * sizeof(float)]; /* of k and v, converted */
     /* In the caller's tensors, `codes`, or `nothing`. Few rows: then AHEAD rows of the caller's
      * tensors that are read after them. */
     const void *k_rows[FEW_KEYS + AHEAD];
@@ -141,6 +142,16 @@ static void load_words(const rw_attention_params *p, const state *t, const void 
         rwi_cpu_load(p->dtype, row, p->head_dim, words);
 }
 
+/* A row of any dtype as f32. */
+static void load_row(rw_dtype dtype, const void *row, int64_t count, float *x) {
+    if (dtype == RW_F8_E4M3)
+        rwi_load_f8_many(RW_F8_E4M3, row, count, x);
+    else if (dtype == RW_F8_E5M2)
+        rwi_load_f8_many(RW_F8_E5M2, row, count, x);
+    else
+        rwi_cpu_load(dtype, row, count, x);
+}
+
 /* ---- rows -------------------------------------------------------------------------------- */
 
 /* Copies row `r` of q to where it is multiplied. */
@@ -156,7 +167,7 @@ static void pack_row(const rw_attention_params *p, state *t, int32_t r) {
     }
     if (t->few) {
         float ordered[MAX_DIM] = {0}, *to = t->q + rwi_few_place(r, t->words);
-        rwi_lanes_arrange(p->dtype, line, p->head_dim, ordered);
+        rwi_lanes_arrange(t->rows_dtype, line, p->head_dim, ordered);
         for (int64_t w = 0; w < t->words; w += 4)
             memcpy(to + w * RWI_FEW_ROWS, ordered + w, 4 * sizeof *ordered);
         return;
@@ -275,25 +286,18 @@ static const void *find_key(const rw_attention_params *p, const state *t,
                        rwi_attention_key_at(tensor, t->item.kv_head, &place));
 }
 
-/* What every code is in the dtype of q: exact, and looked up as fast as copied. */
-static void find_code_bits(const rw_attention_params *p, state *t) {
-    for (int code = 0; code < 256; code++) {
-        const float x = rwi_f8_to_f32(p->kv_dtype, (uint8_t)code);
-        t->code_bits[code] = p->dtype == RW_F32   ? rwi_f32_bits(x)
-                             : p->dtype == RW_F16 ? rwi_f32_to_f16(x)
-                                                  : rwi_f32_to_bf16(x);
-    }
-}
-
-/* Converts the codes of a key to the dtype of q. */
-static void convert_key(const rw_attention_params *p, const state *t, const uint8_t *codes,
-                        int64_t width, void *to) {
-    for (int64_t d = 0; d < width; d++) {
-        const uint32_t bits = t->code_bits[codes[d]];
-        if (p->dtype == RW_F32)
-            ((uint32_t *)to)[d] = bits;
-        else
-            ((uint16_t *)to)[d] = (uint16_t)bits;
+/* Converts rows of codes to the dtype of q, exactly; they are `row` elements apart. */
+static void convert_rows(const rw_attention_params *p, const void *const *rows, int64_t count,
+                         int64_t width, void *to, int64_t row) {
+    if (p->dtype == RW_BF16 && p->kv_dtype == RW_F8_E5M2)
+        rwi_f8_to_bf16_rows(RW_F8_E5M2, rows, count, width, to, row);
+    else if (p->dtype == RW_BF16)
+        rwi_f8_to_bf16_rows(RW_F8_E4M3, rows, count, width, to, row);
+    for (int64_t n = 0; p->dtype != RW_BF16 && n < count; n++) {
+        float line[MAX_DIM], *x = p->dtype == RW_F32 ? (float *)to + n * row : line;
+        load_row(p->kv_dtype, rows[n], width, x);
+        if (p->dtype == RW_F16)
+            rwi_store_many(RW_F16, (uint16_t *)to + n * row, width, line);
     }
 }
 
@@ -301,13 +305,13 @@ static void convert_key(const rw_attention_params *p, const state *t, const uint
 static void convert_keys(const rw_attention_params *p, state *t) {
     const int64_t size = (int64_t)rwi_dtype_size(p->dtype);
     const bool v_is_k = rwi_attention_v_is_k(p);
+    char *k = t->codes, *v = v_is_k ? k : k + MAX_DIM * size;
+    convert_rows(p, t->k_rows, t->keys, p->head_dim, k, 2 * MAX_DIM);
+    if (!v_is_k)
+        convert_rows(p, t->v_rows, t->keys, p->v_dim, v, 2 * MAX_DIM);
     for (int64_t n = 0; n < t->keys; n++) {
-        char *k = t->codes + n * 2 * MAX_DIM * size, *v = k + MAX_DIM * size;
-        convert_key(p, t, t->k_rows[n], p->head_dim, k);
-        if (!v_is_k)
-            convert_key(p, t, t->v_rows[n], p->v_dim, v);
-        t->k_rows[n] = k;
-        t->v_rows[n] = v_is_k ? k : v;
+        t->k_rows[n] = k + n * 2 * MAX_DIM * size;
+        t->v_rows[n] = v + n * 2 * MAX_DIM * size;
     }
 }
 
@@ -356,30 +360,54 @@ static void find_keys(const rw_attention_params *p, state *t) {
     }
     if (t->few)
         find_rows_ahead(p, t);
-    if (p->kv_dtype != p->dtype)
+    if (p->kv_dtype != t->rows_dtype)
         convert_keys(p, t);
+}
+
+/* The largest of the bits of a row without their signs. */
+static uint32_t largest_bits(rw_dtype dtype, const void *row, int64_t count) {
+    const uint32_t *words = row;
+    const uint16_t *halves = row;
+    const uint8_t *codes = row;
+    uint32_t most = 0;
+    uint16_t most_half = 0;
+    uint8_t most_code = 0;
+    switch (rwi_dtype_size(dtype)) {
+    case 4:
+#pragma omp simd reduction(max : most)
+        for (int64_t d = 0; d < count; d++)
+            most = (words[d] & 0x7FFFFFFFu) > most ? words[d] & 0x7FFFFFFFu : most;
+        return most;
+    case 2:
+#pragma omp simd reduction(max : most_half)
+        for (int64_t d = 0; d < count; d++)
+            most_half = (halves[d] & 0x7FFFu) > most_half ? halves[d] & 0x7FFFu : most_half;
+        return most_half;
+    default:
+#pragma omp simd reduction(max : most_code)
+        for (int64_t d = 0; d < count; d++)
+            most_code = (codes[d] & 0x7Fu) > most_code ? codes[d] & 0x7Fu : most_code;
+        return most_code;
+    }
+}
+
+/* The bits of the smallest number that is not finite. */
+static uint32_t bits_of_infinity(rw_dtype dtype) {
+    return dtype == RW_F32       ? 0x7F800000u
+           : dtype == RW_BF16    ? 0x7F80u
+           : dtype == RW_F16     ? 0x7C00u
+           : dtype == RW_F8_E5M2 ? 0x7Cu
+                                 : 0x7Fu;
 }
 
 /* Whether v of the tile's keys holds neither NaN nor Inf. */
 static bool are_finite(const rw_attention_params *p, const state *t, rwi_span keys) {
     uint32_t most = 0;
     for (int32_t n = keys.begin; n < keys.end; n++) {
-        const uint32_t *wide = t->v_rows[n];
-        const uint16_t *narrow = t->v_rows[n];
-        if (p->dtype == RW_F32) {
-#pragma omp simd reduction(max : most)
-            for (int64_t d = 0; d < p->v_dim; d++)
-                most = (wide[d] & 0x7FFFFFFFu) > most ? wide[d] & 0x7FFFFFFFu : most;
-        } else {
-            RWI_ASSERT_16_BIT_FLOATS;
-            uint16_t top = 0;
-#pragma omp simd reduction(max : top)
-            for (int64_t d = 0; d < p->v_dim; d++)
-                top = (narrow[d] & 0x7FFFu) > top ? narrow[d] & 0x7FFFu : top;
-            most = top > most ? top : most;
-        }
+        const uint32_t bits = largest_bits(t->rows_dtype, t->v_rows[n], p->v_dim);
+        most = bits > most ? bits : most;
     }
-    return most < (p->dtype == RW_F32 ? 0x7F800000u : p->dtype == RW_BF16 ? 0x7F80u : 0x7C00u);
+    return most < bits_of_infinity(t->rows_dtype);
 }
 
 /* Keys of the tile that rows of a panel may see, extended to whole blocks. */

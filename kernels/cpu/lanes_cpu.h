@@ -7,6 +7,7 @@
 
 #include "cpu/convert_cpu.h"
 #include "cpu/tile_cpu.h"
+#include "shared/f8.h"
 
 typedef uint32_t rwi_lane_words __attribute__((vector_size(RWI_LANES * 4), aligned(2), may_alias));
 
@@ -57,6 +58,63 @@ RWI_INLINE void rwi_lanes_store_f16(void *data, rwi_lanes x) {
 #endif
 }
 
+/* RWI_LANES consecutive bytes, one in a word each. */
+RWI_INLINE rwi_lane_words rwi_lanes_of_bytes(const void *bytes) {
+#if defined(__AVX512F__)
+    return (rwi_lane_words)_mm512_cvtepu8_epi32(_mm_loadu_si128(bytes));
+#elif defined(__AVX2__)
+    return (rwi_lane_words)_mm256_cvtepu8_epi32(_mm_loadl_epi64(bytes));
+#elif defined(__SSE2__)
+    const __m128i zero = _mm_setzero_si128();
+    int32_t four;
+    memcpy(&four, bytes, sizeof four);
+    return (rwi_lane_words)_mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(four), zero),
+                                              zero);
+#else
+    const uint8_t *x = bytes;
+    return (rwi_lane_words){x[0], x[1], x[2], x[3]};
+#endif
+}
+
+/* RWI_LANES consecutive codes: the bits of rwi_f8_to_f32(), whose NaN is 0x7FC00000. */
+RWI_INLINE rwi_lanes rwi_lanes_load_f8(rw_dtype dtype, const void *codes) {
+    const uint32_t last = dtype == RW_F8_E5M2 ? 0x7Cu : 0x7Eu; /* those above are NaN */
+#if defined(__AVX512F__)
+    const __m128i bytes = _mm_loadu_si128(codes);
+    const __mmask16 nan =
+        _mm_cmpgt_epu8_mask(_mm_and_si128(bytes, _mm_set1_epi8(0x7F)), _mm_set1_epi8((char)last));
+    __m512 x;
+    if (dtype == RW_F8_E5M2) { /* the upper half of an f16 */
+        x = _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(bytes), 8));
+    } else { /* the bits of an f16 that is 2^8 times smaller */
+        const __m256i high = _mm256_slli_epi16(_mm256_cvtepu8_epi16(bytes), 8);
+        const __m256i moved =
+            _mm256_and_si256(_mm256_srai_epi16(high, 1), _mm256_set1_epi16((short)0xBF80));
+        x = _mm512_mul_ps(_mm512_cvtph_ps(moved), _mm512_set1_ps(0x1p8f));
+    }
+    return (rwi_lanes)_mm512_mask_mov_ps(x, nan, _mm512_set1_ps(NAN));
+#else
+    const rwi_f8_format format = rwi_f8_format_of(dtype);
+    const rwi_lane_words words = rwi_lanes_of_bytes(codes), size = words & 0x7Fu;
+    const rwi_lane_bits moved = (rwi_lane_bits)(words << 24) >> format.shift; /* keeps the sign */
+    const rwi_lanes x = (rwi_lanes)((rwi_lane_words)moved & format.kept) * format.factor;
+    rwi_lane_words bits = (rwi_lane_words)x;
+    if (dtype == RW_F8_E5M2)
+        bits |= (rwi_lane_words)(size == 0x7Cu) & 0x7F800000u;
+    const rwi_lane_words nan = (rwi_lane_words)(size > last);
+    return (rwi_lanes)((bits & ~nan) | (nan & 0x7FC00000u));
+#endif
+}
+
+/* x[0 .. count-1] = codes[0 .. count-1] */
+RWI_INLINE void rwi_load_f8_many(rw_dtype dtype, const uint8_t *codes, int64_t count, float *x) {
+    int64_t i = 0;
+    for (; i + RWI_LANES <= count; i += RWI_LANES)
+        rwi_lanes_store(x + i, rwi_lanes_load_f8(dtype, codes + i));
+    for (; i < count; i++)
+        x[i] = rwi_f8_to_f32(dtype, codes[i]);
+}
+
 RWI_INLINE rwi_two_lanes rwi_two_lanes_load(rw_dtype dtype, const void *data) {
     if (dtype == RW_BF16) {
         rwi_lane_words words = *(const rwi_lane_words *)data;
@@ -65,6 +123,9 @@ RWI_INLINE rwi_two_lanes rwi_two_lanes_load(rw_dtype dtype, const void *data) {
     if (dtype == RW_F16)
         return (rwi_two_lanes){rwi_lanes_load_f16(data),
                                rwi_lanes_load_f16((const uint16_t *)data + RWI_LANES)};
+    if (dtype == RW_F8_E4M3 || dtype == RW_F8_E5M2)
+        return (rwi_two_lanes){rwi_lanes_load_f8(dtype, data),
+                               rwi_lanes_load_f8(dtype, (const uint8_t *)data + RWI_LANES)};
     const float *x = data;
     return (rwi_two_lanes){rwi_lanes_load(x), rwi_lanes_load(x + RWI_LANES)};
 }
@@ -183,7 +244,10 @@ RWI_INLINE void rwi_lanes_widen(rw_dtype dtype, const void *data, int64_t count,
     for (; i + RWI_TWO_LANES <= count; i += RWI_TWO_LANES)
         rwi_two_lanes_store(RW_F32, out + i,
                             rwi_two_lanes_load(dtype, rwi_element(dtype, data, i)));
-    rwi_load_many(dtype, rwi_element(dtype, data, i), count - i, out + i);
+    if (dtype == RW_F8_E4M3 || dtype == RW_F8_E5M2)
+        rwi_load_f8_many(dtype, rwi_element(dtype, data, i), count - i, out + i);
+    else
+        rwi_load_many(dtype, rwi_element(dtype, data, i), count - i, out + i);
 }
 
 /* out[0 .. count-1] = a[0 .. count-1] + b[0 .. count-1], all of one dtype. `stream`: whole vectors

@@ -1,70 +1,10 @@
-/* Vectors of floats of at most 8 bits, on the CPU. f8_e4m3 and f8_e5m2 become f32 and bf16; with
+/* Vectors of floats of at most 8 bits, on the CPU. f8_e4m3 and f8_e5m2 become bf16; with
  * AVX-512, elements of microscaling formats become bf16, and bf16 become elements, 32 at a time.
  */
 #ifndef RWI_SMALL_FLOAT_CPU_H
 #define RWI_SMALL_FLOAT_CPU_H
 
 #include "cpu/lanes_cpu.h"
-#include "shared/f8.h"
-
-/* ---- f8_e4m3 and f8_e5m2 to f32, exactly ---- */
-
-/* RWI_LANES consecutive bytes, one in a word each. */
-RWI_INLINE rwi_lane_words rwi_lanes_widen(const void *bytes) {
-#if defined(__AVX512F__)
-    return (rwi_lane_words)_mm512_cvtepu8_epi32(_mm_loadu_si128(bytes));
-#elif defined(__AVX2__)
-    return (rwi_lane_words)_mm256_cvtepu8_epi32(_mm_loadl_epi64(bytes));
-#elif defined(__SSE2__)
-    const __m128i zero = _mm_setzero_si128();
-    int32_t four;
-    memcpy(&four, bytes, sizeof four);
-    return (rwi_lane_words)_mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(four), zero),
-                                              zero);
-#else
-    const uint8_t *x = bytes;
-    return (rwi_lane_words){x[0], x[1], x[2], x[3]};
-#endif
-}
-
-/* RWI_LANES consecutive codes: the bits of rwi_f8_to_f32(), whose NaN is 0x7FC00000. */
-RWI_INLINE rwi_lanes rwi_lanes_load_f8(rw_dtype dtype, const void *codes) {
-    const rwi_f8_format format = rwi_f8_format_of(dtype);
-    const uint32_t last = dtype == RW_F8_E5M2 ? 0x7Cu : 0x7Eu; /* those above are NaN */
-#if defined(__AVX512F__)
-    const __m128i bytes = _mm_loadu_si128(codes);
-    const __mmask16 nan =
-        _mm_cmpgt_epu8_mask(_mm_and_si128(bytes, _mm_set1_epi8(0x7F)), _mm_set1_epi8((char)last));
-    __m512 x;
-    if (dtype == RW_F8_E5M2) { /* the upper half of an f16 */
-        x = _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(bytes), 8));
-    } else {
-        const __m512i high = _mm512_slli_epi32(_mm512_cvtepu8_epi32(bytes), 24);
-        const __m512i moved = _mm512_and_si512(_mm512_srai_epi32(high, (unsigned)format.shift),
-                                               _mm512_set1_epi32((int)format.kept));
-        x = _mm512_mul_ps(_mm512_castsi512_ps(moved), _mm512_set1_ps(format.factor));
-    }
-    return (rwi_lanes)_mm512_mask_mov_ps(x, nan, _mm512_set1_ps(NAN));
-#else
-    const rwi_lane_words words = rwi_lanes_widen(codes), size = words & 0x7Fu;
-    const rwi_lane_bits moved = (rwi_lane_bits)(words << 24) >> format.shift; /* keeps the sign */
-    const rwi_lanes x = (rwi_lanes)((rwi_lane_words)moved & format.kept) * format.factor;
-    rwi_lane_words bits = (rwi_lane_words)x;
-    if (dtype == RW_F8_E5M2)
-        bits |= (rwi_lane_words)(size == 0x7Cu) & 0x7F800000u;
-    const rwi_lane_words nan = (rwi_lane_words)(size > last);
-    return (rwi_lanes)((bits & ~nan) | (nan & 0x7FC00000u));
-#endif
-}
-
-/* x[0 .. count-1] = codes[0 .. count-1] */
-RWI_INLINE void rwi_load_f8_many(rw_dtype dtype, const uint8_t *codes, int64_t count, float *x) {
-    int64_t i = 0;
-    for (; i + RWI_LANES <= count; i += RWI_LANES)
-        rwi_lanes_store(x + i, rwi_lanes_load_f8(dtype, codes + i));
-    for (; i < count; i++)
-        x[i] = rwi_f8_to_f32(dtype, codes[i]);
-}
 
 /* ---- elements to bf16 ---- */
 
@@ -216,21 +156,34 @@ RWI_INLINE rwi_small_float rwi_small_float_of(rw_dtype dtype) {
     return dtype == RW_F8_E5M2 ? rwi_small_float_e5m2() : rwi_small_float_e4m3();
 }
 
+/* Rows of `count` codes to rows that are `out_row` elements apart. */
+RWI_INLINE void rwi_f8_to_bf16_rows(rw_dtype dtype, const void *const *rows, int64_t num_rows,
+                                    int64_t count, uint16_t *out, int64_t out_row) {
+    const rwi_small_float format = rwi_small_float_of(dtype);
+#if defined(__AVX512F__)
+    const rwi_small_float_table table = rwi_small_float_table_of(format);
+#endif
+    for (int64_t row = 0; row < num_rows; row++, out += out_row) {
+        const uint8_t *codes = rows[row];
+        int64_t i = 0;
+#if defined(__AVX512F__)
+        for (; i + 32 <= count; i += 32) {
+            const __m512i words =
+                _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)(codes + i)));
+            _mm512_storeu_si512(out + i, rwi_small_float_to_bf16_32(format, &table, words, 127));
+        }
+#endif
+#pragma omp simd
+        for (int64_t n = i; n < count; n++)
+            out[n] = rwi_small_float_to_bf16(format, codes[n], 127);
+    }
+}
+
 /* out[0 .. count-1] = codes[0 .. count-1] */
 RWI_INLINE void rwi_f8_to_bf16_many(rw_dtype dtype, const uint8_t *codes, int64_t count,
                                     uint16_t *out) {
-    const rwi_small_float format = rwi_small_float_of(dtype);
-    int64_t i = 0;
-#if defined(__AVX512F__)
-    const rwi_small_float_table table = rwi_small_float_table_of(format);
-    for (; i + 32 <= count; i += 32) {
-        const __m512i words = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)(codes + i)));
-        _mm512_storeu_si512(out + i, rwi_small_float_to_bf16_32(format, &table, words, 127));
-    }
-#endif
-#pragma omp simd
-    for (int64_t n = i; n < count; n++)
-        out[n] = rwi_small_float_to_bf16(format, codes[n], 127);
+    const void *row = codes;
+    rwi_f8_to_bf16_rows(dtype, &row, 1, count, out, count);
 }
 
 #endif
