@@ -6,7 +6,7 @@ from typing import Any
 
 from ._bias import Alibi
 from ._context import Call, Context, begin, make, pair
-from ._library import lib
+from ._library import F32_PRODUCTS, lib
 from ._pattern import Pattern
 from ._scores import checked_shape, put_score_terms
 from ._tensors import Tensor
@@ -72,6 +72,7 @@ def attention(
     cu_seqlens_k: Tensor | None = None,
     max_seq_q: int = 0,
     batch_invariant: bool = False,
+    f32_products: str = "exact",
     out: Tensor | None = None,
     lse: Tensor | bool | None = None,
     workspace: Tensor | bool | None = True,
@@ -96,6 +97,10 @@ def attention(
                  pages, or are packed with cu_seqlens_k. Every sequence is computed as if alone
     max_seq_q    the most queries of a sequence, if known: less work is launched
     batch_invariant  the bits of a sequence's result do not depend on the rest of the batch
+    f32_products
+      "exact"    f32 is multiplied as it is
+      "split"    by matrix units, where a GPU has those that serve: as the sum of three products of
+                 shorter numbers, within the same 2e-5
     out          f32, f16 or bf16 [batch, seq_q, heads, v_dim]; a new one has the dtype of q
     lse          True or an f32 [batch, heads, seq_q] (packed [heads, seq_q]): also writes the
                  log-sum-exp of the scores
@@ -109,6 +114,7 @@ def attention(
         out, sums = _describe(call, q, k, v, block_table, scales, scale, out, lse)
         put_score_terms(call, softcap, mask, pattern, alibi, sinks)
         _put_ragged(call, cu_seqlens_q, cu_seqlens_k, max_seq_q, batch_invariant)
+        call.args.f32_products = F32_PRODUCTS[f32_products]
         if workspace is _SIZE:
             return _workspace_bytes(call)
         if workspace is True:

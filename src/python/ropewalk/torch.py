@@ -353,6 +353,7 @@ def _attention_operator(
     softcap: float,
     max_seq_q: int,
     batch_invariant: bool,
+    f32_products: str,
     lse: bool,
 ) -> list[Tensor]:
     """`tensors` are those of `names`, separated by commas: terms, "slopes", "pattern.NAME"."""
@@ -368,6 +369,7 @@ def _attention_operator(
         softcap=softcap,
         max_seq_q=max_seq_q,
         batch_invariant=batch_invariant,
+        f32_products=f32_products,
         lse=lse,
         **{name: given[name] for name in _TERMS if name in given},
     )
@@ -375,7 +377,7 @@ def _attention_operator(
 
 
 @_operator("attention", _attention_operator).register_fake
-def _(q, k, v, tensors, names, pattern, alibi, scale, softcap, max_seq_q, batch_invariant, lse):
+def _(q, k, v, tensors, names, pattern, alibi, scale, softcap, max_seq_q, invariant, products, lse):
     *batch, seq_q, heads, _ = q.shape
     out = q.new_empty((*batch, seq_q, heads, v.shape[-1]))
     return [out, q.new_empty((*batch, heads, seq_q), dtype=torch.float32)] if lse else [out]
@@ -399,6 +401,7 @@ def attention(
     cu_seqlens_k: Tensor | None = None,
     max_seq_q: int = 0,
     batch_invariant: bool = False,
+    f32_products: str = "exact",
     lse: bool | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """ropewalk.attention() as an operator, with a workspace where it helps; the pattern has no
@@ -425,6 +428,7 @@ def attention(
         softcap,
         max_seq_q,
         batch_invariant,
+        f32_products,
         bool(lse),
     )
     return (out[0], out[1]) if lse else out[0]

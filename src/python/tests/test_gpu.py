@@ -31,6 +31,14 @@ def test_operations():
         close(x.cpu().numpy(), reference, 1e-5)
 
 
+@pytest.mark.skipif(torch.version.hip is not None, reason="AMD's units have no such products")
+def test_f32_products():
+    q, k, v = torch.randn(3, 1, 256, 4, 64, device="cuda").unbind()
+    exact, split = (ropewalk.attention(q, k, v, f32_products=x) for x in ("exact", "split"))
+    assert not torch.equal(exact, split)
+    close(split.cpu().numpy(), exact.cpu().numpy(), 2e-5)
+
+
 def test_the_current_stream_is_used():
     """Work that is queued before on torch's stream is awaited, and work on others is not."""
     x = torch.zeros(64, 4096, device="cuda")

@@ -148,6 +148,15 @@ def test_attention_on_pages(kind, random):
     assert caught.value.fault[0] == "page" and caught.value.fault[3] == 6
 
 
+def test_f32_products(kind, random):
+    q, k, v = (kind(random.standard_normal((1, 40, 2, 16)).astype(np.float32)) for _ in range(3))
+    exact = kind.read(ropewalk.attention(q, k, v))
+    assert (kind.read(ropewalk.attention(q, k, v, f32_products="exact")) == exact).all()
+    close(kind.read(ropewalk.attention(q, k, v, f32_products="split")), exact, 2e-5)
+    with pytest.raises(ropewalk.InvalidArgument, match="'exact', 'split'"):
+        ropewalk.attention(q, k, v, f32_products="double")
+
+
 @pytest.mark.parametrize("options", ({}, {"max_seq_q": 3, "batch_invariant": True}))
 def test_ragged_attention(kind, random, options):
     q_bounds, k_bounds = np.array([0, 3, 3, 4]), np.array([1, 8, 8, 10], np.int32)

@@ -71,9 +71,9 @@ def test_opcheck_cache(rope, qkv):
 def test_opcheck_attention(qkv):
     pattern = ropewalk.Pattern(causal=True, left=2).settings
     mask, lengths = torch.randn(5, 9), torch.tensor([4, 9])
-    check("attention", *qkv, [], "", None, None, 0.0, 0.0, 0, False, False)
+    check("attention", *qkv, [], "", None, None, 0.0, 0.0, 0, False, "exact", False)
     named = [mask, lengths], "mask,pattern.key_end"
-    check("attention", *qkv, *named, pattern, None, 0.5, 3.0, 0, False, True)
+    check("attention", *qkv, *named, pattern, None, 0.5, 3.0, 0, False, "split", True)
 
 
 def test_functions_compute_the_same(rope, qkv):
@@ -130,7 +130,7 @@ def test_ragged_attention():
     got = operators.attention(q, k, v, **options)
     assert torch.equal(got, ropewalk.attention(q, k, v, **options))
     named = [options["cu_seqlens_q"], options["cu_seqlens_k"]], "cu_seqlens_q,cu_seqlens_k"
-    check("attention", q, k, v, *named, None, None, 0.0, 0.0, 4, True, True)
+    check("attention", q, k, v, *named, None, None, 0.0, 0.0, 4, True, "exact", True)
 
 
 def test_a_layer_compiles_to_one_graph(rope, qkv):
