@@ -7,9 +7,9 @@
  * tile; a panel of rows is scored, weighed and multiplied by v while its scores are in the
  * first-level cache. Every result depends on its panel and its keys alone, not on the other rows.
  *
- * Few rows: k and v are read in place, since memory bandwidth limits. k is the first operand, too;
- * its scores are turned to [row][key] as without tiles. Weights [row][key] are then the first
- * operand, and a row of v the second operand's.
+ * Few rows: memory bandwidth limits, so that k and v are read in place where they are whole blocks
+ * of bf16. k is the first operand, too; its scores are turned to [row][key] as without tiles. Weights
+ * [row][key] are then the first operand, and rows of v those of the second.
  */
 #ifndef RWI_ATTENTION_AMX_CPU_H
 #define RWI_ATTENTION_AMX_CPU_H
@@ -183,9 +183,11 @@ RWI_INLINE void weigh_amx_keys(float *scores, rwi_span keys, const float *base, 
         for (int i = 0; i < 2; i++) {
             float *at = scores + n * PANEL + i * RWI_LANES;
             const __m512 even =
-                rwi_exp2_16(_mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(at), bases[i]), factors));
+                rwi_exp2_16(_mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(at), bases[i]), factors),
+                            RWI_EXP2_NORMAL);
             const __m512 odd = rwi_exp2_16(
-                _mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(at + PANEL), bases[i]), factors));
+                _mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(at + PANEL), bases[i]), factors),
+                RWI_EXP2_NORMAL);
             total[i] = _mm512_add_ps(total[i], _mm512_add_ps(even, odd));
             if (pack) {
                 _mm512_store_si512(scores + n / 2 * PANEL + i * RWI_LANES,
@@ -211,8 +213,8 @@ RWI_INLINE void weigh_amx(state *t, int32_t panel, rwi_span keys, bool pack) {
         const __m512 new_base = _mm512_mask_mov_ps(most, none, _mm512_setzero_ps());
         const __m512 grown = _mm512_sub_ps(_mm512_loadu_ps(kept + r), new_base);
         _mm512_storeu_ps(base + r, new_base);
-        _mm512_storeu_ps(kept + r,
-                         rwi_exp2_16(_mm512_mul_ps(grown, _mm512_set1_ps(t->amx.factor))));
+        _mm512_storeu_ps(kept + r, rwi_exp2_16(_mm512_mul_ps(grown, _mm512_set1_ps(t->amx.factor)),
+                                               RWI_EXP2_NORMAL));
     }
     for (int32_t n = keys.begin; n < keys.end; n += WORD_KEYS) {
         const rwi_span some = {n, (int32_t)rwi_min(n + WORD_KEYS, keys.end)};
@@ -408,11 +410,11 @@ typedef struct amx_rows {
 
 /* Whether rows [n, n + 16) are at a constant distance. */
 static bool are_amx_rows(const void *const *rows, int64_t n, int64_t *stride) {
-    const char *first = rows[n];
-    *stride = (const char *)rows[n + 1] - first;
+    const uintptr_t first = (uintptr_t)rows[n], step = (uintptr_t)rows[n + 1] - first;
     bool constant = true;
-    for (int64_t i = 2; i < RWI_AMX_ROWS; i++)
-        constant = constant && (const char *)rows[n + i] == first + i * *stride;
+    for (uintptr_t i = 2; i < RWI_AMX_ROWS; i++)
+        constant = constant && (uintptr_t)rows[n + (int64_t)i] == first + i * step;
+    *stride = (int64_t)step;
     return constant;
 }
 
@@ -476,7 +478,8 @@ static void multiply_amx_few_k(const rw_attention_params *p, state *t) {
 }
 
 /* Weights as bf16 beside 0, [2][16 rows][FEW_KEYS]: in the first half of words, in the second. Rows
- * that are missing hold anything: their results are not used. */
+ * that are missing hold anything: their results are not used. A NaN may become 0: then the row's sum
+ * is NaN, and so is the row. */
 static const uint32_t *pack_amx_weights(state *t) {
     uint32_t *first = t->weight_pairs, *second = first + RWI_AMX_ROWS * FEW_KEYS;
     for (int64_t i = 0; i < t->item.rows * FEW_KEYS; i += RWI_LANES) {

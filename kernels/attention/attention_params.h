@@ -76,7 +76,7 @@ typedef struct rw_attention_params {
     rwi_kv_pages pages;       /* of k and v */
     rwi_attention_parts parts;
     rw_dtype dtype;    /* of q, k and v */
-    rw_dtype kv_dtype; /* the same, or of 8-bit codes, which are converted to it */
+    rw_dtype kv_dtype; /* the same, or of 8-bit codes, which are converted */
     rwi_kv_scale_of k_scale;
     rwi_kv_scale_of v_scale;
     rw_dtype out_dtype;

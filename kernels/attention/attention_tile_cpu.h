@@ -63,8 +63,9 @@ typedef struct amx_state {
     int32_t added[PANELS];  /* tiles of keys in the panel's out_rest that have not joined out */
     bool joined[PANELS];    /* out holds something */
     uint32_t asked, finite; /* bit n: whether keys from 32 * n on were asked, and were finite */
-    _Alignas(64) float pending[ROWS];  /* factors of out until out_rest joins it */
-    _Alignas(64) uint16_t k[AMX_SIZE]; /* [32 keys][32 columns][2 tiles][16 keys][32] */
+    _Alignas(64) float pending[ROWS]; /* factors of out until out_rest joins it */
+    /* [32 keys][32 columns][2 tiles][16 keys][32]; of few rows, copies of k, then of v, by rows */
+    _Alignas(64) uint16_t k[AMX_SIZE];
     _Alignas(64) uint16_t v[AMX_SIZE]; /* [32 keys][16 columns][16 columns][32 keys] */
     _Alignas(64) float products[RWI_AMX_BLOCK * RWI_AMX_BLOCK];
 } amx_state;
@@ -114,7 +115,7 @@ typedef struct state {
     _Alignas(64) float q[ITEM_ROWS * MAX_DIM];
     /* Of k, then v, unless used in place; between, of the mask. */
     _Alignas(64) float key_words[WORD_KEYS * MAX_DIM];
-    /* At least FEW_ROWS * FEW_KEYS; in AMX tiles of one panel at a time. */
+    /* Of few rows [FEW_ROWS][FEW_KEYS]; of many in AMX tiles, of one panel at a time. */
     _Alignas(64) float scores[ITEM_ROWS * KEYS];
     uint32_t weight_pairs[ITEM_ROWS * KEYS / 2]; /* of a panel; in AMX tiles, of few rows */
 #if defined(RWI_TILES)
@@ -366,8 +367,10 @@ static void find_keys(const rw_attention_params *p, state *t) {
 
 /* The largest of the bits of a row without their signs. */
 static uint32_t largest_bits(rw_dtype dtype, const void *row, int64_t count) {
-    const uint32_t *words = row;
-    const uint16_t *halves = row;
+    typedef uint32_t word __attribute__((may_alias));
+    typedef uint16_t half __attribute__((may_alias));
+    const word *words = row;
+    const half *halves = row;
     const uint8_t *codes = row;
     uint32_t most = 0;
     uint16_t most_half = 0;

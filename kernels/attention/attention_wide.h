@@ -313,6 +313,8 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     static_assert(Shape::BACKGROUND ||
                       Shape::SHARED_BYTES + sizeof t + sizeof own + sizeof found <= 64 * 1024,
                   "an AMD GPU has no more shared memory");
+    static_assert(Shape::SHARED_BYTES + sizeof t + sizeof own + sizeof found <= 227 * 1024,
+                  "nor has an NVIDIA GPU");
     const int64_t item = rwi_block_row();
     if (item >= launch.items)
         return;

@@ -63,8 +63,9 @@ RWI_INLINE double rwi_exponentials(rw_dtype dtype, const void *in, int64_t count
                  n += 64 / (int64_t)rwi_dtype_size(dtype))
                 __builtin_prefetch(rwi_element(dtype, ahead, i + n));
             const rwi_two_lanes x = rwi_load_part(dtype, in, i, count);
-            const rwi_two_lanes e = {(rwi_lanes)rwi_exp2_16((__m512)(x.a * factor - base)),
-                                     (rwi_lanes)rwi_exp2_16((__m512)(x.b * factor - base))};
+            const rwi_two_lanes e = {
+                (rwi_lanes)rwi_exp2_16((__m512)(x.a * factor - base), RWI_EXP2_ALL),
+                (rwi_lanes)rwi_exp2_16((__m512)(x.b * factor - base), RWI_EXP2_ALL)};
             rwi_two_lanes_store(RW_F32, s + i, e);
             sums[0] += e.a;
             sums[1] += e.b;

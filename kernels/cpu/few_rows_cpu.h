@@ -1,4 +1,5 @@
-/* Dot products of few rows with many, on the CPU: only the few rows are packed.
+/* Products of few rows with many, and of their weights with values, on the CPU: only the few rows
+ * are packed, and rows are read ahead of time.
  *
  * A register holds four words of each of several rows: quad r belongs to row r.
  */

@@ -64,7 +64,7 @@ RWI_INLINE rwi_lane_words rwi_lanes_of_bytes(const void *bytes) {
     return (rwi_lane_words)_mm512_cvtepu8_epi32(_mm_loadu_si128(bytes));
 #elif defined(__AVX2__)
     return (rwi_lane_words)_mm256_cvtepu8_epi32(_mm_loadl_epi64(bytes));
-#elif defined(__SSE2__)
+#elif defined(__SSE2__) && RWI_LANES == 4
     const __m128i zero = _mm_setzero_si128();
     int32_t four;
     memcpy(&four, bytes, sizeof four);
@@ -72,7 +72,10 @@ RWI_INLINE rwi_lane_words rwi_lanes_of_bytes(const void *bytes) {
                                               zero);
 #else
     const uint8_t *x = bytes;
-    return (rwi_lane_words){x[0], x[1], x[2], x[3]};
+    rwi_lane_words words;
+    for (int i = 0; i < RWI_LANES; i++)
+        words[i] = x[i];
+    return words;
 #endif
 }
 
