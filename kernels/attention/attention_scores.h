@@ -74,29 +74,32 @@ __device__ static __forceinline__ void attention_cap(const attention_launch &lau
         attention_each_score<Shape>(s, [&](float &x) { x = attention_tanh(x * inner) * outer; });
 }
 
-/* x * scale, plus the bias of the distance. Mostly all keys of a tile are on one side of the query:
- * then the bias is linear in the key. */
+/* x * scale, plus the bias of the distance. Mostly all keys of a tile are on one side of the query, and
+ * farther from it than from each other: then the bias is linear in the key. In nearer tiles that of the
+ * first key could be much larger than those of others, and its rounding error with it. */
 template <typename Shape>
 __device__ static __forceinline__ void
 attention_add_alibi(const rwi_alibi &alibi, const rwi_attention_row *rows,
                     typename Shape::product (&s)[Shape::N_KEYS], int32_t j, float scale) {
     typedef typename Shape::unit unit;
     const int lane = (int)threadIdx.x % unit::LANES;
+    const uint32_t kept = alibi.is_signed ? 0xFFFFFFFFu : 0x7FFFFFFFu; /* of a distance */
 #pragma unroll
     for (int q = 0; q < unit::QUERIES; q++) {
         const rwi_attention_row &row = rows[unit::query(lane, q)];
         const int64_t distance =
             (int64_t)j + unit::key(lane, 0) - rwi_alibi_position(&alibi, &row.pattern);
         const float first = (float)distance;
-        const bool before = alibi.is_signed || distance + Shape::WAVE_KEYS <= 0;
-        if (__all(before || distance >= 0)) {
-            const float slope = before ? row.slope : -row.slope, bias = slope * first;
+        if (__all(distance >= 0 || distance + 2 * Shape::WAVE_KEYS <= 0)) {
+            const float slope = alibi.is_signed || distance < 0 ? row.slope : -row.slope;
+            const float bias = slope * first;
             attention_each_key<Shape>(
                 s, q, [&](float &x, int c) { x = fmaf(x, scale, fmaf(slope, (float)c, bias)); });
         } else {
-            const float slope = -row.slope;
+            const float slope = alibi.is_signed ? row.slope : -row.slope;
             attention_each_key<Shape>(s, q, [&](float &x, int c) {
-                x = fmaf(slope, fabsf(first + (float)c), x * scale);
+                const uint32_t bits = rwi_f32_bits(first + (float)c) & kept;
+                x = fmaf(slope, rwi_f32_from_bits(bits), x * scale);
             });
         }
     }

@@ -130,6 +130,7 @@ const rwt_case_row rwt_attention_rows[] = {
                 "batch=2,softcap=0|5"},
     {RWT_QUICK, "lse=2,layout=bshd|thd,stride=contiguous|gaps|negative,seq_q=9|70"},
     {RWT_QUICK, "mask=full,mask_dtype=f32|f16|bf16,stride=gaps,seq_q=70,seq_k=139,heads=2"},
+    {RWT_QUICK, "alibi=absolute|signed,causal=1,left=0,seq_q=75,seq_k=75,heads=8"},
     {RWT_QUICK, "alibi=absolute|signed,align=bottom|top,seq_k=70,causal=0|1,seq_q=9|70"},
     {RWT_QUICK, "align=key_end,padding=right|both,batch=3,causal=0|1,seq_q=1|3|9,seq_k=70,"
                 "alibi=none|absolute|signed,poison=0|1"},
