@@ -6,7 +6,7 @@
  * rows are adjacent in memory, and their scores are [key][row]. Few rows: memory bandwidth limits,
  * and memory is read fastest one row after another; scores are [row][key].
  */
-#include "attention/attention_amx_cpu.h"
+#include "attention/attention_amx_few_cpu.h"
 #include "attention/attention_ragged_cpu.h"
 
 /* ---- scores ------------------------------------------------------------------------------ */
