@@ -144,9 +144,9 @@ template <typename Shape, int ROWS, int VECTOR = Shape::VECTOR> struct wide_vect
 };
 
 template <typename Shape>
-__device__ static inline void stage_wide_q(const attention_launch &launch,
-                                           const attention_block<Shape> &t,
-                                           typename Shape::element *tile) {
+__device__ static __forceinline__ void stage_wide_q(const attention_launch &launch,
+                                                    const attention_block<Shape> &t,
+                                                    typename Shape::element *tile) {
     typedef const typename Shape::element *elements;
     typedef wide_vector<Shape, Shape::ROWS> vector;
     const int width = launch.op.head_dim;
@@ -230,10 +230,10 @@ stage_wide_codes(const attention_launch &launch, const attention_block<Shape> &t
 /* Keys [j, j + KEYS) of k or v, of `width` columns: WHOLE: all columns, else the span from column
  * `first` on. 0 where no row may see them. */
 template <typename Shape>
-__device__ static inline void stage_wide(const attention_launch &launch,
-                                         const attention_block<Shape> &t,
-                                         const rwi_attention_tensor &tensor, int width, int32_t j,
-                                         int first, typename Shape::element *tile) {
+__device__ static __forceinline__ void
+stage_wide(const attention_launch &launch, const attention_block<Shape> &t,
+           const rwi_attention_tensor &tensor, int width, int32_t j, int first,
+           typename Shape::element *tile) {
     typedef wide_vector<Shape, Shape::KEYS> vector;
     const int columns = Shape::WHOLE ? whole_spans<Shape>(width) : Shape::SPAN;
     if constexpr (Shape::CODES) {
@@ -252,16 +252,16 @@ __device__ static inline void stage_wide(const attention_launch &launch,
 }
 
 template <typename Shape>
-__device__ static inline void stage_wide_k(const attention_launch &launch,
-                                           const attention_block<Shape> &t, int32_t j, int first,
-                                           typename Shape::element *tile) {
+__device__ static __forceinline__ void stage_wide_k(const attention_launch &launch,
+                                                    const attention_block<Shape> &t, int32_t j,
+                                                    int first, typename Shape::element *tile) {
     stage_wide(launch, t, launch.op.k, launch.op.head_dim, j, first, tile);
 }
 
 template <typename Shape>
-__device__ static inline void stage_wide_v(const attention_launch &launch,
-                                           const attention_block<Shape> &t, int32_t j, int first,
-                                           typename Shape::element *tile) {
+__device__ static __forceinline__ void stage_wide_v(const attention_launch &launch,
+                                                    const attention_block<Shape> &t, int32_t j,
+                                                    int first, typename Shape::element *tile) {
     stage_wide(launch, t, launch.op.v, launch.op.v_dim, j, first, tile);
 }
 
