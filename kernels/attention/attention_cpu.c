@@ -138,13 +138,12 @@ static void prepare_v(const rw_attention_params *p, state *t) {
         t->v_words[n] = t->v_rows[n];
 }
 
-/* Packs the weights of two keys into each of `count` words; the two weights are `step` apart. */
-RWI_INLINE void pair_weights(const float *weights, int64_t step, int64_t count, uint32_t *words) {
+/* Packs the weights of a panel's two keys into words. */
+RWI_INLINE void pair_weights(const float *weights, uint32_t *words) {
 #pragma omp simd
-    for (int64_t i = 0; i < count; i++) {
-        const float *even = weights + (step == 1 ? 2 * i : i);
-        words[i] = (uint32_t)rwi_f32_to_bf16(even[step]) << 16 | rwi_f32_to_bf16(even[0]);
-    }
+    for (int64_t i = 0; i < PANEL; i++)
+        words[i] =
+            (uint32_t)rwi_f32_to_bf16(weights[PANEL + i]) << 16 | rwi_f32_to_bf16(weights[i]);
 }
 
 /* Few rows: values are read in place where their rows are whole vectors. */
@@ -192,7 +191,7 @@ RWI_INLINE void multiply_panel(state *t, int32_t panel, bool pairs) {
     if (rwi_span_empty(keys))
         return;
     for (int32_t n = keys.begin; pairs && n < keys.end; n += 2)
-        pair_weights(weights + n * PANEL, PANEL, PANEL, t->weight_pairs + n / 2 * PANEL);
+        pair_weights(weights + n * PANEL, t->weight_pairs + n / 2 * PANEL);
     int32_t depth_begin = pairs ? keys.begin / 2 : keys.begin;
     rwi_tile_product product = {
         .a = (pairs ? (const rwi_word *)t->weight_pairs : weights) + depth_begin * PANEL,
