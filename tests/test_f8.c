@@ -213,10 +213,64 @@ static void test_every_code_in_attention(void **state) {
                 check_codes(format, dtypes[d], widths[w]);
 }
 
+static rw_tensor keys_of(void *data, rw_dtype dtype, int64_t keys) {
+    const int64_t shape[] = {1, keys, 1, WIDTH};
+    return rw_tensor_contiguous(data, dtype, 4, shape);
+}
+
+/* Of a number that bf16 has. */
+static uint16_t bf16_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)(bits >> 16);
+}
+
+/* Two keys, of which the first has the score 1 by an element of q that is `ratio` of the largest one, which
+ * meets zeros: a unit of f16 must not lose it. */
+static void check_range(int format, double ratio) {
+    const float large = 0x1p20f, small = (float)(large * ratio);
+    const uint8_t one = format == 0 ? 0x38 : 0x3C; /* the code of 1 */
+    uint16_t q[WIDTH] = {bf16_of(large)};
+    uint8_t k[2 * WIDTH] = {0}, v[2 * WIDTH] = {0};
+    float out[WIDTH] = {0.0f};
+    q[7] = bf16_of(small);
+    k[7] = v[0] = one;
+    rw_context *context = rwt_test_context();
+    void *device_q = rwt_test_upload(context, q, sizeof q);
+    void *device_k = rwt_test_upload(context, k, sizeof k);
+    void *device_v = rwt_test_upload(context, v, sizeof v);
+    void *device_out = rwt_test_upload(context, out, sizeof out);
+    const rw_attention_args args = {.q = keys_of(device_q, RW_BF16, 1),
+                                    .k = keys_of(device_k, formats[format].dtype, 2),
+                                    .v = keys_of(device_v, formats[format].dtype, 2),
+                                    .out = keys_of(device_out, RW_F32, 1),
+                                    .scale = 1.0 / (double)small};
+    if (rw_attention(context, &args) != RW_OK)
+        fail_msg("%s", rw_last_error(context));
+    assert_int_equal(rw_synchronize(context), RW_OK);
+    rwt_test_download(context, out, device_out, sizeof out);
+    const double expected = 1.0 / (1.0 + exp(-1.0));
+    if (!(fabs(out[0] - expected) < 4e-3))
+        fail_msg("%s, ratio %g: %.9g, expected %.9g", rw_dtype_name(formats[format].dtype), ratio,
+                 (double)out[0], expected);
+    void *const all[] = {device_q, device_k, device_v, device_out};
+    for (int n = 0; n < 4; n++)
+        assert_int_equal(rw_free(context, all[n]), RW_OK);
+    rw_context_destroy(context);
+}
+
+static void test_range_of_queries(void **state) {
+    (void)state;
+    for (int format = 0; format < 2; format++)
+        for (int power = 0; power <= 64; power += 4)
+            check_range(format, ldexp(1.75, -power));
+}
+
 int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_code),
-                                       cmocka_unit_test(test_every_code_in_attention)};
+                                       cmocka_unit_test(test_every_code_in_attention),
+                                       cmocka_unit_test(test_range_of_queries)};
     return cmocka_run_group_tests_name("8-bit floats", tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #define RWI_ATTENTION_GPU_H
 
 #include "attention/attention_block.h"
+#include "attention/attention_codes.h"
 #include "attention/attention_launch.h"
 #include "attention/attention_output.h"
 #include "attention/attention_own.h"
@@ -74,6 +75,13 @@ attend_batch(const attention_launch &launch, attention_block<Shape> &t,
     const int count = (int)rwi_min(Shape::BATCH, end - first);
     ask_tiles(launch, t, first, end);
     rwi_await_previous_kernel(); /* the first time */
+    if constexpr (Shape::CODE_TILES) {
+        attention_stage_scaled_q<Shape>(launch, t, tiles.q);
+        __syncthreads();
+        attend_codes<Shape>(launch, t, tiles, mine, first, count);
+        __syncthreads(); /* the tiles and their visibility were read */
+        return;
+    }
     attention_stage_q<Shape>(launch, t, tiles.q);
     __syncthreads();
     int n = next_tile(t, 0, count);
@@ -228,7 +236,7 @@ static rw_status launch_own_width(rwi_device *device, const rw_attention_params 
         const bool few = p.ragged.queries.data ? p.group <= MOST : rows <= MOST;
         rw_status status = RW_OK;
         int8_t scales = ATTENTION_ALL_SCALES;
-        if constexpr (Few::KEEPS_CODES && Few::HALVES) { /* most calls, with fewer rules */
+        if constexpr (Few::CODE_TILES) { /* most calls, with fewer rules */
             typedef attention_shape<D, WIDTH, true, UNIT, WIDTH, ATTENTION_PLAIN, 2, CODES> Plain;
             if (few && needed_rules(p) == ATTENTION_PLAIN) {
                 status = launch_own<Plain>(device, p, 0, MOST, false, ATTENTION_UNIT_SCALES);

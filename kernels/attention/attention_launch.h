@@ -87,7 +87,7 @@ template <typename Shape> static attention_launch describe_launch(const rw_atten
     constexpr rw_dtype D = Shape::DTYPE;
     const rwi_scores &lengths = p.rules.scores;
     const int64_t bytes_of_group =
-        lengths.seq_k * (p.head_dim + p.v_dim) * (int64_t)rwi_dtype_size(D);
+        lengths.seq_k * (p.head_dim + p.v_dim) * (int64_t)rwi_dtype_size(p.kv_dtype);
     attention_launch launch = {};
     launch.op = p;
     launch.items = rwi_attention_items(&p, Shape::ROWS);

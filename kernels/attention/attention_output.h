@@ -143,7 +143,7 @@ __device__ static inline void store_rows(const attention_launch &launch,
 #pragma unroll
                 for (int e = 0; e < unit::KEYS; e++)
                     rows[unit::query(lane, q) * Shape::OUT_PITCH +
-                         unit::template column<STEP>(lane, n, e)] = mine.out[first + n].x[q][e];
+                         Shape::template column<STEP>(lane, n, e)] = mine.out[first + n].x[q][e];
         __syncthreads();
         store_columns(launch, t, out, first * 16);
     }

@@ -74,11 +74,13 @@ struct attention_shape {
     static constexpr int WIDTH = WIDTH_, V_WIDTH = V_WIDTH_;
     static constexpr bool FEW = FEW_, ANY_WIDTH = false; /* multiples of 8 */
     static constexpr bool HALVES = D != RW_F32;
-    static constexpr bool SPLIT = UNIT == RWI_MMA_TF32; /* v must be finite */
-    static constexpr int M = !FEW && !ROLES && BACKGROUND && HALVES && WIDTH <= 128 ? 2 : 1;
-    typedef typename rwi_mma_of<D, M, UNIT>::type unit;
-    typedef typename unit::element element;
     static constexpr bool CODES = CODES_;
+    static constexpr bool CODE_TILES = BACKGROUND && HALVES && FEW && CODES && WIDTH <= 128;
+    static constexpr rw_dtype UNIT_DTYPE = CODE_TILES ? RW_F16 : D; /* of products */
+    static constexpr bool SPLIT = UNIT == RWI_MMA_TF32;             /* v must be finite */
+    static constexpr int M = !FEW && !ROLES && BACKGROUND && HALVES && WIDTH <= 128 ? 2 : 1;
+    typedef typename rwi_mma_of<UNIT_DTYPE, M, UNIT>::type unit;
+    typedef typename unit::element element;
     typedef std::conditional_t<CODES, uint8_t, element> kv_element;
     typedef std::conditional_t<HALVES, uint64_t, uint32_t> codes; /* VECTOR of them */
     typedef typename unit::product product;
@@ -94,7 +96,8 @@ struct attention_shape {
 
     static constexpr int ITEMS = ROLES && WIDTH != 192 ? 2 : 1; /* in flight: what memory holds */
 
-    static constexpr bool AHEAD = BACKGROUND && FEW; /* reads the next k and v meanwhile */
+    static constexpr bool AHEAD =
+        BACKGROUND && FEW && !CODE_TILES; /* reads the next k and v meanwhile */
     static constexpr bool KEEPS_CODES = AHEAD && CODES && WIDTH <= 128; /* in registers */
     static constexpr int BUFFERS = (AHEAD && !KEEPS_CODES) || ROLES ? 4 : BACKGROUND ? 2 : 1;
     static constexpr int BLOCKS = ROLES || (SPLIT && WIDTH == 256) ? 1 : 2; /* a multiprocessor */
@@ -105,19 +108,21 @@ struct attention_shape {
                                                                                        : 16;
     static constexpr int WAVE_ROWS = 16 * M;
     static constexpr int ROWS = FEW ? WAVE_ROWS : WAVES * WAVE_ROWS;
-    static constexpr int KEYS = FEW ? 16 * WAVES : WIDE_KEYS;
-    static constexpr int WAVE_KEYS = FEW ? 16 : KEYS;
+    static constexpr int WAVE_KEYS = CODE_TILES ? 32 : FEW ? 16 : WIDE_KEYS;
+    static constexpr int KEYS = FEW ? WAVE_KEYS * WAVES : WIDE_KEYS;
 
     static constexpr int VECTOR = 16 / (int)sizeof(element);
-    static constexpr int CODE_VECTOR = VECTOR;
-    static constexpr int PITCH = WIDTH + VECTOR; /* adjacent rows start in different banks */
-    static constexpr int OUT_COLUMNS = 64;       /* columns of the output stored at a time */
-    static constexpr int BATCH = 64;             /* tiles whose visibility is computed at a time */
+    static constexpr int CODE_VECTOR = CODE_TILES ? 16 : VECTOR;
+    /* Adjacent rows start in different banks. AHEAD: and on multiples of 32 bytes, as parts of which the
+     * second-level cache is read; a copy of such a part to other places would read it twice. */
+    static constexpr int PITCH = WIDTH + (AHEAD && HALVES ? 2 : 1) * VECTOR;
+    static constexpr int OUT_COLUMNS = CODE_TILES ? WIDTH : 64; /* of the output stored at a time */
+    static constexpr int BATCH = 64; /* tiles whose visibility is computed at a time */
     static constexpr int OUT_PITCH = OUT_COLUMNS + 4;
 
     /* Weights (at most 1) are kept times 2^WEIGHT_BITS: as f16, those below 2^-14 would be
      * subnormal. */
-    static constexpr int WEIGHT_BITS = D == RW_F16 ? 15 : 0;
+    static constexpr int WEIGHT_BITS = UNIT_DTYPE == RW_F16 ? 15 : 0;
 
     /* Products of a wave along keys and along columns. */
     static constexpr int N_KEYS = WAVE_KEYS / 16;
@@ -132,6 +137,15 @@ struct attention_shape {
             return row * PITCH + column;
     }
 
+    /* The column of the output of out[n].x[.][e], for N products. CODE_TILES: where a lane's values of
+     * each key are adjacent. */
+    template <int N> __device__ static __forceinline__ int column(int lane, int n, int e) {
+        if constexpr (CODE_TILES)
+            return (lane % 4 * 2 + e % 2) * (V_WIDTH / 8) + n * 2 + e / 2;
+        else
+            return unit::template column<N>(lane, n, e);
+    }
+
     /* Where a wave's sums of rows lie. */
     __device__ static __forceinline__ int first_row(int wave) {
         return wave * WAVE_ROWS;
@@ -139,14 +153,19 @@ struct attention_shape {
 
     /* Elements of the tiles and floats of a wave's scratch, which are consecutive. */
     static constexpr int Q_SIZE = ROWS * (ROLES ? WIDTH : PITCH);
-    static constexpr int Q_TILES = ROLES && WIDTH <= 128 ? 2 : 1; /* of items in flight */
+    /* ROLES: of items in flight; CODE_TILES: of q, and of what f16 lacks. */
+    static constexpr int Q_TILES = (ROLES && WIDTH <= 128) || CODE_TILES ? 2 : 1;
     static constexpr int K_SIZE = KEYS * (ROLES ? WIDTH : PITCH);
     static constexpr int V_SIZE = KEYS * (ROLES ? V_WIDTH : PITCH);
-    static constexpr int KV_SIZE = BUFFERS == 1 ? K_SIZE : BUFFERS / 2 * (K_SIZE + V_SIZE);
+    /* CODE_TILES: of each wave. */
+    static constexpr int STAGES = WIDTH == 64 ? 4 : 2, STAGE_BYTES = WAVE_KEYS * (WIDTH + V_WIDTH);
+    static constexpr int KV_SIZE = CODE_TILES     ? WAVES * STAGES * STAGE_BYTES / 2
+                                   : BUFFERS == 1 ? K_SIZE
+                                                  : BUFFERS / 2 * (K_SIZE + V_SIZE);
     static constexpr int SCRATCH = unit::SCRATCH * WAVE_KEYS;
     static constexpr int TILE_BYTES = (Q_TILES * Q_SIZE + KV_SIZE) * (int)sizeof(element);
     static constexpr int OUT_BYTES = WAVES * WAVE_ROWS * OUT_PITCH * (int)sizeof(float);
-    static constexpr int TILE_ALIGNMENT = ROLES ? 1024 : 16;
+    static constexpr int TILE_ALIGNMENT = ROLES ? 1024 : BACKGROUND && FEW ? 128 : 16;
     static constexpr int SUMS = ROLES ? 1 : WAVES * WAVE_ROWS;
     static constexpr int SHARED_BYTES = (TILE_BYTES > OUT_BYTES ? TILE_BYTES : OUT_BYTES) +
                                         WAVES * SCRATCH * (int)sizeof(float) + TILE_ALIGNMENT - 16;
@@ -171,8 +190,10 @@ template <typename Shape> struct attention_block {
     uint8_t tiles[Shape::BATCH];
     int64_t pages[Shape::BATCH * Shape::KEYS / 16]; /* page of each tile's keys; -1: invalid */
     int64_t first_page;
-    float earlier_base[Shape::ROWS]; /* of earlier batches; -inf: none */
-    float earlier_sum[Shape::ROWS];  /* finally, of all keys */
+    float unscaled[Shape::CODE_TILES ? Shape::ROWS : 1]; /* factors of products of q in f16 */
+    int has_rest;                                        /* CODE_TILES: q is not all in f16 */
+    float earlier_base[Shape::ROWS];                     /* of earlier batches; -inf: none */
+    float earlier_sum[Shape::ROWS];                      /* finally, of all keys */
 
     /* ROLES: unused. Of each wave's sums. */
     float base[Shape::SUMS];
@@ -206,7 +227,8 @@ template <typename Shape> struct attention_tiles {
 template <typename Shape>
 __device__ static inline attention_tiles<Shape> attention_find_tiles(uint4 *shared) {
     /* An offset, so that the compiler still knows that the address is one of shared memory. */
-    const uintptr_t unused = Shape::ROLES ? -(uintptr_t)shared & (Shape::TILE_ALIGNMENT - 1) : 0;
+    const uintptr_t unused =
+        Shape::TILE_ALIGNMENT > 16 ? -(uintptr_t)shared & (Shape::TILE_ALIGNMENT - 1) : 0;
     typename Shape::element *q = (typename Shape::element *)((char *)shared + unused);
     typename Shape::element *k = q + Shape::Q_TILES * Shape::Q_SIZE;
     attention_tiles<Shape> tiles = {q,

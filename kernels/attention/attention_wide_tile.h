@@ -16,7 +16,8 @@
  * which is copied asynchronously.
  */
 template <rw_dtype D, int UNIT, bool CODES_> struct attention_wide_shape {
-    static constexpr bool ROLES = false, FEW = false, PLAIN = false, ANY_WIDTH = true;
+    static constexpr bool ROLES = false, FEW = false, CODE_TILES = false, PLAIN = false;
+    static constexpr bool ANY_WIDTH = true;
     static constexpr bool CODES = CODES_;
     static constexpr int RULES = ATTENTION_ANY;
     static constexpr rw_dtype DTYPE = D;

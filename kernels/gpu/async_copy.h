@@ -40,6 +40,24 @@ __device__ static inline void rwi_async_copy_16(void *to, const void *from, bool
 #endif
 }
 
+/* Ends a group of this thread's copies. */
+__device__ static inline void rwi_async_commit() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#elif defined(__HIP_PLATFORM_EMULATED__)
+    hip_emulator_cp_async_commit();
+#endif
+}
+
+/* Waits for all of this thread's groups but the last LEFT. */
+template <int LEFT> __device__ static inline void rwi_async_wait_groups() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+#elif defined(__HIP_PLATFORM_EMULATED__)
+    hip_emulator_cp_async_wait(LEFT);
+#endif
+}
+
 /* Waits for this thread's copies; a barrier makes them visible to other threads. */
 __device__ static inline void rwi_async_wait() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800

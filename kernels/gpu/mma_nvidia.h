@@ -151,6 +151,17 @@ template <rw_dtype D, int M> struct rwi_mma_sync : rwi_mma_sync_lanes<M> {
         }
     }
 
+    /* Weights of 16 keys as a first operand. */
+    __device__ static inline void pack_weights(const product &w, uint32_t (&a)[M][4]) {
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float(&x)[KEYS] = w.x[2 * m + i % 2];
+                a[m][i] = rwi_pack_halves<D>(x[i / 2 * 2], x[i / 2 * 2 + 1]);
+            }
+    }
+
     /* Sums a tile separately, then adds it to the output. */
     template <int NK, int N>
     __device__ static inline void values(product (&out)[N], const product (&w)[NK],
@@ -160,13 +171,7 @@ template <rw_dtype D, int M> struct rwi_mma_sync : rwi_mma_sync_lanes<M> {
         uint32_t a[NK][M][4];
 #pragma unroll
         for (int k = 0; k < NK; k++)
-#pragma unroll
-            for (int m = 0; m < M; m++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const float(&x)[KEYS] = w[k].x[2 * m + i % 2];
-                    a[k][m][i] = rwi_pack_halves<D>(x[i / 2 * 2], x[i / 2 * 2 + 1]);
-                }
+            pack_weights(w[k], a[k]);
 #pragma unroll
         for (int n = 0; n < N; n++) {
             product tile = {};

@@ -23,9 +23,14 @@ RWI_INLINE rwi_f8_format rwi_f8_format_of(rw_dtype dtype) {
     return e4m3;
 }
 
+/* Bit 7 of each of four codes that is Inf or NaN. */
+RWI_INLINE uint32_t rwi_f8_special_bits(rwi_f8_format format, uint32_t codes) {
+    return ((codes & 0x7F7F7F7Fu) + format.special) & 0x80808080u;
+}
+
 /* Whether any of four codes is Inf or NaN. */
 RWI_INLINE bool rwi_f8_any_special(rwi_f8_format format, uint32_t codes) {
-    return (((codes & 0x7F7F7F7Fu) + format.special) & 0x80808080u) != 0;
+    return rwi_f8_special_bits(format, codes) != 0;
 }
 
 /* The number of code n of four, unless it is Inf or NaN; exact, also of subnormal numbers. */
