@@ -213,11 +213,6 @@ static void test_every_code_in_attention(void **state) {
                 check_codes(format, dtypes[d], widths[w]);
 }
 
-static rw_tensor keys_of(void *data, rw_dtype dtype, int64_t keys) {
-    const int64_t shape[] = {1, keys, 1, WIDTH};
-    return rw_tensor_contiguous(data, dtype, 4, shape);
-}
-
 /* Of a number that bf16 has. */
 static uint16_t bf16_of(float x) {
     uint32_t bits;
@@ -225,38 +220,53 @@ static uint16_t bf16_of(float x) {
     return (uint16_t)(bits >> 16);
 }
 
-/* Two keys, of which the first has the score 1 by an element of q that is `ratio` of the largest one, which
- * meets zeros: a unit of f16 must not lose it. */
-static void check_range(int format, double ratio) {
-    const float large = 0x1p20f, small = (float)(large * ratio);
-    const uint8_t one = format == 0 ? 0x38 : 0x3C; /* the code of 1 */
-    uint16_t q[WIDTH] = {bf16_of(large)};
-    uint8_t k[2 * WIDTH] = {0}, v[2 * WIDTH] = {0};
-    float out[WIDTH] = {0.0f};
-    q[7] = bf16_of(small);
-    k[7] = v[0] = one;
+#define MOST_HEADS 2
+
+/* Heads of q that share two keys; `out` receives column 0 of each. */
+static void attend_two(int format, int64_t heads, const float (*q)[WIDTH],
+                       const uint8_t (*k)[WIDTH], const uint8_t (*v)[WIDTH], double scale,
+                       float *out) {
+    uint16_t halves[MOST_HEADS * WIDTH];
+    float all[MOST_HEADS * WIDTH] = {0.0f};
+    const int64_t rows[] = {1, 1, heads, WIDTH}, keys[] = {1, 2, 1, WIDTH};
+    for (int64_t n = 0; n < heads * WIDTH; n++)
+        halves[n] = bf16_of(q[n / WIDTH][n % WIDTH]);
     rw_context *context = rwt_test_context();
-    void *device_q = rwt_test_upload(context, q, sizeof q);
-    void *device_k = rwt_test_upload(context, k, sizeof k);
-    void *device_v = rwt_test_upload(context, v, sizeof v);
-    void *device_out = rwt_test_upload(context, out, sizeof out);
-    const rw_attention_args args = {.q = keys_of(device_q, RW_BF16, 1),
-                                    .k = keys_of(device_k, formats[format].dtype, 2),
-                                    .v = keys_of(device_v, formats[format].dtype, 2),
-                                    .out = keys_of(device_out, RW_F32, 1),
-                                    .scale = 1.0 / (double)small};
+    void *device_q = rwt_test_upload(context, halves, sizeof halves);
+    void *device_k = rwt_test_upload(context, k, 2 * WIDTH);
+    void *device_v = rwt_test_upload(context, v, 2 * WIDTH);
+    void *device_out = rwt_test_upload(context, all, sizeof all);
+    const rw_attention_args args = {
+        .q = rw_tensor_contiguous(device_q, RW_BF16, 4, rows),
+        .k = rw_tensor_contiguous(device_k, formats[format].dtype, 4, keys),
+        .v = rw_tensor_contiguous(device_v, formats[format].dtype, 4, keys),
+        .out = rw_tensor_contiguous(device_out, RW_F32, 4, rows),
+        .scale = scale};
     if (rw_attention(context, &args) != RW_OK)
         fail_msg("%s", rw_last_error(context));
     assert_int_equal(rw_synchronize(context), RW_OK);
-    rwt_test_download(context, out, device_out, sizeof out);
-    const double expected = 1.0 / (1.0 + exp(-1.0));
-    if (!(fabs(out[0] - expected) < 4e-3))
-        fail_msg("%s, ratio %g: %.9g, expected %.9g", rw_dtype_name(formats[format].dtype), ratio,
-                 (double)out[0], expected);
-    void *const all[] = {device_q, device_k, device_v, device_out};
+    rwt_test_download(context, all, device_out, sizeof all);
+    for (int64_t h = 0; h < heads; h++)
+        out[h] = all[h * WIDTH];
+    void *const memory[] = {device_q, device_k, device_v, device_out};
     for (int n = 0; n < 4; n++)
-        assert_int_equal(rw_free(context, all[n]), RW_OK);
+        assert_int_equal(rw_free(context, memory[n]), RW_OK);
     rw_context_destroy(context);
+}
+
+/* The first key has the score 1 by an element of q that is `ratio` of the largest one, which meets
+ * zeros: a unit of f16 must not lose it. */
+static void check_range(int format, double ratio) {
+    const float large = 0x1p20f, small = (float)(large * ratio);
+    const uint8_t one = format == 0 ? 0x38 : 0x3C; /* the code of 1 */
+    const float q[1][WIDTH] = {{[0] = large, [7] = small}};
+    const uint8_t k[2][WIDTH] = {{[7] = one}}, v[2][WIDTH] = {{one}};
+    const double expected = 1.0 / (1.0 + exp(-1.0));
+    float out;
+    attend_two(format, 1, q, k, v, 1.0 / (double)small, &out);
+    if (!(fabs(out - expected) < 4e-3))
+        fail_msg("%s, ratio %g: %.9g, expected %.9g", rw_dtype_name(formats[format].dtype), ratio,
+                 (double)out, expected);
 }
 
 static void test_range_of_queries(void **state) {
@@ -266,11 +276,32 @@ static void test_range_of_queries(void **state) {
             check_range(format, ldexp(1.75, -power));
 }
 
+/* A key of -Inf has no weight, also beside a head whose elements f16 does not have: their rest is 0
+ * where others have none, and 0 * Inf is NaN. `element` is multiplied by -Inf. */
+static void check_infinite_score(float element) {
+    const uint8_t two = 0x40, infinite = 0xFC;
+    const float q[MOST_HEADS][WIDTH] = {
+        {[7] = 1.0f}, {[0] = 0x1p20f, [3] = 1.9921875f * 0x1p-15f, [7] = element}};
+    const uint8_t k[2][WIDTH] = {{0}, {[7] = infinite}}, v[2][WIDTH] = {{two}, {0}};
+    float out[MOST_HEADS];
+    attend_two(1, MOST_HEADS, q, k, v, 1.0, out);
+    for (int h = 0; h < MOST_HEADS; h++)
+        if (out[h] != 2.0f)
+            fail_msg("%g times -Inf: head %d is %g, expected 2", (double)element, h,
+                     (double)out[h]);
+}
+
+static void test_infinite_scores(void **state) {
+    (void)state;
+    check_infinite_score(1.0f);
+    check_infinite_score(0x1p-30f); /* all of it is rest */
+}
+
 int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_code),
-                                       cmocka_unit_test(test_every_code_in_attention),
-                                       cmocka_unit_test(test_range_of_queries)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_code), cmocka_unit_test(test_every_code_in_attention),
+        cmocka_unit_test(test_range_of_queries), cmocka_unit_test(test_infinite_scores)};
     return cmocka_run_group_tests_name("8-bit floats", tests, NULL, NULL);
 }

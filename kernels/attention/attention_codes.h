@@ -1,12 +1,13 @@
-/* Part of attention_gpu.h (CODE_TILES): few rows over a cache of codes. Each wave copies its keys to
- * shared memory as codes, some tiles ahead and without waiting for other waves; a lane reads 16 adjacent
- * codes at a time and converts them to its part of the products' second operands. That columns are then
- * not in order does not matter to a sum of products, if those of q have the same order, nor to the
- * output, which attention_shape::column() finds.
+/* Part of attention_gpu.h (CODE_TILES): few rows over a cache of codes. Each wave copies its keys
+ * to shared memory as codes, a tile or more ahead and without waiting for other waves; a lane reads
+ * 16 adjacent codes at a time and converts them to its part of the products' second operands. That
+ * columns are then not in order does not matter to a sum of products, if those of q have the same
+ * order, nor to the output, which attention_shape::column() finds.
  *
- * Products are of f16, which has every number of both dtypes of codes. q is multiplied by a power of
- * two for each row, so that its largest element is near the largest f16; what an element loses (only
- * one below 2^-28 of the largest can) is multiplied as well, from a second tile.
+ * Products are of f16, which has every number of both dtypes of codes. q is multiplied by a power
+ * of two for each row, so that its largest element is near the largest f16; what an element loses
+ * (only one below 2^-28 of the largest can) is multiplied as well, from a second tile. Together they
+ * have the elements down to 2^-77 of the largest.
  */
 #ifndef RWI_ATTENTION_CODES_H
 #define RWI_ATTENTION_CODES_H
@@ -95,9 +96,17 @@ __device__ static __forceinline__ void attention_copy_codes(uint8_t *to, const u
         rwi_async_copy_16(to, from, left > 0);
         return;
     }
+    const bool halves = (uintptr_t)from % 8 == 0;
 #pragma unroll 1
-    for (int n = 0; n < 16; n++)
-        to[n] = n < left ? from[n] : 0;
+    for (int first = 0; first < 16; first += 8) {
+        if (halves && left - first >= 8) {
+            *(uint64_t *)(to + first) = *(const uint64_t *)(from + first);
+            continue;
+        }
+#pragma unroll 1
+        for (int n = first; n < first + 8; n++)
+            to[n] = n < left ? from[n] : 0;
+    }
 }
 
 /* COUNT adjacent codes. */
@@ -115,9 +124,10 @@ template <int COUNT> struct attention_code_row {
     }
 };
 
-/* Where column `column` of key `key` lies in a wave's tile of W columns. Groups of 32 bytes are permuted, so
- * that the lanes of a load of k or of v need different banks, but stay together: a copy of half of
- * them, or of two that are not adjacent, would read them from the second-level cache twice. */
+/* Where column `column` of key `key` lies in a wave's tile of W columns. Groups of 32 bytes change
+ * places within a row, so that the lanes of a load of k or v need different banks (of v of 64
+ * columns, two of them the same), but stay together: a copy of half of them would read both from the
+ * second-level cache twice. */
 template <int W> __device__ static __forceinline__ int attention_code_place(int key, int column) {
     const int moved = W == 64 ? key / 2 % 2 * 2 : key % 2 * 4 ^ key / 2 % 4 * 2;
     return key * W + (column ^ moved * 16);
@@ -155,9 +165,9 @@ __device__ static __forceinline__ void attention_convert_four(uint32_t codes, ui
 #endif
 }
 
-/* A wave's tiles of codes. Of each 16 keys, in the order of the unit's operands, a lane needs of k 16
- * codes of every 64, of keys lane / 4 and + 8; of v an eighth of the columns, of keys 2 (lane % 4) + {0,
- * 1} and + 8. */
+/* A wave's tiles of codes. Of each 16 keys, in the order of the unit's operands, a lane needs of k
+ * 16 codes of every 64, of keys lane / 4 and + 8; of v an eighth of the columns, of keys
+ * 2 (lane % 4) + {0, 1} and + 8. */
 template <typename Shape> struct attention_code_tiles {
     typedef typename Shape::unit unit;
     typedef typename Shape::product product;
@@ -193,11 +203,9 @@ template <typename Shape> struct attention_code_tiles {
 #pragma unroll
             for (int n = 0; n < N_KEYS; n++)
 #pragma unroll
-                for (int i = 0; i < unit::QUERIES * unit::KEYS; i++) {
-                    float &x = s[n].x[i / unit::KEYS][i % unit::KEYS];
-                    x = fmaf(rest[n].x[i / unit::KEYS][i % unit::KEYS],
-                             attention_two_to(-REST_BITS), x);
-                }
+                for (int i = 0; i < unit::QUERIES * unit::KEYS; i++)
+                    add_rest(s[n].x[i / unit::KEYS][i % unit::KEYS],
+                             rest[n].x[i / unit::KEYS][i % unit::KEYS]);
         }
 #pragma unroll
         for (int i = 0; i < unit::QUERIES; i++) {
@@ -237,6 +245,15 @@ template <typename Shape> struct attention_code_tiles {
     }
 
   private:
+    /* Where k is infinite, an element without a rest, or whose rest is all of it, makes one of the two
+     * NaN: 0 * Inf. */
+    __device__ static __forceinline__ void add_rest(float &x, float rest) {
+        if (x != x)
+            x = rest;
+        else if (rest == rest)
+            x = fmaf(rest, attention_two_to(-REST_BITS), x);
+    }
+
     /* Adjacent lanes copy adjacent codes. */
     __device__ static __forceinline__ void copy_rows(const attention_launch &launch,
                                                      const attention_block<Shape> &t,
@@ -249,7 +266,7 @@ template <typename Shape> struct attention_code_tiles {
         const int64_t step = tensor.stride[1];
         const uint8_t *first = (const uint8_t *)rwi_global(tensor.data) +
                                t.item.kv_head * tensor.stride[2] + key * step + column;
-        const bool whole = launch.code_vectors && width == WIDTH && t.seen.begin <= j &&
+        const bool whole = launch.code_vectors && width % 16 == 0 && t.seen.begin <= j &&
                            t.seen.end - j >= Shape::WAVE_KEYS;
 #pragma unroll
         for (int n = 0; n < Shape::WAVE_KEYS; n += 16) {
@@ -263,7 +280,7 @@ template <typename Shape> struct attention_code_tiles {
 #pragma unroll
                 for (int i = 0; i < 16; i += STEP)
                     rwi_async_copy_16(to + attention_code_place<WIDTH>(n + i + key, column),
-                                      from + i * step);
+                                      from + i * step, column < width);
                 continue;
             }
 #pragma unroll 1

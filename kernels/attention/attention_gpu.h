@@ -66,24 +66,12 @@ attend_tile(const attention_launch &launch, attention_block<Shape> &t,
         ahead.finish(launch, t, tiles);
 }
 
-/* Keys of BATCH tiles from tile `first` on. */
+/* `count` tiles of keys from tile `first` on. */
 template <typename Shape>
 __device__ static __forceinline__ void
-attend_batch(const attention_launch &launch, attention_block<Shape> &t,
+attend_tiles(const attention_launch &launch, attention_block<Shape> &t,
              attention_tiles<Shape> &tiles, attention_thread<Shape> &mine, int32_t first,
-             int32_t end) {
-    const int count = (int)rwi_min(Shape::BATCH, end - first);
-    ask_tiles(launch, t, first, end);
-    rwi_await_previous_kernel(); /* the first time */
-    if constexpr (Shape::CODE_TILES) {
-        attention_stage_scaled_q<Shape>(launch, t, tiles.q);
-        __syncthreads();
-        attend_codes<Shape>(launch, t, tiles, mine, first, count);
-        __syncthreads(); /* the tiles and their visibility were read */
-        return;
-    }
-    attention_stage_q<Shape>(launch, t, tiles.q);
-    __syncthreads();
+             int count) {
     int n = next_tile(t, 0, count);
     if (Shape::BACKGROUND && n < count)
         stage_k(launch, t, attention_key<Shape>(t, first + n), tiles.k);
@@ -101,6 +89,26 @@ attend_batch(const attention_launch &launch, attention_block<Shape> &t,
         tiles.k += tiles.next_stage;
         tiles.v += tiles.next_stage;
         tiles.next_stage = -tiles.next_stage;
+    }
+}
+
+/* Keys of BATCH tiles from tile `first` on. */
+template <typename Shape>
+__device__ static __forceinline__ void
+attend_batch(const attention_launch &launch, attention_block<Shape> &t,
+             attention_tiles<Shape> &tiles, attention_thread<Shape> &mine, int32_t first,
+             int32_t end) {
+    const int count = (int)rwi_min(Shape::BATCH, end - first);
+    ask_tiles(launch, t, first, end);
+    rwi_await_previous_kernel(); /* the first time */
+    if constexpr (Shape::CODE_TILES) {
+        attention_stage_scaled_q<Shape>(launch, t, tiles.q);
+        __syncthreads();
+        attend_codes<Shape>(launch, t, tiles, mine, first, count);
+    } else {
+        attention_stage_q<Shape>(launch, t, tiles.q);
+        __syncthreads();
+        attend_tiles<Shape>(launch, t, tiles, mine, first, count);
     }
     rwi_async_wait();
     __syncthreads(); /* the tiles and their visibility were read */

@@ -54,7 +54,8 @@ enum {
  * waves, each of which takes different keys; else each wave has its own rows and takes all keys.
  * ROLES: the kernel of attention_roles.h, with CONSUMERS warpgroups that multiply. RULES: as above;
  * where it does not matter for speed, one kernel serves all. CODES: k and v have 8 bits and are
- * converted to the dtype of q on their way into shared memory.
+ * converted to the dtype of q on their way into shared memory; CODE_TILES: on their way out of it, to f16,
+ * see attention_codes.h.
  *
  * An AMD GPU has 64 KiB of shared memory per block; NVIDIA's 227 KiB hold tiles of k and of v that
  * are copied asynchronously.
@@ -113,9 +114,10 @@ struct attention_shape {
 
     static constexpr int VECTOR = 16 / (int)sizeof(element);
     static constexpr int CODE_VECTOR = CODE_TILES ? 16 : VECTOR;
-    /* Adjacent rows start in different banks. AHEAD: and on multiples of 32 bytes, as parts of which the
-     * second-level cache is read; a copy of such a part to other places would read it twice. */
-    static constexpr int PITCH = WIDTH + (AHEAD && HALVES ? 2 : 1) * VECTOR;
+    /* Adjacent rows start in different banks; those of 16-bit tiles that are copied asynchronously on
+     * multiples of 32 bytes, see rwi_sync_place(). */
+    static constexpr bool ALIGNED = BACKGROUND && HALVES && !CODE_TILES;
+    static constexpr int PITCH = WIDTH + (ALIGNED ? 2 : 1) * VECTOR;
     static constexpr int OUT_COLUMNS = CODE_TILES ? WIDTH : 64; /* of the output stored at a time */
     static constexpr int BATCH = 64; /* tiles whose visibility is computed at a time */
     static constexpr int OUT_PITCH = OUT_COLUMNS + 4;
@@ -133,6 +135,8 @@ struct attention_shape {
     __device__ static __forceinline__ int place(int row, int column) {
         if constexpr (ROLES)
             return unit::template place<W, TILE_ROWS>(row, column);
+        else if constexpr (ALIGNED)
+            return rwi_sync_place(row, column, PITCH);
         else
             return row * PITCH + column;
     }
@@ -165,7 +169,7 @@ struct attention_shape {
     static constexpr int SCRATCH = unit::SCRATCH * WAVE_KEYS;
     static constexpr int TILE_BYTES = (Q_TILES * Q_SIZE + KV_SIZE) * (int)sizeof(element);
     static constexpr int OUT_BYTES = WAVES * WAVE_ROWS * OUT_PITCH * (int)sizeof(float);
-    static constexpr int TILE_ALIGNMENT = ROLES ? 1024 : BACKGROUND && FEW ? 128 : 16;
+    static constexpr int TILE_ALIGNMENT = ROLES ? 1024 : BACKGROUND ? 128 : 16;
     static constexpr int SUMS = ROLES ? 1 : WAVES * WAVE_ROWS;
     static constexpr int SHARED_BYTES = (TILE_BYTES > OUT_BYTES ? TILE_BYTES : OUT_BYTES) +
                                         WAVES * SCRATCH * (int)sizeof(float) + TILE_ALIGNMENT - 16;
@@ -322,7 +326,10 @@ template <typename Shape, int W> struct attention_share {
     }
     /* Where its n-th vector lies in the tile. */
     __device__ __forceinline__ int place(int n) const {
-        return (key + n * STEP) * Shape::PITCH + column;
+        if constexpr (STEP % 8 == 0)
+            return Shape::template place<W, Shape::KEYS>(key, column) + n * STEP * Shape::PITCH;
+        else
+            return Shape::template place<W, Shape::KEYS>(key + n * STEP, column);
     }
 
     /* Copies keys [j, j + KEYS), of `width` columns; 0 where no row may see them. */
@@ -332,10 +339,16 @@ template <typename Shape, int W> struct attention_share {
                                           element *tile) const {
         if (idle())
             return;
-        if (launch.op.pages.table.data)
-            stage_pages(launch, t, tensor, width, j, tile);
-        else
+        if (!launch.op.pages.table.data) {
             stage_run(launch, t, tensor, width, j, tile);
+            return;
+        }
+        if constexpr (Shape::BACKGROUND)
+            if (launch.vectors) {
+                stage_page_vectors(launch, t, tensor, width, j, tile);
+                return;
+            }
+        stage_pages(launch, t, tensor, width, j, tile);
     }
 
   private:
@@ -346,10 +359,14 @@ template <typename Shape, int W> struct attention_share {
                                               int32_t j, element *tile) const {
         const element *own = from + j * tensor.stride[1];
         const int64_t step = STEP * tensor.stride[1];
-        if (launch.vectors && width == W && t.seen.begin <= j && t.seen.end - j >= Shape::KEYS) {
+        const bool whole = launch.vectors && t.seen.begin <= j && t.seen.end - j >= Shape::KEYS;
+        if (whole && (Shape::BACKGROUND || width == W)) {
 #pragma unroll
             for (int n = 0; n < COUNT; n++) {
-                rwi_async_copy_16(tile + place(n), own);
+                if constexpr (Shape::BACKGROUND) /* zeros cost nothing */
+                    rwi_async_copy_16(tile + place(n), own, column < width);
+                else
+                    rwi_async_copy_16(tile + place(n), own);
                 own += step;
             }
             return;
@@ -360,6 +377,31 @@ template <typename Shape, int W> struct attention_share {
             const int at = key + n * STEP;
             attention_copy<Shape>(tile + place(n), own, at >= begin && at < end, launch.vectors);
             own += step;
+        }
+    }
+
+    /* Asynchronous copies from pages: 16 keys are on one page, which is looked up once. */
+    __device__ __forceinline__ void stage_page_vectors(const attention_launch &launch,
+                                                       const attention_block<Shape> &t,
+                                                       const rwi_attention_tensor &tensor,
+                                                       int width, int32_t j, element *tile) const {
+        static_assert(16 % STEP == 0, "a thread's keys");
+        const int shift = launch.op.pages.shift;
+        const int64_t in_page = ((int64_t)1 << shift) - 1, first_page = t.first_page;
+        const int64_t step = STEP * tensor.stride[1];
+        const element *own = from + key * tensor.stride[1];
+        const int begin = t.seen.begin - j - key, end = column < width ? t.seen.end - j - key : 0;
+        int64_t page[Shape::KEYS / 16];
+#pragma unroll
+        for (int n = 0; n < Shape::KEYS / 16; n++)
+            page[n] = t.pages[((int64_t)(j + n * 16) >> shift) - first_page];
+#pragma unroll
+        for (int n = 0; n < COUNT; n++) {
+            const int first = n * STEP / 16 * 16, at = n * STEP;
+            const element *base = own + page[first / 16] * tensor.stride[0] +
+                                  ((j + first) & in_page) * tensor.stride[1];
+            const bool inside = page[first / 16] >= 0 && at >= begin && at < end;
+            rwi_async_copy_16(tile + place(n), base + (at - first) / STEP * step, inside);
         }
     }
 

@@ -40,6 +40,13 @@ __device__ static inline void rwi_ldmatrix_transposed(uint32_t (&r)[4], const ui
 #endif
 }
 
+/* Where an element of a tile lies. Rows that start on multiples of 32 bytes are copied from the
+ * second-level cache in whole parts of it; the loads above need 16 bytes of eight rows in different
+ * banks, so that the last four of every eight rows have the two vectors of each part swapped. */
+__device__ static constexpr int rwi_sync_place(int row, int column, int pitch) {
+    return row * pitch + (pitch % 16 == 0 ? column ^ row / 4 % 2 * 8 : column);
+}
+
 /* d += a b, 16 x 8 += 16 x 16 * 16 x 8. */
 template <rw_dtype D>
 __device__ static inline void rwi_mma_16_8_16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
@@ -134,8 +141,8 @@ template <rw_dtype D, int M> struct rwi_mma_sync : rwi_mma_sync_lanes<M> {
     __device__ static inline void scores(product (&s)[N], const element *q, const element *k,
                                          int pitch) {
         const int lane = (int)__lane_id(), row = lane % 8, matrix = lane / 8;
-        const element *from_q = q + (matrix % 2 * 8 + row) * pitch + matrix / 2 * 8;
-        const element *from_k = k + (matrix / 2 * 8 + row) * pitch + matrix % 2 * 8;
+        const element *from_q = q + rwi_sync_place(matrix % 2 * 8 + row, matrix / 2 * 8, pitch);
+        const element *from_k = k + rwi_sync_place(matrix / 2 * 8 + row, matrix % 2 * 8, pitch);
 #pragma unroll
         for (int d = 0; d < WIDTH; d += 16) {
             uint32_t a[M][4];
@@ -167,7 +174,7 @@ template <rw_dtype D, int M> struct rwi_mma_sync : rwi_mma_sync_lanes<M> {
     __device__ static inline void values(product (&out)[N], const product (&w)[NK],
                                          const element *v, int pitch, float *) {
         const int lane = (int)__lane_id(), row = lane % 8, matrix = lane / 8;
-        const element *from = v + (matrix % 2 * 8 + row) * pitch + matrix / 2 * 8;
+        const element *from = v + rwi_sync_place(matrix % 2 * 8 + row, matrix / 2 * 8, pitch);
         uint32_t a[NK][M][4];
 #pragma unroll
         for (int k = 0; k < NK; k++)
