@@ -183,8 +183,16 @@ enum {
     ATTENTION_COPIERS
 };
 
+/* CODE_TILES: of q as f16. */
+template <int ROWS> struct attention_scaled_q {
+    float unscaled[ROWS]; /* factors of products */
+    int has_rest;         /* what f16 lacks is not 0 everywhere */
+};
+template <> struct attention_scaled_q<0> {};
+
 /* State of an item, in shared memory. */
-template <typename Shape> struct attention_block {
+template <typename Shape>
+struct attention_block : attention_scaled_q<Shape::CODE_TILES ? Shape::ROWS : 0> {
     int64_t number; /* of the item; -1: there is none */
     rwi_attention_item item;
     rwi_attention_row rows[Shape::ROWS];
@@ -194,10 +202,8 @@ template <typename Shape> struct attention_block {
     uint8_t tiles[Shape::BATCH];
     int64_t pages[Shape::BATCH * Shape::KEYS / 16]; /* page of each tile's keys; -1: invalid */
     int64_t first_page;
-    float unscaled[Shape::CODE_TILES ? Shape::ROWS : 1]; /* factors of products of q in f16 */
-    int has_rest;                                        /* CODE_TILES: q is not all in f16 */
-    float earlier_base[Shape::ROWS];                     /* of earlier batches; -inf: none */
-    float earlier_sum[Shape::ROWS];                      /* finally, of all keys */
+    float earlier_base[Shape::ROWS]; /* of earlier batches; -inf: none */
+    float earlier_sum[Shape::ROWS];  /* finally, of all keys */
 
     /* ROLES: unused. Of each wave's sums. */
     float base[Shape::SUMS];
@@ -326,7 +332,7 @@ template <typename Shape, int W> struct attention_share {
     }
     /* Where its n-th vector lies in the tile. */
     __device__ __forceinline__ int place(int n) const {
-        if constexpr (STEP % 8 == 0)
+        if constexpr (Shape::ALIGNED && STEP % 8 == 0)
             return Shape::template place<W, Shape::KEYS>(key, column) + n * STEP * Shape::PITCH;
         else
             return Shape::template place<W, Shape::KEYS>(key + n * STEP, column);
