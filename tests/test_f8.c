@@ -202,14 +202,14 @@ static void check_codes(int format, rw_dtype dtype, int64_t width) {
     free(c);
 }
 
-/* In heads of a whole number of vectors, of none, and wide ones. */
+/* In heads of a whole number of vectors, of none, of whole tiles, and wide ones. */
 static void test_every_code_in_attention(void **state) {
     (void)state;
     const rw_dtype dtypes[] = {RW_F32, RW_F16, RW_BF16};
-    const int64_t widths[] = {8, 13, 272, MOST_COLUMNS};
+    const int64_t widths[] = {8, 13, 64, 128, 272, MOST_COLUMNS};
     for (int format = 0; format < 2; format++)
         for (int d = 0; d < 3; d++)
-            for (int w = 0; w < 4; w++)
+            for (int w = 0; w < 6; w++)
                 check_codes(format, dtypes[d], widths[w]);
 }
 

@@ -54,8 +54,8 @@ enum {
  * waves, each of which takes different keys; else each wave has its own rows and takes all keys.
  * ROLES: the kernel of attention_roles.h, with CONSUMERS warpgroups that multiply. RULES: as above;
  * where it does not matter for speed, one kernel serves all. CODES: k and v have 8 bits and are
- * converted to the dtype of q on their way into shared memory; CODE_TILES: on their way out of it, to f16,
- * see attention_codes.h.
+ * converted to the dtype of q on their way into shared memory; CODE_TILES: on their way out of
+ * it, to f16, see attention_codes.h.
  *
  * An AMD GPU has 64 KiB of shared memory per block; NVIDIA's 227 KiB hold tiles of k and of v that
  * are copied asynchronously.
@@ -97,8 +97,8 @@ struct attention_shape {
 
     static constexpr int ITEMS = ROLES && WIDTH != 192 ? 2 : 1; /* in flight: what memory holds */
 
-    static constexpr bool AHEAD =
-        BACKGROUND && FEW && !CODE_TILES; /* reads the next k and v meanwhile */
+    /* Reads the next tiles of k and v meanwhile. */
+    static constexpr bool AHEAD = BACKGROUND && FEW && !CODE_TILES;
     static constexpr bool KEEPS_CODES = AHEAD && CODES && WIDTH <= 128; /* in registers */
     static constexpr int BUFFERS = (AHEAD && !KEEPS_CODES) || ROLES ? 4 : BACKGROUND ? 2 : 1;
     static constexpr int BLOCKS = ROLES || (SPLIT && WIDTH == 256) ? 1 : 2; /* a multiprocessor */
@@ -161,9 +161,10 @@ struct attention_shape {
     static constexpr int Q_TILES = (ROLES && WIDTH <= 128) || CODE_TILES ? 2 : 1;
     static constexpr int K_SIZE = KEYS * (ROLES ? WIDTH : PITCH);
     static constexpr int V_SIZE = KEYS * (ROLES ? V_WIDTH : PITCH);
-    /* CODE_TILES: of each wave. */
+    /* CODE_TILES: of each wave, instead of the two above. */
     static constexpr int STAGES = WIDTH == 64 ? 4 : 2, STAGE_BYTES = WAVE_KEYS * (WIDTH + V_WIDTH);
-    static constexpr int KV_SIZE = CODE_TILES     ? WAVES * STAGES * STAGE_BYTES / 2
+    static constexpr int CODES_SIZE = WAVES * STAGES * STAGE_BYTES / (int)sizeof(element);
+    static constexpr int KV_SIZE = CODE_TILES     ? CODES_SIZE
                                    : BUFFERS == 1 ? K_SIZE
                                                   : BUFFERS / 2 * (K_SIZE + V_SIZE);
     static constexpr int SCRATCH = unit::SCRATCH * WAVE_KEYS;
