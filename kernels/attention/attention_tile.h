@@ -346,16 +346,16 @@ template <typename Shape, int W> struct attention_share {
                                           element *tile) const {
         if (idle())
             return;
-        if (!launch.op.pages.table.data) {
+        if (launch.op.pages.table.data) {
+            if constexpr (Shape::BACKGROUND)
+                if (launch.vectors) {
+                    stage_page_vectors(launch, t, tensor, width, j, tile);
+                    return;
+                }
+            stage_pages(launch, t, tensor, width, j, tile);
+        } else {
             stage_run(launch, t, tensor, width, j, tile);
-            return;
         }
-        if constexpr (Shape::BACKGROUND)
-            if (launch.vectors) {
-                stage_page_vectors(launch, t, tensor, width, j, tile);
-                return;
-            }
-        stage_pages(launch, t, tensor, width, j, tile);
     }
 
   private:
@@ -366,8 +366,8 @@ template <typename Shape, int W> struct attention_share {
                                               int32_t j, element *tile) const {
         const element *own = from + j * tensor.stride[1];
         const int64_t step = STEP * tensor.stride[1];
-        const bool whole = launch.vectors && t.seen.begin <= j && t.seen.end - j >= Shape::KEYS;
-        if (whole && (Shape::BACKGROUND || width == W)) {
+        if (launch.vectors && (Shape::BACKGROUND || width == W) && t.seen.begin <= j &&
+            t.seen.end - j >= Shape::KEYS) {
 #pragma unroll
             for (int n = 0; n < COUNT; n++) {
                 if constexpr (Shape::BACKGROUND) /* zeros cost nothing */
