@@ -13,7 +13,7 @@ template <typename Shape>
 __device__ static inline void clean_values(attention_block<Shape> &t, int32_t j,
                                            typename Shape::element *tile) {
     constexpr int THREADS = Shape::GROUP;
-    constexpr int COUNT = Shape::KEYS * Shape::V_WIDTH / Shape::VECTOR / THREADS;
+    constexpr int COUNT = Shape::V_SIZE / Shape::VECTOR / THREADS;
     const int thread = (int)threadIdx.x % THREADS, group = (int)threadIdx.x / THREADS;
     uint4 *mine = (uint4 *)tile + thread;
     uint32_t nonfinite = 0; /* rare: found first, without branches */
@@ -191,7 +191,7 @@ store_vectors(const attention_target &to, bool valid, int q, float share,
         uint32_t pairs[4]; /* of four groups of eight columns */
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const float(&x)[4] = out[n + i / 2].x[q];
+            const float(&x)[4] = out[n + i / 2 < Shape::N_COLUMNS ? n + i / 2 : n].x[q];
             pairs[i] = rwi_pack_halves<D>(x[i % 2 * 2] * share, x[i % 2 * 2 + 1] * share);
         }
 #pragma unroll
@@ -205,7 +205,7 @@ store_vectors(const attention_target &to, bool valid, int q, float share,
                     (uint32_t)__shfl_xor((int)(upper ? pairs[i] : pairs[i | step]), step);
                 (upper ? pairs[i] : pairs[i | step]) = got;
             }
-        if (valid)
+        if (valid && (n + 2 <= Shape::N_COLUMNS || lane < 2))
             *(uint4 *)(data + n * 16) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
     }
 }
@@ -331,8 +331,9 @@ consume_item(const attention_launch &launch, attention_block<Shape> &t,
     }
 }
 
-template <typename Shape>
-__device__ static inline void consume(const attention_launch &launch, attention_block<Shape> *items,
+template <typename Shape, typename Parameters>
+__device__ static inline void consume(const attention_roles_launch &launch,
+                                      const Parameters &parameters, attention_block<Shape> *items,
                                       attention_barriers<Shape> &shared_barriers,
                                       const attention_tiles<Shape> &tiles) {
     const bool first = (int)threadIdx.x < Shape::GROUP;
@@ -356,8 +357,8 @@ __device__ static inline void consume(const attention_launch &launch, attention_
             break;
         const int q_at = queries % Shape::Q_TILES;
         rwi_phase_wait(&barriers.q_full[q_at], queries++ / Shape::Q_TILES);
-        const int batches =
-            consume_item(launch, t, barriers, tiles, address, q_at, place, phase, &use);
+        const int batches = consume_item(parameters.of(launch, place), t, barriers, tiles, address,
+                                         q_at, place, phase, &use);
         phases ^= (uint32_t)(batches % 2) << place;
     }
     if (first) /* the last one's last arrival */

@@ -7,10 +7,10 @@
 
 #include "attention/attention_block.h"
 #include "attention/attention_codes.h"
+#include "attention/attention_hopper.h"
 #include "attention/attention_launch.h"
 #include "attention/attention_output.h"
 #include "attention/attention_own.h"
-#include "attention/attention_roles.h"
 #include "attention/attention_scores.h"
 #include "attention/attention_stage.h"
 #include "gpu/faults.h"
@@ -215,18 +215,39 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
 
 /* ---- launches ---- */
 
-/* All items or, of sequences of different lengths, those of sequences with `least` to `most` rows of
- * a group, and of heads with such scales; `again`: after a launch for others. */
+/* All items or, of sequences of different lengths, those of sequences within the bounds, and of heads
+ * with such scales; `again`: after a launch for others. */
 template <typename Shape>
-static rw_status launch_own(rwi_device *device, const rw_attention_params &p, int64_t least,
-                            int64_t most, bool again, int8_t scales = ATTENTION_ALL_SCALES) {
+static rw_status launch_own(rwi_device *device, const rw_attention_params &p,
+                            const attention_bounds &bounds, bool again,
+                            int8_t scales = ATTENTION_ALL_SCALES) {
     attention_launch launch = describe_launch<Shape>(p);
     launch.scales = scales;
     if (p.ragged.queries.data)
-        describe_slots<Shape>(launch, least, most);
+        describe_slots<Shape>(launch, bounds);
     rwi_launch_shape shape = block_shape<Shape>(device, launch);
     shape.again = again;
     return rwi_launch(device, shape, attention_own_kernel<Shape>, launch);
+}
+
+/* Sequences of many rows: on Hopper those of so many keys that another kernel serves are left. */
+template <typename Many>
+static rw_status launch_own_many(rwi_device *device, const rw_attention_params &p,
+                                 attention_bounds bounds, bool again) {
+#if defined(RWI_HAS_WGMMA)
+    constexpr rw_dtype D = Many::DTYPE;
+    if constexpr (Many::HALVES && !Many::CODES)
+        if (p.ragged.queries.data && roles_serve_tensors<D>(device, p)) {
+            bounds.most_keys = most_roles_keys(p);
+            const rw_status status = launch_roles_of<D>(device, p, bounds, again);
+            if (status != RW_OK || p.rules.scores.seq_k <= bounds.most_keys)
+                return status;
+            bounds.least_keys = bounds.most_keys + 1;
+            bounds.most_keys = INT64_MAX;
+            again = true;
+        }
+#endif
+    return launch_own<Many>(device, p, bounds, again);
 }
 
 /* Each sequence is computed in the tiles that it would have alone: those of few rows, then the
@@ -234,6 +255,8 @@ static rw_status launch_own(rwi_device *device, const rw_attention_params &p, in
 template <rw_dtype D, int WIDTH, bool CODES>
 static rw_status launch_own_width(rwi_device *device, const rw_attention_params &p) {
     constexpr int64_t MOST = 2 * RWI_ATTENTION_FEW_ROWS;
+    constexpr attention_bounds FEW_ROWS = {0, MOST, 0, INT64_MAX};
+    constexpr attention_bounds MANY_ROWS = {MOST + 1, INT64_MAX, 0, INT64_MAX};
     return rwi_dispatch_mma<D>(device, [&](auto unit) {
         constexpr int UNIT = decltype(unit)::value;
         constexpr int RULES = ATTENTION_ANY;
@@ -247,16 +270,16 @@ static rw_status launch_own_width(rwi_device *device, const rw_attention_params 
         if constexpr (Few::CODE_TILES) { /* most calls, with fewer rules */
             typedef attention_shape<D, WIDTH, true, UNIT, WIDTH, ATTENTION_PLAIN, 2, CODES> Plain;
             if (few && needed_rules(p) == ATTENTION_PLAIN) {
-                status = launch_own<Plain>(device, p, 0, MOST, false, ATTENTION_UNIT_SCALES);
+                status = launch_own<Plain>(device, p, FEW_ROWS, false, ATTENTION_UNIT_SCALES);
                 scales = ATTENTION_OTHER_SCALES;
             }
         }
         const bool others = scales == ATTENTION_ALL_SCALES || p.k_scale.data;
         if (few && others && status == RW_OK)
-            status = launch_own<Few>(device, p, 0, MOST, scales != ATTENTION_ALL_SCALES, scales);
+            status = launch_own<Few>(device, p, FEW_ROWS, scales != ATTENTION_ALL_SCALES, scales);
         if (status != RW_OK || rows <= MOST)
             return status;
-        return launch_own<Many>(device, p, MOST + 1, INT64_MAX, few);
+        return launch_own_many<Many>(device, p, MANY_ROWS, few);
     });
 }
 
@@ -313,7 +336,7 @@ static rw_status launch_dtype(rwi_device *device, const rw_attention_params &p) 
 #if defined(RWI_HAS_WGMMA)
     if constexpr (D != RW_F32)
         if (roles_serve<D>(device, p))
-            return launch_roles<D>(device, p);
+            return launch_roles_of<D>(device, p, {}, false);
 #endif
     if (rwi_attention_tile_rows(&p, RWI_ATTENTION_ROWS) == RWI_ATTENTION_FEW_ROWS)
         return launch_rows<D, true>(device, p);

@@ -48,18 +48,24 @@ static inline int64_t even_section(int64_t groups, int64_t most) {
     return most;
 }
 
-/* The tiles of rows of a launch; of sequences of different lengths, those with `least` to `most` rows
- * of a group. */
+/* Whether a launch with such bounds takes the sequence of `p`. */
+__device__ static inline bool attention_is_within(const attention_bounds &bounds,
+                                                  const rw_attention_params &p) {
+    const int64_t rows = rwi_attention_group_rows(&p), keys = p.rules.scores.seq_k;
+    return rows >= bounds.least_rows && rows <= bounds.most_rows && keys >= bounds.least_keys &&
+           keys <= bounds.most_keys;
+}
+
+/* The tiles of rows of a launch that takes some of the sequences of different lengths. */
 template <typename Shape>
-static void describe_slots(attention_launch &launch, int64_t least, int64_t most) {
+static void describe_slots(attention_launch &launch, const attention_bounds &bounds) {
     rw_attention_params bounded = launch.op;
     rwi_attention_ragged &ragged = bounded.ragged;
-    ragged.max_seq_q = rwi_min(ragged.max_seq_q, most / launch.op.group);
+    ragged.max_seq_q = rwi_min(ragged.max_seq_q, bounds.most_rows / launch.op.group);
     launch.slots = rwi_attention_find_slots(&bounded, Shape::ROWS, false);
     launch.items = launch.slots.count * rwi_attention_slot_items(&launch.op);
     launch.section = launch.op.kv_heads;
-    launch.least_rows = least;
-    launch.most_rows = most;
+    launch.bounds = bounds;
 }
 
 /* What follows from the scale. */

@@ -1,4 +1,5 @@
-/* Parts of attention_gpu.h: the kernel whose waves have roles, on Hopper.
+/* Attention on a GPU: the kernel whose waves have roles, on Hopper, and its launches. One source file
+ * for each dtype includes it (attention_roles_f16.hip, ...).
  *
  * Consumers, two or three warpgroups, multiply. They take turns: while one multiplies, the others
  * compute weights. Each begins the scores of a tile before the values of the previous tile are summed.
@@ -12,7 +13,7 @@
 #define RWI_ATTENTION_ROLES_H
 
 #include "attention/attention_consume.h"
-#include "attention/attention_launch.h"
+#include "attention/attention_hopper.h"
 #include "attention/attention_serve.h"
 
 /* Registers of a thread that serves, and of a consumer: together those that a block is launched with,
@@ -22,7 +23,7 @@ template <typename Shape> struct attention_registers {
     static constexpr int CONSUMER = Shape::CONSUMERS == 2 ? 232 : 160;
 };
 
-template <typename Shape>
+template <typename Shape, typename Parameters>
 static __global__ void __launch_bounds__(Shape::BLOCK, 1)
     attention_roles_kernel(const RWI_GRID_CONSTANT attention_roles_launch launch,
                            rwi_fault_sink sink) {
@@ -30,8 +31,10 @@ static __global__ void __launch_bounds__(Shape::BLOCK, 1)
     HIP_DYNAMIC_SHARED(uint4, shared)
     __shared__ attention_block<Shape> items[Shape::ITEMS];
     __shared__ attention_barriers<Shape> barriers;
+    __shared__ Parameters parameters;
     static_assert(Shape::ROWS >= RWI_ATTENTION_TALL_ROWS, "the keys are split for so many");
-    static_assert(Shape::SHARED_BYTES + sizeof items + sizeof barriers <= 227 * 1024,
+    static_assert(Shape::SHARED_BYTES + sizeof items + sizeof barriers + sizeof parameters <=
+                      227 * 1024,
                   "an NVIDIA GPU has no more shared memory");
     const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
     if (threadIdx.x == 0)
@@ -41,59 +44,37 @@ static __global__ void __launch_bounds__(Shape::BLOCK, 1)
     if ((int)threadIdx.x < Shape::THREADS) {
         rwi_set_registers<attention_registers<Shape>::CONSUMER, true>();
         rwi_await_previous_kernel();
-        consume(launch.near, items, barriers, tiles);
+        consume(launch, parameters, items, barriers, tiles);
         return;
     }
     rwi_set_registers<attention_registers<Shape>::SERVER, false>();
     if (attention_copier<Shape>() < 0) {
         rwi_await_previous_kernel();
-        load(launch, items, barriers, tiles);
+        load(launch, parameters, items, barriers, tiles);
     } else {
-        prepare(launch, rwi_block_row(), items, barriers, tiles, sink);
+        prepare(launch, parameters, rwi_block_row(), items, barriers, tiles, sink);
     }
 #else
     (void)launch, (void)sink;
 #endif
 }
 
-/* k or v: [batch, keys, heads, columns], or pages in place of a batch. */
-static inline rwi_tensor_axes key_axes(const rw_attention_params &p,
-                                       const rwi_attention_tensor &tensor, int64_t columns,
-                                       int keys) {
-    const bool paged = p.pages.table.data;
-    const rwi_scores &lengths = p.rules.scores;
-    return {p.dtype,
-            tensor.data,
-            columns,
-            {paged ? (int64_t)1 << p.pages.shift : lengths.seq_k, p.kv_heads,
-             paged ? p.pages.num_pages : lengths.batch},
-            {tensor.stride[1], tensor.stride[2], tensor.stride[0]},
-            {keys, 1, 1}};
-}
+/* A launch for all rows or, of sequences of different lengths, for some of them. */
+struct attention_roles_call {
+    rwi_device *device;
+    const rw_attention_params &op;
+    attention_bounds bounds;
+    bool again; /* after a launch for others */
+};
 
-/* q: [batch, queries, heads, columns]; a box is `rows` rows of a group. */
-static inline rwi_tensor_axes query_axes(const rw_attention_params &p, int rows) {
-    const rwi_scores &lengths = p.rules.scores;
-    return {p.dtype,
-            p.q.data,
-            p.head_dim,
-            {(int64_t)p.kv_heads * p.group, lengths.seq_q, lengths.batch},
-            {p.q.stride[2], p.q.stride[1], p.q.stride[0]},
-            {p.group, rows / p.group, 1}};
-}
-
-/* Keys of a box: tiles start on multiples of RWI_ATTENTION_KEYS, and no box exceeds a page. */
-static inline int box_keys(const rw_attention_params &p, int keys) {
-    if (!p.pages.table.data)
-        return keys;
-    return p.pages.shift < 6 ? 1 << p.pages.shift : RWI_ATTENTION_KEYS;
-}
-
-template <typename Shape>
-static rw_status launch_roles_shape(rwi_device *device, const rw_attention_params &p) {
-    const rwi_hip_device *hip = (const rwi_hip_device *)device;
+template <typename Shape, typename Parameters>
+static rw_status launch_roles_kernel(const attention_roles_call &call) {
+    const rwi_hip_device *hip = (const rwi_hip_device *)call.device;
+    const rw_attention_params &p = call.op;
     attention_roles_launch launch = {};
     launch.near = describe_launch<Shape>(p);
+    if (Parameters::OWN)
+        describe_slots<Shape>(launch.near, call.bounds);
     launch.box_keys = box_keys(p, Shape::KEYS);
     launch.copies_q = Shape::ROWS % p.group == 0 && rwi_tensor_has_map(query_axes(p, Shape::ROWS));
     int64_t blocks = launch.near.items;
@@ -102,30 +83,48 @@ static rw_status launch_roles_shape(rwi_device *device, const rw_attention_param
         launch.taken = rwi_hip_counter(hip);
     }
     rw_status status =
-        rwi_tensor_map_make(device, &launch.k, key_axes(p, p.k, p.head_dim, launch.box_keys));
+        rwi_tensor_map_make(call.device, &launch.k, key_axes(p, p.k, p.head_dim, launch.box_keys));
     if (status == RW_OK)
-        status = rwi_tensor_map_make(device, &launch.v, key_axes(p, p.v, p.v_dim, launch.box_keys));
+        status =
+            rwi_tensor_map_make(call.device, &launch.v, key_axes(p, p.v, p.v_dim, launch.box_keys));
     if (status == RW_OK && launch.copies_q)
-        status = rwi_tensor_map_make(device, &launch.q, query_axes(p, Shape::ROWS));
+        status = rwi_tensor_map_make(call.device, &launch.q, query_axes(p, Shape::ROWS));
     if (status != RW_OK)
         return status;
     rwi_launch_shape shape = rwi_launch_rows(RWI_OP_attention, blocks, dim3(Shape::BLOCK));
     shape.shared_bytes = Shape::SHARED_BYTES;
-    return rwi_launch(device, shape, attention_roles_kernel<Shape>, launch);
+    shape.again = call.again;
+    return rwi_launch(call.device, shape, attention_roles_kernel<Shape, Parameters>, launch);
+}
+
+template <typename Shape> static rw_status launch_roles_shape(const attention_roles_call &call) {
+    return launch_roles_kernel<Shape, attention_same_parameters<Shape>>(call);
+}
+
+template <typename Shape>
+static rw_status launch_own_roles_shape(const attention_roles_call &call) {
+    return launch_roles_kernel<Shape, attention_own_parameters<Shape>>(call);
+}
+
+/* Kernels for the plain rules alone. */
+template <rw_dtype D, int WIDTH>
+static rw_status launch_plain_roles(const attention_roles_call &call) {
+    typedef attention_shape<D, WIDTH, false, RWI_MMA_WGMMA, WIDTH, ATTENTION_PLAIN> Shape;
+    return launch_roles_shape<Shape>(call);
 }
 
 template <rw_dtype D, int WIDTH, int V_WIDTH>
-static rw_status launch_roles_width(rwi_device *device, const rw_attention_params &p) {
-    const int needed = needed_rules(p);
+static rw_status launch_roles_width(const attention_roles_call &call) {
+    const int needed = needed_rules(call.op);
     if constexpr (WIDTH == 64) { /* few registers: one more warpgroup hides more latency */
         typedef attention_shape<D, WIDTH, false, RWI_MMA_WGMMA, V_WIDTH, ATTENTION_PLAIN, 3> Three;
-        const int64_t blocks = ((const rwi_hip_device *)device)->multiprocessors;
-        if (needed == ATTENTION_PLAIN && rwi_attention_items(&p, Three::ROWS) >= 2 * blocks)
-            return launch_roles_shape<Three>(device, p);
+        const int64_t blocks = ((const rwi_hip_device *)call.device)->multiprocessors;
+        if (needed == ATTENTION_PLAIN && rwi_attention_items(&call.op, Three::ROWS) >= 2 * blocks)
+            return launch_roles_shape<Three>(call);
     }
     const auto launch = [&](auto rules) {
         return launch_roles_shape<attention_shape<D, WIDTH, false, RWI_MMA_WGMMA, V_WIDTH, rules>>(
-            device, p);
+            call);
     };
     if (needed == ATTENTION_PLAIN)
         return launch(std::integral_constant<int, ATTENTION_PLAIN>());
@@ -140,36 +139,43 @@ static rw_status launch_roles_width(rwi_device *device, const rw_attention_param
     return launch(std::integral_constant<int, ATTENTION_ANY>());
 }
 
-/* wgmma adds each 16 products to the sum of all keys so far and cuts off its low bits: the sum of many
- * small weights beside a large one is too small by up to 4e-7 of the large one for each 16 keys. Sums
- * that stay in registers over so many keys that this would show in the output are left to kernels that
- * sum each tile by itself. */
-static inline bool sums_fit(const rw_attention_params &p) {
-    const bool put_away = p.parts.count > 1 || p.out_dtype == RW_F32; /* after each batch */
-    return put_away || p.rules.scores.seq_k <= (p.out_dtype == RW_F16 ? 16 << 10 : 128 << 10);
-}
-
-/* Whether the kernel serves this device and these parameters. A tile is mostly unused where there are
- * fewer rows than it has, but k and v are read at the memory's speed, and once. */
-template <rw_dtype D> static bool roles_serve(rwi_device *device, const rw_attention_params &p) {
-    const bool pages_fit = !p.pages.table.data || p.pages.shift >= 3; /* 8 rows are swapped alike */
-    return rwi_hip_has_wgmma((const rwi_hip_device *)device) && sums_fit(p) &&
-           rwi_attention_group_rows(&p) > RWI_ATTENTION_FEW_ROWS &&
-           tensor_has_vectors(D, p.q, p.head_dim) && pages_fit &&
-           tensor_has_vectors(D, p.k, p.head_dim) && tensor_has_vectors(D, p.v, p.v_dim) &&
-           rwi_tensor_has_map(key_axes(p, p.k, p.head_dim, 1)) &&
-           rwi_tensor_has_map(key_axes(p, p.v, p.v_dim, 1));
-}
-
-template <rw_dtype D>
-static rw_status launch_roles(rwi_device *device, const rw_attention_params &p) {
-    if (p.head_dim <= 64 && p.v_dim <= 64)
-        return launch_roles_width<D, 64, 64>(device, p);
-    if (p.head_dim <= 128 && p.v_dim <= 128)
-        return launch_roles_width<D, 128, 128>(device, p);
+template <rw_dtype D> static rw_status launch_roles(const attention_roles_call &call) {
+    const rw_attention_params &p = call.op;
+    const int32_t width = p.head_dim > p.v_dim ? p.head_dim : p.v_dim;
+    if (width > 64 && width <= 96 && needed_rules(p) == ATTENTION_PLAIN)
+        return width <= 80 ? launch_plain_roles<D, 80>(call) : launch_plain_roles<D, 96>(call);
+    if (width <= 64)
+        return launch_roles_width<D, 64, 64>(call);
+    if (width <= 128)
+        return launch_roles_width<D, 128, 128>(call);
     if (p.head_dim <= 192 && p.v_dim <= 128)
-        return launch_roles_width<D, 192, 128>(device, p);
-    return launch_roles_width<D, 256, 256>(device, p);
+        return launch_roles_width<D, 192, 128>(call);
+    return launch_roles_width<D, 256, 256>(call);
+}
+
+template <rw_dtype D, int WIDTH, int V_WIDTH>
+static rw_status launch_own_roles_width(const attention_roles_call &call) {
+    if (needed_rules(call.op) == ATTENTION_PLAIN)
+        return launch_own_roles_shape<
+            attention_shape<D, WIDTH, false, RWI_MMA_WGMMA, V_WIDTH, ATTENTION_PLAIN>>(call);
+    return launch_own_roles_shape<
+        attention_shape<D, WIDTH, false, RWI_MMA_WGMMA, V_WIDTH, ATTENTION_ANY>>(call);
+}
+
+/* The same of sequences of different lengths. */
+template <rw_dtype D> static rw_status launch_own_roles(const attention_roles_call &call) {
+    const rw_attention_params &p = call.op;
+    if (p.head_dim <= 64 && p.v_dim <= 64)
+        return launch_own_roles_width<D, 64, 64>(call);
+    if (p.head_dim <= 128 && p.v_dim <= 128)
+        return launch_own_roles_width<D, 128, 128>(call);
+    if (p.head_dim <= 192 && p.v_dim <= 128)
+        return launch_own_roles_width<D, 192, 128>(call);
+    return launch_own_roles_width<D, 256, 256>(call);
+}
+
+template <rw_dtype D> static rw_status launch_roles_call(const attention_roles_call &call) {
+    return call.op.ragged.queries.data ? launch_own_roles<D>(call) : launch_roles<D>(call);
 }
 
 #endif

@@ -3,6 +3,7 @@
 #define RWI_ATTENTION_SERVE_H
 
 #include "attention/attention_block.h"
+#include "attention/attention_own.h"
 #include "gpu/block_barriers.h"
 #include "gpu/tensor_copy.h"
 
@@ -15,6 +16,39 @@ struct attention_roles_launch {
     rwi_tensor_map q;
     rwi_tensor_map k;
     rwi_tensor_map v;
+};
+
+/* Where an item's sequence begins in q, k and v: their coordinates. */
+struct attention_origin {
+    int32_t b;
+    int32_t query;
+    int32_t key;
+};
+
+/* The parameters of the items in flight are those of the launch. */
+template <typename Shape> struct attention_same_parameters {
+    static constexpr bool OWN = false;
+    __device__ const attention_launch &of(const attention_roles_launch &launch, int) const {
+        return launch.near;
+    }
+    __device__ attention_origin origin(const attention_block<Shape> &t, int) const {
+        return {(int32_t)t.item.b, 0, 0};
+    }
+};
+
+/* Each has its own, of sequences of different lengths. In shared memory. */
+template <typename Shape> struct attention_own_parameters {
+    static constexpr bool OWN = true;
+    attention_launch own[Shape::ITEMS];
+    attention_origin origins[Shape::ITEMS];
+    attention_found found;
+    int64_t taken;
+    __device__ const attention_launch &of(const attention_roles_launch &, int place) const {
+        return own[place];
+    }
+    __device__ attention_origin origin(const attention_block<Shape> &, int place) const {
+        return origins[place];
+    }
 };
 
 /* Barriers of one stage of k and v, whose phases are its uses. */
@@ -75,11 +109,46 @@ __device__ static inline int64_t take_item(const attention_roles_launch &launch)
     return item < launch.near.items ? item : -1;
 }
 
+/* Finds the parameters of item `item` of the launch, known to the first thread, or of the next one,
+ * as long as it is a slot that its sequence does not need, by all preparers. Returns its number in its
+ * sequence; -1: no item is left. */
+template <typename Shape>
+__device__ static inline int64_t
+find_parameters(const attention_roles_launch &launch, attention_own_parameters<Shape> &parameters,
+                int place, int64_t item, const rwi_fault_sink &sink) {
+    const int copier = attention_copier<Shape>();
+    attention_launch &own = parameters.own[place];
+#pragma unroll 1
+    for (;; item = copier == 0 ? take_item(launch) : 0) {
+        if (copier == 0)
+            parameters.taken = item;
+        attention_copiers_sync<Shape>();
+        const int64_t taken = parameters.taken;
+        if (taken < 0)
+            return -1;
+        rwi_copy_words(own, launch.near, copier, Shape::COPIERS);
+        attention_copiers_sync<Shape>();
+        const int64_t found = find_own_item<Shape>(own, taken, parameters.found, sink);
+        if (found < 0)
+            continue;
+        if (copier == 0) {
+            const rw_attention_params &p = launch.near.op;
+            const int64_t b = (int64_t)parameters.found.b;
+            const bool packed = p.ragged.keys.data;
+            parameters.origins[place] = {packed ? 0 : (int32_t)b, (int32_t)own.op.first_token,
+                                         packed ? (int32_t)rwi_ids_load(&p.ragged.keys, 0, 0, b)
+                                                : 0};
+        }
+        return found;
+    }
+}
+
 /* Begins the copy of q of an item, after the previous one in its place was read, by one thread. */
 template <typename Shape>
 __device__ static inline void
 load_q(const attention_roles_launch &launch, const attention_block<Shape> &t,
-       attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles, int use) {
+       const attention_origin &origin, attention_barriers<Shape> &barriers,
+       const attention_tiles<Shape> &tiles, int use) {
     const int at = use % Shape::Q_TILES, group = launch.near.op.group;
     typename Shape::element *tile = tiles.q + at * Shape::Q_SIZE;
     rwi_phase_wait(&barriers.q_free[at], use / Shape::Q_TILES - 1);
@@ -87,7 +156,8 @@ load_q(const attention_roles_launch &launch, const attention_block<Shape> &t,
 #pragma unroll 1
     for (int column = 0; column < Shape::WIDTH; column += RWI_BOX_COLUMNS)
         rwi_tensor_copy(tile + column * Shape::ROWS, launch.q, column, (int)t.item.kv_head * group,
-                        (int)t.item.first / group, (int)t.item.b, &barriers.q_full[at]);
+                        origin.query + (int)t.item.first / group, (int)t.item.b,
+                        &barriers.q_full[at]);
 }
 
 /* The same by all preparers, for any number of heads. */
@@ -106,11 +176,11 @@ stage_q(const attention_launch &launch, const attention_block<Shape> &t,
 }
 
 /* Phases of `known` and `done` are batches of tiles. */
-template <typename Shape>
+template <typename Shape, typename Parameters>
 __device__ static inline void
-prepare(const attention_roles_launch &launch, int64_t item, attention_block<Shape> *items,
-        attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles,
-        const rwi_fault_sink &sink) {
+prepare(const attention_roles_launch &launch, Parameters &parameters, int64_t item,
+        attention_block<Shape> *items, attention_barriers<Shape> &barriers,
+        const attention_tiles<Shape> &tiles, const rwi_fault_sink &sink) {
     const bool first_thread = attention_copier<Shape>() == 0;
     const bool known = rwi_attention_rows_are_known(&launch.near.op);
     /* Before its rows are known, since its place is mostly free. */
@@ -122,42 +192,45 @@ prepare(const attention_roles_launch &launch, int64_t item, attention_block<Shap
 #pragma unroll 1
     for (int place = 0;; place = (place + 1) % Shape::ITEMS) {
         attention_block<Shape> &t = items[place];
+        const attention_launch &own = parameters.of(launch, place);
         const bool q_first = early_q && (queries > 0 || !known);
         const auto wait_done = [&] {
             rwi_phase_wait(&barriers.done[place], (int)(phases >> place & 1) ^ 1);
         };
         wait_done();
+        if (first_thread && queries > 0) { /* not earlier: another block may be free before this */
+            rwi_phase_wait(&barriers.ending, queries - 1);
+            item = take_item(launch);
+        }
+        if constexpr (Parameters::OWN)
+            item = find_parameters<Shape>(launch, parameters, place, item, sink);
         if (first_thread) {
-            if (queries > 0) { /* not earlier: another block may be free before this one */
-                rwi_phase_wait(&barriers.ending, queries - 1);
-                item = take_item(launch);
-            }
-            begin_item(launch.near, item, t);
+            begin_item(own, item, t);
             if (item >= 0 && q_first)
-                load_q(launch, t, barriers, tiles, queries);
+                load_q(launch, t, parameters.origin(t, place), barriers, tiles, queries);
         }
         attention_copiers_sync<Shape>();
         if (t.number < 0) {
             rwi_phase_arrive(&barriers.known[place]);
             return;
         }
-        find_rows(launch.near, t, sink);
+        find_rows(own, t, sink);
         attention_copiers_sync<Shape>();
-        check_pages(launch.near, t, sink);
+        check_pages(own, t, sink);
         const rwi_span range = attention_tile_range<Shape>(t);
 #pragma unroll 1
         for (int32_t first = range.begin;; first += Shape::BATCH) {
             if (first > range.begin)
                 wait_done();
-            ask_tiles(launch.near, t, first, range.end);
+            ask_tiles(own, t, first, range.end);
             rwi_phase_arrive(&barriers.known[place]);
             phases ^= 1u << place;
             if (first == range.begin && queries == 0)
                 rwi_await_previous_kernel();
             if (first == range.begin && !launch.copies_q)
-                stage_q(launch.near, t, barriers, tiles, queries);
+                stage_q(own, t, barriers, tiles, queries);
             else if (first == range.begin && !q_first && first_thread)
-                load_q(launch, t, barriers, tiles, queries);
+                load_q(launch, t, parameters.origin(t, place), barriers, tiles, queries);
             if (first + Shape::BATCH >= range.end)
                 break;
         }
@@ -170,7 +243,7 @@ prepare(const attention_roles_launch &launch, int64_t item, attention_block<Shap
 /* The next item is taken when so many tiles are left: it is then prepared in time. */
 #define ATTENTION_LEAD 4
 
-/* Begins the copies of contiguous keys [j, j + KEYS) of k or v, of W columns, by one lane. */
+/* Begins the copies of contiguous keys [j, j + KEYS) of k or v, of W elements a row, by one lane. */
 template <typename Shape, int W>
 __device__ static __forceinline__ void load_run(const rwi_tensor_map &map, int32_t kv_head,
                                                 int32_t b, int32_t j, typename Shape::element *tile,
@@ -210,12 +283,13 @@ __device__ static inline void load_pages(const attention_roles_launch &launch,
 template <typename Shape>
 __device__ static inline void
 load_batch(const attention_roles_launch &launch, const attention_block<Shape> &t,
-           attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles, int32_t first,
-           int count, bool last, uint32_t *use) {
+           const attention_origin &origin, attention_barriers<Shape> &barriers,
+           const attention_tiles<Shape> &tiles, int32_t first, int count, bool last,
+           uint32_t *use) {
     const bool reporter = (int)threadIdx.x % Shape::unit::LANES == 0;
     const bool paged = launch.near.op.pages.table.data;
     const int32_t key = attention_key<Shape>(t, first);
-    const int32_t kv_head = (int32_t)t.item.kv_head, b = (int32_t)t.item.b;
+    const int32_t kv_head = (int32_t)t.item.kv_head, b = origin.b;
     uint64_t left = find_tile_bits(t, count).seen;
     bool ending = !last;
     int previous = -1;
@@ -234,9 +308,10 @@ load_batch(const attention_roles_launch &launch, const attention_block<Shape> &t
             const int32_t j = key + n * Shape::KEYS;
             rwi_phase_wait(&stage.k_free, (int)(*use / 2) - 1);
             if (!paged)
-                load_run<Shape, Shape::WIDTH>(launch.k, kv_head, b, j, tile, &stage.k_full);
+                load_run<Shape, Shape::K_ROW>(launch.k, kv_head, b, origin.key + j, tile,
+                                              &stage.k_full);
             else
-                load_pages<Shape, Shape::WIDTH>(launch, launch.k, t, kv_head, j, tile,
+                load_pages<Shape, Shape::K_ROW>(launch, launch.k, t, kv_head, j, tile,
                                                 &stage.k_full);
         }
         if (previous >= 0) {
@@ -246,10 +321,11 @@ load_batch(const attention_roles_launch &launch, const attention_block<Shape> &t
             const int32_t j = key + previous * Shape::KEYS;
             rwi_phase_wait(&stage.v_free, (int)(before / 2) - 1);
             if (!paged)
-                load_run<Shape, Shape::V_WIDTH>(launch.v, kv_head, b, j, tile, &stage.v_full);
+                load_run<Shape, Shape::V_ROW>(launch.v, kv_head, b, origin.key + j, tile,
+                                              &stage.v_full);
             else
-                load_pages<Shape, Shape::V_WIDTH>(launch, launch.v, t, kv_head, j, tile,
-                                                  &stage.v_full);
+                load_pages<Shape, Shape::V_ROW>(launch, launch.v, t, kv_head, j, tile,
+                                                &stage.v_full);
         }
         if (n < 0)
             return;
@@ -258,10 +334,11 @@ load_batch(const attention_roles_launch &launch, const attention_block<Shape> &t
     }
 }
 
-template <typename Shape>
+template <typename Shape, typename Parameters>
 __device__ static inline void
-load(const attention_roles_launch &launch, const attention_block<Shape> *items,
-     attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles) {
+load(const attention_roles_launch &launch, const Parameters &parameters,
+     const attention_block<Shape> *items, attention_barriers<Shape> &barriers,
+     const attention_tiles<Shape> &tiles) {
     uint32_t phases = 0, use = 0;
 #pragma unroll 1
     for (int place = 0;; place = (place + 1) % Shape::ITEMS) {
@@ -269,14 +346,15 @@ load(const attention_roles_launch &launch, const attention_block<Shape> *items,
         rwi_phase_wait(&barriers.known[place], (int)(phases >> place & 1));
         if (t.number < 0)
             return;
+        const attention_origin origin = parameters.origin(t, place);
         const rwi_span range = attention_tile_range<Shape>(t);
 #pragma unroll 1
         for (int32_t first = range.begin;; first += Shape::BATCH) {
             const bool last = first + Shape::BATCH >= range.end;
             if (first > range.begin)
                 rwi_phase_wait(&barriers.known[place], (int)(phases >> place & 1));
-            load_batch(launch, t, barriers, tiles, first, batch_tiles<Shape>(range, first), last,
-                       &use);
+            load_batch(launch, t, origin, barriers, tiles, first, batch_tiles<Shape>(range, first),
+                       last, &use);
             rwi_phase_arrive(&barriers.done[place]);
             phases ^= 1u << place;
             if (last)

@@ -13,6 +13,15 @@
 
 #include <type_traits>
 
+/* The sequences, of those of different lengths, that a launch takes: by the rows of a group and by the
+ * keys. */
+struct attention_bounds {
+    int64_t least_rows;
+    int64_t most_rows;
+    int64_t least_keys;
+    int64_t most_keys;
+};
+
 /* Parameters of a kernel: the operation and its launch. */
 struct attention_launch {
     rw_attention_params op;
@@ -20,8 +29,7 @@ struct attention_launch {
     int64_t row_tiles; /* of a group of heads */
     int64_t section;   /* groups of heads whose k and v fit in the second-level cache together */
     rwi_attention_slots slots; /* sequences of different lengths */
-    int64_t least_rows;        /* of those, this launch takes the ones with so many rows of a */
-    int64_t most_rows;         /* group */
+    attention_bounds bounds;   /* the same */
     bool vectors;              /* q, k and v can be read in vectors of 16 bytes */
     bool code_vectors;         /* CODES: k and v can be read CODE_VECTOR at a time */
     bool out_vectors;
@@ -156,11 +164,13 @@ struct attention_shape {
     }
 
     /* Elements of the tiles and floats of a wave's scratch, which are consecutive. */
-    static constexpr int Q_SIZE = ROWS * (ROLES ? WIDTH : PITCH);
+    static constexpr int K_ROW = ROLES ? (WIDTH + 63) / 64 * 64 : PITCH; /* whole panels */
+    static constexpr int V_ROW = ROLES ? (V_WIDTH + 63) / 64 * 64 : PITCH;
+    static constexpr int Q_SIZE = ROWS * K_ROW;
     /* ROLES: of items in flight; CODE_TILES: of q, and of what f16 lacks. */
     static constexpr int Q_TILES = (ROLES && WIDTH <= 128) || CODE_TILES ? 2 : 1;
-    static constexpr int K_SIZE = KEYS * (ROLES ? WIDTH : PITCH);
-    static constexpr int V_SIZE = KEYS * (ROLES ? V_WIDTH : PITCH);
+    static constexpr int K_SIZE = KEYS * K_ROW;
+    static constexpr int V_SIZE = KEYS * V_ROW;
     /* CODE_TILES: of each wave, instead of the two above. */
     static constexpr int STAGES = WIDTH == 64 ? 4 : 2, STAGE_BYTES = WAVE_KEYS * (WIDTH + V_WIDTH);
     static constexpr int CODES_SIZE = WAVES * STAGES * STAGE_BYTES / (int)sizeof(element);

@@ -339,7 +339,7 @@ static rw_status launch_wide(rwi_device *device, const rw_attention_params &p) {
         attention_launch launch = describe_launch<Shape>(p);
         const bool ragged = p.ragged.queries.data;
         if (ragged)
-            describe_slots<Shape>(launch, 0, INT64_MAX);
+            describe_slots<Shape>(launch, {0, INT64_MAX, 0, INT64_MAX});
         const rwi_launch_shape shape = block_shape<Shape>(device, launch);
         if constexpr (!Shape::CODES)
             if (!ragged)

@@ -24,14 +24,19 @@
 
 #include "gpu/mma_nvidia.h"
 
-/* The first 32, 64 and 128 operands of an instruction. */
+/* The first operands of an instruction, as many as the name says. */
 #define RWI_WGMMA_32                                                                               \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define RWI_WGMMA_64                                                                               \
+#define RWI_WGMMA_40                                                                               \
     RWI_WGMMA_32                                                                                   \
+    ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define RWI_WGMMA_48                                                                               \
+    RWI_WGMMA_40                                                                                   \
+    ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define RWI_WGMMA_64                                                                               \
+    RWI_WGMMA_48                                                                                   \
     ", "                                                                                           \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "             \
     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define RWI_WGMMA_128                                                                              \
     RWI_WGMMA_64                                                                                   \
@@ -50,6 +55,8 @@
 #define RWI_WGMMA_OF_4(d, n)                                                                       \
     RWI_WGMMA_OF_1(d[n]), RWI_WGMMA_OF_1(d[n + 1]), RWI_WGMMA_OF_1(d[n + 2]),                      \
         RWI_WGMMA_OF_1(d[n + 3])
+#define RWI_WGMMA_OF_5(d, n) RWI_WGMMA_OF_4(d, n), RWI_WGMMA_OF_1(d[n + 4])
+#define RWI_WGMMA_OF_6(d, n) RWI_WGMMA_OF_5(d, n), RWI_WGMMA_OF_1(d[n + 5])
 #define RWI_WGMMA_OF_8(d, n) RWI_WGMMA_OF_4(d, n), RWI_WGMMA_OF_4(d, n + 4)
 #define RWI_WGMMA_OF_16(d, n) RWI_WGMMA_OF_8(d, n), RWI_WGMMA_OF_8(d, n + 8)
 
@@ -68,6 +75,33 @@
                  "}, {%" A0 ", %" A1 ", %" A2 ", %" A3 "}, %" B ", 1, 1, 1, 1;"                    \
                  : PRODUCTS                                                                        \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+
+/* The instructions for N products. */
+#define RWI_WGMMA_SCORES(TYPE)                                                                     \
+    do {                                                                                           \
+        if constexpr (N == 4)                                                                      \
+            RWI_WGMMA_SHARED(TYPE, "64", RWI_WGMMA_32, "32", "33", "34", RWI_WGMMA_OF_4(d, 0));    \
+        else                                                                                       \
+            RWI_WGMMA_SHARED(TYPE, "128", RWI_WGMMA_64, "64", "65", "66", RWI_WGMMA_OF_8(d, 0));   \
+    } while (0)
+#define RWI_WGMMA_VALUES(TYPE)                                                                     \
+    do {                                                                                           \
+        if constexpr (N == 4)                                                                      \
+            RWI_WGMMA_REGISTERS(TYPE, "64", RWI_WGMMA_32, "32", "33", "34", "35", "36",            \
+                                RWI_WGMMA_OF_4(d, 0));                                             \
+        else if constexpr (N == 5)                                                                 \
+            RWI_WGMMA_REGISTERS(TYPE, "80", RWI_WGMMA_40, "40", "41", "42", "43", "44",            \
+                                RWI_WGMMA_OF_5(d, 0));                                             \
+        else if constexpr (N == 6)                                                                 \
+            RWI_WGMMA_REGISTERS(TYPE, "96", RWI_WGMMA_48, "48", "49", "50", "51", "52",            \
+                                RWI_WGMMA_OF_6(d, 0));                                             \
+        else if constexpr (N == 8)                                                                 \
+            RWI_WGMMA_REGISTERS(TYPE, "128", RWI_WGMMA_64, "64", "65", "66", "67", "68",           \
+                                RWI_WGMMA_OF_8(d, 0));                                             \
+        else                                                                                       \
+            RWI_WGMMA_REGISTERS(TYPE, "256", RWI_WGMMA_128, "128", "129", "130", "131", "132",     \
+                                RWI_WGMMA_OF_16(d, 0));                                            \
+    } while (0)
 
 template <rw_dtype D> struct rwi_mma_wgmma : rwi_mma_sync<D, 1> {
     typedef typename rwi_mma_sync<D, 1>::product product;
@@ -186,14 +220,10 @@ template <rw_dtype D> struct rwi_mma_wgmma : rwi_mma_sync<D, 1> {
                                                            int add) {
         static_assert(N == 4 || N == 8, "tiles of k have 64 or 128 rows");
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-        if constexpr (D == RW_F16 && N == 4)
-            RWI_WGMMA_SHARED("f16", "64", RWI_WGMMA_32, "32", "33", "34", RWI_WGMMA_OF_4(d, 0));
-        else if constexpr (D == RW_F16)
-            RWI_WGMMA_SHARED("f16", "128", RWI_WGMMA_64, "64", "65", "66", RWI_WGMMA_OF_8(d, 0));
-        else if constexpr (N == 4)
-            RWI_WGMMA_SHARED("bf16", "64", RWI_WGMMA_32, "32", "33", "34", RWI_WGMMA_OF_4(d, 0));
+        if constexpr (D == RW_F16)
+            RWI_WGMMA_SCORES("f16");
         else
-            RWI_WGMMA_SHARED("bf16", "128", RWI_WGMMA_64, "64", "65", "66", RWI_WGMMA_OF_8(d, 0));
+            RWI_WGMMA_SCORES("bf16");
 #elif defined(__HIP_PLATFORM_EMULATED__)
         hip_emulator_wgmma_shared(D == RW_F16 ? hip_emulator_wgmma_f16 : hip_emulator_wgmma_bf16,
                                   &d[0].x[0][0], 16 * N, a, b, false, add != 0);
@@ -205,26 +235,12 @@ template <rw_dtype D> struct rwi_mma_wgmma : rwi_mma_sync<D, 1> {
     template <int N>
     __device__ static __forceinline__ void multiply_registers(product (&d)[N],
                                                               const uint32_t (&a)[4], uint64_t b) {
-        static_assert(N == 4 || N == 8 || N == 16, "tiles of v have 64, 128 or 256 columns");
+        static_assert(N == 4 || N == 5 || N == 6 || N == 8 || N == 16, "the columns of v");
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-        if constexpr (D == RW_F16 && N == 4)
-            RWI_WGMMA_REGISTERS("f16", "64", RWI_WGMMA_32, "32", "33", "34", "35", "36",
-                                RWI_WGMMA_OF_4(d, 0));
-        else if constexpr (D == RW_F16 && N == 8)
-            RWI_WGMMA_REGISTERS("f16", "128", RWI_WGMMA_64, "64", "65", "66", "67", "68",
-                                RWI_WGMMA_OF_8(d, 0));
-        else if constexpr (D == RW_F16)
-            RWI_WGMMA_REGISTERS("f16", "256", RWI_WGMMA_128, "128", "129", "130", "131", "132",
-                                RWI_WGMMA_OF_16(d, 0));
-        else if constexpr (N == 4)
-            RWI_WGMMA_REGISTERS("bf16", "64", RWI_WGMMA_32, "32", "33", "34", "35", "36",
-                                RWI_WGMMA_OF_4(d, 0));
-        else if constexpr (N == 8)
-            RWI_WGMMA_REGISTERS("bf16", "128", RWI_WGMMA_64, "64", "65", "66", "67", "68",
-                                RWI_WGMMA_OF_8(d, 0));
+        if constexpr (D == RW_F16)
+            RWI_WGMMA_VALUES("f16");
         else
-            RWI_WGMMA_REGISTERS("bf16", "256", RWI_WGMMA_128, "128", "129", "130", "131", "132",
-                                RWI_WGMMA_OF_16(d, 0));
+            RWI_WGMMA_VALUES("bf16");
 #elif defined(__HIP_PLATFORM_EMULATED__)
         hip_emulator_wgmma_registers(D == RW_F16 ? hip_emulator_wgmma_f16 : hip_emulator_wgmma_bf16,
                                      &d[0].x[0][0], 16 * N, a, b, true);

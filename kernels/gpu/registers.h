@@ -12,14 +12,20 @@
 #define RWI_PARAMETERS_NEAR false
 #endif
 
-/* That copy, by all threads of a block of one dimension: loaded by one thread, all parameters would
- * be in scalar registers at once. */
+/* Copies a struct by `count` threads, `thread` of them: loaded by one thread, all of it would be in
+ * scalar registers at once. */
+template <typename Params>
+__device__ static __forceinline__ void rwi_copy_words(Params &to, const Params &from, int thread,
+                                                      int count) {
+    static_assert(sizeof(Params) % sizeof(uint32_t) == 0, "copied by words");
+    for (int n = thread; n < (int)(sizeof(Params) / sizeof(uint32_t)); n += count)
+        ((uint32_t *)&to)[n] = ((const uint32_t *)&from)[n];
+}
+
+/* That copy of parameters, by all threads of a block of one dimension. */
 template <typename Params>
 __device__ static __forceinline__ void rwi_copy_parameters(Params &to, const Params &from) {
-    static_assert(sizeof(Params) % sizeof(uint32_t) == 0, "copied by words");
-    for (int n = (int)threadIdx.x; n < (int)(sizeof(Params) / sizeof(uint32_t));
-         n += (int)blockDim.x)
-        ((uint32_t *)&to)[n] = ((const uint32_t *)&from)[n];
+    rwi_copy_words(to, from, (int)threadIdx.x, (int)blockDim.x);
     __syncthreads();
 }
 

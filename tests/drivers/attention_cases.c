@@ -76,6 +76,11 @@ const rwt_case_row rwt_attention_rows[] = {
     {RWT_QUICK, "head_dim=8|40|64|128,v_dim=8|64|72|136,seq_k=20,dtype=f32|bf16"},
     {RWT_FULL, "head_dim=96|192|256,v_dim=128|200|256,seq_k=130,seq_q=70,heads=2,"
                "dtype=f32|f16|bf16"},
+    {RWT_QUICK, "head_dim=72|80|88|96,v_dim=72|80|88|96,seq_q=140,seq_k=150,heads=2,causal=1,"
+                "dtype=f16|bf16,one_nan=none|v,poison=1"},
+    {RWT_QUICK, "head_dim=80|96,v_dim=80|96|40,seq_q=70,seq_k=160,heads=2,batch=2,paged=none|i32,"
+                "padding=right,causal=1,dtype=bf16,out_dtype=f32|bf16,lse=1,misalign=0|4,"
+                "stride=contiguous|gaps"},
     {RWT_QUICK, "head_dim=1|7|33|100|250,v_dim=1|7|34|101|255,seq_q=3|20,seq_k=20,heads=2,"
                 "dtype=f32|f16|bf16"},
     {RWT_QUICK, "head_dim=264|512|576,v_dim=8|264|512|576,seq_q=3|18,seq_k=20,heads=2,"
@@ -260,6 +265,11 @@ const rwt_case_row rwt_attention_rows[] = {
                 "packed_k=0|1,misalign=0|3,dtype=f32|bf16"},
     {RWT_QUICK, "ragged=i32,batch=3,seq_q=40,seq_k=70,packed_k=0|1,head_dim=128|192,v_dim=128,"
                 "heads=4,group=4,dtype=f32|f16|bf16,causal=1,invariant=0|1"},
+    {RWT_QUICK, "ragged=i32,batch=4,seq_q=150,seq_k=300,packed_k=0|1,head_dim=64|96|128|192|256,"
+                "v_dim=64|128,heads=4,group=4,dtype=f16|bf16,causal=1,one_nan=none|v,poison=1"},
+    {RWT_QUICK, "ragged=i32,batch=9,seq_q=150,seq_k=384,paged=i32,page_size=16|64|128,head_dim=128,"
+                "v_dim=128,heads=4,group=2|4,padding=right,align=key_end,causal=1,dtype=bf16,"
+                "lse=0|1,hint=0|1,decodes=0|1,softcap=0|5"},
     {RWT_FULL, "ragged=i32,batch=4,seq_q=300,seq_k=700,packed_k=0|1,head_dim=64,v_dim=64,heads=2,"
                "dtype=f32|f16|bf16,causal=1,left=-1|100"},
     {RWT_QUICK, NULL}};
