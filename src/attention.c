@@ -260,15 +260,17 @@ static rwi_attention_parts split_keys(const attention *a) {
     const rw_attention_params *params = &a->params;
     const rwi_device *device = a->call.context->device;
     const int64_t seq_k = params->rules.scores.seq_k;
+    const bool latent = device->tall_rows > 0 && rwi_attention_is_latent(params);
     const bool tall = device->tall_rows > 0 && params->dtype != RW_F32 &&
                       !params->ragged.queries.data && params->kv_dtype == params->dtype &&
                       !rwi_attention_is_wide(params) &&
                       rwi_attention_group_rows(params) > RWI_ATTENTION_FEW_ROWS;
-    const int32_t rows =
-        tall ? device->tall_rows : rwi_attention_tile_rows(params, RWI_ATTENTION_ROWS);
+    const int32_t rows = latent ? RWI_ATTENTION_ROWS
+                         : tall ? device->tall_rows
+                                : rwi_attention_tile_rows(params, RWI_ATTENTION_ROWS);
     const int64_t tiles = tiles_of(params, rows);
     const int64_t wanted =
-        rwi_max(1, (tall ? device->tall_parts : device->parts) / rwi_max(1, tiles));
+        rwi_max(1, (tall || latent ? device->tall_parts : device->parts) / rwi_max(1, tiles));
     const int64_t keys = rwi_ceil_div(rwi_max(1, rwi_ceil_div(seq_k, wanted)), RWI_ATTENTION_KEYS) *
                          RWI_ATTENTION_KEYS;
     rwi_attention_parts parts = {.keys = rwi_max(keys, RWI_ATTENTION_PART_KEYS)};

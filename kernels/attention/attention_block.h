@@ -32,8 +32,10 @@ __device__ static inline void find_rows(const attention_launch &launch, attentio
         rwi_attention_row *row = &t.rows[r];
         rwi_bad_id bad = {0, RW_FAULT_NONE};
         const bool inside = r < t.item.rows;
-        t.earlier_base[r] = -INFINITY;
-        t.earlier_sum[r] = 0.0f;
+        for (int at = r; at < Shape::SUM_ROWS; at += Shape::ROWS) {
+            t.earlier_base[at] = -INFINITY;
+            t.earlier_sum[at] = 0.0f;
+        }
         rwi_attention_find_row(&p, t.item.b, t.item.kv_head, t.item.first + (inside ? r : 0), row,
                                &bad);
         rwi_attention_meet_keys(&p, row, t.item.keys);

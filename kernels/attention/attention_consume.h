@@ -1,153 +1,16 @@
-/* Parts of attention_roles.h: the waves that multiply. */
+/* Parts of attention_roles.h: the waves that multiply, and store. */
 #ifndef RWI_ATTENTION_CONSUME_H
 #define RWI_ATTENTION_CONSUME_H
 
+#include "attention/attention_multiply.h"
 #include "attention/attention_output.h"
-#include "attention/attention_scores.h"
 #include "attention/attention_serve.h"
-
-/* Replaces nonfinite values of v by 0, since 0 * Inf is NaN for rows that do not see the key.
- * repair() adds them later, for the rows that see them. Each warpgroup looks at the whole tile: it
- * does not wait for the others. */
-template <typename Shape>
-__device__ static inline void clean_values(attention_block<Shape> &t, int32_t j,
-                                           typename Shape::element *tile) {
-    constexpr int THREADS = Shape::GROUP;
-    constexpr int COUNT = Shape::V_SIZE / Shape::VECTOR / THREADS;
-    const int thread = (int)threadIdx.x % THREADS, group = (int)threadIdx.x / THREADS;
-    uint4 *mine = (uint4 *)tile + thread;
-    uint32_t nonfinite = 0; /* rare: found first, without branches */
-#pragma unroll
-    for (int n = 0; n < COUNT; n++)
-        nonfinite |= rwi_any_nonfinite<Shape::DTYPE>(mine[n * THREADS]);
-    if (nonfinite != 0) {
-#pragma unroll 1
-        for (int n = 0; n < COUNT; n++)
-            mine[n * THREADS] = rwi_zero_nonfinite<Shape::DTYPE>(mine[n * THREADS]);
-        Shape::unit::publish();
-        atomicMin(&t.nonfinite.begin, j);
-        atomicMax(&t.nonfinite.end, (int32_t)rwi_min((int64_t)j + Shape::KEYS, INT32_MAX));
-    }
-    rwi_barrier_sync(ATTENTION_CLEAN + group, THREADS);
-}
-
-/* A warpgroup's turn to begin products. */
-template <typename Shape> __device__ static __forceinline__ void await_turn(int group) {
-    rwi_barrier_sync(ATTENTION_TURN + group, 2 * Shape::GROUP);
-}
-
-template <typename Shape> __device__ static __forceinline__ void give_turn(int group) {
-    rwi_barrier_arrive(ATTENTION_TURN + group, 2 * Shape::GROUP);
-}
-
-/* The tiles' addresses, as the matrix unit names them. */
-struct attention_addresses {
-    uint32_t q;
-    uint32_t k;
-    uint32_t v;
-};
-
-/* One tile after another: scores are begun, then the values of the previous tile. */
-template <typename Shape>
-__device__ static inline void
-consume_batch(const attention_launch &launch, attention_block<Shape> &t,
-              attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles,
-              const attention_addresses &address, attention_thread<Shape> &mine, int q_at,
-              bool last, int32_t first, int count, int *use) {
-    typedef typename Shape::unit unit;
-    const int wave = rwi_uniform((int)threadIdx.x / unit::LANES), group = wave / 4;
-    const int row = wave * Shape::WAVE_ROWS;
-    constexpr int Q_BYTES = Shape::Q_SIZE * (int)sizeof(typename Shape::element);
-    constexpr int STAGE_BYTES =
-        (Shape::K_SIZE + Shape::V_SIZE) * (int)sizeof(typename Shape::element);
-    const bool reporter = rwi_computed_here((int)threadIdx.x % unit::LANES) == 0;
-    typename Shape::product s[Shape::N_KEYS];
-    typename unit::weights w[Shape::N_KEYS];
-    float kept[unit::QUERIES];
-    const attention_tile_bits bits = find_tile_bits(t, count);
-    uint64_t left = bits.seen;
-    const int32_t key = attention_key<Shape>(t, first);
-    uint32_t at = rwi_uniform(*use);
-    if (left == 0) { /* no key is visible */
-        if (reporter)
-            rwi_phase_arrive(&barriers.q_free[q_at]);
-        return;
-    }
-
-    const auto wait_k = [&](uint32_t nth) {
-        rwi_phase_wait(&barriers.stages[nth % 2].k_full, nth / 2);
-    };
-    const auto begin_scores = [&](uint32_t nth) {
-        unit::template begin_scores<Shape::WIDTH, Shape::ROWS>(s, address.q + q_at * Q_BYTES, row,
-                                                               address.k + nth % 2 * STAGE_BYTES);
-    };
-    const auto wait_v = [&](uint32_t nth) {
-        rwi_phase_wait(&barriers.stages[nth % 2].v_full, nth / 2);
-    };
-    const auto begin_values = [&](uint32_t nth) {
-        unit::template begin_values<Shape::KEYS>(mine.out, w, address.v + nth % 2 * STAGE_BYTES);
-    };
-    const auto clean = [&](uint32_t nth, int n, bool whole) {
-        if (__builtin_expect(whole, 1))
-            return;
-        wait_v(nth);
-        clean_values<Shape>(t, key + n * Shape::KEYS, tiles.v + nth % 2 * tiles.next_stage);
-    };
-    const auto score = [&](uint32_t nth, int n, bool whole, bool ends) {
-        if (reporter)
-            rwi_phase_arrive(&barriers.stages[nth % 2].k_free);
-        if (reporter && ends)
-            rwi_phase_arrive(&barriers.q_free[q_at]);
-        attention_score<Shape>(launch, t, s, t.rows + row, key + n * Shape::KEYS, whole,
-                               mine.plain);
-        attention_weigh<Shape>(s, mine, kept);
-    };
-    const auto end_values = [&](uint32_t nth) {
-        unit::template wait<0>(mine.out);
-        if (reporter)
-            rwi_phase_arrive(&barriers.stages[nth % 2].v_free);
-    };
-
-    int n = first_tile(left);
-    bool whole = bits.whole >> n & 1;
-    left &= left - 1;
-    wait_k(at);
-    begin_scores(at);
-    unit::template wait<0>(s);
-    score(at, n, whole, last && left == 0);
-    attention_rescale<Shape>(kept, mine);
-    unit::to_weights(w, s);
-#pragma unroll 1
-    while (left != 0) {
-        clean(at, n, whole);
-        n = first_tile(left);
-        whole = bits.whole >> n & 1;
-        left &= left - 1;
-        at++;
-        wait_v(at - 1);
-        wait_k(at);
-        await_turn<Shape>(group);
-        begin_scores(at);
-        begin_values(at - 1);
-        give_turn<Shape>(Shape::CONSUMERS == 2 ? 1 - group : (group + 1) % Shape::CONSUMERS);
-        unit::template wait<1>(s);
-        score(at, n, whole, last && left == 0);
-        end_values(at - 1);
-        attention_rescale<Shape>(kept, mine);
-        unit::to_weights(w, s);
-    }
-    clean(at, n, whole);
-    wait_v(at);
-    begin_values(at);
-    end_values(at);
-    *use = at + 1;
-}
 
 /* Stores a row's sums times `share`, plus `earlier` times what is there (f32) times `end`, to an
  * output of dtype D; `vectors`: every pair of adjacent columns is aligned. */
 template <typename Shape, rw_dtype D>
 __device__ static __forceinline__ void
-store_row(const attention_target &to, int v_dim, float earlier, rwi_attention_factor end,
+store_row(const attention_target &to, int columns, float earlier, rwi_attention_factor end,
           bool vectors, int q, float share,
           const typename Shape::product (&out)[Shape::N_COLUMNS]) {
     typedef typename Shape::unit unit;
@@ -160,7 +23,7 @@ store_row(const attention_target &to, int v_dim, float earlier, rwi_attention_fa
         for (int e = 0; e < unit::KEYS; e += 2) {
             const int c = unit::template column<Shape::N_COLUMNS>(0, n, e);
             float x = out[n].x[q][e] * share, y = out[n].x[q][e + 1] * share;
-            if (first + c >= v_dim)
+            if (first + c >= columns)
                 continue;
             if constexpr (D == RW_F32)
                 if (earlier != 0.0f) {
@@ -230,15 +93,17 @@ struct attention_stored_row {
     rwi_attention_factor end;
 };
 
-/* Stores the rows of a wave to an output of dtype D. Mostly rows are whole and aligned. */
+/* Stores the rows of a wave, from column `first` on, to an output of dtype D. Mostly they are whole and
+ * aligned. */
 template <typename Shape, rw_dtype D>
 __device__ static __forceinline__ void
-store_wave(const attention_launch &launch, const attention_stored_row (&rows)[Shape::unit::QUERIES],
+store_wave(const attention_launch &launch, int first,
+           const attention_stored_row (&rows)[Shape::unit::QUERIES],
            const typename Shape::product (&out)[Shape::N_COLUMNS]) {
-    const int v_dim = launch.op.v_dim;
+    const int columns = launch.op.v_dim - first;
     const bool vectors = launch.out_vectors || launch.op.parts.count > 1;
     if constexpr (D != RW_F32)
-        if (vectors && v_dim == Shape::V_WIDTH) {
+        if (vectors && columns >= Shape::N_COLUMNS * 16) {
 #pragma unroll
             for (int q = 0; q < Shape::unit::QUERIES; q++)
                 store_vectors<Shape, D>(rows[q].to, rows[q].valid, q, rows[q].share, out);
@@ -247,7 +112,7 @@ store_wave(const attention_launch &launch, const attention_stored_row (&rows)[Sh
 #pragma unroll
     for (int q = 0; q < Shape::unit::QUERIES; q++)
         if (rows[q].valid)
-            store_row<Shape, D>(rows[q].to, v_dim, rows[q].earlier, rows[q].end, vectors, q,
+            store_row<Shape, D>(rows[q].to, columns, rows[q].earlier, rows[q].end, vectors, q,
                                 rows[q].share, out);
 }
 
@@ -260,19 +125,22 @@ __device__ static inline void end_batch(const attention_launch &launch, attentio
     typedef typename Shape::unit unit;
     static_assert(unit::QUERIES == 2, "rows of a lane");
     const int lane = (int)threadIdx.x % unit::LANES, own = lane % 2;
-    const int wave_row = (int)threadIdx.x / unit::LANES * Shape::WAVE_ROWS;
+    const int wave = (int)threadIdx.x / unit::LANES;
+    const int wave_row = wave % Shape::ROW_WAVES * Shape::WAVE_ROWS;
+    const int first_column = Shape::LATENT ? wave / 4 * Shape::GROUP_ROW : 0;
     const int r = wave_row + unit::query(lane, own);
+    const int at = wave * Shape::WAVE_ROWS + unit::query(lane, own); /* of its sums */
     const bool kept = keeps_sums(launch.op);
     const float sums[2] = {unit::reduce_sum(mine.sum[0]), unit::reduce_sum(mine.sum[1])};
     const float own_largest = own ? mine.largest[1] : mine.largest[0];
-    const float before = t.earlier_base[r], largest = fmaxf(before, own_largest);
+    const float before = t.earlier_base[at], largest = fmaxf(before, own_largest);
     const float base = rwi_softmax_base(largest);
     const float earlier = rwi_exp2_fast((before - base) * mine.factor);
     const float share = share_of_sums(mine, own_largest, base);
-    const float sum = fmaf(t.earlier_sum[r], earlier, (own ? sums[1] : sums[0]) * share);
-    rwi_wave_sync();             /* all lanes of the row have read it */
-    t.earlier_base[r] = largest; /* both of them write the same values */
-    t.earlier_sum[r] = sum;
+    const float sum = fmaf(t.earlier_sum[at], earlier, (own ? sums[1] : sums[0]) * share);
+    rwi_wave_sync();              /* all lanes of the row have read it */
+    t.earlier_base[at] = largest; /* both of them write the same values */
+    t.earlier_sum[at] = sum;
     clear_sums<Shape>(mine);
     const rwi_attention_factor end = end_row(launch, t, r, base, sum, last);
     attention_stored_row rows[unit::QUERIES];
@@ -280,6 +148,7 @@ __device__ static inline void end_batch(const attention_launch &launch, attentio
     for (int q = 0; q < unit::QUERIES; q++) {
         const int owner = lane - own + q, row = wave_row + unit::query(lane, q);
         rows[q].to = find_target(launch, t, row);
+        rows[q].to.at += first_column;
         rows[q].valid = t.rows[row].valid;
         rows[q].share = __shfl(share * end.share, owner);
         rows[q].earlier = kept ? __shfl(earlier, owner) : 0.0f;
@@ -293,11 +162,11 @@ __device__ static inline void end_batch(const attention_launch &launch, attentio
     if (!last && !kept)
         return;
     if (rows[0].to.dtype == RW_BF16)
-        store_wave<Shape, RW_BF16>(launch, rows, mine.out);
+        store_wave<Shape, RW_BF16>(launch, first_column, rows, mine.out);
     else if (rows[0].to.dtype == RW_F16)
-        store_wave<Shape, RW_F16>(launch, rows, mine.out);
+        store_wave<Shape, RW_F16>(launch, first_column, rows, mine.out);
     else
-        store_wave<Shape, RW_F32>(launch, rows, mine.out);
+        store_wave<Shape, RW_F32>(launch, first_column, rows, mine.out);
     if (!last && kept)
         clear_out<Shape>(mine);
 }
@@ -317,8 +186,13 @@ consume_item(const attention_launch &launch, attention_block<Shape> &t,
         const bool last = first + Shape::BATCH >= range.end;
         if (batch > 0)
             rwi_phase_wait(&barriers.known[place], phase + batch);
-        consume_batch(launch, t, barriers, tiles, address, mine, q_at, last, first,
-                      batch_tiles<Shape>(range, first), use);
+        const int count = batch_tiles<Shape>(range, first);
+        if constexpr (Shape::LATENT)
+            multiply_latent_batch(launch, t, barriers, tiles, address, mine, last, first, count,
+                                  use);
+        else
+            multiply_batch(launch, t, barriers, tiles, address, mine, q_at, last, first, count,
+                           use);
         end_batch<Shape>(launch, t, mine, last);
         if (last && t.nonfinite.end != 0) {
             /* Make the stored output visible to all that repair it. */

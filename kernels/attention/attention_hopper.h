@@ -1,4 +1,4 @@
-/* Parts of attention_gpu.h: which rows the kernels of attention_roles.h serve, on Hopper. */
+/* Parts of attention_gpu.h and attention_wide.h: which rows the kernels of attention_roles.h serve, on Hopper. */
 #ifndef RWI_ATTENTION_HOPPER_H
 #define RWI_ATTENTION_HOPPER_H
 

@@ -126,6 +126,13 @@ RWI_INLINE bool rwi_attention_v_is_k(const rw_attention_params *p) {
     return same;
 }
 
+/* GPU: whether k and v are a latent cache (DeepSeek's MLA) of 16 bits, for which Hopper has a kernel. */
+RWI_INLINE bool rwi_attention_is_latent(const rw_attention_params *p) {
+    return rwi_attention_v_is_k(p) && p->head_dim > 256 && p->v_dim <= 512 &&
+           p->head_dim % 8 == 0 && p->v_dim % 8 == 0 && p->dtype != RW_F32 &&
+           p->kv_dtype == p->dtype;
+}
+
 /* Rows of one group. */
 RWI_INLINE int64_t rwi_attention_group_rows(const rw_attention_params *p) {
     return p->rules.scores.seq_q * p->group;

@@ -32,7 +32,8 @@ static __global__ void __launch_bounds__(Shape::BLOCK, 1)
     __shared__ attention_block<Shape> items[Shape::ITEMS];
     __shared__ attention_barriers<Shape> barriers;
     __shared__ Parameters parameters;
-    static_assert(Shape::ROWS >= RWI_ATTENTION_TALL_ROWS, "the keys are split for so many");
+    static_assert(Shape::ROWS >= (Shape::LATENT ? RWI_ATTENTION_ROWS : RWI_ATTENTION_TALL_ROWS),
+                  "the keys are split for so many");
     static_assert(Shape::SHARED_BYTES + sizeof items + sizeof barriers + sizeof parameters <=
                       227 * 1024,
                   "an NVIDIA GPU has no more shared memory");
@@ -150,7 +151,9 @@ template <rw_dtype D> static rw_status launch_roles(const attention_roles_call &
         return launch_roles_width<D, 128, 128>(call);
     if (p.head_dim <= 192 && p.v_dim <= 128)
         return launch_roles_width<D, 192, 128>(call);
-    return launch_roles_width<D, 256, 256>(call);
+    if (width <= 256)
+        return launch_roles_width<D, 256, 256>(call);
+    return launch_roles_width<D, 576, 512>(call);
 }
 
 template <rw_dtype D, int WIDTH, int V_WIDTH>
@@ -171,7 +174,9 @@ template <rw_dtype D> static rw_status launch_own_roles(const attention_roles_ca
         return launch_own_roles_width<D, 128, 128>(call);
     if (p.head_dim <= 192 && p.v_dim <= 128)
         return launch_own_roles_width<D, 192, 128>(call);
-    return launch_own_roles_width<D, 256, 256>(call);
+    if (p.head_dim <= 256 && p.v_dim <= 256)
+        return launch_own_roles_width<D, 256, 256>(call);
+    return launch_own_roles_width<D, 576, 512>(call);
 }
 
 template <rw_dtype D> static rw_status launch_roles_call(const attention_roles_call &call) {

@@ -279,7 +279,8 @@ __device__ static inline void load_pages(const attention_roles_launch &launch,
     }
 }
 
-/* The tiles of a batch in the order of consumption: k of a tile, then v of the previous one. */
+/* The tiles of a batch in the order of consumption: k of a tile, then v of the previous one, unless it
+ * is that of k. */
 template <typename Shape>
 __device__ static inline void
 load_batch(const attention_roles_launch &launch, const attention_block<Shape> &t,
@@ -314,7 +315,7 @@ load_batch(const attention_roles_launch &launch, const attention_block<Shape> &t
                 load_pages<Shape, Shape::K_ROW>(launch, launch.k, t, kv_head, j, tile,
                                                 &stage.k_full);
         }
-        if (previous >= 0) {
+        if (!Shape::LATENT && previous >= 0) {
             const uint32_t before = *use - 1;
             attention_stage_barriers &stage = barriers.stages[before % 2];
             typename Shape::element *tile = tiles.v + (int)(before % 2) * tiles.next_stage;

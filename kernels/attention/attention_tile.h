@@ -61,7 +61,8 @@ enum {
 /* WIDTH, V_WIDTH: the maximum number of columns of q and k, and of v. FEW: 16 rows, shared by all
  * waves, each of which takes different keys; else each wave has its own rows and takes all keys.
  * ROLES: the kernel of attention_roles.h, with CONSUMERS warpgroups that multiply. RULES: as above;
- * where it does not matter for speed, one kernel serves all. CODES: k and v have 8 bits and are
+ * where it does not matter for speed, one kernel serves all. With ROLES and more than 256 columns v is
+ * the first columns of k: LATENT, see attention_multiply.h. CODES: k and v have 8 bits and are
  * converted to the dtype of q on their way into shared memory; CODE_TILES: on their way out of
  * it, to f16, see attention_codes.h.
  *
@@ -87,6 +88,7 @@ struct attention_shape {
     static constexpr bool CODE_TILES = BACKGROUND && HALVES && FEW && CODES && WIDTH <= 128;
     static constexpr rw_dtype UNIT_DTYPE = CODE_TILES ? RW_F16 : D; /* of products */
     static constexpr bool SPLIT = UNIT == RWI_MMA_TF32;             /* v must be finite */
+    static constexpr bool LATENT = ROLES && WIDTH > 256;
     static constexpr int M = !FEW && !ROLES && BACKGROUND && HALVES && WIDTH <= 128 ? 2 : 1;
     typedef typename rwi_mma_of<UNIT_DTYPE, M, UNIT>::type unit;
     typedef typename unit::element element;
@@ -103,7 +105,8 @@ struct attention_shape {
     static constexpr int COPIERS = ROLES ? 96 : THREADS;
     static constexpr int BLOCK = ROLES ? THREADS + 128 : THREADS;
 
-    static constexpr int ITEMS = ROLES && WIDTH != 192 ? 2 : 1; /* in flight: what memory holds */
+    /* In flight: what memory holds. */
+    static constexpr int ITEMS = ROLES && WIDTH != 192 && !LATENT ? 2 : 1;
 
     /* Reads the next tiles of k and v meanwhile. */
     static constexpr bool AHEAD = BACKGROUND && FEW && !CODE_TILES;
@@ -116,7 +119,8 @@ struct attention_shape {
                                      : ROW_BYTES <= (SPLIT ? 1024 : 512) && BACKGROUND ? 32
                                                                                        : 16;
     static constexpr int WAVE_ROWS = 16 * M;
-    static constexpr int ROWS = FEW ? WAVE_ROWS : WAVES * WAVE_ROWS;
+    static constexpr int ROW_WAVES = FEW ? 1 : LATENT ? 4 : WAVES; /* with rows of their own */
+    static constexpr int ROWS = ROW_WAVES * WAVE_ROWS;
     static constexpr int WAVE_KEYS = CODE_TILES ? 32 : FEW ? 16 : WIDE_KEYS;
     static constexpr int KEYS = FEW ? WAVE_KEYS * WAVES : WIDE_KEYS;
 
@@ -136,7 +140,7 @@ struct attention_shape {
 
     /* Products of a wave along keys and along columns. */
     static constexpr int N_KEYS = WAVE_KEYS / 16;
-    static constexpr int N_COLUMNS = V_WIDTH / 16;
+    static constexpr int N_COLUMNS = V_WIDTH / (LATENT ? 2 : 1) / 16;
 
     /* Where an element of a tile of ROWS rows of W columns lies. */
     template <int W, int TILE_ROWS>
@@ -158,6 +162,9 @@ struct attention_shape {
             return unit::template column<N>(lane, n, e);
     }
 
+    /* LATENT: rows of each warpgroup. */
+    static constexpr int SUM_ROWS = LATENT ? CONSUMERS * ROWS : ROWS;
+
     /* Where a wave's sums of rows lie. */
     __device__ static __forceinline__ int first_row(int wave) {
         return wave * WAVE_ROWS;
@@ -166,11 +173,12 @@ struct attention_shape {
     /* Elements of the tiles and floats of a wave's scratch, which are consecutive. */
     static constexpr int K_ROW = ROLES ? (WIDTH + 63) / 64 * 64 : PITCH; /* whole panels */
     static constexpr int V_ROW = ROLES ? (V_WIDTH + 63) / 64 * 64 : PITCH;
+    static constexpr int GROUP_ROW = LATENT ? V_ROW / 2 : V_ROW; /* of v, that a warpgroup reads */
     static constexpr int Q_SIZE = ROWS * K_ROW;
     /* ROLES: of items in flight; CODE_TILES: of q, and of what f16 lacks. */
     static constexpr int Q_TILES = (ROLES && WIDTH <= 128) || CODE_TILES ? 2 : 1;
     static constexpr int K_SIZE = KEYS * K_ROW;
-    static constexpr int V_SIZE = KEYS * V_ROW;
+    static constexpr int V_SIZE = LATENT ? 0 : KEYS * V_ROW;
     /* CODE_TILES: of each wave, instead of the two above. */
     static constexpr int STAGES = WIDTH == 64 ? 4 : 2, STAGE_BYTES = WAVE_KEYS * (WIDTH + V_WIDTH);
     static constexpr int CODES_SIZE = WAVES * STAGES * STAGE_BYTES / (int)sizeof(element);
@@ -213,8 +221,8 @@ struct attention_block : attention_scaled_q<Shape::CODE_TILES ? Shape::ROWS : 0>
     uint8_t tiles[Shape::BATCH];
     int64_t pages[Shape::BATCH * Shape::KEYS / 16]; /* page of each tile's keys; -1: invalid */
     int64_t first_page;
-    float earlier_base[Shape::ROWS]; /* of earlier batches; -inf: none */
-    float earlier_sum[Shape::ROWS];  /* finally, of all keys */
+    float earlier_base[Shape::SUM_ROWS]; /* of earlier batches; -inf: none */
+    float earlier_sum[Shape::SUM_ROWS];  /* finally, of all keys */
 
     /* ROLES: unused. Of each wave's sums. */
     float base[Shape::SUMS];
@@ -254,7 +262,7 @@ __device__ static inline attention_tiles<Shape> attention_find_tiles(uint4 *shar
     typename Shape::element *k = q + Shape::Q_TILES * Shape::Q_SIZE;
     attention_tiles<Shape> tiles = {q,
                                     k,
-                                    Shape::BACKGROUND ? k + Shape::K_SIZE : k,
+                                    Shape::BACKGROUND && !Shape::LATENT ? k + Shape::K_SIZE : k,
                                     Shape::BUFFERS == 4 ? Shape::K_SIZE + Shape::V_SIZE : 0,
                                     (float *)q,
                                     (float *)shared};

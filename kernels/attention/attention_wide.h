@@ -11,6 +11,7 @@
 #define RWI_ATTENTION_WIDE_H
 
 #include "attention/attention_block.h"
+#include "attention/attention_hopper.h"
 #include "attention/attention_launch.h"
 #include "attention/attention_output.h"
 #include "attention/attention_own.h"
@@ -328,8 +329,10 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
     attend_wide_item<Shape>(own, own_item, t, shared, sink);
 }
 
+/* All items or, of sequences of different lengths, those of sequences within the bounds. */
 template <rw_dtype D, bool CODES>
-static rw_status launch_wide(rwi_device *device, const rw_attention_params &p) {
+static rw_status launch_wide_items(rwi_device *device, const rw_attention_params &p,
+                                   const attention_bounds &bounds, bool again) {
     return rwi_dispatch_mma<D>(device, [&](auto unit) {
         typedef attention_wide_shape<D, decltype(unit)::value, CODES> Shape;
         /* The host pass for AMD takes this unit for those of all devices. */
@@ -339,13 +342,37 @@ static rw_status launch_wide(rwi_device *device, const rw_attention_params &p) {
         attention_launch launch = describe_launch<Shape>(p);
         const bool ragged = p.ragged.queries.data;
         if (ragged)
-            describe_slots<Shape>(launch, {0, INT64_MAX, 0, INT64_MAX});
-        const rwi_launch_shape shape = block_shape<Shape>(device, launch);
+            describe_slots<Shape>(launch, bounds);
+        rwi_launch_shape shape = block_shape<Shape>(device, launch);
+        shape.again = again;
         if constexpr (!Shape::CODES)
             if (!ragged)
                 return rwi_launch(device, shape, attention_wide_kernel<Shape>, launch);
         return rwi_launch(device, shape, attention_wide_own_kernel<Shape>, launch);
     });
+}
+
+/* A latent cache on Hopper: sequences of too many keys are left. */
+template <rw_dtype D, bool CODES>
+static rw_status launch_wide(rwi_device *device, const rw_attention_params &p) {
+    attention_bounds bounds = {0, INT64_MAX, 0, INT64_MAX};
+    bool again = false;
+#if defined(RWI_HAS_WGMMA)
+    if constexpr (D != RW_F32 && !CODES) {
+        const bool ragged = p.ragged.queries.data;
+        const bool fits = p.rules.scores.seq_k <= most_roles_keys(p);
+        if (rwi_attention_is_latent(&p) && (ragged || fits) && roles_serve_tensors<D>(device, p)) {
+            bounds.most_keys = most_roles_keys(p);
+            const rw_status status = launch_roles_of<D>(device, p, bounds, false);
+            if (status != RW_OK || fits)
+                return status;
+            bounds.least_keys = bounds.most_keys + 1;
+            bounds.most_keys = INT64_MAX;
+            again = true;
+        }
+    }
+#endif
+    return launch_wide_items<D, CODES>(device, p, bounds, again);
 }
 
 #endif

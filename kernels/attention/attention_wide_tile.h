@@ -40,6 +40,7 @@ template <rw_dtype D, int UNIT, bool CODES_> struct attention_wide_shape {
     static constexpr int WAVE_ROWS = 16;
     /* As many rows and keys as registers hold without spills. */
     static constexpr int ROWS = BACKGROUND ? 32 : 16;
+    static constexpr int SUM_ROWS = ROWS;
     static constexpr int KEYS = BACKGROUND ? 32 : 16;
     static constexpr int WAVE_KEYS = KEYS;
     static constexpr int WAVES = ROWS / WAVE_ROWS * PARTS;

@@ -93,6 +93,11 @@ const rwt_case_row rwt_attention_rows[] = {
                 "causal=1,dtype=f32|f16|bf16,paged=none|i32,page_size=16,poison=1,padding=right"},
     {RWT_QUICK, "head_dim=576,v_dim=33|512|576,view=1,seq_q=5,seq_k=80,one_nan=none|v,poison=1,"
                 "causal=1,dtype=f32|f16|bf16,paged=none|i32"},
+    {RWT_QUICK, "head_dim=576|520,v_dim=512|264|40,view=1,heads=80,group=80,seq_q=1|2,seq_k=200,"
+                "causal=1,left=-1|70,dtype=f16|bf16,out_dtype=f32|bf16,one_nan=none|v,poison=1,"
+                "lse=1"},
+    {RWT_QUICK, "head_dim=576,v_dim=512,view=1,heads=4,group=4,seq_q=40,seq_k=150,softcap=0|5,"
+                "mask=none|full,alibi=none|absolute,sinks=0|1,bits=none|queries,dtype=bf16"},
     {RWT_QUICK, "head_dim=36|40,v_dim=5|32|36,view=1,seq_q=5|40,seq_k=80,one_nan=none|k,poison=1,"
                 "causal=1,dtype=f32|f16|bf16"},
     {RWT_QUICK, "head_dim=512,v_dim=512,heads=8,group=4,seq_q=9|33,seq_k=70,causal=1,left=-1|20,"
@@ -107,6 +112,8 @@ const rwt_case_row rwt_attention_rows[] = {
                 "seq_q=1,seq_k=4400"},
     {RWT_FULL, "head_dim=576,v_dim=512,view=0|1,heads=128,group=128,seq_q=1|2,seq_k=300,causal=1,"
                "dtype=bf16,one_nan=none|k"},
+    {RWT_FULL, "head_dim=576,v_dim=512,view=1,heads=64,group=64,seq_q=1,seq_k=4500,"
+               "dtype=f16|bf16,out_dtype=f32|bf16,one_nan=none|v,poison=1,causal=1"},
     {RWT_FULL, "extreme=small,dtype=f32|f16|bf16,out_dtype=f32|f16,heads=1,group=1,seq_q=1|33,"
                "seq_k=65536,head_dim=9,v_dim=9"},
     {RWT_FULL, "head_dim=264|300|512|576,v_dim=250|256|320|500|512|576,seq_k=130,seq_q=70,heads=2,"
@@ -270,6 +277,8 @@ const rwt_case_row rwt_attention_rows[] = {
     {RWT_QUICK, "ragged=i32,batch=9,seq_q=150,seq_k=384,paged=i32,page_size=16|64|128,head_dim=128,"
                 "v_dim=128,heads=4,group=2|4,padding=right,align=key_end,causal=1,dtype=bf16,"
                 "lse=0|1,hint=0|1,decodes=0|1,softcap=0|5"},
+    {RWT_QUICK, "ragged=i32,batch=4,seq_q=30,seq_k=200,packed_k=0|1,head_dim=576,v_dim=512,view=1,"
+                "heads=16,group=16,dtype=f16|bf16,causal=1,one_nan=none|v,poison=1,decodes=0|1"},
     {RWT_FULL, "ragged=i32,batch=4,seq_q=300,seq_k=700,packed_k=0|1,head_dim=64,v_dim=64,heads=2,"
                "dtype=f32|f16|bf16,causal=1,left=-1|100"},
     {RWT_QUICK, NULL}};
