@@ -1,5 +1,5 @@
 /* Combines the partial results of attention split over the keys, on a GPU; the twin of
- * attention_combine_cpu.c. One block per row and 256 of its columns. */
+ * attention_combine_cpu.c. One block per row and 128 or 256 of its columns. */
 #include "attention/attention_ragged.h"
 #include "attention/attention_ragged_gpu.h"
 #include "attention/attention_store.h"
@@ -8,28 +8,31 @@
 #include "gpu/reduce.h"
 #include "gpu/registers.h"
 
-/* A block is groups, along the parts, of threads along the columns, which have four columns each. */
-#define COMBINE_COLUMNS 256
-#define COMBINE_LANES (COMBINE_COLUMNS / 4)
-#define COMBINE_TEAMS (RWI_BLOCK / COMBINE_LANES)
+/* A block is teams, along the parts, of LANES threads along the columns, which have four columns each. */
+template <int LANES_> struct combine_shape {
+    static constexpr int LANES = LANES_;
+    static constexpr int COLUMNS = 4 * LANES;
+    static constexpr int TEAMS = RWI_BLOCK / LANES;
+};
 
 #define ABSENT (-1.0f)
 
-struct combine_block {
+template <typename Shape> struct combine_block {
     rwi_attention_row row;
     int64_t b;
     int64_t kv_head;
     float weight
         [RWI_BLOCK]; /* of some parts, relative to the largest score; ABSENT: no visible key */
     float waves[2][RWI_MAX_WAVES];
-    float4 out[COMBINE_TEAMS][COMBINE_LANES];
+    float4 out[Shape::TEAMS][Shape::LANES];
     int missing_page;
 };
 
 /* Finds the row of the block (its first thread) and checks the pages that it needs (all threads).
  */
+template <typename Shape>
 __device__ static inline void find_row(const rw_attention_params &p, int64_t number,
-                                       combine_block &t, const rwi_fault_sink &sink) {
+                                       combine_block<Shape> &t, const rwi_fault_sink &sink) {
     const int thread = (int)threadIdx.x;
     int64_t group, r;
     rwi_bad_id bad = {0, RW_FAULT_NONE};
@@ -75,8 +78,10 @@ __device__ static inline combine_part load_part(const rw_attention_params &p, in
 
 /* The largest score over all parts, in the scale in which the parts store it; `first` is this
  * thread's first part. */
+template <typename Shape>
 __device__ static inline float find_largest(const rw_attention_params &p, int64_t number,
-                                            int64_t rows, combine_part first, combine_block &t) {
+                                            int64_t rows, combine_part first,
+                                            combine_block<Shape> &t) {
     float largest = -INFINITY;
 #pragma unroll 1
     for (int64_t part = threadIdx.x;; first = load_part(p, number, rows, part)) {
@@ -90,35 +95,47 @@ __device__ static inline float find_largest(const rw_attention_params &p, int64_
 }
 
 /* This thread's first column. */
-__device__ static inline int combine_column() {
-    return (int)blockIdx.z * COMBINE_COLUMNS + (int)threadIdx.x % COMBINE_LANES * 4;
+template <typename Shape> __device__ static inline int combine_column() {
+    return (int)blockIdx.z * Shape::COLUMNS + (int)threadIdx.x % Shape::LANES * 4;
 }
 
 /* Adds the values of `count` parts from `first` on, whose weights are known, to the team's sums. */
+template <typename Shape>
 __device__ static inline void add_parts(const rw_attention_params &p, int64_t number, int64_t rows,
-                                        int64_t first, int count, const combine_block &t,
+                                        int64_t first, int count, const combine_block<Shape> &t,
                                         float4 *out) {
-    const int column = combine_column();
+    constexpr int TOGETHER = 4; /* loads that do not wait for one another */
+    const int column = combine_column<Shape>();
     if (column >= p.v_dim)
         return;
-#pragma unroll 4
-    for (int n = (int)threadIdx.x / COMBINE_LANES; n < count; n += COMBINE_TEAMS) {
-        const float weight = t.weight[n];
-        if (weight == ABSENT)
-            continue;
-        const int64_t at = (first + n) * rows + number;
-        const float4 x =
-            *(const float4 *)(p.parts.out + at * rwi_attention_part_width(&p) + column);
-        out->x += weight * x.x;
-        out->y += weight * x.y;
-        out->z += weight * x.z;
-        out->w += weight * x.w;
+#pragma unroll 1
+    for (int n = (int)threadIdx.x / Shape::LANES; n < count; n += TOGETHER * Shape::TEAMS) {
+        float4 x[TOGETHER];
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) { /* also of parts without a visible key */
+            const int64_t part = first + rwi_min(n + i * Shape::TEAMS, count - 1);
+            x[i] =
+                *(const float4 *)(p.parts.out +
+                                  (part * rows + number) * rwi_attention_part_width(&p) + column);
+        }
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            const int at = n + i * Shape::TEAMS;
+            const float weight = at < count ? t.weight[at] : ABSENT;
+            if (weight == ABSENT)
+                continue;
+            out->x += weight * x[i].x;
+            out->y += weight * x[i].y;
+            out->z += weight * x[i].z;
+            out->w += weight * x[i].w;
+        }
     }
 }
 
 /* Sums all parts relative to `base`: the values by team; returns the sum of weights. */
+template <typename Shape>
 __device__ static inline float sum_parts(const rw_attention_params &p, int64_t number, int64_t rows,
-                                         float base, combine_part mine, combine_block &t,
+                                         float base, combine_part mine, combine_block<Shape> &t,
                                          float4 *out) {
     const float scale = rwi_attention_kept_scale(&p);
     float sum = 0.0f;
@@ -138,11 +155,12 @@ __device__ static inline float sum_parts(const rw_attention_params &p, int64_t n
 }
 
 /* Row `number`; `near`: where the parameters that find it are read. */
+template <typename Shape>
 __device__ static inline void combine_row(const rw_attention_params &p,
                                           const rw_attention_params &near, int64_t number,
-                                          combine_block &t, const rwi_fault_sink &sink) {
+                                          combine_block<Shape> &t, const rwi_fault_sink &sink) {
     const int64_t rows = p.num_rows;
-    const int team = (int)threadIdx.x / COMBINE_LANES, lane = (int)threadIdx.x % COMBINE_LANES;
+    const int team = (int)threadIdx.x / Shape::LANES, lane = (int)threadIdx.x % Shape::LANES;
     if (!rwi_attention_rows_are_known(&p))
         rwi_await_previous_kernel();
     find_row(near, number, t, sink);
@@ -158,7 +176,7 @@ __device__ static inline void combine_row(const rw_attention_params &p,
     if (team != 0)
         return;
 #pragma unroll
-    for (int other = 1; other < COMBINE_TEAMS; other++) {
+    for (int other = 1; other < Shape::TEAMS; other++) {
         out.x += t.out[other][lane].x;
         out.y += t.out[other][lane].y;
         out.z += t.out[other][lane].z;
@@ -166,7 +184,7 @@ __device__ static inline void combine_row(const rw_attention_params &p,
     }
     const rwi_attention_end end =
         rwi_attention_finish(&p, t.row.h, base * rwi_attention_kept_scale(&p), total);
-    const int column = combine_column();
+    const int column = combine_column<Shape>();
     if (column == 0 && p.lse.data)
         ((float *)p.lse.data)[rwi_attention_lse_at(&p, t.b, &t.row)] = end.lse;
     if (column < p.v_dim)
@@ -175,10 +193,11 @@ __device__ static inline void combine_row(const rw_attention_params &p,
                              p.v_dim - column);
 }
 
+template <typename Shape>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     combine_kernel(rw_attention_combine_params p, rwi_fault_sink sink) {
     rwi_start_next_kernel();
-    __shared__ combine_block t;
+    __shared__ combine_block<Shape> t;
     /* On AMD those that find the row would need too many scalar registers. */
     __shared__ rw_attention_combine_params kept;
     if (!RWI_PARAMETERS_NEAR)
@@ -211,10 +230,11 @@ __device__ static inline bool narrow_to_row(rw_attention_combine_params &own, in
 }
 
 /* The same of sequences of different lengths, or of codes, whose heads have a scale. */
+template <typename Shape>
 static __global__ void __launch_bounds__(RWI_BLOCK)
     combine_own_kernel(rw_attention_combine_params p, rwi_fault_sink sink) {
     rwi_begin_kernel();
-    __shared__ combine_block t;
+    __shared__ combine_block<Shape> t;
     __shared__ rw_attention_combine_params own;
     __shared__ attention_found found;
     const int64_t number = rwi_block_row();
@@ -234,13 +254,20 @@ static __global__ void __launch_bounds__(RWI_BLOCK)
     combine_row(own, own, own_number, t, sink);
 }
 
+template <typename Shape>
+static rw_status launch_combine(rwi_device *device, const rw_attention_combine_params &p) {
+    rwi_launch_shape shape =
+        rwi_launch_rows(RWI_OP_attention, attention_combine_work(&p).items, dim3(RWI_BLOCK));
+    shape.grid.z = (uint32_t)rwi_ceil_div(p.v_dim, Shape::COLUMNS);
+    return rwi_launch(device, shape,
+                      p.ragged.queries.data || p.k_scale.data ? combine_own_kernel<Shape>
+                                                              : combine_kernel<Shape>,
+                      p);
+}
+
 /* Faults are reported under the name of the operation that this step belongs to. */
 extern "C" rw_status rwi_hip_attention_combine(rwi_device *device,
                                                const rw_attention_combine_params *p) {
-    rwi_launch_shape shape =
-        rwi_launch_rows(RWI_OP_attention, attention_combine_work(p).items, dim3(RWI_BLOCK));
-    shape.grid.z = (uint32_t)rwi_ceil_div(p->v_dim, COMBINE_COLUMNS);
-    return rwi_launch(
-        device, shape,
-        p->ragged.queries.data || p->k_scale.data ? combine_own_kernel : combine_kernel, *p);
+    return p->v_dim <= combine_shape<32>::COLUMNS ? launch_combine<combine_shape<32>>(device, *p)
+                                                  : launch_combine<combine_shape<64>>(device, *p);
 }

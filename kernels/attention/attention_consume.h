@@ -73,6 +73,25 @@ store_vectors(const attention_target &to, bool valid, int q, float share,
     }
 }
 
+/* Stores a whole row of f32, in few instructions: they run once, as fast as they are fetched. */
+template <typename Shape>
+__device__ static __forceinline__ void
+store_floats(const attention_target &to, bool valid, int q, float share,
+             const typename Shape::product (&out)[Shape::N_COLUMNS]) {
+    typedef typename Shape::unit unit;
+    const int lane = (int)threadIdx.x % unit::LANES;
+    float *data = (float *)rwi_global(to.data) + to.at;
+    data += unit::template column<Shape::N_COLUMNS>(lane, 0, 0);
+    if (!valid)
+        return;
+#pragma unroll
+    for (int n = 0; n < Shape::N_COLUMNS; n++)
+#pragma unroll
+        for (int e = 0; e < unit::KEYS; e += 2)
+            *(float2 *)(data + unit::template column<Shape::N_COLUMNS>(0, n, e)) = {
+                out[n].x[q][e] * share, out[n].x[q][e + 1] * share};
+}
+
 /* Multiplies a row's sums by `share`, then by `by`, in an order without subnormal factors. Rare. */
 template <typename Shape>
 __device__ static __forceinline__ void multiply_row(rwi_attention_factor by, float share, int q,
@@ -102,13 +121,18 @@ store_wave(const attention_launch &launch, int first,
            const typename Shape::product (&out)[Shape::N_COLUMNS]) {
     const int columns = launch.op.v_dim - first;
     const bool vectors = launch.out_vectors || launch.op.parts.count > 1;
-    if constexpr (D != RW_F32)
-        if (vectors && columns >= Shape::N_COLUMNS * 16) {
+    bool whole = vectors && columns >= Shape::N_COLUMNS * 16;
+    if constexpr (D == RW_F32)
+        whole = __all(whole && rows[0].earlier == 0.0f && rows[1].earlier == 0.0f);
+    if (whole) {
 #pragma unroll
-            for (int q = 0; q < Shape::unit::QUERIES; q++)
+        for (int q = 0; q < Shape::unit::QUERIES; q++)
+            if constexpr (D == RW_F32)
+                store_floats<Shape>(rows[q].to, rows[q].valid, q, rows[q].share, out);
+            else
                 store_vectors<Shape, D>(rows[q].to, rows[q].valid, q, rows[q].share, out);
-            return;
-        }
+        return;
+    }
 #pragma unroll
     for (int q = 0; q < Shape::unit::QUERIES; q++)
         if (rows[q].valid)

@@ -250,6 +250,24 @@ static rw_status launch_own_many(rwi_device *device, const rw_attention_params &
     return launch_own<Many>(device, p, bounds, again);
 }
 
+/* Few rows: most calls need few rules, that is fewer registers. The scales of codes are known on the
+ * device: their heads are in one of two launches. */
+template <typename Few, typename Plain>
+static rw_status launch_own_few(rwi_device *device, const rw_attention_params &p,
+                                const attention_bounds &bounds) {
+    constexpr bool HAS_PLAIN = Few::BACKGROUND && Few::HALVES && (Few::CODE_TILES || !Few::CODES);
+    if constexpr (HAS_PLAIN)
+        if (needed_rules(p) == ATTENTION_PLAIN) {
+            const rw_status status =
+                launch_own<Plain>(device, p, bounds, false,
+                                  Few::CODES ? ATTENTION_UNIT_SCALES : ATTENTION_ALL_SCALES);
+            if (status != RW_OK || !p.k_scale.data)
+                return status;
+            return launch_own<Few>(device, p, bounds, true, ATTENTION_OTHER_SCALES);
+        }
+    return launch_own<Few>(device, p, bounds, false);
+}
+
 /* Each sequence is computed in the tiles that it would have alone: those of few rows, then the
  * others. */
 template <rw_dtype D, int WIDTH, bool CODES>
@@ -258,25 +276,16 @@ static rw_status launch_own_width(rwi_device *device, const rw_attention_params 
     constexpr attention_bounds FEW_ROWS = {0, MOST, 0, INT64_MAX};
     constexpr attention_bounds MANY_ROWS = {MOST + 1, INT64_MAX, 0, INT64_MAX};
     return rwi_dispatch_mma<D>(device, [&](auto unit) {
-        constexpr int UNIT = decltype(unit)::value;
-        constexpr int RULES = ATTENTION_ANY;
+        constexpr int UNIT = decltype(unit)::value, RULES = ATTENTION_ANY;
+        typedef attention_shape<D, WIDTH, true, UNIT, WIDTH, ATTENTION_PLAIN, 2, CODES> Plain;
         typedef attention_shape<D, WIDTH, true, UNIT, WIDTH, RULES, 2, CODES> Few;
         typedef attention_shape<D, WIDTH, false, UNIT, WIDTH, RULES, 2, CODES> Many;
         const int64_t rows =
             p.ragged.queries.data ? p.ragged.max_seq_q * p.group : rwi_attention_group_rows(&p);
         const bool few = p.ragged.queries.data ? p.group <= MOST : rows <= MOST;
         rw_status status = RW_OK;
-        int8_t scales = ATTENTION_ALL_SCALES;
-        if constexpr (Few::CODE_TILES) { /* most calls, with fewer rules */
-            typedef attention_shape<D, WIDTH, true, UNIT, WIDTH, ATTENTION_PLAIN, 2, CODES> Plain;
-            if (few && needed_rules(p) == ATTENTION_PLAIN) {
-                status = launch_own<Plain>(device, p, FEW_ROWS, false, ATTENTION_UNIT_SCALES);
-                scales = ATTENTION_OTHER_SCALES;
-            }
-        }
-        const bool others = scales == ATTENTION_ALL_SCALES || p.k_scale.data;
-        if (few && others && status == RW_OK)
-            status = launch_own<Few>(device, p, FEW_ROWS, scales != ATTENTION_ALL_SCALES, scales);
+        if (few)
+            status = launch_own_few<Few, Plain>(device, p, FEW_ROWS);
         if (status != RW_OK || rows <= MOST)
             return status;
         return launch_own_many<Many>(device, p, MANY_ROWS, few);
