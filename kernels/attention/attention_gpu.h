@@ -250,17 +250,15 @@ static rw_status launch_own_many(rwi_device *device, const rw_attention_params &
     return launch_own<Many>(device, p, bounds, again);
 }
 
-/* Few rows: most calls need few rules, that is fewer registers. The scales of codes are known on the
- * device: their heads are in one of two launches. */
+/* Few rows. Most calls over codes need few rules, that is fewer registers; the scales of codes are
+ * known on the device: their heads are in one of two launches. */
 template <typename Few, typename Plain>
 static rw_status launch_own_few(rwi_device *device, const rw_attention_params &p,
                                 const attention_bounds &bounds) {
-    constexpr bool HAS_PLAIN = Few::BACKGROUND && Few::HALVES && (Few::CODE_TILES || !Few::CODES);
-    if constexpr (HAS_PLAIN)
+    if constexpr (Few::CODE_TILES)
         if (needed_rules(p) == ATTENTION_PLAIN) {
             const rw_status status =
-                launch_own<Plain>(device, p, bounds, false,
-                                  Few::CODES ? ATTENTION_UNIT_SCALES : ATTENTION_ALL_SCALES);
+                launch_own<Plain>(device, p, bounds, false, ATTENTION_UNIT_SCALES);
             if (status != RW_OK || !p.k_scale.data)
                 return status;
             return launch_own<Few>(device, p, bounds, true, ATTENTION_OTHER_SCALES);

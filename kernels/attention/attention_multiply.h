@@ -23,10 +23,10 @@ __device__ static inline void clean_values(attention_block<Shape> &t, int32_t j,
 #pragma unroll 1
         for (int n = 0; n < COUNT; n++)
             mine[n * THREADS] = rwi_zero_nonfinite<Shape::DTYPE>(mine[n * THREADS]);
-        Shape::unit::publish();
         atomicMin(&t.nonfinite.begin, j);
         atomicMax(&t.nonfinite.end, (int32_t)rwi_min((int64_t)j + Shape::KEYS, INT32_MAX));
     }
+    Shape::unit::publish(); /* also what another warpgroup replaced before it was read here */
     rwi_barrier_sync(ATTENTION_CLEAN + group, THREADS);
 }
 
