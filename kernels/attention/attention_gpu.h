@@ -210,7 +210,13 @@ static __global__ void __launch_bounds__(Shape::BLOCK, Shape::BLOCKS)
             return;
     }
     const attention_tiles<Shape> tiles = attention_find_tiles<Shape>(shared);
-    attend_item<Shape>(own, own_item, t, tiles, sink);
+    if constexpr (RWI_PARAMETERS_NEAR && Shape::FEW && !Shape::CODES) {
+        const attention_launch near =
+            own; /* in registers: each copy would read shared memory first */
+        attend_item<Shape>(near, own_item, t, tiles, sink);
+    } else {
+        attend_item<Shape>(own, own_item, t, tiles, sink);
+    }
 }
 
 /* ---- launches ---- */

@@ -279,8 +279,8 @@ const rwt_case_row rwt_attention_rows[] = {
                 "lse=0|1,hint=0|1,decodes=0|1,softcap=0|5"},
     {RWT_QUICK, "ragged=i32,batch=4,seq_q=30,seq_k=200,packed_k=0|1,head_dim=576,v_dim=512,view=1,"
                 "heads=16,group=16,dtype=f16|bf16,causal=1,one_nan=none|v,poison=1,decodes=0|1"},
-    {RWT_QUICK, "ragged=i32,batch=3,seq_q=40,seq_k=17500,packed_k=0|1,head_dim=64,v_dim=64,heads=1,"
-                "group=1,dtype=f16,causal=1"},
+    {RWT_FULL, "ragged=i32,batch=3,seq_q=40,seq_k=17500,packed_k=0|1,head_dim=64,v_dim=64,heads=1,"
+               "group=1,dtype=f16,causal=1"},
     {RWT_FULL, "ragged=i32,batch=3,seq_q=2,seq_k=17500,packed_k=1,head_dim=576,v_dim=512,view=1,"
                "heads=4,group=4,dtype=f16,causal=1"},
     {RWT_FULL, "ragged=i32,batch=4,seq_q=300,seq_k=700,packed_k=0|1,head_dim=64,v_dim=64,heads=2,"
