@@ -93,10 +93,11 @@ const rwt_case_row rwt_attention_rows[] = {
                 "causal=1,dtype=f32|f16|bf16,paged=none|i32,page_size=16,poison=1,padding=right"},
     {RWT_QUICK, "head_dim=576,v_dim=33|512|576,view=1,seq_q=5,seq_k=80,one_nan=none|v,poison=1,"
                 "causal=1,dtype=f32|f16|bf16,paged=none|i32"},
-    {RWT_QUICK, "head_dim=576|520,v_dim=512|264|40,view=1,heads=80,group=80,seq_q=1|2,seq_k=200,"
-                "causal=1,left=-1|70,dtype=f16|bf16,out_dtype=f32|bf16,one_nan=none|v,poison=1,"
-                "lse=1"},
-    {RWT_QUICK, "head_dim=576,v_dim=512,view=1,heads=4,group=4,seq_q=40,seq_k=150,softcap=0|5,"
+    {RWT_QUICK, "head_dim=576,v_dim=512,view=1,heads=40,group=40,seq_q=1|2,seq_k=130,causal=1,"
+                "left=-1|70,dtype=f16|bf16,one_nan=none|v,poison=1,lse=1"},
+    {RWT_QUICK, "head_dim=520,v_dim=264|40,view=1,heads=40,group=40,seq_q=2,seq_k=130,causal=1,"
+                "dtype=bf16,out_dtype=f32|bf16,one_nan=v,poison=1"},
+    {RWT_QUICK, "head_dim=576,v_dim=512,view=1,heads=2,group=2,seq_q=40,seq_k=140,softcap=0|5,"
                 "mask=none|full,alibi=none|absolute,sinks=0|1,bits=none|queries,dtype=bf16"},
     {RWT_QUICK, "head_dim=36|40,v_dim=5|32|36,view=1,seq_q=5|40,seq_k=80,one_nan=none|k,poison=1,"
                 "causal=1,dtype=f32|f16|bf16"},
