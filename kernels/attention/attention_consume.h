@@ -195,6 +195,29 @@ __device__ static inline void end_batch(const attention_launch &launch, attentio
         clear_out<Shape>(mine);
 }
 
+/* Repairs what the warpgroup has stored: rows of its own or, LATENT, columns. Which warpgroup has found
+ * a nonfinite value of those, or zeros in its place, has reported it: none waits for another. */
+template <typename Shape>
+__device__ static __forceinline__ void repair_own(const attention_launch &launch,
+                                                  const attention_block<Shape> &t) {
+    constexpr int ROWS = Shape::ROWS / Shape::CONSUMERS;
+    const int group = (int)threadIdx.x / Shape::GROUP, v_dim = launch.op.v_dim;
+    attention_repaired part = {
+        {0, t.item.rows}, {0, v_dim}, 0, (int)threadIdx.x % Shape::GROUP, Shape::GROUP};
+    if constexpr (Shape::LATENT) {
+        const int first = (int)rwi_min(group * Shape::GROUP_ROW, v_dim);
+        part.columns = {first, (int)rwi_min(first + Shape::GROUP_ROW, v_dim)};
+        part.sums = group * Shape::ROWS;
+    } else {
+        const int first = (int)rwi_min(group * ROWS, t.item.rows);
+        part.rows = {first, (int)rwi_min(first + ROWS, t.item.rows)};
+    }
+    rwi_barrier_sync(ATTENTION_CLEAN + group,
+                     Shape::GROUP); /* what it has stored is visible to it */
+    if (t.nonfinite.end != 0)
+        repair_part<Shape>(launch, t, part);
+}
+
 /* An item, whose first batch of tiles is known; returns the number of its batches. */
 template <typename Shape>
 __device__ static inline int
@@ -204,6 +227,7 @@ consume_item(const attention_launch &launch, attention_block<Shape> &t,
     const rwi_span range = attention_tile_range<Shape>(t);
     attention_thread<Shape> mine;
     begin_thread<Shape>(launch, mine);
+    bool cleaned = false; /* the same of all consumers */
 #pragma unroll 1
     for (int batch = 0;; batch++) {
         const int32_t first = range.begin + batch * Shape::BATCH;
@@ -212,17 +236,14 @@ consume_item(const attention_launch &launch, attention_block<Shape> &t,
             rwi_phase_wait(&barriers.known[place], phase + batch);
         const int count = batch_tiles<Shape>(range, first);
         if constexpr (Shape::LATENT)
-            multiply_latent_batch(launch, t, barriers, tiles, address, mine, last, first, count,
-                                  use);
+            cleaned |= multiply_latent_batch(launch, t, barriers, tiles, address, mine, last, first,
+                                             count, use);
         else
-            multiply_batch(launch, t, barriers, tiles, address, mine, q_at, last, first, count,
-                           use);
+            cleaned |= multiply_batch(launch, t, barriers, tiles, address, mine, q_at, last, first,
+                                      count, use);
         end_batch<Shape>(launch, t, mine, last);
-        if (last && t.nonfinite.end != 0) {
-            /* Make the stored output visible to all that repair it. */
-            rwi_barrier_sync(ATTENTION_CONSUMERS, Shape::THREADS);
-            repair<Shape>(launch, t);
-        }
+        if (last && cleaned)
+            repair_own<Shape>(launch, t);
         rwi_phase_arrive(&barriers.done[place]);
         if (last)
             return batch + 1;

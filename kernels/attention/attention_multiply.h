@@ -20,11 +20,12 @@ __device__ static inline void clean_values(attention_block<Shape> &t, int32_t j,
     for (int n = 0; n < COUNT; n++)
         nonfinite |= rwi_any_nonfinite<Shape::DTYPE>(mine[n * THREADS]);
     if (nonfinite != 0) {
+        atomicMin(&t.nonfinite.begin, j);
+        atomicMax(&t.nonfinite.end, (int32_t)rwi_min((int64_t)j + Shape::KEYS, INT32_MAX));
+        __threadfence_block(); /* a warpgroup that finds the zeros finds this, too */
 #pragma unroll 1
         for (int n = 0; n < COUNT; n++)
             mine[n * THREADS] = rwi_zero_nonfinite<Shape::DTYPE>(mine[n * THREADS]);
-        atomicMin(&t.nonfinite.begin, j);
-        atomicMax(&t.nonfinite.end, (int32_t)rwi_min((int64_t)j + Shape::KEYS, INT32_MAX));
     }
     Shape::unit::publish(); /* also what another warpgroup replaced before it was read here */
     rwi_barrier_sync(ATTENTION_CLEAN + group, THREADS);
@@ -46,9 +47,10 @@ struct attention_addresses {
     uint32_t v;
 };
 
-/* One tile after another: scores are begun, then the values of the previous tile. */
+/* One tile after another: scores are begun, then the values of the previous tile. Returns whether
+ * values were cleaned. */
 template <typename Shape>
-__device__ static inline void
+__device__ static inline bool
 multiply_batch(const attention_launch &launch, attention_block<Shape> &t,
                attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles,
                const attention_addresses &address, attention_thread<Shape> &mine, int q_at,
@@ -70,7 +72,7 @@ multiply_batch(const attention_launch &launch, attention_block<Shape> &t,
     if (left == 0) { /* no key is visible */
         if (reporter)
             rwi_phase_arrive(&barriers.q_free[q_at]);
-        return;
+        return false;
     }
 
     const auto wait_k = [&](uint32_t nth) {
@@ -140,6 +142,7 @@ multiply_batch(const attention_launch &launch, attention_block<Shape> &t,
     begin_values(at);
     end_values(at);
     *use = at + 1;
+    return (bits.seen & ~bits.whole) != 0;
 }
 
 /* LATENT: v is the first columns of k, in the same tile, and all warpgroups have the same rows. Each
@@ -147,7 +150,7 @@ multiply_batch(const attention_launch &launch, attention_block<Shape> &t,
  * many for one. Scores are computed in turns, the values of one warpgroup beside the scores of
  * another. */
 template <typename Shape>
-__device__ static inline void
+__device__ static inline bool
 multiply_latent_batch(const attention_launch &launch, attention_block<Shape> &t,
                       attention_barriers<Shape> &barriers, const attention_tiles<Shape> &tiles,
                       const attention_addresses &address, attention_thread<Shape> &mine, bool last,
@@ -195,6 +198,7 @@ multiply_latent_batch(const attention_launch &launch, attention_block<Shape> &t,
     if (reporter && last)
         rwi_phase_arrive(&barriers.q_free[0]);
     *use = at;
+    return (bits.seen & ~bits.whole) != 0;
 }
 
 #endif

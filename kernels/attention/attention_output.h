@@ -159,20 +159,31 @@ __device__ static inline float load_value(const rw_attention_params &p, int64_t 
         return rwi_load(Shape::DTYPE, v, at);
 }
 
+/* Rows and columns of the output, and the threads that repair them. */
+struct attention_repaired {
+    rwi_span rows;
+    rwi_span columns;
+    int sums; /* where sums of rows begin */
+    int thread;
+    int threads;
+};
+
 /* Adds the nonfinite values of v to the rows that see them. Rare and slow. */
 template <typename Shape>
-__device__ static inline void repair(const attention_launch &launch,
-                                     const attention_block<Shape> &t) {
+__device__ static __forceinline__ void repair_part(const attention_launch &launch,
+                                                   const attention_block<Shape> &t,
+                                                   const attention_repaired &part) {
     const rw_attention_params &p = launch.op;
+    const int columns = part.columns.end - part.columns.begin;
     const bool cells = rwi_pattern_has_cells(&p.rules.pattern);
     float scale = 1.0f; /* parts are scaled when they are combined */
     if (Shape::CODES && p.parts.count == 1)
         scale = rwi_attention_scale_at(&p.v_scale, t.item.kv_head);
 #pragma unroll 1
-    for (int n = (int)threadIdx.x; n < t.item.rows * p.v_dim; n += Shape::THREADS) {
-        const int r = n / p.v_dim, column = n % p.v_dim;
+    for (int n = part.thread; n < (part.rows.end - part.rows.begin) * columns; n += part.threads) {
+        const int r = part.rows.begin + n / columns, column = part.columns.begin + n % columns;
         const rwi_attention_row &row = t.rows[r];
-        if (!row.valid || t.earlier_sum[r] == 0.0f) /* no key has a weight */
+        if (!row.valid || t.earlier_sum[part.sums + r] == 0.0f) /* no key has a weight */
             continue;
         float nonfinite = 0.0f;
         const rwi_span keys = rwi_span_meet(t.seen, t.nonfinite.begin, t.nonfinite.end);
@@ -194,6 +205,14 @@ __device__ static inline void repair(const attention_launch &launch,
         rwi_store(to.dtype, data, to.at + column,
                   rwi_load(to.dtype, data, to.at + column) + nonfinite * scale);
     }
+}
+
+/* The whole output, by all threads that multiply. */
+template <typename Shape>
+__device__ static inline void repair(const attention_launch &launch,
+                                     const attention_block<Shape> &t) {
+    repair_part<Shape>(
+        launch, t, {{0, t.item.rows}, {0, launch.op.v_dim}, 0, (int)threadIdx.x, Shape::THREADS});
 }
 
 #endif
