@@ -114,7 +114,7 @@ const rwt_case_row rwt_attention_rows[] = {
     {RWT_FULL, "head_dim=576,v_dim=512,view=0|1,heads=128,group=128,seq_q=1|2,seq_k=300,causal=1,"
                "dtype=bf16,one_nan=none|k"},
     {RWT_FULL, "head_dim=576,v_dim=512,view=1,heads=64,group=64,seq_q=1,seq_k=4500,"
-               "dtype=f16|bf16,out_dtype=f32|bf16,one_nan=none|v,poison=1,causal=1"},
+               "dtype=f16|bf16,out_dtype=f32,one_nan=none|v,poison=1,causal=1"},
     {RWT_FULL, "extreme=small,dtype=f32|f16|bf16,out_dtype=f32|f16,heads=1,group=1,seq_q=1|33,"
                "seq_k=65536,head_dim=9,v_dim=9"},
     {RWT_FULL, "head_dim=264|300|512|576,v_dim=250|256|320|500|512|576,seq_k=130,seq_q=70,heads=2,"
@@ -274,12 +274,24 @@ const rwt_case_row rwt_attention_rows[] = {
     {RWT_QUICK, "ragged=i32,batch=3,seq_q=40,seq_k=70,packed_k=0|1,head_dim=128|192,v_dim=128,"
                 "heads=4,group=4,dtype=f32|f16|bf16,causal=1,invariant=0|1"},
     {RWT_QUICK, "ragged=i32,batch=4,seq_q=150,seq_k=300,packed_k=0|1,head_dim=64|96|128|192|256,"
+                "v_dim=128,heads=4,group=4,dtype=bf16,causal=1,one_nan=v,poison=1"},
+    {RWT_QUICK, "ragged=i32,batch=4,seq_q=150,seq_k=300,packed_k=1,head_dim=64|128|192,v_dim=64,"
+                "heads=2,group=2,dtype=f16,causal=1,poison=1"},
+    {RWT_LARGE, "ragged=i32,batch=4,seq_q=150,seq_k=300,packed_k=0|1,head_dim=64|96|128|192|256,"
                 "v_dim=64|128,heads=4,group=4,dtype=f16|bf16,causal=1,one_nan=none|v,poison=1"},
-    {RWT_QUICK, "ragged=i32,batch=9,seq_q=150,seq_k=384,paged=i32,page_size=16|64|128,head_dim=128,"
+    {RWT_QUICK, "ragged=i32,batch=9,seq_q=150,seq_k=384,paged=i32,page_size=16|128,head_dim=128,"
+                "v_dim=128,heads=4,group=4,padding=right,align=key_end,causal=1,dtype=bf16,lse=1,"
+                "hint=0|1,decodes=0|1"},
+    {RWT_QUICK, "ragged=i32,batch=9,seq_q=150,seq_k=384,paged=i32,page_size=64,head_dim=128,"
+                "v_dim=128,heads=4,group=2,padding=right,align=key_end,causal=1,dtype=bf16,"
+                "decodes=0|1,softcap=5"},
+    {RWT_LARGE, "ragged=i32,batch=9,seq_q=150,seq_k=384,paged=i32,page_size=16|64|128,head_dim=128,"
                 "v_dim=128,heads=4,group=2|4,padding=right,align=key_end,causal=1,dtype=bf16,"
                 "lse=0|1,hint=0|1,decodes=0|1,softcap=0|5"},
     {RWT_QUICK, "ragged=i32,batch=4,seq_q=30,seq_k=200,packed_k=0|1,head_dim=576,v_dim=512,view=1,"
-                "heads=16,group=16,dtype=f16|bf16,causal=1,one_nan=none|v,poison=1,decodes=0|1"},
+                "heads=16,group=16,dtype=bf16,causal=1,one_nan=v,poison=1,decodes=0|1"},
+    {RWT_FULL, "ragged=i32,batch=4,seq_q=30,seq_k=200,packed_k=0|1,head_dim=576,v_dim=512,view=1,"
+               "heads=16,group=16,dtype=f16,causal=1,one_nan=none,poison=1"},
     {RWT_FULL, "ragged=i32,batch=3,seq_q=40,seq_k=17500,packed_k=0|1,head_dim=64,v_dim=64,heads=1,"
                "group=1,dtype=f16,causal=1"},
     {RWT_FULL, "ragged=i32,batch=3,seq_q=2,seq_k=17500,packed_k=1,head_dim=576,v_dim=512,view=1,"
