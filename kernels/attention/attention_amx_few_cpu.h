@@ -45,7 +45,7 @@ static amx_rows find_amx_rows(const rw_attention_params *p, const state *t, cons
         memset(copy + columns, 0, (size_t)(width - columns) * sizeof *copy);
     }
     if (codes)
-        convert_rows(p, these, RWI_AMX_ROWS, columns, copies, width);
+        convert_rows(p, t, these, RWI_AMX_ROWS, columns, copies, width);
     return copied;
 }
 

@@ -28,34 +28,45 @@ RWI_INLINE void multiply_panels(state *t, const rwi_word *const *k, bool pairs) 
     }
 }
 
-RWI_INLINE void multiply_few_k(const rw_attention_params *p, state *t, rw_dtype dtype,
-                               bool converted) {
-    rwi_few_product product = {.few = t->q,
-                               .keys = t->k_rows,
-                               .later = t->k_rows + AHEAD,
-                               .later_bytes = t->k_ahead,
-                               .c = t->scores,
-                               .c_row = FEW_KEYS,
-                               .groups = rwi_ceil_div(t->item.rows, RWI_FEW_ROWS),
-                               .num_keys = padded_keys(t),
-                               .words = t->words,
-                               .columns = p->head_dim};
-    rwi_few_multiply(&product, dtype, converted);
+RWI_INLINE void multiply_few_k(const rw_attention_params *p, state *t, rwi_few_source source) {
+    const rwi_few_product product = {.few = t->q,
+                                     .keys = t->k_rows,
+                                     .later = t->k_rows + AHEAD,
+                                     .later_bytes = t->k_ahead,
+                                     .c = t->scores,
+                                     .c_row = FEW_KEYS,
+                                     .rows = t->item.rows,
+                                     .num_keys = padded_keys(t),
+                                     .words = t->words,
+                                     .columns = p->head_dim};
+    rwi_few_multiply(&product, &source);
 }
 
 static void multiply_any_few_k(const rw_attention_params *p, state *t) {
-    if (t->rows_dtype == RW_BF16)
-        multiply_few_k(p, t, RW_BF16, true);
-    else if (t->rows_dtype == RW_F16)
-        multiply_few_k(p, t, RW_F16, true);
-    else if (t->rows_dtype == RW_F8_E4M3)
-        multiply_few_k(p, t, RW_F8_E4M3, true);
-    else if (t->rows_dtype == RW_F8_E5M2)
-        multiply_few_k(p, t, RW_F8_E5M2, true);
-    else if (t->in_place)
-        multiply_few_k(p, t, RW_F32, false);
-    else
-        multiply_few_k(p, t, RW_F32, true);
+    switch (t->source.dtype) {
+    case RW_BF16:
+        if (t->source.pairs)
+            multiply_few_k(p, t, (rwi_few_source){.dtype = RW_BF16, .pairs = true});
+        else
+            multiply_few_k(p, t, (rwi_few_source){.dtype = RW_BF16});
+        return;
+    case RW_F16:
+        multiply_few_k(p, t, (rwi_few_source){.dtype = RW_F16});
+        return;
+    case RW_F8_E4M3: /* or RW_F8_E5M2 with a table */
+        if (t->source.pairs)
+            multiply_few_k(p, t, (rwi_few_source){RW_F8_E4M3, t->source.table, true});
+        else if (t->source.table)
+            multiply_few_k(p, t, (rwi_few_source){RW_F8_E4M3, t->source.table, false});
+        else
+            multiply_few_k(p, t, (rwi_few_source){.dtype = RW_F8_E4M3});
+        return;
+    case RW_F8_E5M2:
+        multiply_few_k(p, t, (rwi_few_source){.dtype = RW_F8_E5M2});
+        return;
+    default:
+        multiply_few_k(p, t, (rwi_few_source){.dtype = RW_F32});
+    }
 }
 
 /* Products of q and k, before the rules (scale, mask, ...) are applied. */
@@ -113,13 +124,14 @@ static void multiply_with_care(const rw_attention_params *p, state *t) {
 
 /* Values of keys [begin, end) of the tile in the form that is multiplied: f32, or pairs of keys. */
 static void copy_v(const rw_attention_params *p, state *t, int64_t begin, int64_t end) {
-    int64_t step = t->pairs ? 2 : 1;
+    const bool pairs = t->pairs && !t->few;
+    int64_t step = pairs ? 2 : 1;
     for (int64_t n = begin; n < end; n += step) {
         float *line = t->key_words + (n - begin) / step * t->width;
         t->v_words[(n - begin) / step] = line;
         for (int64_t i = 0; t->few && i < step; i++)
             rwi_few_prefetch(t->v_rows[n + i + AHEAD], t->v_ahead);
-        if (t->pairs)
+        if (pairs)
             rwi_pair_values(t->v_rows[n], t->v_rows[n + 1], p->v_dim, line);
         else
             load_row(t->rows_dtype, t->v_rows[n], p->v_dim, line);
@@ -147,7 +159,7 @@ RWI_INLINE void pair_weights(const float *weights, uint32_t *words) {
 }
 
 /* Few rows: values are read in place where their rows are whole vectors. */
-RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, rw_dtype dtype) {
+RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, rwi_few_source source) {
     const int64_t keys = padded_keys(t);
     for (int64_t begin = 0; begin < keys; begin += WORD_KEYS) {
         rwi_tile_product product = {.a = t->scores + begin,
@@ -164,7 +176,7 @@ RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, rw_dtype 
                                     .depth = rwi_min(WORD_KEYS, keys - begin)};
         if (p->v_dim % RWI_TWO_LANES == 0) {
             const void *const *values = t->v_rows + begin;
-            rwi_few_sum(&product, values, dtype, values + AHEAD, t->v_ahead);
+            rwi_few_sum(&product, values, &source, values + AHEAD, t->v_ahead);
         } else {
             copy_v(p, t, begin, begin + product.depth);
             rwi_tile_multiply(&product);
@@ -173,16 +185,25 @@ RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, rw_dtype 
 }
 
 static void multiply_any_few_v(const rw_attention_params *p, state *t) {
-    if (t->rows_dtype == RW_BF16)
-        multiply_few_v(p, t, RW_BF16);
-    else if (t->rows_dtype == RW_F16)
-        multiply_few_v(p, t, RW_F16);
-    else if (t->rows_dtype == RW_F8_E4M3)
-        multiply_few_v(p, t, RW_F8_E4M3);
-    else if (t->rows_dtype == RW_F8_E5M2)
-        multiply_few_v(p, t, RW_F8_E5M2);
-    else
-        multiply_few_v(p, t, RW_F32);
+    switch (t->source.dtype) {
+    case RW_BF16:
+        multiply_few_v(p, t, (rwi_few_source){.dtype = RW_BF16});
+        return;
+    case RW_F16:
+        multiply_few_v(p, t, (rwi_few_source){.dtype = RW_F16});
+        return;
+    case RW_F8_E4M3: /* or RW_F8_E5M2 with a table */
+        if (t->source.table)
+            multiply_few_v(p, t, (rwi_few_source){.dtype = RW_F8_E4M3, .table = t->source.table});
+        else
+            multiply_few_v(p, t, (rwi_few_source){.dtype = RW_F8_E4M3});
+        return;
+    case RW_F8_E5M2:
+        multiply_few_v(p, t, (rwi_few_source){.dtype = RW_F8_E5M2});
+        return;
+    default:
+        multiply_few_v(p, t, (rwi_few_source){.dtype = RW_F32});
+    }
 }
 
 RWI_INLINE void multiply_panel(state *t, int32_t panel, bool pairs) {
@@ -324,15 +345,27 @@ static void attend_keys(const rw_attention_params *p, state *t) {
     multiply_weights_v(p, t);
 }
 
+/* How keys and values of few rows are read, and the words of q that follow from that. */
+static void set_up_few(const rw_attention_params *p, state *t) {
+    const bool codes = p->kv_dtype != p->dtype;
+    const rwi_f8_table *table = codes ? f8_table(t) : NULL;
+    t->pairs = t->pairs && (!codes || table);
+    t->source = (rwi_few_source){table ? RW_F8_E4M3 : p->kv_dtype, table, t->pairs};
+    t->words = rwi_few_words(t->pairs, p->head_dim);
+}
+
 static void set_up(const rw_attention_params *p, state *t) {
     t->pairs = p->dtype == RW_BF16 && rwi_tile_has_pairs();
     t->tiles = amx_multiplies(p, t);
     t->few = rwi_attention_tile_rows(p, ITEM_ROWS) < ITEM_ROWS && !t->tiles;
     t->few_tiles = amx_multiplies_few(t);
-    t->pairs = t->pairs && (!t->few || t->few_tiles);
+    if (p->kv_dtype != p->dtype)
+        rwi_f8_table_fill(p->kv_dtype, &t->f8_table);
     t->products = false;
     t->unit = 1.0f;
     t->words = rwi_ceil_div(p->head_dim, WIDTH_STEP) * (t->pairs ? WIDTH_STEP / 2 : WIDTH_STEP);
+    if (t->few && !t->few_tiles)
+        set_up_few(p, t);
     t->rows_dtype = t->few ? p->kv_dtype : p->dtype;
     t->in_place = are_words(p, t) && p->head_dim % WIDTH_STEP == 0 && t->rows_dtype == p->dtype;
     t->width = rwi_ceil_div(p->v_dim, RWI_LANES) * RWI_LANES;

@@ -75,7 +75,7 @@ typedef struct amx_state {
 typedef struct state {
     rwi_attention_item item;
     bool few;       /* few rows */
-    bool pairs;     /* words are pairs of bf16, else f32 */
+    bool pairs;     /* words of q, of many rows of k and v too, are pairs of bf16, else f32 */
     bool tiles;     /* products in AMX tiles: many rows of pairs */
     bool few_tiles; /* the same, few rows */
     bool in_place;  /* k is read where it lies, else copied */
@@ -102,6 +102,8 @@ typedef struct state {
     const void *k_rows[FEW_KEYS + AHEAD];
     const void *v_rows[FEW_KEYS + AHEAD];
     rwi_next_tile next;         /* of few rows */
+    rwi_few_source source;      /* k and v of few rows, not in AMX tiles */
+    rwi_f8_table f8_table;      /* of k and v as codes */
     const float *v_words[KEYS]; /* as they are multiplied */
     int32_t prefix[2][ROWS];    /* begin and end of each row's intervals */
     int32_t window[2][ROWS];
@@ -130,6 +132,11 @@ static const float nothing[MAX_DIM] = {0}; /* stands for a key without a page */
 /* Whether rows of q, k and v already hold words as they are multiplied. */
 static bool are_words(const rw_attention_params *p, const state *t) {
     return p->dtype == RW_F32 || t->pairs;
+}
+
+/* The table of k's and v's codes; NULL where the processor has no use for one. */
+static const rwi_f8_table *f8_table(const state *t) {
+    return rwi_f8_has_table() ? &t->f8_table : NULL;
 }
 
 /* Words of a row of q or k, padded with zeros. */
@@ -167,10 +174,7 @@ static void pack_row(const rw_attention_params *p, state *t, int32_t r) {
         return;
     }
     if (t->few) {
-        float ordered[MAX_DIM] = {0}, *to = t->q + rwi_few_place(r, t->words);
-        rwi_lanes_arrange(t->rows_dtype, line, p->head_dim, ordered);
-        for (int64_t w = 0; w < t->words; w += 4)
-            memcpy(to + w * RWI_FEW_ROWS, ordered + w, 4 * sizeof *ordered);
+        rwi_lanes_arrange(rwi_few_order(&t->source), line, t->words, t->q + r * t->words);
         return;
     }
     float *to = t->q + r / PANEL * PANEL * t->words + r % PANEL;
@@ -243,7 +247,7 @@ static void begin_row(const rw_attention_params *p, state *t, int32_t r, rwi_fau
 }
 
 static void begin_rows(const rw_attention_params *p, state *t, rwi_fault_sink *sink) {
-    int32_t unit = t->few_tiles ? RWI_AMX_ROWS : t->few ? RWI_FEW_ROWS : PANEL;
+    int32_t unit = t->few_tiles ? RWI_AMX_ROWS : t->few ? 1 : PANEL;
     int64_t padded = rwi_ceil_div(t->item.rows, unit) * unit;
     if (padded != t->item.rows)
         memset(t->q, 0, (size_t)(padded * t->words) * sizeof *t->q);
@@ -288,12 +292,12 @@ static const void *find_key(const rw_attention_params *p, const state *t,
 }
 
 /* Converts rows of codes to the dtype of q, exactly; they are `row` elements apart. */
-static void convert_rows(const rw_attention_params *p, const void *const *rows, int64_t count,
-                         int64_t width, void *to, int64_t row) {
+static void convert_rows(const rw_attention_params *p, const state *t, const void *const *rows,
+                         int64_t count, int64_t width, void *to, int64_t row) {
     if (p->dtype == RW_BF16 && p->kv_dtype == RW_F8_E5M2)
-        rwi_f8_to_bf16_rows(RW_F8_E5M2, rows, count, width, to, row);
+        rwi_f8_to_bf16_rows(RW_F8_E5M2, f8_table(t), rows, count, width, to, row);
     else if (p->dtype == RW_BF16)
-        rwi_f8_to_bf16_rows(RW_F8_E4M3, rows, count, width, to, row);
+        rwi_f8_to_bf16_rows(RW_F8_E4M3, f8_table(t), rows, count, width, to, row);
     for (int64_t n = 0; p->dtype != RW_BF16 && n < count; n++) {
         float line[MAX_DIM], *x = p->dtype == RW_F32 ? (float *)to + n * row : line;
         load_row(p->kv_dtype, rows[n], width, x);
@@ -307,9 +311,9 @@ static void convert_keys(const rw_attention_params *p, state *t) {
     const int64_t size = (int64_t)rwi_dtype_size(p->dtype);
     const bool v_is_k = rwi_attention_v_is_k(p);
     char *k = t->codes, *v = v_is_k ? k : k + MAX_DIM * size;
-    convert_rows(p, t->k_rows, t->keys, p->head_dim, k, 2 * MAX_DIM);
+    convert_rows(p, t, t->k_rows, t->keys, p->head_dim, k, 2 * MAX_DIM);
     if (!v_is_k)
-        convert_rows(p, t->v_rows, t->keys, p->v_dim, v, 2 * MAX_DIM);
+        convert_rows(p, t, t->v_rows, t->keys, p->v_dim, v, 2 * MAX_DIM);
     for (int64_t n = 0; n < t->keys; n++) {
         t->k_rows[n] = k + n * 2 * MAX_DIM * size;
         t->v_rows[n] = v + n * 2 * MAX_DIM * size;

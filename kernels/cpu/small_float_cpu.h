@@ -156,34 +156,97 @@ RWI_INLINE rwi_small_float rwi_small_float_of(rw_dtype dtype) {
     return dtype == RW_F8_E5M2 ? rwi_small_float_e5m2() : rwi_small_float_e4m3();
 }
 
-/* Rows of `count` codes to rows that are `out_row` elements apart. */
-RWI_INLINE void rwi_f8_to_bf16_rows(rw_dtype dtype, const void *const *rows, int64_t num_rows,
-                                    int64_t count, uint16_t *out, int64_t out_row) {
+/* The low and the high bytes of the bf16 of every code without its sign. */
+typedef struct rwi_f8_table {
+    _Alignas(64) uint8_t low[128];
+    _Alignas(64) uint8_t high[128];
+} rwi_f8_table;
+
+/* Whether the processor looks bytes up in a table: checked at run time, since x86-64-v4 does not
+ * include it. */
+static inline bool rwi_f8_has_table(void) {
+#if defined(__AVX512F__)
+    return __builtin_cpu_supports("avx512vbmi");
+#else
+    return false;
+#endif
+}
+
+RWI_INLINE void rwi_f8_table_fill(rw_dtype dtype, rwi_f8_table *table) {
+    const rwi_small_float format = rwi_small_float_of(dtype);
+#pragma omp simd
+    for (int n = 0; n < 128; n++) {
+        const uint16_t bits = rwi_small_float_to_bf16(format, (uint16_t)n, 127);
+        table->low[n] = (uint8_t)bits;
+        table->high[n] = (uint8_t)(bits >> 8);
+    }
+}
+
+#if defined(__AVX512F__)
+/* Entries 0 to 127 of a table, by the low 7 bits of each byte. */
+RWI_INLINE __m512i rwi_look_up_bytes(const uint8_t *table, __m512i bytes) {
+    const __m512i first = _mm512_load_si512(table), second = _mm512_load_si512(table + 64);
+    /* an intrinsic would require a compiler flag for the instruction */
+    __asm__("vpermi2b %2, %1, %0" : "+v"(bytes) : "v"(first), "v"(second));
+    return bytes;
+}
+
+/* 64 consecutive codes as bf16; requires rwi_f8_has_table(). */
+RWI_INLINE void rwi_f8_to_bf16_64(const rwi_f8_table *table, __m512i codes, __m512i out[2]) {
+    /* unpacking interleaves the halves of each 16 bytes */
+    codes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);
+    const __m512i low = rwi_look_up_bytes(table->low, codes);
+    const __m512i high = _mm512_ternarylogic_epi32(rwi_look_up_bytes(table->high, codes), codes,
+                                                   _mm512_set1_epi8((char)0x80),
+                                                   0xF8); /* size | (code & 0x80) */
+    out[0] = _mm512_unpacklo_epi8(low, high);
+    out[1] = _mm512_unpackhi_epi8(low, high);
+}
+#endif
+
+#if defined(__AVX512F__)
+/* A row of `count` codes. */
+RWI_INLINE void rwi_f8_to_bf16_row(const rwi_f8_table *table, const uint8_t *codes, int64_t count,
+                                   uint16_t *out) {
+    for (int64_t i = 0; i < count; i += 64) {
+        const int64_t left = rwi_min(64, count - i);
+        const __mmask64 valid = ~(__mmask64)0 >> (64 - left);
+        __m512i words[2];
+        rwi_f8_to_bf16_64(table, _mm512_maskz_loadu_epi8(valid, codes + i), words);
+        _mm512_mask_storeu_epi16(out + i, (__mmask32)valid, words[0]);
+        if (left > 32)
+            _mm512_mask_storeu_epi16(out + i + 32, (__mmask32)(valid >> 32), words[1]);
+    }
+}
+#endif
+
+/* Rows of `count` codes to rows that are `out_row` elements apart; `table` NULL: without it. */
+RWI_INLINE void rwi_f8_to_bf16_rows(rw_dtype dtype, const rwi_f8_table *table,
+                                    const void *const *rows, int64_t num_rows, int64_t count,
+                                    uint16_t *out, int64_t out_row) {
     const rwi_small_float format = rwi_small_float_of(dtype);
 #if defined(__AVX512F__)
-    const rwi_small_float_table table = rwi_small_float_table_of(format);
+    const rwi_small_float_table some = rwi_small_float_table_of(format);
 #endif
     for (int64_t row = 0; row < num_rows; row++, out += out_row) {
         const uint8_t *codes = rows[row];
         int64_t i = 0;
 #if defined(__AVX512F__)
+        if (table) {
+            rwi_f8_to_bf16_row(table, codes, count, out);
+            continue;
+        }
         for (; i + 32 <= count; i += 32) {
             const __m512i words =
                 _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)(codes + i)));
-            _mm512_storeu_si512(out + i, rwi_small_float_to_bf16_32(format, &table, words, 127));
+            _mm512_storeu_si512(out + i, rwi_small_float_to_bf16_32(format, &some, words, 127));
         }
 #endif
+        (void)table;
 #pragma omp simd
         for (int64_t n = i; n < count; n++)
             out[n] = rwi_small_float_to_bf16(format, codes[n], 127);
     }
-}
-
-/* out[0 .. count-1] = codes[0 .. count-1] */
-RWI_INLINE void rwi_f8_to_bf16_many(rw_dtype dtype, const uint8_t *codes, int64_t count,
-                                    uint16_t *out) {
-    const void *row = codes;
-    rwi_f8_to_bf16_rows(dtype, &row, 1, count, out, count);
 }
 
 #endif
