@@ -167,8 +167,8 @@ static void multiply_amx_few_v(const rw_attention_params *p, state *t) {
                 for (int i = 0; i < blocks; i++) {
                     const float *even = t->amx.products + r * RWI_AMX_BLOCK + i * RWI_AMX_ROWS;
                     const float *odd = even + RWI_AMX_ROWS * RWI_AMX_BLOCK;
-                    rwi_few_join(&sums, RW_BF16, r, d + i * RWI_AMX_BLOCK,
-                                 (rwi_two_lanes){rwi_lanes_load(even), rwi_lanes_load(odd)});
+                    const rwi_two_lanes sum = {rwi_lanes_load(even), rwi_lanes_load(odd)};
+                    rwi_few_join(&sums, r, d + i * RWI_AMX_BLOCK, rwi_two_lanes_zip(sum));
                 }
         }
     }

@@ -42,31 +42,30 @@ RWI_INLINE void multiply_few_k(const rw_attention_params *p, state *t, rwi_few_s
     rwi_few_multiply(&product, &source);
 }
 
+/* multiply_few_k() or _v() of what the source is: of constant dtype and pairs. */
+#define MULTIPLY_FEW(multiply, p, t)                                                               \
+    do {                                                                                           \
+        const rwi_f8_table *table = (t)->source.table;                                             \
+        if ((t)->source.dtype == RW_F32)                                                           \
+            multiply(p, t, (rwi_few_source){.dtype = RW_F32});                                     \
+        else if ((t)->source.dtype == RW_F16)                                                      \
+            multiply(p, t, (rwi_few_source){.dtype = RW_F16});                                     \
+        else if ((t)->source.dtype == RW_BF16 && (t)->source.pairs)                                \
+            multiply(p, t, (rwi_few_source){.dtype = RW_BF16, .pairs = true});                     \
+        else if ((t)->source.dtype == RW_BF16)                                                     \
+            multiply(p, t, (rwi_few_source){.dtype = RW_BF16});                                    \
+        else if (table && (t)->source.pairs) /* both formats, which differ by the table */         \
+            multiply(p, t, (rwi_few_source){RW_F8_E4M3, table, true});                             \
+        else if (table)                                                                            \
+            multiply(p, t, (rwi_few_source){RW_F8_E4M3, table, false});                            \
+        else if ((t)->source.dtype == RW_F8_E4M3)                                                  \
+            multiply(p, t, (rwi_few_source){.dtype = RW_F8_E4M3});                                 \
+        else                                                                                       \
+            multiply(p, t, (rwi_few_source){.dtype = RW_F8_E5M2});                                 \
+    } while (0)
+
 static void multiply_any_few_k(const rw_attention_params *p, state *t) {
-    switch (t->source.dtype) {
-    case RW_BF16:
-        if (t->source.pairs)
-            multiply_few_k(p, t, (rwi_few_source){.dtype = RW_BF16, .pairs = true});
-        else
-            multiply_few_k(p, t, (rwi_few_source){.dtype = RW_BF16});
-        return;
-    case RW_F16:
-        multiply_few_k(p, t, (rwi_few_source){.dtype = RW_F16});
-        return;
-    case RW_F8_E4M3: /* or RW_F8_E5M2 with a table */
-        if (t->source.pairs)
-            multiply_few_k(p, t, (rwi_few_source){RW_F8_E4M3, t->source.table, true});
-        else if (t->source.table)
-            multiply_few_k(p, t, (rwi_few_source){RW_F8_E4M3, t->source.table, false});
-        else
-            multiply_few_k(p, t, (rwi_few_source){.dtype = RW_F8_E4M3});
-        return;
-    case RW_F8_E5M2:
-        multiply_few_k(p, t, (rwi_few_source){.dtype = RW_F8_E5M2});
-        return;
-    default:
-        multiply_few_k(p, t, (rwi_few_source){.dtype = RW_F32});
-    }
+    MULTIPLY_FEW(multiply_few_k, p, t);
 }
 
 /* Products of q and k, before the rules (scale, mask, ...) are applied. */
@@ -122,32 +121,23 @@ static void multiply_with_care(const rw_attention_params *p, state *t) {
     }
 }
 
-/* Values of keys [begin, end) of the tile in the form that is multiplied: f32, or pairs of keys. */
-static void copy_v(const rw_attention_params *p, state *t, int64_t begin, int64_t end) {
-    const bool pairs = t->pairs && !t->few;
-    int64_t step = pairs ? 2 : 1;
-    for (int64_t n = begin; n < end; n += step) {
-        float *line = t->key_words + (n - begin) / step * t->width;
-        t->v_words[(n - begin) / step] = line;
-        for (int64_t i = 0; t->few && i < step; i++)
-            rwi_few_prefetch(t->v_rows[n + i + AHEAD], t->v_ahead);
-        if (pairs)
+/* Values of the tile's keys in the form that is multiplied, f32 or pairs of keys: in place if they
+ * have it. */
+static void prepare_v(const rw_attention_params *p, state *t) {
+    const int64_t step = t->pairs ? 2 : 1;
+    const bool in_place = p->dtype == RW_F32 && p->v_dim == t->width;
+    for (int64_t n = 0; n < padded_keys(t); n += step) {
+        float *line = t->key_words + n / step * t->width;
+        t->v_words[n / step] = in_place ? t->v_rows[n] : line;
+        if (in_place)
+            continue;
+        if (t->pairs)
             rwi_pair_values(t->v_rows[n], t->v_rows[n + 1], p->v_dim, line);
         else
             load_row(t->rows_dtype, t->v_rows[n], p->v_dim, line);
         for (int64_t d = p->v_dim; d < t->width; d++)
             line[d] = 0.0f;
     }
-}
-
-/* The same for a whole tile; values that need no conversion are used in place. */
-static void prepare_v(const rw_attention_params *p, state *t) {
-    if (p->dtype != RW_F32 || p->v_dim != t->width) {
-        copy_v(p, t, 0, padded_keys(t));
-        return;
-    }
-    for (int64_t n = 0; n < padded_keys(t); n++)
-        t->v_words[n] = t->v_rows[n];
 }
 
 /* Packs the weights of a panel's two keys into words. */
@@ -158,52 +148,40 @@ RWI_INLINE void pair_weights(const float *weights, uint32_t *words) {
             (uint32_t)rwi_f32_to_bf16(weights[PANEL + i]) << 16 | rwi_f32_to_bf16(weights[i]);
 }
 
-/* Few rows: values are read in place where their rows are whole vectors. */
+#if defined(__AVX512F__)
+/* Packs the weights of a row's two keys into words. */
+static void pair_few_weights(state *t) {
+    for (int64_t n = 0; n < t->item.rows * FEW_KEYS; n += 2 * RWI_LANES)
+        _mm512_storeu_si512(t->weight_pairs + n / 2,
+                            rwi_bf16_line(_mm512_load_ps(t->scores + n),
+                                          _mm512_load_ps(t->scores + n + RWI_LANES)));
+}
+#endif
+
 RWI_INLINE void multiply_few_v(const rw_attention_params *p, state *t, rwi_few_source source) {
-    const int64_t keys = padded_keys(t);
+    const int64_t keys = padded_keys(t), word_keys = source.pairs ? 2 : 1;
+#if defined(__AVX512F__)
+    if (source.pairs)
+        pair_few_weights(t);
+#endif
+    const rwi_word *weights = source.pairs ? (const rwi_word *)t->weight_pairs : t->scores;
     for (int64_t begin = 0; begin < keys; begin += WORD_KEYS) {
-        rwi_tile_product product = {.a = t->scores + begin,
-                                    .a_row = FEW_KEYS,
-                                    .a_depth = 1,
-                                    .b = t->key_words,
-                                    .b_row = t->width,
-                                    .c = t->out,
-                                    .c_rest = t->out_rest,
-                                    .c_row = t->width,
-                                    .kept = begin == 0 ? t->kept : NULL,
-                                    .rows = t->item.rows,
-                                    .columns = t->width,
-                                    .depth = rwi_min(WORD_KEYS, keys - begin)};
-        if (p->v_dim % RWI_TWO_LANES == 0) {
-            const void *const *values = t->v_rows + begin;
-            rwi_few_sum(&product, values, &source, values + AHEAD, t->v_ahead);
-        } else {
-            copy_v(p, t, begin, begin + product.depth);
-            rwi_tile_multiply(&product);
-        }
+        const void *const *values = t->v_rows + begin;
+        const rwi_tile_product product = {.a = weights + begin / word_keys,
+                                          .a_row = FEW_KEYS / word_keys,
+                                          .c = t->out,
+                                          .c_rest = t->out_rest,
+                                          .c_row = t->width,
+                                          .kept = begin == 0 ? t->kept : NULL,
+                                          .rows = t->item.rows,
+                                          .columns = p->v_dim,
+                                          .depth = rwi_min(WORD_KEYS, keys - begin) / word_keys};
+        rwi_few_sum(&product, values, &source, values + AHEAD, t->v_ahead);
     }
 }
 
 static void multiply_any_few_v(const rw_attention_params *p, state *t) {
-    switch (t->source.dtype) {
-    case RW_BF16:
-        multiply_few_v(p, t, (rwi_few_source){.dtype = RW_BF16});
-        return;
-    case RW_F16:
-        multiply_few_v(p, t, (rwi_few_source){.dtype = RW_F16});
-        return;
-    case RW_F8_E4M3: /* or RW_F8_E5M2 with a table */
-        if (t->source.table)
-            multiply_few_v(p, t, (rwi_few_source){.dtype = RW_F8_E4M3, .table = t->source.table});
-        else
-            multiply_few_v(p, t, (rwi_few_source){.dtype = RW_F8_E4M3});
-        return;
-    case RW_F8_E5M2:
-        multiply_few_v(p, t, (rwi_few_source){.dtype = RW_F8_E5M2});
-        return;
-    default:
-        multiply_few_v(p, t, (rwi_few_source){.dtype = RW_F32});
-    }
+    MULTIPLY_FEW(multiply_few_v, p, t);
 }
 
 RWI_INLINE void multiply_panel(state *t, int32_t panel, bool pairs) {
@@ -368,7 +346,7 @@ static void set_up(const rw_attention_params *p, state *t) {
         set_up_few(p, t);
     t->rows_dtype = t->few ? p->kv_dtype : p->dtype;
     t->in_place = are_words(p, t) && p->head_dim % WIDTH_STEP == 0 && t->rows_dtype == p->dtype;
-    t->width = rwi_ceil_div(p->v_dim, RWI_LANES) * RWI_LANES;
+    t->width = rwi_ceil_div(p->v_dim, RWI_TWO_LANES) * RWI_TWO_LANES;
     t->k_bytes = p->head_dim * (int64_t)rwi_dtype_size(p->dtype);
     t->v_bytes = p->v_dim * (int64_t)rwi_dtype_size(p->dtype);
     t->k_ahead = p->head_dim * (int64_t)rwi_dtype_size(p->kv_dtype);

@@ -58,7 +58,7 @@ RWI_INLINE void rwi_few_advance(rwi_few_ahead *ahead, int64_t work) {
 typedef struct rwi_few_source {
     rw_dtype dtype;
     const rwi_f8_table *table; /* of codes, if rwi_f8_has_table() */
-    bool pairs;                /* of keys; requires rwi_tile_has_pairs() and, of codes, `table` */
+    bool pairs;                /* requires rwi_tile_has_pairs() and, of codes, `table` */
 } rwi_few_source;
 
 /* The dtype in whose order of rwi_lanes_arrange() elements are multiplied. */
@@ -264,44 +264,91 @@ RWI_INLINE void rwi_few_multiply(const rwi_few_product *t, const rwi_few_source 
 #endif
 
 /* Adds RWI_TWO_LANES sums of a row to c. */
-RWI_INLINE void rwi_few_join(const rwi_tile_product *t, rw_dtype dtype, int64_t row, int64_t j,
-                             rwi_two_lanes sum) {
+RWI_INLINE void rwi_few_join(const rwi_tile_product *t, int64_t row, int64_t j, rwi_two_lanes sum) {
     const float kept = t->kept ? t->kept[row] : 1.0f;
-    if (dtype == RW_BF16)
-        sum = rwi_two_lanes_zip(sum);
     rwi_tile_store(t, row, j, 0, sum.a + *rwi_tile_lanes(t, t->c_rest, row, j, 0) * kept);
     rwi_tile_store(t, row, j, 1, sum.b + *rwi_tile_lanes(t, t->c_rest, row, j, 1) * kept);
 }
 
-/* Parts of a row of values from `data` on: of codes with a table, as bf16. */
-RWI_INLINE void rwi_few_load_values(const rwi_few_source *source, const void *data, int parts,
-                                    rwi_two_lanes *x) {
+/* Columns from `j` on of a key's values; where fewer than RWI_TWO_LANES are left, a copy in `part`. */
+RWI_INLINE const void *rwi_few_columns(const rwi_few_source *source, const void *values, int64_t j,
+                                       int64_t left, char *part) {
+    const void *data = rwi_element(source->dtype, values, j);
+    if (left >= RWI_TWO_LANES)
+        return data;
+    rwi_few_pad(data, left * (int64_t)rwi_dtype_size(source->dtype), part);
+    return part;
+}
+
 #if defined(__AVX512F__)
-    if (source->table) {
-        for (int part = 0; part < parts; part += 2) {
-            const __m256i *codes = (const __m256i *)data + part;
-            __m512i words[2] = {parts == 1 ? _mm512_castsi256_si512(_mm256_loadu_si256(codes))
-                                           : _mm512_loadu_si512(codes)};
-            rwi_f8_to_bf16_64(source->table, words[0], words);
-            x[part] = rwi_two_lanes_load(RW_BF16, &words[0]);
-            if (part + 1 < parts)
-                x[part + 1] = rwi_two_lanes_load(RW_BF16, &words[1]);
+/* 64 codes, or the 32 of the only part. */
+RWI_INLINE __m512i rwi_few_load_codes(const void *data, int part, int parts) {
+    const __m256i *codes = (const __m256i *)data + part;
+    return parts == 1 ? _mm512_castsi256_si512(_mm256_loadu_si256(codes))
+                      : _mm512_loadu_si512(codes);
+}
+
+/* Words of a value of each of two keys; four columns are in quad 0 of x.a, the next in that of x.b,
+ * the next in quad 1 of x.a, and so on. */
+RWI_INLINE void rwi_few_load_pairs(const rwi_few_source *source, const void *first,
+                                   const void *second, int parts, rwi_two_lanes *x) {
+    for (int part = 0; part < parts; part += source->table ? 2 : 1) {
+        __m512i a[2], b[2];
+        if (source->table) {
+            rwi_f8_to_bf16_64(source->table, rwi_few_load_codes(first, part, parts), a);
+            rwi_f8_to_bf16_64(source->table, rwi_few_load_codes(second, part, parts), b);
+        } else {
+            a[0] = _mm512_loadu_si512((const __m512i *)first + part);
+            b[0] = _mm512_loadu_si512((const __m512i *)second + part);
         }
+        for (int n = 0; n < (source->table && parts > 1 ? 2 : 1); n++) {
+            x[part + n].a = (rwi_lanes)_mm512_unpacklo_epi16(a[n], b[n]);
+            x[part + n].b = (rwi_lanes)_mm512_unpackhi_epi16(a[n], b[n]);
+        }
+    }
+}
+#endif
+
+/* Values of one key, or pairs of two, from their columns' addresses on. */
+RWI_INLINE void rwi_few_load_values(const rwi_few_source *source, const void *first,
+                                    const void *second, int parts, rwi_two_lanes *x) {
+#if defined(__AVX512F__)
+    if (source->pairs) {
+        rwi_few_load_pairs(source, first, second, parts, x);
         return;
     }
+    for (int part = 0; source->table && part < parts; part += 2) {
+        __m512i words[2];
+        rwi_f8_to_bf16_64(source->table, rwi_few_load_codes(first, part, parts), words);
+        x[part] = rwi_two_lanes_load(RW_BF16, &words[0]);
+        if (parts > 1)
+            x[part + 1] = rwi_two_lanes_load(RW_BF16, &words[1]);
+    }
+    if (source->table)
+        return;
 #endif
+    (void)second;
 #pragma GCC unroll 8
     for (int part = 0; part < parts; part++)
         x[part] = rwi_two_lanes_load(source->dtype,
-                                     rwi_element(source->dtype, data, part * RWI_TWO_LANES));
+                                     rwi_element(source->dtype, first, part * RWI_TWO_LANES));
 }
 
-/* A block of constant size. */
+/* Sums in the order of columns. */
+RWI_INLINE rwi_two_lanes rwi_few_order_sums(const rwi_few_source *source, rwi_two_lanes sum) {
+    if (source->pairs)
+        return rwi_two_lanes_zip_quads(sum);
+    return rwi_few_order(source) == RW_BF16 ? rwi_two_lanes_zip(sum) : sum;
+}
+
+/* A block of constant size, of which `left` columns exist. */
 RWI_INLINE void rwi_few_sum_block(const rwi_tile_product *t, const void *const *values,
                                   const rwi_few_source *source, int rows, int parts, int64_t i,
-                                  int64_t j, rwi_few_ahead *ahead) {
+                                  int64_t j, int64_t left, rwi_few_ahead *ahead) {
+    _Alignas(64) char copies[2][RWI_FEW_STEP_WORDS * 4];
     rwi_two_lanes sum[RWI_FEW_SUM_ROWS][2 * RWI_FEW_SUM_PARTS];
     const rwi_word *weights = t->a + i * t->a_row;
+    const int keys = source->pairs ? 2 : 1;
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
@@ -309,15 +356,19 @@ RWI_INLINE void rwi_few_sum_block(const rwi_tile_product *t, const void *const *
             sum[r][part].a = sum[r][part].b = rwi_lanes_of(0.0f);
     for (int64_t k = 0; k < t->depth; k++) {
         rwi_two_lanes x[2 * RWI_FEW_SUM_PARTS];
-        rwi_few_advance(ahead, rows * parts * RWI_TWO_LANES);
-        rwi_few_load_values(source, rwi_element(source->dtype, values[k], j), parts, x);
+        const void *first = rwi_few_columns(source, values[k * keys], j, left, copies[0]);
+        const void *second = first;
+        if (source->pairs)
+            second = rwi_few_columns(source, values[k * keys + 1], j, left, copies[1]);
+        rwi_few_advance(ahead, keys * rows * parts * RWI_TWO_LANES);
+        rwi_few_load_values(source, first, second, parts, x);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             const rwi_lanes weight = rwi_lanes_of(weights[r * t->a_row + k]);
 #pragma GCC unroll 8
             for (int part = 0; part < parts; part++) {
-                sum[r][part].a += weight * x[part].a;
-                sum[r][part].b += weight * x[part].b;
+                sum[r][part].a = rwi_tile_add(source->pairs, sum[r][part].a, weight, x[part].a);
+                sum[r][part].b = rwi_tile_add(source->pairs, sum[r][part].b, weight, x[part].b);
             }
         }
     }
@@ -325,26 +376,33 @@ RWI_INLINE void rwi_few_sum_block(const rwi_tile_product *t, const void *const *
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
         for (int part = 0; part < parts; part++)
-            rwi_few_join(t, rwi_few_order(source), i + r, j + part * RWI_TWO_LANES, sum[r][part]);
+            rwi_few_join(t, i + r, j + part * RWI_TWO_LANES,
+                         rwi_few_order_sums(source, sum[r][part]));
 }
 
+/* Columns [j, end). */
 RWI_INLINE void rwi_few_sum_rows(const rwi_tile_product *t, const void *const *values,
                                  const rwi_few_source *source, int rows, int64_t i, int64_t j,
                                  int64_t end, rwi_few_ahead *ahead) {
     const int parts = rows == RWI_FEW_SUM_ROWS ? RWI_FEW_SUM_PARTS : 2 * RWI_FEW_SUM_PARTS;
     for (; j + parts * RWI_TWO_LANES <= end; j += parts * RWI_TWO_LANES)
-        rwi_few_sum_block(t, values, source, rows, parts, i, j, ahead);
-    for (; j < end; j += RWI_TWO_LANES)
-        rwi_few_sum_block(t, values, source, rows, 1, i, j, ahead);
+        rwi_few_sum_block(t, values, source, rows, parts, i, j, RWI_TWO_LANES, ahead);
+    for (; j + RWI_TWO_LANES <= end; j += RWI_TWO_LANES)
+        rwi_few_sum_block(t, values, source, rows, 1, i, j, RWI_TWO_LANES, ahead);
+    if (j < end)
+        rwi_few_sum_block(t, values, source, rows, 1, i, j, end - j, ahead);
 }
 
 /* As rwi_tile_multiply(), with c_rest, for values of any dtype that are read in place: b is
- * `values`, and t->columns a multiple of RWI_TWO_LANES. Starts to read as many rows of `later`. */
+ * `values`. Rows of c are padded to a multiple of RWI_TWO_LANES. Pairs: words of a are weights of two
+ * keys. Starts to read as many rows of `later`. */
 RWI_INLINE void rwi_few_sum(const rwi_tile_product *t, const void *const *values,
                             const rwi_few_source *source, const void *const *later,
                             int64_t later_bytes) {
     const int64_t step = 2 * RWI_FEW_SUM_PARTS * RWI_TWO_LANES;
-    rwi_few_ahead ahead = {later, later_bytes, 0, t->rows * t->columns};
+    rwi_few_ahead ahead = {
+        later, later_bytes, 0,
+        t->rows * rwi_ceil_div(t->columns, RWI_TWO_LANES) * RWI_TWO_LANES};
     for (int64_t j = 0; j < t->columns; j += step) {
         const int64_t end = rwi_min(j + step, t->columns);
         int64_t i = 0;

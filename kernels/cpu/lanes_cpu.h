@@ -228,6 +228,21 @@ RWI_INLINE rwi_two_lanes rwi_two_lanes_zip(rwi_two_lanes x) {
 #endif
 }
 
+/* From the even and the odd groups of four elements to the first half and the second. */
+RWI_INLINE rwi_two_lanes rwi_two_lanes_zip_quads(rwi_two_lanes x) {
+#if defined(__AVX512F__)
+    const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+    return (rwi_two_lanes){(rwi_lanes)_mm512_permutex2var_ps((__m512)x.a, first, (__m512)x.b),
+                           (rwi_lanes)_mm512_permutex2var_ps((__m512)x.a, second, (__m512)x.b)};
+#elif defined(__AVX__)
+    return (rwi_two_lanes){(rwi_lanes)_mm256_permute2f128_ps((__m256)x.a, (__m256)x.b, 0x20),
+                           (rwi_lanes)_mm256_permute2f128_ps((__m256)x.a, (__m256)x.b, 0x31)};
+#else
+    return x;
+#endif
+}
+
 /* Arranges `count` floats as the elements of a dtype are in vectors: whole pairs of vectors as in
  * rwi_two_lanes, the rest as it is. */
 RWI_INLINE void rwi_lanes_arrange(rw_dtype dtype, const float *x, int64_t count, float *out) {

@@ -47,14 +47,19 @@ RWI_INLINE __m512 rwi_exp2_16(__m512 x, float least) {
     return _mm512_maskz_scalef_ps(fits, p, x);
 }
 
-/* Words of two bf16, rounded to nearest even; requires rwi_tile_has_pairs(). */
+/* 32 bf16, rounded to nearest even; requires rwi_tile_has_pairs(). */
+RWI_INLINE __m512i rwi_bf16_line(__m512 first, __m512 second) {
+    __m512i halves; /* an intrinsic would require a compiler flag for the instruction */
+    __asm__("vcvtne2ps2bf16 %2, %1, %0" : "=v"(halves) : "v"(second), "v"(first));
+    return halves;
+}
+
+/* The same as words of one of the first and one of the second. */
 RWI_INLINE __m512i rwi_bf16_pairs(__m512 low, __m512 high) {
     const __m512i interleaved =
         _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
                          21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    __m512i halves; /* an intrinsic would require a compiler flag for the instruction */
-    __asm__("vcvtne2ps2bf16 %2, %1, %0" : "=v"(halves) : "v"(high), "v"(low));
-    return _mm512_permutexvar_epi16(interleaved, halves);
+    return _mm512_permutexvar_epi16(interleaved, rwi_bf16_line(low, high));
 }
 #endif
 
