@@ -67,7 +67,7 @@ static void turn_amx_few(state *t, int64_t n) {
 /* Products of q and k: scores [row][key]. */
 static void multiply_amx_few_k(const rw_attention_params *p, state *t) {
     const int64_t width = 2 * t->words, steps = width / RWI_AMX_BLOCK;
-    rwi_few_ahead ahead = {t->k_rows + AHEAD, t->k_ahead, 0, steps};
+    rwi_few_ahead ahead = rwi_few_begin_ahead(t->k_rows + AHEAD, t->k_ahead, steps);
     for (int64_t n = 0; n < padded_keys(t); n += RWI_AMX_BLOCK) {
         amx_rows k[2];
         for (int i = 0; i < 2; i++)
@@ -134,7 +134,7 @@ static void multiply_amx_few_v(const rw_attention_params *p, state *t) {
     const uint32_t *weights[2] = {pack_amx_weights(t)};
     weights[1] = weights[0] + RWI_AMX_ROWS * FEW_KEYS;
     const int64_t steps = rwi_ceil_div(t->width, 2 * RWI_AMX_BLOCK);
-    rwi_few_ahead ahead = {t->v_rows + AHEAD, t->v_ahead, 0, steps};
+    rwi_few_ahead ahead = rwi_few_begin_ahead(t->v_rows + AHEAD, t->v_ahead, steps);
     for (int64_t begin = 0; begin < padded_keys(t); begin += WORD_KEYS) {
         const int64_t keys = rwi_min(WORD_KEYS, padded_keys(t) - begin);
         const rwi_tile_product sums = {.c = t->out,

@@ -37,15 +37,26 @@ RWI_INLINE void rwi_few_prefetch(const void *data, int64_t bytes) {
 typedef struct rwi_few_ahead {
     const void *const *next;
     int64_t bytes; /* of a row */
-    int64_t work;  /* done since the last row was started */
+    int64_t at;    /* of the row that is started */
+    int64_t work;  /* done since the last line was started, in bytes times total */
     int64_t total; /* for which one row is started */
 } rwi_few_ahead;
 
+RWI_INLINE rwi_few_ahead rwi_few_begin_ahead(const void *const *rows, int64_t bytes,
+                                             int64_t total) {
+    return (rwi_few_ahead){rows, bytes, 0, 0, total * 64};
+}
+
 RWI_INLINE void rwi_few_advance(rwi_few_ahead *ahead, int64_t work) {
-    ahead->work += work;
+    ahead->work += work * ahead->bytes;
     while (ahead->work >= ahead->total) {
         ahead->work -= ahead->total;
-        rwi_few_prefetch(*ahead->next++, ahead->bytes);
+        __builtin_prefetch((const char *)*ahead->next + ahead->at, 0, 2);
+        ahead->at += 64;
+        if (ahead->at >= ahead->bytes) {
+            ahead->at = 0;
+            ahead->next++;
+        }
     }
 }
 
@@ -146,12 +157,12 @@ RWI_INLINE void rwi_few_store(const rwi_lanes x[4], float *c) {
     typedef float quad __attribute__((vector_size(16), aligned(4), may_alias));
     const rwi_lanes sums = rwi_few_sums(x);
 #if defined(__AVX512F__)
-    const __m256 halves = _mm512_castps512_ps256((__m512)sums) +
-                          _mm512_extractf32x8_ps((__m512)sums, 1);
+    const __m256 halves =
+        _mm512_castps512_ps256((__m512)sums) + _mm512_extractf32x8_ps((__m512)sums, 1);
     *(quad *)c = (quad)(_mm256_castps256_ps128(halves) + _mm256_extractf128_ps(halves, 1));
 #elif defined(__AVX__)
-    *(quad *)c = (quad)(_mm256_castps256_ps128((__m256)sums) +
-                        _mm256_extractf128_ps((__m256)sums, 1));
+    *(quad *)c =
+        (quad)(_mm256_castps256_ps128((__m256)sums) + _mm256_extractf128_ps((__m256)sums, 1));
 #else
     *(quad *)c = (quad)sums;
 #endif
@@ -243,7 +254,7 @@ RWI_INLINE void rwi_few_multiply_copies(const rwi_few_product *t, const rwi_few_
 
 /* c[i][n] = dot product of row i of the few with key n. */
 RWI_INLINE void rwi_few_multiply(const rwi_few_product *t, const rwi_few_source *source) {
-    rwi_few_ahead ahead = {t->later, t->later_bytes, 0, t->rows * t->words};
+    rwi_few_ahead ahead = rwi_few_begin_ahead(t->later, t->later_bytes, t->rows * t->words);
     const bool converted = !source->pairs && source->dtype != RW_F32 && source->dtype != RW_BF16;
     for (int64_t n = 0; n < t->num_keys; n += RWI_FEW_KEYS)
         if (converted && (source->table || t->rows > RWI_FEW_ROWS))
@@ -400,9 +411,8 @@ RWI_INLINE void rwi_few_sum(const rwi_tile_product *t, const void *const *values
                             const rwi_few_source *source, const void *const *later,
                             int64_t later_bytes) {
     const int64_t step = 2 * RWI_FEW_SUM_PARTS * RWI_TWO_LANES;
-    rwi_few_ahead ahead = {
-        later, later_bytes, 0,
-        t->rows * rwi_ceil_div(t->columns, RWI_TWO_LANES) * RWI_TWO_LANES};
+    rwi_few_ahead ahead = rwi_few_begin_ahead(
+        later, later_bytes, t->rows * rwi_ceil_div(t->columns, RWI_TWO_LANES) * RWI_TWO_LANES);
     for (int64_t j = 0; j < t->columns; j += step) {
         const int64_t end = rwi_min(j + step, t->columns);
         int64_t i = 0;

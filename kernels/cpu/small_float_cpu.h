@@ -196,9 +196,9 @@ RWI_INLINE void rwi_f8_to_bf16_64(const rwi_f8_table *table, __m512i codes, __m5
     /* unpacking interleaves the halves of each 16 bytes */
     codes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);
     const __m512i low = rwi_look_up_bytes(table->low, codes);
-    const __m512i high = _mm512_ternarylogic_epi32(rwi_look_up_bytes(table->high, codes), codes,
-                                                   _mm512_set1_epi8((char)0x80),
-                                                   0xF8); /* size | (code & 0x80) */
+    const __m512i high =
+        _mm512_ternarylogic_epi32(rwi_look_up_bytes(table->high, codes), codes,
+                                  _mm512_set1_epi8((char)0x80), 0xF8); /* size | (code & 0x80) */
     out[0] = _mm512_unpacklo_epi8(low, high);
     out[1] = _mm512_unpackhi_epi8(low, high);
 }
