@@ -81,6 +81,10 @@ const rwt_case_row rwt_attention_rows[] = {
     {RWT_QUICK, "head_dim=80|96,v_dim=80|96|40,seq_q=70,seq_k=160,heads=2,batch=2,paged=none|i32,"
                 "padding=right,causal=1,dtype=bf16,out_dtype=f32|bf16,lse=1,misalign=0|4,"
                 "stride=contiguous|gaps"},
+    {RWT_QUICK, "heads=14,group=7,seq_q=1,seq_k=90,head_dim=20|72|100|130,v_dim=12|80|97,"
+                "dtype=f32|f16|bf16,one_nan=none|v,poison=1"},
+    {RWT_QUICK, "heads=14,group=7,seq_q=1,seq_k=90,head_dim=20|72|100|130,v_dim=12|80|97,"
+                "kv_dtype=f8_e4m3|f8_e5m2,kv_scale=heads,dtype=f32|f16|bf16,poison=1"},
     {RWT_QUICK, "head_dim=1|7|33|100|250,v_dim=1|7|34|101|255,seq_q=3|20,seq_k=20,heads=2,"
                 "dtype=f32|f16|bf16"},
     {RWT_QUICK, "head_dim=264|512|576,v_dim=8|264|512|576,seq_q=3|18,seq_k=20,heads=2,"
