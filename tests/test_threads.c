@@ -3,6 +3,7 @@
 
 #include <ropewalk/ropewalk.h>
 
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -79,6 +80,47 @@ static float *embed_by(const fixture *f, int32_t num_threads) {
     assert_int_equal(rw_synchronize(context), RW_OK);
     rw_context_destroy(context);
     return out;
+}
+
+/* ---- OpenMP's team ---- */
+
+#define MOST_THREADS 64
+
+/* The threads of this process; returns their number. */
+static int list_threads(long *ids) {
+    DIR *folder = opendir("/proc/self/task");
+    int count = 0;
+    assert_non_null(folder);
+    for (struct dirent *entry; (entry = readdir(folder));)
+        if (entry->d_name[0] != '.' && count < MOST_THREADS)
+            ids[count++] = atol(entry->d_name);
+    closedir(folder);
+    return count;
+}
+
+/* Little work, for which some threads are enough, must not end the others: GNU OpenMP does that where
+ * a team is smaller than the one before. */
+static void test_team_is_kept(void **state) {
+    const fixture *f = *state;
+    long first[MOST_THREADS], later[MOST_THREADS];
+    if (access("/proc/self/task", R_OK) != 0) {
+        print_message("skipped: the system does not list threads\n");
+        skip();
+    }
+    rw_context *context = open_context((rw_context_options){.num_threads = TASKS});
+    float *out = rwt_allocate((size_t)ROWS * COLUMNS * sizeof *out);
+    assert_int_equal(embed(context, f, ROWS, out), RW_OK);
+    const int count = list_threads(first);
+    assert_true(count >= TASKS);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(embed(context, f, ROWS / 8, out), RW_OK); /* for some of them */
+        assert_int_equal(embed(context, f, 1, out), RW_OK);
+        assert_int_equal(embed(context, f, ROWS, out), RW_OK);
+    }
+    assert_int_equal(list_threads(later), count);
+    assert_memory_equal(first, later, (size_t)count * sizeof *first);
+    rw_context_destroy(context);
+    free(out);
 }
 
 /* ---- the caller's pool ---- */
@@ -323,6 +365,7 @@ int main(void) {
     const struct CMUnitTest gpu[] = {WITH_FIXTURE(test_gpu_after_fork)};
     const struct CMUnitTest cpu[] = {
         WITH_FIXTURE(test_own_openmp_after_fork), /* the first that starts threads */
+        WITH_FIXTURE(test_team_is_kept),
         WITH_FIXTURE(test_pool_gives_the_same_bits),
         WITH_FIXTURE(test_pool_is_left_alone_by_little_work),
         WITH_FIXTURE(test_pool_and_faults),

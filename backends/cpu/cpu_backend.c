@@ -63,9 +63,10 @@ static rw_status cpu_open(const rwi_open_options *options, rwi_device **device,
     rw_cpu_isa isa = rwi_cpu_isa_best(options->isa);
     cpu->kernels = rwi_cpu_isa_kernels(isa);
     atomic_flag_clear(&cpu->sink.busy);
-    cpu->threads = (rwi_threads){options->parallel_for, options->parallel_for_user};
     cpu->base.num_threads =
         options->num_threads > 0 ? options->num_threads : rwi_parallel_max_threads();
+    cpu->threads =
+        (rwi_threads){cpu->base.num_threads, options->parallel_for, options->parallel_for_user};
     cpu->base.parts = PARTS;
     snprintf(cpu->base.platform, sizeof cpu->base.platform, "%s", rwi_cpu_isa_name(isa));
     snprintf(cpu->base.name, sizeof cpu->base.name, "%d threads, %s", cpu->base.num_threads,
@@ -128,7 +129,7 @@ static rw_status cpu_run(rwi_device *device, rwi_op op, rwi_work work, const voi
     int64_t useful = rwi_ceil_div(work.items, items_per_thread);
     /* Items of attention take long, and some, of causal patterns, longer than others. */
     const rwi_loop loop = {work.items, op == RWI_OP_attention, body, &task};
-    if (rwi_parallel_for(&cpu->threads, (int)rwi_min(useful, device->num_threads), &loop))
+    if (rwi_parallel_for(&cpu->threads, useful, &loop))
         return RW_OK;
     snprintf(device->error.text, sizeof device->error.text,
              "options.parallel_for did not run every task exactly once before it returned");

@@ -67,10 +67,15 @@ void rwi_parallel_prepare_for_fork(void) {
     pthread_once(&watched, watch_forks);
 }
 
-static void run_openmp(const rwi_loop *loop, int num_threads) {
+static void run_openmp(const rwi_loop *loop, int team) {
     shared_loop shared = {.loop = loop};
-#pragma omp parallel num_threads(num_threads)
-    run_share(&shared, omp_get_thread_num(), omp_get_num_threads());
+#pragma omp parallel num_threads(team)
+    {
+        const int index = omp_get_thread_num();
+        const int count = (int)rwi_min(omp_get_num_threads(), loop->items);
+        if (index < count)
+            run_share(&shared, index, count);
+    }
 }
 
 #define WORD_BITS 32
@@ -102,15 +107,14 @@ static bool run_pool(const rwi_threads *threads, const rwi_loop *loop, int count
     return atomic_load(&call.done) == count && !atomic_load(&call.misused);
 }
 
-bool rwi_parallel_for(const rwi_threads *threads, int count, const rwi_loop *loop) {
-    if (count > loop->items)
-        count = (int)loop->items;
+bool rwi_parallel_for(const rwi_threads *threads, int64_t useful, const rwi_loop *loop) {
+    const int count = (int)rwi_min(rwi_min(useful, threads->team), loop->items);
     if (count <= 1) {
         loop->body(loop->task, 0, loop->items);
         return true;
     }
     if (threads->parallel_for)
         return run_pool(threads, loop, count);
-    run_openmp(loop, count);
+    run_openmp(loop, threads->team);
     return true;
 }

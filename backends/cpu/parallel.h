@@ -7,6 +7,7 @@
 
 /* The threads of a device. */
 typedef struct rwi_threads {
+    int team; /* their number */
     void (*parallel_for)(void *user, int32_t num_tasks, void (*task)(void *data, int32_t index),
                          void *data); /* of rw_context_options; NULL: OpenMP */
     void *user;
@@ -20,10 +21,12 @@ typedef struct rwi_loop {
     const void *task;
 } rwi_loop;
 
-/* Runs a loop, divided into contiguous ranges, one per thread of at most `count`, or several if
- * they are taken in turn; with one thread, all run in the calling one. False: the caller's
- * parallel_for did not run every range exactly once. */
-bool rwi_parallel_for(const rwi_threads *threads, int count, const rwi_loop *loop);
+/* Runs a loop, divided into contiguous ranges, one per thread, or several if they are taken in turn.
+ * `useful`: the number of threads for which there is enough work. With one, all runs in the calling
+ * thread. With more, OpenMP's whole team runs, since GNU OpenMP ends the threads that a smaller team
+ * leaves out, and starts new ones for the next team. False: the caller's parallel_for did not run
+ * every range exactly once. */
+bool rwi_parallel_for(const rwi_threads *threads, int64_t useful, const rwi_loop *loop);
 
 /* From now on loops also work in the child of fork(). */
 void rwi_parallel_prepare_for_fork(void);
