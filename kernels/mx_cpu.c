@@ -305,8 +305,9 @@ RWI_INLINE void encode_floats(rw_mx_format format, const float *values, int64_t 
 
 #if defined(__AVX512F__)
 
-/* A block of small numbers, apart from the loops over others, whose constants stay in registers. */
-static __attribute__((noinline)) void encode_small(rw_dtype dtype, rw_mx_format format,
+/* A block of scale 255, of zeros or of small numbers, apart from the loop over others, whose constants
+ * stay in registers. */
+static __attribute__((noinline)) void encode_other(rw_dtype dtype, rw_mx_format format,
                                                    const void *values, uint8_t *scale,
                                                    uint8_t *encoded) {
     float floats[RW_MX_BLOCK];
@@ -314,35 +315,38 @@ static __attribute__((noinline)) void encode_small(rw_dtype dtype, rw_mx_format 
     encode_floats(format, floats, 1, scale, encoded);
 }
 
-/* The same of one block, as bf16. */
-RWI_INLINE void encode_block(rw_dtype dtype, rw_mx_format format, const void *values,
-                             uint8_t *scale, uint8_t *encoded) {
-    rwi_two_lanes_prefetch(dtype, values);
-    const __m512i words = rwi_load_odd_bf16(dtype, values);
-    const uint32_t largest = rwi_largest_word(_mm512_and_si512(words, _mm512_set1_epi16(0x7FFF)));
-    const int divisor = rwi_mx_scale_for(format, largest << 16);
-    *scale = (uint8_t)divisor;
-    if (divisor < RWI_SMALL_FLOAT_LEAST_SCALE || divisor == 255) {
-        if (largest == 0 || divisor == 255) {
-            const __m256i zeros = _mm512_cvtepi16_epi8(_mm512_and_si512(
-                _mm512_srli_epi16(words, (unsigned)(16 - rwi_mx_element_of(format).bits)),
-                _mm512_set1_epi16((short)(1 << (rwi_mx_element_of(format).bits - 1)))));
-            _mm256_storeu_si256((void *)encoded, largest == 0 ? zeros : _mm256_setzero_si256());
-        } else {
-            encode_small(dtype, format, values, scale, encoded);
-        }
-        return;
-    }
-    const __m512i codes = rwi_small_float_encode_32(rwi_mx_element_of(format), words, divisor);
-    _mm256_storeu_si256((void *)encoded, _mm512_cvtepi16_epi8(codes));
-}
-
-/* Blocks of a constant dtype, `stride` elements apart. */
+/* Blocks of a constant dtype, at most BATCH, `stride` elements apart; as bf16. The scales of all are
+ * computed first, so that no block waits for its own. */
 RWI_INLINE void encode_all(rw_dtype dtype, rw_mx_format format, const char *values, int64_t stride,
                            int64_t count, uint8_t *scales, uint8_t *encoded) {
-    for (int64_t b = 0; b < count; b++)
-        encode_block(dtype, format, rwi_element(dtype, values, b * stride), &scales[b],
-                     encoded + b * RW_MX_BLOCK);
+    const rwi_small_float element = rwi_mx_element_of(format);
+    _Alignas(64) uint16_t words[BATCH][RW_MX_BLOCK];
+    uint16_t largest[BATCH] = {0}, offsets[BATCH];
+    for (int64_t b = 0; b < count; b++) {
+        const void *block = rwi_element(dtype, values, b * stride);
+        rwi_two_lanes_prefetch(dtype, block);
+        const __m512i x = rwi_load_odd_bf16(dtype, block);
+        largest[b] = (uint16_t)rwi_largest_word(_mm512_and_si512(x, _mm512_set1_epi16(0x7FFF)));
+        if (dtype != RW_BF16)
+            _mm512_store_si512(words[b], x);
+    }
+#pragma omp simd
+    for (int64_t b = 0; b < BATCH; b++) {
+        scales[b] = rwi_mx_scale_for(format, (uint32_t)largest[b] << 16);
+        offsets[b] = (uint16_t)((scales[b] - element.bias) * 128);
+    }
+    for (int64_t b = 0; b < count; b++) {
+        const void *block = rwi_element(dtype, values, b * stride);
+        uint8_t *codes = encoded + b * RW_MX_BLOCK;
+        if (scales[b] < RWI_SMALL_FLOAT_LEAST_SCALE || scales[b] == 255) {
+            encode_other(dtype, format, block, &scales[b], codes);
+            continue;
+        }
+        const __m512i x = _mm512_loadu_si512(dtype == RW_BF16 ? block : words[b]);
+        const __m512i found =
+            rwi_small_float_encode_32(element, x, _mm512_set1_epi16((short)offsets[b]));
+        _mm256_storeu_si256((void *)codes, _mm512_cvtepi16_epi8(found));
+    }
 }
 
 /* Encodes the blocks of a batch, one code in a byte each. */

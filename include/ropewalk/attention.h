@@ -136,9 +136,9 @@ typedef struct rw_attention_args {
 RW_API rw_status rw_attention(rw_context *context, const rw_attention_args *args);
 
 /* The size in bytes of the workspace that rw_attention() uses for these arguments; 0 if a workspace
- * would not help. args->workspace is ignored. The size depends on the lengths, not on the contents
- * of tensors, and grows with the number of queries and the size of the device, not with the number
- * of keys. Synchronous. Returns RW_OK, RW_INVALID_ARGUMENT or RW_UNSUPPORTED. */
+ * would not help. args->workspace is ignored. The size depends on the lengths and on whether v is
+ * part of k, not on the contents of tensors, and grows with the number of queries and the size of
+ * the device, not with the number of keys. Synchronous. Returns RW_OK, RW_INVALID_ARGUMENT or RW_UNSUPPORTED. */
 RW_API rw_status rw_attention_workspace(rw_context *context, const rw_attention_args *args,
                                         int64_t *bytes);
 

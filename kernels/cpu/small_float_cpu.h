@@ -122,18 +122,18 @@ RWI_INLINE uint32_t rwi_largest_word(__m512i x) {
 #define RWI_SMALL_FLOAT_LEAST_SCALE 32
 
 /* rwi_small_float_encode() of 32 bf16 divided by 2^(scale - 127), for scales from
- * RWI_SMALL_FLOAT_LEAST_SCALE on. The hidden bit and the mantissa of a number are shifted to the
+ * RWI_SMALL_FLOAT_LEAST_SCALE on; `offset` is (scale - bias) * 128. The hidden bit and the mantissa of a number are shifted to the
  * spacing of the format's numbers there, and the exponent of a normal one is above them. */
-RWI_INLINE __m512i rwi_small_float_encode_32(rwi_small_float format, __m512i x, int scale) {
-    const int shift = 7 - format.mantissa, offset = (scale - format.bias) * 128;
+RWI_INLINE __m512i rwi_small_float_encode_32(rwi_small_float format, __m512i x, __m512i offset) {
+    const int shift = 7 - format.mantissa;
     const __m512i size = _mm512_and_si512(x, _mm512_set1_epi16(0x7FFF));
-    const __m512i normal = _mm512_sub_epi16(size, _mm512_set1_epi16((short)offset));
+    const __m512i normal = _mm512_sub_epi16(size, offset);
     const __m512i subnormal = _mm512_ternarylogic_epi32(
         size, _mm512_set1_epi16(0x7F), _mm512_set1_epi16(0x80), 0xEA); /* (size & 0x7F) | 0x80 */
     const __m512i moved = _mm512_max_epi16(normal, subnormal);
     /* shift, and 1 more for each exponent below that of the smallest normal number */
-    const __m512i distance =
-        _mm512_subs_epu16(_mm512_set1_epi16((short)(offset + (shift + 1) * 128 + 127)), size);
+    const __m512i distance = _mm512_subs_epu16(
+        _mm512_add_epi16(offset, _mm512_set1_epi16((short)((shift + 1) * 128 + 127))), size);
     const __m512i shifts =
         _mm512_srli_epi16(_mm512_max_epu16(distance, _mm512_set1_epi16((short)(shift * 128))), 7);
     const __m512i below_half =
