@@ -28,31 +28,44 @@ RWI_INLINE void arrange_turns(rw_dtype dtype, bool interleaved, int64_t count, c
 /* Pairs of a block. */
 #define BLOCK_PAIRS(interleaved) ((interleaved) ? RWI_LANES : RWI_TWO_LANES)
 
+/* The rotations of a block. */
+typedef struct block_turns {
+    rwi_two_lanes cos;
+    rwi_two_lanes sin;
+} block_turns;
+
+/* Those of pairs [i, i + BLOCK_PAIRS). */
+RWI_INLINE block_turns load_turns(rw_dtype dtype, bool interleaved, const chunk_turns *t,
+                                  int64_t i) {
+    if (interleaved && dtype == RW_BF16) {
+        const rwi_lanes c = rwi_lanes_load(t->cos + i), s = rwi_lanes_load(t->sin + i);
+        return (block_turns){{c, c}, {s, s}};
+    }
+    const int64_t at = interleaved ? 2 * i : i;
+    return (block_turns){rwi_two_lanes_load(RW_F32, t->cos + at),
+                         rwi_two_lanes_load(RW_F32, t->sin + at)};
+}
+
 /* Rotates pairs [i, i + BLOCK_PAIRS). */
 RWI_INLINE void rotate_block(rw_dtype dtype, bool interleaved, const char *in, char *out,
-                             const chunk_turns *t, int64_t i, int64_t apart) {
+                             const block_turns *t, int64_t i, int64_t apart) {
+    const rwi_two_lanes c = t->cos, s = t->sin;
     if (!interleaved) {
         rwi_two_lanes x = rwi_two_lanes_load(dtype, rwi_element(dtype, in, i));
         rwi_two_lanes y = rwi_two_lanes_load(dtype, rwi_element(dtype, in, i + apart));
-        rwi_two_lanes c = rwi_two_lanes_load(RW_F32, t->cos + i);
-        rwi_two_lanes s = rwi_two_lanes_load(RW_F32, t->sin + i);
         rwi_two_lanes first = {x.a * c.a - y.a * s.a, x.b * c.b - y.b * s.b};
         rwi_two_lanes second = {y.a * c.a + x.a * s.a, y.b * c.b + x.b * s.b};
         rwi_two_lanes_store(dtype, rwi_element(dtype, out, i), first);
         rwi_two_lanes_store(dtype, rwi_element(dtype, out, i + apart), second);
-    } else if (dtype == RW_BF16) {
-        rwi_two_lanes x = rwi_two_lanes_load(dtype, rwi_element(dtype, in, 2 * i));
-        rwi_lanes c = rwi_lanes_load(t->cos + i), s = rwi_lanes_load(t->sin + i);
-        rwi_two_lanes turned = {x.a * c - x.b * s, x.b * c + x.a * s};
-        rwi_two_lanes_store(dtype, rwi_element(dtype, out, 2 * i), turned);
-    } else {
-        rwi_two_lanes x = rwi_two_lanes_load(dtype, rwi_element(dtype, in, 2 * i));
-        rwi_two_lanes c = rwi_two_lanes_load(RW_F32, t->cos + 2 * i);
-        rwi_two_lanes s = rwi_two_lanes_load(RW_F32, t->sin + 2 * i);
-        rwi_two_lanes turned = {x.a * c.a + rwi_lanes_swap(x.a) * s.a,
-                                x.b * c.b + rwi_lanes_swap(x.b) * s.b};
-        rwi_two_lanes_store(dtype, rwi_element(dtype, out, 2 * i), turned);
+        return;
     }
+    rwi_two_lanes x = rwi_two_lanes_load(dtype, rwi_element(dtype, in, 2 * i)), turned;
+    if (dtype == RW_BF16)
+        turned = (rwi_two_lanes){x.a * c.a - x.b * s.a, x.b * c.a + x.a * s.a};
+    else
+        turned = (rwi_two_lanes){x.a * c.a + rwi_lanes_swap(x.a) * s.a,
+                                 x.b * c.b + rwi_lanes_swap(x.b) * s.b};
+    rwi_two_lanes_store(dtype, rwi_element(dtype, out, 2 * i), turned);
 }
 
 /* Rotates the pairs of a chunk behind the last whole block. */
@@ -68,12 +81,18 @@ RWI_INLINE void rotate_rest(rw_dtype dtype, bool interleaved, const char *in, ch
     }
 }
 
-/* f32 in place is read 5% faster with prefetches, half-split heads being two streams; 16-bit heads
- * are not. */
+/* f32 in place is read 5% faster from memory with prefetches, half-split heads being two streams;
+ * 16-bit heads are not, and few tokens, in the second-level cache, take 5% longer. */
 #define AHEAD_BYTES 2048
+#define CACHED_BYTES ((int64_t)1024 * 1024)
 
-RWI_INLINE void prefetch(rw_dtype dtype, const char *in, int64_t columns) {
-    for (int64_t at = 0; dtype == RW_F32 && at < columns; at += 64 / (int64_t)sizeof(float))
+RWI_INLINE bool reads_ahead(const rw_rope_params *p) {
+    const rwi_work work = rope_work(p);
+    return work.items * work.bytes_per_item > CACHED_BYTES;
+}
+
+RWI_INLINE void prefetch(const char *in, int64_t columns) {
+    for (int64_t at = 0; at < columns; at += 64 / (int64_t)sizeof(float))
         __builtin_prefetch((const float *)(const void *)in + at + AHEAD_BYTES / sizeof(float));
 }
 
@@ -81,9 +100,10 @@ RWI_INLINE void prefetch(rw_dtype dtype, const char *in, int64_t columns) {
 RWI_INLINE void rotate_head(rw_dtype dtype, bool interleaved, const char *in, char *out,
                             const chunk_turns *t, int64_t count, int64_t apart) {
     int64_t i = 0, block = BLOCK_PAIRS(interleaved);
-    prefetch(dtype, in, 2 * count);
-    for (; i + block <= count; i += block)
-        rotate_block(dtype, interleaved, in, out, t, i, apart);
+    for (; i + block <= count; i += block) {
+        const block_turns turns = load_turns(dtype, interleaved, t, i);
+        rotate_block(dtype, interleaved, in, out, &turns, i, apart);
+    }
     rotate_rest(dtype, interleaved, in, out, &t->turns, i, count, apart);
 }
 
@@ -96,12 +116,44 @@ static void copy_rest(const rw_rope_params *p, const char *in, char *out) {
     memcpy(out + end, in + end, (size_t)p->head_dim * size - end);
 }
 
+/* The most pairs of a head whose rotations stay in registers, of 32. */
+#define KEPT_PAIRS 64
+
+/* Rotates the chunk of some heads, whose pairs from `first` on are `count`. `kept`: that is constant,
+ * and the rotations stay in registers from one head to the next. */
+RWI_INLINE void rotate_heads(const rw_rope_params *p, const rwi_rope_heads *heads, rw_dtype dtype,
+                             bool interleaved, bool kept, const char *in, char *out,
+                             const chunk_turns *t, int64_t first, int64_t count) {
+    const int64_t column = rwi_rope_first_column(p, interleaved, first);
+    const int64_t block = BLOCK_PAIRS(interleaved);
+    const bool ahead = dtype == RW_F32 && reads_ahead(p);
+    block_turns turns[KEPT_PAIRS / RWI_LANES];
+    for (int n = 0; kept && n < count / block; n++)
+        turns[n] = load_turns(dtype, interleaved, t, n * block);
+    for (int64_t h = 0; h < heads->heads; h++) {
+        const char *x = rwi_element(dtype, in, h * heads->in_stride[2]);
+        char *y = rwi_element(dtype, out, h * heads->out_stride[2]);
+        if (x != y && first == 0)
+            copy_rest(p, x, y);
+        x = rwi_element(dtype, x, column);
+        y = rwi_element(dtype, y, column);
+        if (ahead)
+            prefetch(x, 2 * count);
+        if (!kept) {
+            rotate_head(dtype, interleaved, x, y, t, count, p->num_frequencies);
+            continue;
+        }
+#pragma GCC unroll 4
+        for (int n = 0; n < count / block; n++)
+            rotate_block(dtype, interleaved, x, y, &turns[n], n * block, p->num_frequencies);
+    }
+}
+
 RWI_INLINE void rotate_token(const rw_rope_params *p, rw_dtype dtype, bool interleaved, int64_t b,
                              int64_t s, const int64_t *ids) {
-    chunk_turns t;
+    _Alignas(64) chunk_turns t;
     for (int64_t first = 0; first < p->num_frequencies; first += RWI_ROPE_CHUNK) {
         int64_t count = rwi_min(RWI_ROPE_CHUNK, p->num_frequencies - first);
-        int64_t column = rwi_rope_first_column(p, interleaved, first);
         rwi_rope_compute_turns(p, ids, first, count, &t.turns);
         arrange_turns(dtype, interleaved, count, &t);
         for (int which = 0; which < 2; which++) {
@@ -110,14 +162,13 @@ RWI_INLINE void rotate_token(const rw_rope_params *p, rw_dtype dtype, bool inter
                 rwi_element(dtype, heads->in, b * heads->in_stride[0] + s * heads->in_stride[1]);
             char *out =
                 rwi_element(dtype, heads->out, b * heads->out_stride[0] + s * heads->out_stride[1]);
-            for (int64_t h = 0; h < heads->heads; h++) {
-                const char *x = rwi_element(dtype, in, h * heads->in_stride[2]);
-                char *y = rwi_element(dtype, out, h * heads->out_stride[2]);
-                if (x != y && first == 0)
-                    copy_rest(p, x, y);
-                rotate_head(dtype, interleaved, rwi_element(dtype, x, column),
-                            rwi_element(dtype, y, column), &t, count, p->num_frequencies);
-            }
+            if (RWI_LANES == 16 && count == KEPT_PAIRS)
+                rotate_heads(p, heads, dtype, interleaved, true, in, out, &t, first, KEPT_PAIRS);
+            else if (RWI_LANES == 16 && count == KEPT_PAIRS / 2)
+                rotate_heads(p, heads, dtype, interleaved, true, in, out, &t, first,
+                             KEPT_PAIRS / 2);
+            else
+                rotate_heads(p, heads, dtype, interleaved, false, in, out, &t, first, count);
         }
     }
 }
