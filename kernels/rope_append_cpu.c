@@ -1,7 +1,7 @@
 /* rope_append on the CPU; the twin of rope_append.hip. An item is a token. */
 #include "cpu/block_cpu.h"
 #include "kv_params.h"
-#include "cpu/rope_pairs_cpu.h"
+#include "cpu/rope_heads_cpu.h"
 
 /* The heads of q, k or v of one token. */
 typedef struct token_heads {
@@ -126,11 +126,26 @@ RWI_INLINE void turn_chunk(const rw_rope_append_params *p, rw_dtype dtype, bool 
                              apart, &pairs);
 }
 
+/* Rotates heads that have no norm and are not quantized, as rope does. */
+RWI_INLINE void turn_heads(const rw_rope_append_params *p, rw_dtype dtype, bool interleaved,
+                           const int64_t *ids, const token_heads *heads) {
+    const rw_rope_params *rope = &p->rope;
+    const rwi_rope_token token = {heads->in, heads->out, heads->heads, heads->in_stride,
+                                  heads->out_stride};
+    _Alignas(64) rwi_rope_chunk t;
+    for (int64_t first = 0; first < rope->num_frequencies; first += RWI_ROPE_CHUNK) {
+        const int64_t count = rwi_min(RWI_ROPE_CHUNK, rope->num_frequencies - first);
+        compute_turns(rope, ids, first, count, &t.turns);
+        rwi_rope_arrange(dtype, interleaved, count, &t);
+        rwi_rope_turn_heads(rope, &token, dtype, interleaved, true, &t, first, count);
+    }
+}
+
 /* Rotates all chunks of a head before the next head: in place, the norm factor must be computed
  * before the head is overwritten. For heads of one chunk, the common case, rotations and weights
  * are computed once and reused. */
-RWI_INLINE void turn_heads(const rw_rope_append_params *p, rw_dtype dtype, bool interleaved,
-                           int which, const int64_t *ids, const token_heads *heads) {
+RWI_INLINE void finish_heads(const rw_rope_append_params *p, rw_dtype dtype, bool interleaved,
+                             int which, const int64_t *ids, const token_heads *heads) {
     const rw_rope_params *rope = &p->rope;
     const rwi_head_norm *norm = &p->norms[which];
     chunk c;
@@ -196,7 +211,10 @@ RWI_INLINE void append_token(const rw_rope_append_params *p, rw_dtype dtype, boo
     for (int which = 0; which < (written ? 2 : 1); which++) {
         if (which == 1)
             heads = find_side(&p->kv, 0, b, s, place);
-        turn_heads(p, dtype, interleaved, which, ids, &heads);
+        if (p->norms[which].present || heads.out_dtype != dtype || p->rope.num_frequencies == 0)
+            finish_heads(p, dtype, interleaved, which, ids, &heads);
+        else
+            turn_heads(p, dtype, interleaved, ids, &heads);
     }
     if (!written)
         return;
