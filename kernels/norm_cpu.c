@@ -385,28 +385,28 @@ RWI_INLINE double sum_terms(const float *x, int64_t count, const rwi_norm_center
     return total;
 }
 
-RWI_INLINE float quick_term(float x, const rwi_norm_center *center) {
-    const float term = center ? layer_norm_difference(x, center) : x;
-    return center ? term * term : term;
+RWI_INLINE float quick_square(float x, const rwi_norm_center *center) {
+    const float difference = layer_norm_difference(x, center);
+    return difference * difference;
 }
 
-/* The terms of eight columns of a block that are `part` apart. */
-RWI_INLINE float quick_terms(const float *x, int64_t part, const rwi_norm_center *center) {
-    float terms[8];
+/* The squares of eight columns of a block that are `part` apart. */
+RWI_INLINE float quick_squares_of(const float *x, int64_t part, const rwi_norm_center *center) {
+    float squares[8];
 #pragma GCC unroll 8
     for (int n = 0; n < 8; n++)
-        terms[n] = quick_term(x[n * part], center);
-    return ((terms[0] + terms[1]) + (terms[2] + terms[3])) +
-           ((terms[4] + terms[5]) + (terms[6] + terms[7]));
+        squares[n] = quick_square(x[n * part], center);
+    return ((squares[0] + squares[1]) + (squares[2] + squares[3])) +
+           ((squares[4] + squares[5]) + (squares[6] + squares[7]));
 }
 
-/* The sum of the terms of the first 8 * part columns of a block. */
-RWI_INLINE double sum_quick_terms(const float *x, int64_t part, const rwi_norm_center *center) {
+/* The sum of the squares of the first 8 * part columns of a block. */
+RWI_INLINE double sum_quick_squares(const float *x, int64_t part, const rwi_norm_center *center) {
     double sums[SUMS] = {0.0}, total = 0.0;
     for (int64_t i = 0; i < part; i += SUMS) {
 #pragma omp simd
         for (int lane = 0; lane < SUMS; lane++)
-            sums[lane] += (double)quick_terms(x + i + lane, part, center);
+            sums[lane] += (double)quick_squares_of(x + i + lane, part, center);
     }
 #pragma omp simd reduction(+ : total)
     for (int lane = 0; lane < SUMS; lane++)
@@ -414,15 +414,15 @@ RWI_INLINE double sum_quick_terms(const float *x, int64_t part, const rwi_norm_c
     return total;
 }
 
-/* The sum of a block's terms. Those of numbers of 16 bits are added in f32, eight at a time: sums of
- * eight numbers of 11 bits are exact, unless the largest is 2^10 times the smallest; then what is
- * lost is less than 2^-24 of the largest difference. Squares as in sum_of_squares(). */
+/* The sum of a block's terms. Squares are added in f32, eight at a time, where the result is of 16
+ * bits, as in sum_of_squares(); numbers are not, since large ones may cancel each other out. */
 RWI_INLINE double sum_columns(rw_dtype dtype, const float *x, int64_t count,
                               const rwi_norm_center *center) {
-    const int64_t part = dtype == RW_F32 ? 0 : count / (8 * SUMS) * SUMS;
-    const double sum = sum_quick_terms(x, part, center);
-    const bool safe = center ? is_safe_sum(sum) : sum >= -0x1p120 && sum <= 0x1p120;
-    if (part == 0 || !safe)
+    const int64_t part = center && dtype != RW_F32 ? count / (8 * SUMS) * SUMS : 0;
+    if (part == 0)
+        return sum_terms(x, count, center);
+    const double sum = sum_quick_squares(x, part, center);
+    if (!is_safe_sum(sum))
         return sum_terms(x, count, center);
     return sum + sum_terms(x + 8 * part, count - 8 * part, center);
 }

@@ -467,6 +467,60 @@ static bool is_set(const char *name, const char *expected) {
     return value && strcmp(value, expected) == 0;
 }
 
+/* ---- hidden values ---- */
+
+#define HIDDEN_HEADS 4
+#define HIDDEN_DIM 64
+
+/* Causal attention of bf16 with one head of k and v, of which all elements of the last key's v have
+ * the value. */
+static void attend_with_last(float value, int64_t seq_q, int64_t seq_k, float *out) {
+    const int64_t q_shape[] = {1, seq_q, HIDDEN_HEADS, HIDDEN_DIM},
+                  k_shape[] = {1, seq_k, 1, HIDDEN_DIM};
+    const int64_t num_q = seq_q * HIDDEN_HEADS * HIDDEN_DIM, num_k = seq_k * HIDDEN_DIM;
+    const int64_t num = num_q + 2 * num_k;
+    uint16_t *values = rwt_allocate((size_t)num * sizeof *values);
+    rwt_random random = {5};
+    for (int64_t i = 0; i < num; i++)
+        rwt_store(RW_BF16, values, i, i < num - HIDDEN_DIM ? normal(&random) : (double)value);
+    rw_context *own = rwt_test_context();
+    uint16_t *memory = rwt_test_upload(own, values, (size_t)num * sizeof *values);
+    float *result = rwt_test_upload(own, out, (size_t)num_q * sizeof *out);
+    const rw_pattern pattern = {.causal = true};
+    const rw_attention_args args = {
+        .q = rw_tensor_contiguous(memory, RW_BF16, 4, q_shape),
+        .k = rw_tensor_contiguous(memory + num_q, RW_BF16, 4, k_shape),
+        .v = rw_tensor_contiguous(memory + num_q + num_k, RW_BF16, 4, k_shape),
+        .out = rw_tensor_contiguous(result, RW_F32, 4, q_shape),
+        .pattern = &pattern};
+    assert_int_equal(rw_attention(own, &args), RW_OK);
+    rwt_test_download(own, out, result, (size_t)num_q * sizeof *out);
+    assert_int_equal(rw_free(own, memory), RW_OK);
+    assert_int_equal(rw_free(own, result), RW_OK);
+    rw_context_destroy(own);
+    free(values);
+}
+
+/* What queries do not see must not change how they are computed: rounding weights to bf16 only where
+ * all of v is finite changed results by up to 2e-3. */
+static void test_hidden_values(void **state) {
+    (void)state;
+    for (int64_t seq_q = 2; seq_q <= 40; seq_q += 38) {
+        const int64_t count = (seq_q - 1) * HIDDEN_HEADS * HIDDEN_DIM;
+        const size_t size = (size_t)(count + HIDDEN_HEADS * HIDDEN_DIM);
+        float *plain = rwt_allocate(size * sizeof *plain);
+        float *hidden = rwt_allocate(size * sizeof *hidden);
+        attend_with_last(0.5f, seq_q, 60, plain);
+        attend_with_last(NAN, seq_q, 60, hidden);
+        for (int64_t i = 0; i < count; i++)
+            if (!(fabs((double)plain[i] - (double)hidden[i]) <= 0x1p-18))
+                fail_msg("%lld queries: %.9g, with a hidden NaN %.9g", (long long)seq_q,
+                         (double)plain[i], (double)hidden[i]);
+        free(plain);
+        free(hidden);
+    }
+}
+
 int main(void) {
     if (!rwt_test_backend_usable())
         return RWT_TEST_SKIPPED;
@@ -478,7 +532,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lengths),    cmocka_unit_test(test_settings),
         cmocka_unit_test(test_decode),     cmocka_unit_test(test_split_products),
-        cmocka_unit_test(test_masked_row),
+        cmocka_unit_test(test_masked_row), cmocka_unit_test(test_hidden_values),
     };
     int failed = cmocka_run_group_tests_name("attention, accuracy", tests, NULL, NULL);
     print_message("largest errors: f32 %.2g, f16 %.2g, bf16 %.2g, lse %.2g\n", worst[RW_F32],

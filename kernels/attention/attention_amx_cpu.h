@@ -298,7 +298,7 @@ static void multiply_amx_v(state *t, int32_t panel, rwi_span keys) {
     }
 }
 
-/* The same with weights in f32, where v holds NaN or Inf: keys of weight 0 are skipped. */
+/* The same where v holds NaN or Inf: keys of weight 0 are skipped. */
 static void multiply_amx_with_care(const rw_attention_params *p, state *t, int32_t panel,
                                    rwi_span keys) {
     float line[MAX_DIM], *rest = t->out_rest + panel * PANEL * t->width;
@@ -309,7 +309,7 @@ static void multiply_amx_with_care(const rw_attention_params *p, state *t, int32
     for (int32_t n = keys.begin; n < rwi_min(keys.end, t->keys); n++) {
         load_row(t->rows_dtype, t->v_rows[n], p->v_dim, line);
         for (int32_t r = 0; r < PANEL; r++) {
-            const float weight = t->scores[n * PANEL + r];
+            const float weight = rwi_round_to(RW_BF16, t->scores[n * PANEL + r]);
             for (int64_t d = 0; weight != 0.0f && d < p->v_dim; d++)
                 rest[d * PANEL + r] += weight * line[d];
         }

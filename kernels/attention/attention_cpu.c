@@ -112,6 +112,8 @@ static void multiply_with_care(const rw_attention_params *p, state *t) {
             float weight = weights[n * score_stride(t)];
             if (weight == 0.0f)
                 continue;
+            if (t->pairs) /* as in tiles whose v is finite */
+                weight = rwi_round_to(RW_BF16, weight);
             load_row(t->rows_dtype, t->v_rows[n], p->v_dim, line);
             for (int64_t d = 0; d < p->v_dim; d++)
                 part[d] += weight * line[d];

@@ -150,8 +150,7 @@ RWI_INLINE void rwi_rope_turn_heads_of(const rw_rope_params *p, const rwi_rope_t
             rwi_rope_turn_head(dtype, interleaved, x, y, t, count, p->num_frequencies);
             continue;
         }
-#pragma GCC unroll 4
-        for (int n = 0; n < count / block; n++)
+        for (int n = 0; n < count / block; n++) /* gcc unrolls it: `count` is constant */
             rwi_rope_turn_block(dtype, interleaved, x, y, &turns[n], n * block, p->num_frequencies);
     }
 }
