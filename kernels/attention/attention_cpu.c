@@ -339,7 +339,7 @@ static void set_up(const rw_attention_params *p, state *t) {
     t->tiles = amx_multiplies(p, t);
     t->few = rwi_attention_tile_rows(p, ITEM_ROWS) < ITEM_ROWS && !t->tiles;
     t->few_tiles = amx_multiplies_few(t);
-    if (p->kv_dtype != p->dtype)
+    if (p->kv_dtype != p->dtype && rwi_f8_has_table())
         rwi_f8_table_fill(p->kv_dtype, &t->f8_table);
     t->products = false;
     t->unit = 1.0f;
@@ -348,7 +348,8 @@ static void set_up(const rw_attention_params *p, state *t) {
         set_up_few(p, t);
     t->rows_dtype = t->few ? p->kv_dtype : p->dtype;
     t->in_place = are_words(p, t) && p->head_dim % WIDTH_STEP == 0 && t->rows_dtype == p->dtype;
-    t->width = rwi_ceil_div(p->v_dim, RWI_TWO_LANES) * RWI_TWO_LANES;
+    const int64_t vector = t->few ? RWI_TWO_LANES : RWI_LANES;
+    t->width = rwi_ceil_div(p->v_dim, vector) * vector;
     t->k_bytes = p->head_dim * (int64_t)rwi_dtype_size(p->dtype);
     t->v_bytes = p->v_dim * (int64_t)rwi_dtype_size(p->dtype);
     t->k_ahead = p->head_dim * (int64_t)rwi_dtype_size(p->kv_dtype);
